@@ -1,0 +1,114 @@
+"""The words of the task: a video, a request, what a fit learns, and what every method promises."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+Action = Mapping[str, torch.Tensor]
+"""What `fit` learned: CPU tensors by name, savable as safetensors; empty when a method learns nothing."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Video:
+    """Decoded frames and their rate.
+
+    Attributes:
+        frames: uint8 [T, H, W, 3], sRGB, first frame first, T >= 1.
+        fps: frames per second, finite and > 0.
+
+    Raises:
+        ValueError: naming the field that is not as above.
+    """
+
+    frames: np.ndarray
+    fps: float
+
+    def __post_init__(self) -> None:
+        _check_uint8("frames", self.frames, ndim=4, axes="T H W 3")
+        if isinstance(self.fps, bool) or not isinstance(self.fps, int | float):
+            raise ValueError(f"fps: expected a number, got {type(self.fps).__name__}")
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps: expected a finite rate above 0, got {self.fps}")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Request:
+    """One transfer to make.
+
+    Attributes:
+        target: uint8 [H, W, 3], sRGB, the image that the video starts from.
+        prompt: what the text encoder reads; may be empty.
+        seed: of all noise in the transfer, 0 <= seed < 2**63.
+
+    Raises:
+        ValueError: naming the field that is not as above.
+    """
+
+    target: np.ndarray
+    prompt: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        _check_uint8("target", self.target, ndim=3, axes="H W 3")
+        if not isinstance(self.prompt, str):
+            raise ValueError(f"prompt: expected text, got {type(self.prompt).__name__}")
+        check_seed(self.seed)
+
+
+@runtime_checkable
+class ActionTransfer(Protocol):
+    """A method: `fit` once per reference (slow), `transfer` once per target.
+
+    Two configurations, because results are cached on them: a fit is found again by `fit_config`, a video by both. Each
+    is JSON and holds exactly what its verb reads, so that variants which differ at transfer alone share one fit.
+
+    Attributes:
+        version: raised whenever the same configuration begins to give other numbers.
+        uses_reference: False for methods that read nothing but the prompt and the target.
+    """
+
+    version: int
+    uses_reference: bool
+
+    def fit_config(self) -> dict[str, Any]:
+        """Everything `fit` reads beyond its arguments and the backbone."""
+        ...
+
+    def transfer_config(self) -> dict[str, Any]:
+        """Everything `transfer` reads beyond its arguments and the backbone."""
+        ...
+
+    def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
+        """Learn the action of `reference`, which `caption` describes; all randomness comes from `seed`."""
+        ...
+
+    def transfer(self, action: Action, request: Request) -> Video:
+        """Make the video of `request.target` doing `action`, at the backbone's size, length and rate."""
+        ...
+
+
+def check_seed(seed: object) -> None:
+    """Refuse what a torch.Generator would not take as a seed.
+
+    Raises:
+        ValueError: when `seed` is not an integer in [0, 2**63).
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise ValueError(f"seed: expected an integer, got {type(seed).__name__}")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed: expected 0 <= seed < 2**63, got {seed}")
+
+
+def _check_uint8(field: str, array: object, ndim: int, axes: str) -> None:
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{field}: expected a numpy array [{axes}], got {type(array).__name__}")
+    if array.dtype != np.uint8:
+        raise ValueError(f"{field}: expected uint8 [{axes}], got {array.dtype}")
+    if array.ndim != ndim or array.shape[-1] != 3:
+        raise ValueError(f"{field}: expected shape [{axes}], got {list(array.shape)}")
+    if 0 in array.shape:
+        raise ValueError(f"{field}: empty, shape {list(array.shape)}")

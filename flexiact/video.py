@@ -1,0 +1,224 @@
+"""Read and write video and images (PyAV, Pillow); fit them to a size; digest decoded frames.
+
+Digests are of decoded frames, never of files: containers carry write times and identifiers, so the same frames give
+other bytes on every write.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+
+from flexiact.task import Video
+
+MISSING_FRAMES_SHARE = 0.05
+"""A file that yields this share of frames fewer than its header promises counts as truncated."""
+
+
+class VideoError(ValueError):
+    """A video or image that cannot be read or written; the message is one line and names the file."""
+
+
+def read_video(path: str | os.PathLike[str]) -> Video:
+    """Decode every frame of the first video stream, turned upright.
+
+    Raises:
+        VideoError: when the file is missing, holds no video, is damaged, or ends before its header says.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise VideoError(f"{path}: no such file")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise VideoError(f"{path}: holds no video stream")
+            stream = container.streams.video[0]
+            frames = [_upright(frame, path) for frame in container.decode(stream)]
+            rate = stream.average_rate or stream.guessed_rate
+            expected = _expected_frames(container, stream)
+    except (av.error.FFmpegError, EOFError, UnicodeDecodeError) as error:
+        raise VideoError(f"{path}: cannot be decoded ({_one_line(error)})") from error
+    if not frames:
+        raise VideoError(f"{path}: holds no frames")
+    if not rate:
+        raise VideoError(f"{path}: does not say its frame rate")
+    if expected - len(frames) > MISSING_FRAMES_SHARE * expected:
+        raise VideoError(f"{path}: truncated, {len(frames)} of {expected} frames")
+    if len({frame.shape for frame in frames}) > 1:
+        raise VideoError(f"{path}: frames change size")
+    return Video(np.stack(frames), float(rate))
+
+
+def write_lossless(path: str | os.PathLike[str], video: Video) -> None:
+    """Write FFV1 in Matroska: `read_video` gives back the same frames bit by bit.
+
+    Raises:
+        VideoError: when the file cannot be written; nothing is left behind then.
+    """
+    # Level 3 with slice checksums: damage is noticed when reading, instead of being shown.
+    _encode(Path(path), video, codec="ffv1", pixels="bgr0", container="matroska", options={"level": "3", "slicecrc": "1"})
+
+
+def write_preview(path: str | os.PathLike[str], video: Video, scale: int = 4) -> None:
+    """Write H.264 that browsers play (MP4, 4:2:0, index first), each pixel enlarged to `scale` x `scale`.
+
+    Odd sides lose their last row or column, since 4:2:0 has none.
+
+    Raises:
+        VideoError: when the file cannot be written; nothing is left behind then.
+    """
+    if scale < 1:
+        raise VideoError(f"scale: expected 1 or more, got {scale}")
+    frames = video.frames.repeat(scale, axis=1).repeat(scale, axis=2)
+    height, width = (max(2, side - side % 2) for side in frames.shape[1:3])
+    if frames.shape[1] < 2 or frames.shape[2] < 2:
+        frames = np.pad(frames, ((0, 0), (0, 2), (0, 2), (0, 0)), mode="edge")
+    frames = np.ascontiguousarray(frames[:, :height, :width])
+    options = {"crf": "16", "preset": "medium", "threads": "1"}
+    _encode(Path(path), Video(frames, video.fps), codec="libx264", pixels="yuv420p", container="mp4", options=options)
+
+
+def frames_digest(video: Video | np.ndarray) -> str:
+    """SHA-256 (hex) of shape and bytes of uint8 frames; frame rate and file format do not enter."""
+    frames = video.frames if isinstance(video, Video) else video
+    if frames.dtype != np.uint8:
+        raise ValueError(f"frames: expected uint8, got {frames.dtype}")
+    digest = hashlib.sha256(repr(tuple(frames.shape)).encode())
+    digest.update(np.ascontiguousarray(frames).data)
+    return digest.hexdigest()
+
+
+def fit_frames(video: Video, num_frames: int, height: int, width: int) -> Video:
+    """Resample to `num_frames` evenly spaced frames, first and last kept; resize and centre-crop to height x width.
+
+    The rate changes so that the clip lasts as long as before. A video that fits already is returned as it is.
+
+    Raises:
+        ValueError: when a wanted number is below 1.
+    """
+    if num_frames < 1:
+        raise ValueError(f"num_frames: expected 1 or more, got {num_frames}")
+    count = len(video.frames)
+    if (count, *video.frames.shape[1:3]) == (num_frames, height, width):
+        return video
+    indices = np.rint(np.linspace(0, count - 1, num_frames)).astype(int)
+    fps = video.fps * (num_frames - 1) / (count - 1) if count > 1 and num_frames > 1 else video.fps
+    fitted = {index: fit_image(video.frames[index], height, width) for index in set(indices.tolist())}
+    return Video(np.stack([fitted[index] for index in indices.tolist()]), fps)
+
+
+def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (bicubic, antialiased) so that height x width is covered, and cut the centre: uint8 [height, width, 3].
+
+    Raises:
+        ValueError: when a wanted side is below 1.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"size: expected sides of 1 or more, got {height}x{width}")
+    source_height, source_width = image.shape[:2]
+    if (source_height, source_width) == (height, width):
+        return image
+    scale = min(source_height / height, source_width / width)
+    top, left = (source_height - scale * height) / 2, (source_width - scale * width) / 2
+    box = (left, top, left + scale * width, top + scale * height)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read any image Pillow knows as uint8 [H, W, 3] sRGB: turned upright, transparency on white, 16 bits cut to 8.
+
+    Raises:
+        VideoError: when the file is missing, no image, or truncated.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise VideoError(f"{path}: no such file")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise VideoError(f"{path}: not a readable image ({_one_line(error)})") from error
+
+
+def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """Write uint8 [H, W, 3] as PNG.
+
+    Raises:
+        VideoError: when the file cannot be written; nothing is left behind then.
+    """
+    with _replacing(Path(path)) as partial:
+        Image.fromarray(image).save(partial, format="PNG")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(frame: av.VideoFrame, path: Path) -> np.ndarray:
+    if frame.is_corrupt:
+        raise VideoError(f"{path}: damaged or truncated frame")
+    pixels = frame.to_ndarray(format="rgb24")
+    quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 turns
+    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
+
+
+def _expected_frames(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> int:
+    """Frames that the header promises, 0 when it does not say."""
+    if stream.frames:
+        return stream.frames
+    rate = stream.average_rate
+    if not rate:
+        return 0
+    if stream.duration and stream.time_base:
+        return round(stream.duration * stream.time_base * rate)
+    if container.duration and len(container.streams) == 1:  # with sound, the duration is of the longer stream
+        return round(Fraction(container.duration, av.time_base) * rate)
+    return 0
+
+
+def _encode(path: Path, video: Video, *, codec: str, pixels: str, container: str, options: dict[str, str]) -> None:
+    rate = Fraction(video.fps).limit_denominator(1001)
+    try:
+        with _replacing(path) as partial, av.open(str(partial), "w", format=container) as output:
+            if container == "mp4":
+                output.options["movflags"] = "+faststart"
+            stream = output.add_stream(codec, rate=rate, options=options)
+            stream.height, stream.width = video.frames.shape[1:3]
+            stream.pix_fmt = pixels
+            for pixels_rgb in video.frames:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels_rgb), format="rgb24")
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode(None))
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{path}: cannot be written ({_one_line(error)})") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to; move it onto `path` when all went well, remove it otherwise."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        if isinstance(error, av.error.FFmpegError):
+            raise
+        raise VideoError(f"{path}: cannot be written ({_one_line(error)})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
