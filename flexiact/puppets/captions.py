@@ -1,0 +1,92 @@
+"""One small grammar of captions at three levels, and the closed vocabulary that the tokenizer is made of.
+
+    subject   striped red blue bird, left, large, side view       who and where only
+    coarse    ... moving forelimbs, trunk                         and which parts move
+    full      ... trunk bows pulse strongly, forelimbs raise rise slightly      and how every channel moves
+"""
+
+from flexiact.puppets.actions import SHAPES, Motion, PuppetAction
+from flexiact.puppets.rigs import LIMBS, RIGS
+from flexiact.puppets.scene import COLOURS, PATTERNS, Scene
+
+LEVELS: tuple[str, ...] = ("subject", "coarse", "full")
+# Verb of a positive and of a negative amplitude, by kind of channel.
+_VERBS: dict[str, tuple[str, str]] = {
+    "trunk_pitch": ("bows", "arches"), "trunk_yaw": ("twists", "untwists"), "trunk_roll": ("leans", "counterleans"),
+    "hop": ("hops", "sinks"), "shift": ("advances", "retreats"), "swing": ("swings", "backswings"),
+    "spread": ("spreads", "closes"), "flex": ("bends", "overextends"), "head_pitch": ("nods", "lifts"),
+    "head_yaw": ("looks", "counterlooks"), "tail_yaw": ("wags", "counterwags"), "tail_pitch": ("raises", "droops"),
+}  # fmt: skip
+_AMOUNTS = ("slightly", "clearly", "strongly")
+_PLACES, _SIZES = ("left", "centre", "right"), ("small", "middling", "large")
+_VIEWS = ("front", "oblique", "side")
+_PARTS = {limb: "-".join(reversed(limb.split("_"))) + "limb" for limb in LIMBS}  # fore_left -> left-forelimb
+_PAIRS = {"fore": "forelimbs", "hind": "hindlimbs"}
+
+
+def vocabulary() -> tuple[str, ...]:
+    """Every word that a caption can hold, in a fixed order."""
+    words: list[str] = [*PATTERNS, *COLOURS, *(r.noun for r in RIGS.values()), *_PLACES, *_SIZES, *_VIEWS]
+    words += ["view", "moving", "trunk", "body", "head", "tail", *_PARTS.values(), *_PAIRS.values()]
+    words += [verb for pair in _VERBS.values() for verb in pair] + list(SHAPES) + list(_AMOUNTS)
+    return tuple(dict.fromkeys(words))
+
+
+def _third(value: float, low: float, high: float) -> int:
+    return 0 if value < low else 1 if value < high else 2
+
+
+def _subject(scene: Scene) -> str:
+    skin, camera = scene.skin, scene.camera
+    place = _PLACES[_third(camera.x, -0.03, 0.03)]
+    size, view = _SIZES[_third(camera.scale, 0.64, 0.73)], _VIEWS[_third(camera.yaw_deg, 40, 65)]
+    look = f"{skin.pattern} {skin.primary} {skin.secondary} {RIGS[scene.rig].noun}"
+    return f"{look}, {place}, {size}, {view} view"
+
+
+def _part(channel: str) -> str:
+    for limb, name in _PARTS.items():
+        if channel.startswith(limb):
+            return name
+    return {"hop": "body", "shift": "body"}.get(channel, channel.split("_")[0])
+
+
+def _phrase(motion: Motion, part: str) -> str:
+    kind = motion.channel.rsplit("_", 1)[-1] if motion.channel.startswith(LIMBS) else motion.channel
+    verb = _VERBS[kind][0 if motion.amplitude >= 0 else 1]
+    return f"{part} {verb} {motion.shape} {_AMOUNTS[_third(abs(motion.amplitude), 0.75, 1.05)]}"
+
+
+def _grouped(action: PuppetAction) -> list[tuple[Motion, str]]:
+    """Motions with the part that performs them; equal movements of a left and right limb become one."""
+    groups, paired = [], set()
+    for motion in action:
+        twin = Motion(motion.channel.replace("_left_", "_right_"), motion.shape, motion.amplitude)
+        if twin != motion and twin in action:
+            groups.append((motion, _PAIRS[motion.channel.split("_")[0]]))
+            paired.add(twin)
+        elif motion not in paired:
+            groups.append((motion, _part(motion.channel)))
+    return groups
+
+
+def caption(scene: Scene, action: PuppetAction, level: str) -> str:
+    """Describes a clip.
+
+    Args:
+        scene: who, where and from which side.
+        action: what is done; channels that the body lacks are not mentioned.
+        level: "subject", "coarse" or "full".
+
+    Raises:
+        ValueError: unknown level.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level: unknown '{level}', choose from {', '.join(LEVELS)}")
+    subject = _subject(scene)
+    groups = _grouped(tuple(m for m in action if m.channel in RIGS[scene.rig].channels))
+    if level == "subject" or not groups:
+        return subject
+    if level == "coarse":
+        return f"{subject}, moving {', '.join(dict.fromkeys(part for _, part in groups))}"
+    return ", ".join([subject, *(_phrase(motion, part) for motion, part in groups)])
