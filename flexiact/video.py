@@ -20,6 +20,9 @@ from flexiact.task import Video
 MISSING_FRAMES_SHARE = 0.05
 """A file that yields this share of frames fewer than its header promises counts as truncated."""
 
+FFV1_OPTIONS = {"level": "3", "slicecrc": "1"}
+"""With a checksum in every slice, so that damage is noticed when reading instead of being shown."""
+
 
 class VideoError(ValueError):
     """A video or image that cannot be read or written; the message is one line and names the file."""
@@ -61,8 +64,7 @@ def write_lossless(path: str | os.PathLike[str], video: Video) -> None:
     Raises:
         VideoError: when the file cannot be written; nothing is left behind then.
     """
-    # Level 3 with slice checksums: damage is noticed when reading, instead of being shown.
-    _encode(Path(path), video, codec="ffv1", pixels="bgr0", container="matroska", options={"level": "3", "slicecrc": "1"})
+    _encode(Path(path), video, codec="ffv1", pixels="bgr0", container="matroska", options=FFV1_OPTIONS)
 
 
 def write_preview(path: str | os.PathLike[str], video: Video, scale: int = 4) -> None:

@@ -1,0 +1,151 @@
+"""CogVideoX joint attention with extra tokens to look at, and a bias on how much video tokens look at them.
+
+The extra tokens of a block are keys and values beside the text and video tokens: they go through the block's own
+projections and key norm, carry no rotary position, and nothing is computed at their own positions, since their outputs
+would be dropped. For a video query i and an extra key j the logit is q_i k_j / sqrt(d) + bias; text queries see none of
+the bias. Bias 0 still leaves the tokens in the softmax: "no tokens" is another thing.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from diffusers.models.attention_processor import Attention, CogVideoXAttnProcessor2_0
+from diffusers.models.embeddings import apply_rotary_emb
+from torch.nn import functional
+
+DENSE_LIMIT = 2**20
+"""Largest queries x keys for which a mask is written out; above it (or on a GPU) the mask-free form is faster."""
+
+HEAD_WIDTH_STEP = 8
+"""Fast attention kernels want head widths in multiples of this."""
+
+
+class ExtraTokensProcessor:
+    """Attention processor of one block; holds nothing but which block it is.
+
+    `attention_kwargs` of the transformer carry `extra_tokens` [num_blocks, L, width] and `extra_bias` (a float).
+    Without `extra_tokens` it is diffusers' own processor.
+    """
+
+    def __init__(self, block: int) -> None:
+        """Take the block's place in `extra_tokens`."""
+        self.block = block
+        self._plain = CogVideoXAttnProcessor2_0()
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+        extra_tokens: torch.Tensor | None = None,
+        extra_bias: float = 0.0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attend; returns video states [B, S, width] and text states [B, L, width]."""
+        if extra_tokens is None:
+            return self._plain(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
+        if attention_mask is not None:
+            raise ValueError("attention_mask: not supported together with extra_tokens")
+        num_text = encoder_hidden_states.shape[1]
+        states = torch.cat([encoder_hidden_states, hidden_states], dim=1)
+        query, key, value = _project(attn, states, image_rotary_emb, num_text)
+        tokens = extra_tokens[self.block].to(states.dtype)[None]
+        extra_key = _normed(attn.norm_k, _heads(attn, attn.to_k(tokens)))
+        extra_value = _heads(attn, attn.to_v(tokens))
+        # The same for every row of the batch, so computed once; last, so that rotary positions stay where they are.
+        key = torch.cat([key, extra_key.expand(len(states), -1, -1, -1)], dim=2)
+        value = torch.cat([value, extra_value.expand(len(states), -1, -1, -1)], dim=2)
+        attended = biased_attention(query, key, value, num_text, tokens.shape[1], extra_bias)
+        attended = attended.transpose(1, 2).flatten(2)
+        attended = attn.to_out[1](attn.to_out[0](attended))
+        return attended[:, num_text:], attended[:, :num_text]
+
+
+@contextmanager
+def extra_tokens_attached(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
+    """Let every block of the transformer take `extra_tokens`; the processors of before return on leaving."""
+    blocks = [block.attn1 for block in transformer.transformer_blocks]
+    before = [attention.processor for attention in blocks]
+    try:
+        for index, attention in enumerate(blocks):
+            attention.processor = ExtraTokensProcessor(index)
+        yield
+    finally:
+        for attention, processor in zip(blocks, before, strict=True):
+            attention.processor = processor
+
+
+def biased_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_text: int, num_extra: int, bias: float
+) -> torch.Tensor:
+    """Softmax attention with `bias` added to the logits of video queries on extra keys.
+
+    Args:
+        query: [B, heads, text + video, d].
+        key: [B, heads, text + video + extra, d].
+        value: as key.
+        num_text: text queries, which have no bias.
+        num_extra: extra keys, the last ones.
+        bias: added to q k / sqrt(d); finite.
+
+    Returns:
+        [B, heads, text + video, d].
+
+    Which form computes it: none where the bias is 0; a mask written out for up to `DENSE_LIMIT` logits on a CPU, where
+    it is the faster one; otherwise one more channel, which leaves the fast kernels usable.
+    """
+    if bias == 0:
+        return functional.scaled_dot_product_attention(query, key, value)
+    if query.device.type == "cpu" and query.shape[2] * key.shape[2] <= DENSE_LIMIT:
+        return attention_with_mask(query, key, value, num_text, num_extra, bias)
+    return attention_with_channel(query, key, value, num_text, num_extra, bias)
+
+
+def attention_with_mask(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_text: int, num_extra: int, bias: float
+) -> torch.Tensor:
+    """`biased_attention` by an additive mask [queries, keys]."""
+    mask = query.new_zeros(query.shape[2], key.shape[2])
+    mask[num_text:, -num_extra:] = bias
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def attention_with_channel(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_text: int, num_extra: int, bias: float
+) -> torch.Tensor:
+    """`biased_attention` by one more channel: 1 in video queries, bias * sqrt(d) in extra keys, 0 elsewhere.
+
+    Its product adds exactly the bias once the logits are scaled by 1 / sqrt(d), d being the width without the channel.
+    Further zero channels round the width up, and values are padded alike, for the kernels' sake.
+    """
+    width = query.shape[-1]
+    padding = HEAD_WIDTH_STEP - width % HEAD_WIDTH_STEP
+    query, key, value = (functional.pad(states, (0, padding)) for states in (query, key, value))
+    query[:, :, num_text:, width] = 1
+    key[:, :, -num_extra:, width] = bias * math.sqrt(width)
+    return functional.scaled_dot_product_attention(query, key, value, scale=1 / math.sqrt(width))[..., :width]
+
+
+def _project(
+    attn: Attention, states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None, num_text: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    query = _normed(attn.norm_q, _heads(attn, attn.to_q(states)))
+    key = _normed(attn.norm_k, _heads(attn, attn.to_k(states)))
+    if rotary is not None:
+        query, key = (
+            torch.cat([states[:, :, :num_text], apply_rotary_emb(states[:, :, num_text:], rotary)], dim=2)
+            for states in (query, key)
+        )
+    return query, key, _heads(attn, attn.to_v(states))
+
+
+def _heads(attn: Attention, states: torch.Tensor) -> torch.Tensor:
+    return states.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+
+
+def _normed(norm: torch.nn.Module | None, states: torch.Tensor) -> torch.Tensor:
+    return states if norm is None else norm(states)

@@ -1,0 +1,150 @@
+"""What FlexiAct learns of an action, and when in the denoising it is heard.
+
+Early steps (large timesteps) settle motion, which is low in frequency; late ones settle appearance. The schedule lets
+video tokens look at the embedding early and less so later, so that the action passes and the reference's looks do not.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+
+from flexiact.backbone import Backbone
+from flexiact.task import Action
+
+Shape = Literal["cosine", "linear", "hard", "constant"]
+
+ACTION_KEY = "frequency_aware_embedding"
+
+
+@dataclass(frozen=True)
+class FrequencySchedule:
+    """W(t), the bias on the logits of video queries for the embedding's keys, at timestep t.
+
+    W(t) = alpha for t >= high, 0 for t < low, and between them
+    cosine: alpha / 2 * (cos(pi * (high - t) / (high - low)) + 1), the paper's;
+    linear: alpha * (t - low) / (high - low);
+    hard: 0, a switch at `high`.
+    constant is alpha everywhere. A bias of 0 leaves the embedding in the attention.
+
+    Raises:
+        ValueError: naming the field, for numbers that are not finite, low above high, or an unknown shape.
+    """
+
+    alpha: float = 1.0
+    low: float = 700
+    high: float = 800
+    shape: Shape = "cosine"
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "low", "high"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"schedule.{name}: expected a finite number, got {getattr(self, name)}")
+        if self.low > self.high:
+            raise ValueError(f"schedule.low: expected at most high = {self.high}, got {self.low}")
+        if self.shape not in get_args(Shape):
+            raise ValueError(f"schedule.shape: expected one of {', '.join(get_args(Shape))}, got {self.shape!r}")
+
+    def __call__(self, timestep: float) -> float:
+        """W(t)."""
+        if self.shape == "constant" or timestep >= self.high:
+            return self.alpha
+        if self.shape == "hard" or timestep < self.low:
+            return 0.0
+        if self.shape == "linear":
+            return self.alpha * (timestep - self.low) / (self.high - self.low)
+        return self.alpha / 2 * (math.cos(math.pi * (self.high - timestep) / (self.high - self.low)) + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class FrequencyAwareEmbedding:
+    """One matrix of learned tokens per block.
+
+    Attributes:
+        tokens: float32 [num_blocks, length, width].
+    """
+
+    tokens: torch.Tensor
+
+    @classmethod
+    def zeros(cls, backbone: Backbone, length: int) -> "FrequencyAwareEmbedding":
+        """Where every fit starts; on the backbone's device, ready for gradients.
+
+        Raises:
+            ValueError: when length is below 1.
+        """
+        if length < 1:
+            raise ValueError(f"embedding_tokens: expected 1 or more, got {length}")
+        blocks, width = _blocks_and_width(backbone)
+        return cls(torch.zeros(blocks, length, width, device=backbone.device, requires_grad=True))
+
+    @classmethod
+    def from_action(cls, action: Action, backbone: Backbone) -> "FrequencyAwareEmbedding":
+        """Take the tokens of an action onto the backbone's device.
+
+        Raises:
+            ValueError: naming the entry that is missing, unknown, of another shape or type, or not finite.
+        """
+        if not isinstance(action, Mapping) or set(action) != {ACTION_KEY}:
+            found = sorted(action) if isinstance(action, Mapping) else type(action).__name__
+            raise ValueError(f"action: expected one entry {ACTION_KEY!r}, got {found}")
+        tokens = action[ACTION_KEY]
+        name = f"action[{ACTION_KEY!r}]"
+        if not isinstance(tokens, torch.Tensor) or tokens.dtype != torch.float32:
+            found = getattr(tokens, "dtype", type(tokens).__name__)
+            raise ValueError(f"{name}: expected a float32 tensor, got {found}")
+        blocks, width = _blocks_and_width(backbone)
+        if tokens.ndim != 3 or tokens.shape[0] != blocks or tokens.shape[2] != width or tokens.shape[1] < 1:
+            raise ValueError(f"{name}: expected shape [{blocks}, tokens, {width}], got {list(tokens.shape)}")
+        if not torch.isfinite(tokens).all():
+            raise ValueError(f"{name}: holds values that are not finite")
+        return cls(tokens.to(backbone.device))
+
+    def to_action(self) -> Action:
+        """A copy of the tokens on the CPU, for saving."""
+        return {ACTION_KEY: self.tokens.detach().to("cpu", torch.float32, copy=True).contiguous()}
+
+    def attention_kwargs(self, bias: float = 0.0) -> dict[str, Any]:
+        """What the processors of `flexiact.attention` are given."""
+        return {"extra_tokens": self.tokens, "extra_bias": bias}
+
+
+def signal_to_noise(alphas_cumprod: torch.Tensor, timestep: int) -> float:
+    """Signal-to-noise ratio abar / (1 - abar) of the latents at a timestep."""
+    abar = float(alphas_cumprod[timestep])
+    return abar / (1 - abar) if abar < 1 else math.inf
+
+
+def attention_share(backbone: Backbone, embedding_tokens: int, bias: float) -> float:
+    """Share of a video query's softmax mass on the embedding, in [0, 1], were all other things equal.
+
+    L e^bias / (L e^bias + text + video tokens): how loud a bias makes an embedding depends on the ratio of token
+    counts, which differs between models (226 to 17,550 in the paper).
+    """
+    heard = embedding_tokens * math.exp(bias)
+    return heard / (heard + backbone.max_text_tokens + backbone.num_video_tokens)
+
+
+def schedule_report(backbone: Backbone, schedule: FrequencySchedule, embedding_tokens: int) -> list[dict[str, float]]:
+    """At `high`, the middle and `low`: timestep, signal-to-noise ratio, bias and equal-logits attention share."""
+    last = len(backbone.scheduler.alphas_cumprod) - 1
+    report = []
+    for timestep in (schedule.high, (schedule.high + schedule.low) / 2, schedule.low):
+        nearest = min(max(round(timestep), 0), last)
+        bias = schedule(timestep)
+        report.append(
+            {
+                "timestep": float(timestep),
+                "signal_to_noise": signal_to_noise(backbone.scheduler.alphas_cumprod, nearest),
+                "bias": bias,
+                "attention_share": attention_share(backbone, embedding_tokens, bias),
+            }
+        )
+    return report
+
+
+def _blocks_and_width(backbone: Backbone) -> tuple[int, int]:
+    config = backbone.transformer.config
+    return config.num_layers, config.num_attention_heads * config.attention_head_dim

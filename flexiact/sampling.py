@@ -1,0 +1,190 @@
+"""From a target image and a prompt to a video: the one denoising loop that every method shares.
+
+With no `step_kwargs` the loop gives the numbers of diffusers' CogVideoXImageToVideoPipeline bit by bit (a test holds
+them together). What a method adds enters at one place: keyword arguments for the attention, step by step.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from diffusers import CogVideoXDPMScheduler
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import get_resize_crop_region_for_grid
+from diffusers.utils.torch_utils import randn_tensor
+
+from flexiact.backbone import Backbone
+from flexiact.codec import decode_latents, encode_image, encode_text
+from flexiact.task import Request, Video
+
+StepKwargs = Callable[[int], dict[str, Any] | None]
+"""Timestep -> keyword arguments of the attention processors in that step."""
+
+OFS = 2.0  # the constant that CogVideoX 1.5 was trained with, and the pipeline gives
+
+
+@torch.no_grad()
+def sample_video(
+    backbone: Backbone,
+    request: Request,
+    *,
+    num_inference_steps: int,
+    guidance_scale: float,
+    step_kwargs: StepKwargs | None = None,
+) -> Video:
+    """Make the video of a request.
+
+    All noise (the VAE's posterior, the initial latents, the sampler's own) is drawn in this order from one CPU
+    generator seeded with `request.seed`, so that a seed means the same on every device.
+
+    Args:
+        backbone: whose size the target has and whose size, length and rate the video gets.
+        request: target image, prompt and seed.
+        num_inference_steps: steps of the sampler.
+        guidance_scale: of classifier-free guidance against the empty prompt; 1 or less turns it off.
+        step_kwargs: what attention processors get in each step; both guidance branches get the same.
+
+    Raises:
+        ValueError: naming the field, when the target has another size or the model's output is not finite.
+    """
+    backbone.check_frames("target", request.target[None])
+    generator = torch.Generator().manual_seed(request.seed)
+    text = encode_text(backbone, ["", request.prompt] if guidance_scale > 1 else [request.prompt])
+    condition = encode_image(backbone, request.target, generator)
+    latents = denoise(
+        backbone,
+        text,
+        condition,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        generator=generator,
+        step_kwargs=step_kwargs,
+    )
+    if not torch.isfinite(latents).all():
+        raise ValueError(f"backbone: {backbone.name} gave latents that are not finite")
+    return Video(decode_latents(backbone, latents)[0], backbone.fps)
+
+
+@torch.no_grad()
+def denoise(
+    backbone: Backbone,
+    text: torch.Tensor,
+    condition: torch.Tensor,
+    *,
+    num_inference_steps: int,
+    guidance_scale: float,
+    generator: torch.Generator,
+    step_kwargs: StepKwargs | None = None,
+) -> torch.Tensor:
+    """Denoise one clip from noise drawn from `generator`.
+
+    Args:
+        backbone: the model and its scheduler; neither is changed.
+        text: states [2, L, width] of the empty prompt and the prompt, or [1, L, width] without guidance.
+        condition: [1, F, C, h, w], from `encode_image`.
+        num_inference_steps: steps of the sampler.
+        guidance_scale: weight of the prompt against the empty one, when text has two rows.
+        generator: of all noise, on the CPU.
+        step_kwargs: what attention processors get in each step.
+
+    Returns:
+        Clean latents [1, F, C, h, w].
+    """
+    # A scheduler keeps state between calls; a copy keeps the backbone as it was.
+    scheduler = type(backbone.scheduler).from_config(backbone.scheduler.config)
+    scheduler.set_timesteps(num_inference_steps, device=backbone.device)
+    guided = len(text) == 2
+    model = Denoiser(backbone, text, condition.expand(len(text), -1, -1, -1, -1))
+    latents = randn_tensor(condition.shape, generator=generator, device=backbone.device, dtype=text.dtype)
+    latents = latents * scheduler.init_noise_sigma
+    for timestep, advance in _steps(scheduler, generator):
+        inputs = scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, timestep)
+        prediction = model(inputs, timestep, step_kwargs(int(timestep)) if step_kwargs else None).float()
+        if guided:
+            without, with_prompt = prediction.chunk(2)
+            prediction = without + guidance_scale * (with_prompt - without)
+        latents = advance(prediction, latents).to(text.dtype)
+    return latents
+
+
+class Denoiser:
+    """The transformer with everything filled in that stays the same from step to step."""
+
+    def __init__(self, backbone: Backbone, text: torch.Tensor, condition: torch.Tensor) -> None:
+        """Take text states [B, L, width] and conditions [B, F, C, h, w], B as the latents to come."""
+        self.transformer, self.text, self.condition = backbone.transformer, text, condition
+        self.rotary = rotary_embedding(backbone)
+        self.ofs = None if self.transformer.config.ofs_embed_dim is None else text.new_full((1,), OFS)
+
+    def __call__(
+        self, latents: torch.Tensor, timestep: torch.Tensor, attention_kwargs: dict[str, Any] | None = None
+    ) -> torch.Tensor:
+        """What the model predicts (velocity or noise, as the scheduler says) for noisy latents [B, F, C, h, w].
+
+        `timestep` is int64, one number for the whole batch or [B].
+        """
+        with self.transformer.cache_context("cond_uncond"):
+            return self.transformer(
+                hidden_states=torch.cat([latents, self.condition], dim=2),
+                encoder_hidden_states=self.text,
+                timestep=timestep.expand(len(latents)),
+                ofs=self.ofs,
+                image_rotary_emb=self.rotary,
+                attention_kwargs=attention_kwargs,
+                return_dict=False,
+            )[0]
+
+
+def rotary_embedding(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Cosines and sines [video tokens, head width] of the rotary positions, None for models without them."""
+    config = backbone.transformer.config
+    if not config.use_rotary_positional_embeddings:
+        return None
+    num_frames, _, height, width = backbone.latent_shape
+    grid = height // config.patch_size, width // config.patch_size
+    base_height, base_width = config.sample_height // config.patch_size, config.sample_width // config.patch_size
+    if config.patch_size_t is None:
+        return get_3d_rotary_pos_embed(
+            embed_dim=config.attention_head_dim,
+            crops_coords=get_resize_crop_region_for_grid(grid, base_width, base_height),
+            grid_size=grid,
+            temporal_size=num_frames,
+            device=backbone.device,
+        )
+    return get_3d_rotary_pos_embed(
+        embed_dim=config.attention_head_dim,
+        crops_coords=None,
+        grid_size=grid,
+        temporal_size=num_frames // config.patch_size_t,
+        grid_type="slice",
+        max_size=(base_height, base_width),
+        device=backbone.device,
+    )
+
+
+Advance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _steps(scheduler: Any, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, Advance]]:
+    """Each timestep with the function (prediction, latents) -> next latents.
+
+    The two schedulers differ in signature only: DPM looks back at one earlier step and draws noise.
+    """
+    if not isinstance(scheduler, CogVideoXDPMScheduler):
+        for timestep in scheduler.timesteps:
+            yield timestep, lambda prediction, latents, t=timestep: scheduler.step(
+                prediction, t, latents, return_dict=False
+            )[0]
+        return
+    earlier_clean, earlier_timestep = None, None
+
+    def advance(prediction: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        nonlocal earlier_clean
+        latents, earlier_clean = scheduler.step(
+            prediction, earlier_clean, timestep, earlier_timestep, latents, generator=generator, return_dict=False
+        )
+        return latents
+
+    for timestep in scheduler.timesteps:
+        yield timestep, advance
+        earlier_timestep = timestep
