@@ -53,6 +53,12 @@ def as_condition(image_latent: torch.Tensor, num_latent_frames: int) -> torch.Te
     return torch.cat([image_latent, image_latent.new_zeros(batch, num_latent_frames - 1, *rest)], dim=1)
 
 
+def clean_latent(backbone: Backbone, condition: torch.Tensor) -> torch.Tensor:
+    """The image's latent [B, 1, C, h, w] inside a condition, scaled as the model diffuses latents."""
+    # Models trained on conditions divided by the factor still diffuse latents multiplied by it.
+    return condition[:, :1] * (backbone.vae.config.scaling_factor**2 if backbone.vae.config.invert_scale_latents else 1)
+
+
 @torch.no_grad()
 def encode_video(backbone: Backbone, frames: np.ndarray, generator: torch.Generator) -> torch.Tensor:
     """Clean latents [1, F, C, h, w] of uint8 frames [T, H, W, 3], as the model diffuses them."""

@@ -94,12 +94,14 @@ def denoise(
     scheduler = type(backbone.scheduler).from_config(backbone.scheduler.config)
     scheduler.set_timesteps(num_inference_steps, device=backbone.device)
     guided = len(text) == 2
-    model = Denoiser(backbone, text, condition.expand(len(text), -1, -1, -1, -1))
+    model = Denoiser(backbone)
+    conditions = condition.expand(len(text), -1, -1, -1, -1)
     latents = randn_tensor(condition.shape, generator=generator, device=backbone.device, dtype=text.dtype)
     latents = latents * scheduler.init_noise_sigma
     for timestep, advance in _steps(scheduler, generator):
         inputs = scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, timestep)
-        prediction = model(inputs, timestep, step_kwargs(int(timestep)) if step_kwargs else None).float()
+        kwargs = step_kwargs(int(timestep)) if step_kwargs else None
+        prediction = model(inputs, conditions, text, timestep.expand(len(text)), kwargs).float()
         if guided:
             without, with_prompt = prediction.chunk(2)
             prediction = without + guidance_scale * (with_prompt - without)
@@ -108,26 +110,41 @@ def denoise(
 
 
 class Denoiser:
-    """The transformer with everything filled in that stays the same from step to step."""
+    """The transformer with what depends on the backbone's size alone filled in."""
 
-    def __init__(self, backbone: Backbone, text: torch.Tensor, condition: torch.Tensor) -> None:
-        """Take text states [B, L, width] and conditions [B, F, C, h, w], B as the latents to come."""
-        self.transformer, self.text, self.condition = backbone.transformer, text, condition
+    def __init__(self, backbone: Backbone) -> None:
+        """Compute positions once for all calls."""
+        self.transformer = backbone.transformer
         self.rotary = rotary_embedding(backbone)
-        self.ofs = None if self.transformer.config.ofs_embed_dim is None else text.new_full((1,), OFS)
+        self.ofs = backbone.transformer.config.ofs_embed_dim and torch.full(
+            (1,), OFS, device=backbone.device, dtype=backbone.dtype
+        )
 
     def __call__(
-        self, latents: torch.Tensor, timestep: torch.Tensor, attention_kwargs: dict[str, Any] | None = None
+        self,
+        noisy: torch.Tensor,
+        condition: torch.Tensor,
+        text: torch.Tensor,
+        timestep: torch.Tensor,
+        attention_kwargs: dict[str, Any] | None = None,
     ) -> torch.Tensor:
-        """What the model predicts (velocity or noise, as the scheduler says) for noisy latents [B, F, C, h, w].
+        """What the model predicts: velocity, noise or clean latents, as its scheduler says.
 
-        `timestep` is int64, one number for the whole batch or [B].
+        Args:
+            noisy: latents [B, F, C, h, w].
+            condition: [B, F, C, h, w].
+            text: states [B, L, width].
+            timestep: int64 [B].
+            attention_kwargs: for the attention processors.
+
+        Returns:
+            [B, F, C, h, w].
         """
         with self.transformer.cache_context("cond_uncond"):
             return self.transformer(
-                hidden_states=torch.cat([latents, self.condition], dim=2),
-                encoder_hidden_states=self.text,
-                timestep=timestep.expand(len(latents)),
+                hidden_states=torch.cat([noisy, condition], dim=2),
+                encoder_hidden_states=text,
+                timestep=timestep,
                 ofs=self.ofs,
                 image_rotary_emb=self.rotary,
                 attention_kwargs=attention_kwargs,
@@ -163,23 +180,21 @@ def rotary_embedding(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor] | 
 
 
 Advance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(Prediction, latents) -> the latents of the next step."""
 
 
 def _steps(scheduler: Any, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, Advance]]:
-    """Each timestep with the function (prediction, latents) -> next latents.
+    """Each timestep, and how to go on from it.
 
     The two schedulers differ in signature only: DPM looks back at one earlier step and draws noise.
     """
-    if not isinstance(scheduler, CogVideoXDPMScheduler):
-        for timestep in scheduler.timesteps:
-            yield timestep, lambda prediction, latents, t=timestep: scheduler.step(
-                prediction, t, latents, return_dict=False
-            )[0]
-        return
+    looks_back = isinstance(scheduler, CogVideoXDPMScheduler)
     earlier_clean, earlier_timestep = None, None
 
     def advance(prediction: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
         nonlocal earlier_clean
+        if not looks_back:
+            return scheduler.step(prediction, timestep, latents, return_dict=False)[0]
         latents, earlier_clean = scheduler.step(
             prediction, earlier_clean, timestep, earlier_timestep, latents, generator=generator, return_dict=False
         )

@@ -1,0 +1,242 @@
+"""FlexiAct: learn the action of one reference video as an embedding, and give it to any target image."""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+
+from flexiact.adapter import RefAdapter
+from flexiact.attention import extra_tokens_attached
+from flexiact.backbone import Backbone, folder_digest
+from flexiact.embedding import FrequencyAwareEmbedding, FrequencySchedule
+from flexiact.sampling import Denoiser, sample_video
+from flexiact.task import Action, Request, Video, check_seed
+from flexiact.training import Batch, Optimisation, denoising_loss, frozen, optimise, reference_batches
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything `FlexiAct.fit` reads; the defaults are the paper's.
+
+    Attributes:
+        embedding_tokens: learned tokens per block.
+        fit_steps: of AdamW.
+        learning_rate: constant.
+        batch_size: crops per step.
+        crops: random crops of the reference.
+        crop_min_scale: smallest side of a crop, as a share of the frame's (ours; not given in the paper).
+        debias_weight: of the loss on changes between adjacent latent frames; 0 leaves it out.
+        image_dropout: chance of a condition of zeros.
+        caption_dropout: chance of the empty caption.
+        weight_decay: of AdamW.
+        max_grad_norm: to which gradients are scaled down.
+    """
+
+    embedding_tokens: int = 226
+    fit_steps: int = 3000
+    learning_rate: float = 3e-3
+    batch_size: int = 1
+    crops: int = 12
+    crop_min_scale: float = 0.7
+    debias_weight: float = 1.0
+    image_dropout: float = 0.05
+    caption_dropout: float = 0.1
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_tokens", "fit_steps", "batch_size", "crops"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected an integer of 1 or more, got {getattr(self, name)}")
+        for name in ("learning_rate", "max_grad_norm"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)}")
+        for name in ("debias_weight", "weight_decay"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name}: expected a number of 0 or more, got {getattr(self, name)}")
+        for name in ("image_dropout", "caption_dropout", "crop_min_scale"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """Everything `FlexiAct.transfer` reads beyond the action; the defaults are the paper's.
+
+    Attributes:
+        schedule: of the embedding's bias; None: bias 0 throughout, the embedding stays in the attention.
+        refadapter_weight: None: the backbone alone.
+        num_inference_steps: None: the backbone's own.
+        guidance_scale: None: the backbone's own.
+    """
+
+    schedule: FrequencySchedule | None = field(default_factory=FrequencySchedule)
+    refadapter_weight: float | None = 0.7
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_inference_steps is not None and self.num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps: expected 1 or more, got {self.num_inference_steps}")
+        for name in ("refadapter_weight", "guidance_scale"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name}: expected a finite number, got {value}")
+
+
+@dataclass(frozen=True)
+class FlexiActConfig:
+    """A configuration in two halves, so that variants which differ at transfer alone share a fit."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+
+    def without_schedule(self) -> "FlexiActConfig":
+        """Embedding and RefAdapter, no bias."""
+        return replace(self, transfer=replace(self.transfer, schedule=None))
+
+    def without_refadapter(self) -> "FlexiActConfig":
+        """Embedding and schedule on the backbone alone."""
+        return replace(self, transfer=replace(self.transfer, refadapter_weight=None))
+
+    def base_embedding(self) -> "FlexiActConfig":
+        """The paper's Base: the embedding, neither schedule nor RefAdapter."""
+        return self.without_schedule().without_refadapter()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "FlexiActConfig":
+        """Read `to_dict` back.
+
+        Raises:
+            ValueError: when an entry is missing or unknown.
+        """
+        try:
+            transfer = dict(values["transfer"])
+            if transfer.get("schedule") is not None:
+                transfer["schedule"] = FrequencySchedule(**transfer["schedule"])
+            return cls(FitConfig(**values["fit"]), TransferConfig(**transfer))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"config: {error}") from error
+
+
+PRESETS: dict[str, FlexiActConfig] = {
+    "paper": FlexiActConfig(),
+    "puppets": FlexiActConfig(
+        fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=1e-2, batch_size=2),
+    ),
+}
+
+
+def preset(backbone: Backbone) -> FlexiActConfig:
+    """The configuration for a backbone: its own where `PRESETS` names it, the paper's for 1e9 parameters and more."""
+    if backbone.name in PRESETS:
+        return PRESETS[backbone.name]
+    return PRESETS["paper" if backbone.num_parameters >= 10**9 else "puppets"]
+
+
+class FlexiAct:
+    """The paper's method; embedding and RefAdapter are attached while `fit` and `transfer` run, at no other time."""
+
+    version = 1
+    uses_reference = True
+
+    def __init__(self, backbone: Backbone, config: FlexiActConfig | None = None) -> None:
+        """Read RefAdapter's weights if the configuration uses them.
+
+        Raises:
+            ValueError: when RefAdapter is asked for and the backbone has none, or its files are damaged.
+        """
+        self.backbone = backbone
+        self.config = config or preset(backbone)
+        self._adapter: RefAdapter | None = None
+        if self.config.transfer.refadapter_weight:
+            if backbone.refadapter is None:
+                raise ValueError(f"refadapter_weight: backbone {backbone.name} has no RefAdapter")
+            self._adapter = RefAdapter.load(backbone.refadapter, backbone.transformer)
+
+    def fit_config(self) -> dict[str, Any]:
+        """What `fit` reads."""
+        return asdict(self.config.fit)
+
+    def transfer_config(self) -> dict[str, Any]:
+        """What `transfer` reads; RefAdapter's weights by their digest."""
+        digest = folder_digest(self.backbone.refadapter) if self._adapter and self.backbone.refadapter else None
+        values = asdict(self.config.transfer) | {"refadapter": digest}
+        values["num_inference_steps"], values["guidance_scale"] = self._sampler()
+        return values
+
+    def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
+        """Fit the embedding to crops of the reference, RefAdapter detached and without bias.
+
+        Raises:
+            ValueError: naming the field, for a reference of another size or length than the backbone's.
+        """
+        check_seed(seed)
+        self.backbone.check_frames("reference", reference.frames, self.backbone.num_frames)
+        if not isinstance(caption, str):
+            raise ValueError(f"caption: expected text, got {type(caption).__name__}")
+        config, generator = self.config.fit, torch.Generator().manual_seed(seed)
+        batches = reference_batches(
+            self.backbone,
+            reference,
+            caption,
+            crops=config.crops,
+            crop_min_scale=config.crop_min_scale,
+            batch_size=config.batch_size,
+            image_dropout=config.image_dropout,
+            caption_dropout=config.caption_dropout,
+            generator=generator,
+        )
+        embedding = FrequencyAwareEmbedding.zeros(self.backbone, config.embedding_tokens)
+        plan = Optimisation(
+            config.fit_steps, config.learning_rate, config.weight_decay, max_grad_norm=config.max_grad_norm
+        )
+        with frozen(self.backbone.transformer), extra_tokens_attached(self.backbone.transformer):
+            optimise([embedding.tokens], batches, self._loss(embedding, generator), plan, label="embedding")
+        return embedding.to_action()
+
+    def transfer(self, action: Action, request: Request) -> Video:
+        """Make the video of `request.target` doing the action.
+
+        Raises:
+            ValueError: naming the field, for an action of another model or a target of another size.
+        """
+        embedding = FrequencyAwareEmbedding.from_action(action, self.backbone)
+        schedule, weight = self.config.transfer.schedule, self.config.transfer.refadapter_weight
+        steps, guidance = self._sampler()
+
+        def step_kwargs(timestep: int) -> dict[str, Any]:
+            return embedding.attention_kwargs(schedule(timestep) if schedule else 0.0)
+
+        adapted = self._adapter.attached(weight) if self._adapter and weight else nullcontext()
+        with adapted, extra_tokens_attached(self.backbone.transformer):
+            return sample_video(
+                self.backbone, request, num_inference_steps=steps, guidance_scale=guidance, step_kwargs=step_kwargs
+            )
+
+    def _sampler(self) -> tuple[int, float]:
+        config = self.config.transfer
+        steps = self.backbone.num_inference_steps if config.num_inference_steps is None else config.num_inference_steps
+        return steps, self.backbone.guidance_scale if config.guidance_scale is None else config.guidance_scale
+
+    def _loss(self, embedding: FrequencyAwareEmbedding, generator: torch.Generator) -> Callable[[Batch], torch.Tensor]:
+        denoiser = Denoiser(self.backbone)
+
+        def loss_of(batch: Batch) -> torch.Tensor:
+            return denoising_loss(
+                denoiser,
+                self.backbone.scheduler,
+                batch,
+                generator,
+                debias_weight=self.config.fit.debias_weight,
+                attention_kwargs=embedding.attention_kwargs(),
+            )
+
+        return loss_of
