@@ -1,0 +1,162 @@
+"""How far can each metric that needs no truth be believed?
+
+On real videos there is no truth, and such metrics are all there is. Here the truth is known, so each of them can be held
+against the headline that uses it: over videos, inside a case, inside a method, over methods, and in the plainest test,
+whether it prefers the true video to one that is plainly wrong.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from reports.aggregate import cluster_weights, percentile_interval
+from reports.stored import StoredRun
+
+TRUE_VIDEOS = ("oracle-codec", "oracle")
+"""Bounds that show the truth; the first one stored is taken (it went through the codec, as the methods' videos did)."""
+
+WRONG_VIDEOS = ("still", "copy-reference", "wrong-action")
+"""Bounds that fail the task in a known way."""
+
+RESAMPLES = 1_000
+MIN_VIDEOS = 3
+"""Fewer values have no rank correlation worth the name."""
+
+
+def needs_truth(entry: dict[str, Any]) -> bool | None:
+    """Whether a metric of run.json reads the truth; None when the run does not say."""
+    return "truth" in entry["needs"] if "needs" in entry else None
+
+
+def truth_free(run: StoredRun) -> list[str]:
+    """The metrics to be judged: all but the headline and those that read the truth themselves."""
+    return [name for name in run.metrics if name != run.headline and not needs_truth(run.info["metrics"][name])]
+
+
+def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Videos of methods (no bounds) that have both the metric and the headline.
+
+    Returns:
+        Columns method, case_id, reference_id, seed, metric_value, headline_value, the last two turned so that more is
+        better. A metric without a better side is taken as it is.
+    """
+    columns = ["method", "case_id", "reference_id", "seed", "value"]
+    mine = rows[(rows["kind"] == "method") & rows["value"].notna()]
+    sides = [mine.loc[mine["metric"] == name, columns] for name in (metric, run.headline)]
+    pairs = sides[0].merge(sides[1].drop(columns="reference_id"), on=columns[:2] + ["seed"], suffixes=("_metric", "_headline"))
+    return pairs.assign(
+        metric_value=pairs.pop("value_metric") * _sign(run, metric),
+        headline_value=pairs.pop("value_headline") * _sign(run, run.headline),
+    )
+
+
+def belief(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
+    """Agreement of each truth-free metric with the headline, most agreeing first.
+
+    Args:
+        run: the run.
+        rows: as `reports.aggregate.tidy` gives.
+
+    Returns:
+        Columns metric; videos (pairs); rho, low, high (Spearman over all videos, 95 % interval clustered by
+        reference); within_case and within_method (mean Spearman inside each, so that neither easy cases nor strong
+        methods can make the correlation); over_methods (Spearman of the methods' means); truth_preferred (share of
+        duels on one case in which the true video scores better than a wrong one, ties as half) and duels. NaN where
+        too little varies.
+    """
+    records = []
+    for metric in truth_free(run):
+        pairs = paired_values(run, rows, metric)
+        low, high = _interval(pairs)
+        preferred, duels = _truth_preferred(run, rows, metric)
+        means = pairs.groupby("method")[["metric_value", "headline_value"]].mean()
+        records.append(
+            {
+                "metric": metric,
+                "videos": len(pairs),
+                "rho": _spearman(pairs),
+                "low": low,
+                "high": high,
+                "within_case": _mean_inside(pairs, "case_id"),
+                "within_method": _mean_inside(pairs, "method"),
+                "over_methods": _spearman(means),
+                "truth_preferred": preferred,
+                "duels": duels,
+            }
+        )
+    table = pd.DataFrame.from_records(records)
+    return table.sort_values("rho", ascending=False, na_position="last", kind="stable", ignore_index=True) if records else table
+
+
+def weighted_spearman(left: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Spearman's rho as if observation i stood `weights[b, i]` times in resample b.
+
+    Args:
+        left: float [N].
+        right: float [N].
+        weights: int [B, N], each row with a positive sum.
+
+    Returns:
+        float [B]; NaN where a side does not vary.
+    """
+    total = weights.sum(axis=1, keepdims=True)
+    # With ties at the middle of their ranks, the mean rank is half the number of observations.
+    ranks = [_weighted_ranks(side, weights) - total / 2 for side in (left, right)]
+    spread = [(weights * rank**2).sum(axis=1) for rank in ranks]
+    product = np.sqrt(spread[0] * spread[1])
+    covariance = (weights * ranks[0] * ranks[1]).sum(axis=1)
+    return np.divide(covariance, product, out=np.full(len(weights), np.nan), where=np.minimum(*spread) > 1e-9)
+
+
+def _weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mid-ranks (from 0) of values that stand several times: float [B, N]."""
+    order = np.argsort(values, kind="stable")
+    _, first, group = np.unique(values[order], return_index=True, return_inverse=True)
+    mass = np.add.reduceat(weights[:, order], first, axis=1)
+    ranks = np.empty(weights.shape)
+    ranks[:, order] = (np.cumsum(mass, axis=1) - mass / 2)[:, group]
+    return ranks
+
+
+def _interval(pairs: pd.DataFrame) -> tuple[float, float]:
+    """95 % interval of Spearman's rho over videos: references are drawn, with all their videos."""
+    names, cluster = np.unique(pairs["reference_id"].to_numpy(dtype=str), return_inverse=True)
+    if len(names) < 2 or len(pairs) < MIN_VIDEOS:
+        return float("nan"), float("nan")
+    left, right = pairs["metric_value"].to_numpy(), pairs["headline_value"].to_numpy()
+    draws = cluster_weights(len(names), resamples=RESAMPLES)
+    return percentile_interval(weighted_spearman(left, right, draws[:, cluster]))
+
+
+def _spearman(pairs: pd.DataFrame) -> float:
+    left, right = pairs["metric_value"], pairs["headline_value"]
+    if len(pairs) < MIN_VIDEOS or left.nunique() < 2 or right.nunique() < 2:
+        return float("nan")
+    return float(stats.spearmanr(left, right).statistic)
+
+
+def _mean_inside(pairs: pd.DataFrame, column: str) -> float:
+    inside = [_spearman(group) for _, group in pairs.groupby(column)]
+    inside = [rho for rho in inside if np.isfinite(rho)]
+    return float(np.mean(inside)) if inside else float("nan")
+
+
+def _truth_preferred(run: StoredRun, rows: pd.DataFrame, metric: str) -> tuple[float, int]:
+    """Share of duels between the true and a wrong video of one case that the true one wins, and their number."""
+    if run.info["metrics"][metric]["higher_is_better"] is None:
+        return float("nan"), 0
+    mine = rows[(rows["metric"] == metric) & rows["value"].notna()]
+    values = mine.pivot_table(index="case_id", columns="method", values="value", aggfunc="mean") * _sign(run, metric)
+    truth = next((name for name in TRUE_VIDEOS if name in values), None)
+    wrong = [name for name in WRONG_VIDEOS if name in values]
+    if truth is None or not wrong:
+        return float("nan"), 0
+    gaps = values[wrong].rsub(values[truth], axis=0).to_numpy().ravel()
+    gaps = gaps[np.isfinite(gaps)]
+    return (float(np.mean((np.sign(gaps) + 1) / 2)), len(gaps)) if len(gaps) else (float("nan"), 0)
+
+
+def _sign(run: StoredRun, metric: str) -> float:
+    return -1.0 if run.info["metrics"][metric]["higher_is_better"] is False else 1.0

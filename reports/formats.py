@@ -1,0 +1,116 @@
+"""Write tables as Markdown, LaTeX and CSV."""
+
+import re
+
+from reports.results import Results, cautions, checks
+from reports.stored import score_backends
+from reports.tables import (
+    Table,
+    belief_table,
+    bounds_table,
+    comparison_table,
+    cost_table,
+    faults_table,
+    methods_table,
+    metrics_table,
+    pairs_table,
+    tercile_table,
+)
+from reports.wording import measured, scope, title
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$", "–": "--", "×": r"$\times$", "∞": r"$\infty$",
+}  # fmt: skip
+
+
+def markdown(results: Results, figures: dict[str, str]) -> str:
+    """The whole leaderboard as Markdown.
+
+    Args:
+        results: what was measured.
+        figures: relative path of each figure -> its alternative text.
+    """
+    counts = results.counts
+    parts = [
+        f"# {_md(title(results.run))}",
+        _md(measured(results.run, int(counts["planned"].sum()), int(counts["ok"].sum()))),
+        f"**{_md(scope(results.run))}**",
+        _bullets(checks(results) + cautions(results)),
+    ]
+    pictures = [f"![{_md(text)}]({path})" for path, text in figures.items()]
+    tables = [methods_table(results), bounds_table(results), comparison_table(results), pairs_table(results)]
+    tables += [belief_table(results), tercile_table(results), cost_table(results), metrics_table(results)]
+    faults = faults_table(results)
+    parts += [markdown_table(table) for table in tables + [faults] * bool(faults.rows)]
+    return "\n\n".join(parts + pictures) + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """Heading, table, note."""
+    lines = [f"## {_md(table.title)}", "", "| " + " | ".join(map(_md, table.columns)) + " |"]
+    lines.append("|" + "---|" * len(table.columns))
+    lines += ["| " + " | ".join(map(_md, row)) + " |" for row in table.rows]
+    return "\n".join(lines + (["", _md(table.note)] if table.note else []))
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {_md(line)}" for line in lines)
+
+
+def _md(text: str) -> str:
+    """Escape what would be markup, and keep a cell on one line."""
+    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def latex(results: Results) -> str:
+    """The leaderboard as one booktabs table (needs booktabs and graphicx)."""
+    methods, bounds = methods_table(results), bounds_table(results)
+    caption = f"{title(results.run)}. {scope(results.run)} {methods.note}"
+    rows = [_tex_row(row) for row in methods.rows]
+    rows += [r"\midrule", rf"\multicolumn{{{len(methods.columns)}}}{{l}}{{\emph{{{_tex(bounds.title)}}}}} \\"]
+    rows += [_tex_row(row) for row in bounds.rows]
+    lines = [
+        r"\begin{table*}",
+        r"\centering",
+        rf"\caption{{{_tex(caption)}}}",
+        r"\resizebox{\textwidth}{!}{%",
+        rf"\begin{{tabular}}{{l{'r' * (len(methods.columns) - 2)}l}}",
+        r"\toprule",
+        _tex_row(methods.columns),
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tex_row(cells: tuple[str, ...]) -> str:
+    return " & ".join(map(_tex, cells)) + r" \\"
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in " ".join(text.split()))
+
+
+def csv(results: Results) -> str:
+    """One row a method and metric, numbers unrounded but for the sixth decimal, empty where there is none.
+
+    Columns backbone, suite, name, kind, extra_supervision, metric, unit, higher_is_better, headline, mean, low, high,
+    cases, references, ok, failed, skipped, missing, backend.
+    """
+    run = results.run
+    order = {name: index for index, name in enumerate(results.order + results.bound_order)}
+    table = results.summary.rename(columns={"method": "name"})
+    table = table.sort_values("name", key=lambda names: names.map(order), kind="stable")
+    metrics, methods = run.info["metrics"], run.info["methods"]
+    table.insert(0, "suite", run.info["suite"])
+    table.insert(0, "backbone", run.info["backbone"]["name"])
+    table.insert(4, "extra_supervision", table["name"].map(lambda name: methods[name]["extra_supervision"] or "none"))
+    for place, field in ((6, "unit"), (7, "higher_is_better"), (8, "headline")):
+        table.insert(place, field, table["metric"].map(lambda name, field=field: metrics[name][field]))
+    table["backend"] = table["metric"].map({name: " + ".join(found) for name, found in score_backends(run).items()})
+    return str(table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))

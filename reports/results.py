@@ -1,0 +1,131 @@
+"""All that a report shows, computed once from a stored run."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import pandas as pd
+
+from reports.aggregate import Comparison, by_tercile, cell_counts, compare, costs, ranking, summarise, tidy
+from reports.belief import belief
+from reports.stored import RunError, StoredRun
+from reports.wording import count, label, number
+
+FLOORS = ("still", "wrong-action")
+"""Bounds that must end below a method that transfers the action."""
+
+CEILING = "oracle-codec"
+"""The bound that no method can be expected to pass: the truth, once through the codec."""
+
+FEW_REFERENCES = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Tables of one run, each as the function of its name in `reports.aggregate` and `reports.belief` gives it.
+
+    Attributes:
+        against: the method that all others are compared with.
+        comparisons: each method and bound against it, on the headline.
+        pairs: each two methods, on the headline.
+        order: methods, best headline first.
+        bound_order: bounds, likewise.
+    """
+
+    run: StoredRun
+    rows: pd.DataFrame
+    summary: pd.DataFrame
+    counts: pd.DataFrame
+    costs: pd.DataFrame
+    terciles: pd.DataFrame
+    belief: pd.DataFrame
+    against: str
+    comparisons: tuple[Comparison, ...]
+    pairs: tuple[Comparison, ...]
+    order: tuple[str, ...]
+    bound_order: tuple[str, ...]
+
+
+def measure(run: StoredRun, against: str | None = None) -> Results:
+    """Compute everything.
+
+    Args:
+        run: the stored run.
+        against: name of the method to compare with; the run's first one by default.
+
+    Raises:
+        RunError: when `against` is no method of the run.
+    """
+    against = against or next(iter(run.methods or run.bounds))
+    if against not in run.info["methods"]:
+        raise RunError(f"against: {against!r} is not in this run; it has {', '.join(run.methods + run.bounds)}")
+    rows = tidy(run)
+    summary = summarise(rows)
+    better = run.info["metrics"][run.headline]["higher_is_better"]
+    ranked = ranking(summary, run.headline, better)
+    order = tuple(name for name in ranked if name in run.methods)
+    bound_order = tuple(name for name in ranked if name in run.bounds)
+    others = [name for name in order + bound_order if name != against]
+    return Results(
+        run=run,
+        rows=rows,
+        summary=summary,
+        counts=cell_counts(run),
+        costs=costs(run),
+        terciles=by_tercile(rows, run.headline),
+        belief=belief(run, rows),
+        against=against,
+        comparisons=tuple(compare(rows, run.headline, name, against, better) for name in others),
+        pairs=tuple(compare(rows, run.headline, *names, better) for names in combinations(order, 2)),
+        order=order,
+        bound_order=bound_order,
+    )
+
+
+def checks(results: Results) -> list[str]:
+    """Whether the headline puts floors and ceiling where they belong, in sentences with the counts."""
+    run, better = results.run, results.run.info["metrics"][results.run.headline]["higher_is_better"]
+    found = []
+    for bound, below in [(name, True) for name in FLOORS] + [(CEILING, False)]:
+        if bound not in run.bounds:
+            found.append(f"The bound {bound} is not part of this run, so it cannot be checked.")
+            continue
+        differences = [compare(results.rows, run.headline, name, bound, better) for name in results.order]
+        differences = [item for item in differences if item.estimate.cases]
+        sign = (1 if below else -1) * (-1 if better is False else 1)
+        right = [item for item in differences if sign * item.estimate.mean > 0]
+        clear = [item for item in right if sign * (item.estimate.low if sign > 0 else item.estimate.high) > 0]
+        found.append(
+            f"{bound} scores {number(headline_mean(results, bound))} in {label(run.headline)} and lies "
+            f"{'below' if below else 'above'} {len(right)} of {count(len(differences), 'method')}, for {len(clear)} with "
+            "a 95 % interval of the paired difference that excludes 0."
+        )
+    return found
+
+
+def headline_mean(results: Results, name: str) -> float:
+    """Mean headline of a method or bound, NaN when it has none."""
+    mine = results.summary[(results.summary["method"] == name) & (results.summary["metric"] == results.run.headline)]
+    return float(mine["mean"].iloc[0]) if len(mine) else float("nan")
+
+
+def cautions(results: Results) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    run, counts = results.run, results.counts
+    found = list(run.notes)
+    references = len({case["reference_id"] for case in run.info["cases"].values()})
+    if references < FEW_REFERENCES:
+        found.append(
+            f"The intervals rest on {count(references, 'reference video')}. "
+            "A bootstrap over so few clusters tends to give intervals that are too narrow."
+        )
+    if len(run.seeds) < 3:
+        found.append(f"With {count(len(run.seeds), 'seed')} no method is said to beat another: that takes 3.")
+    if counts["missing"].sum():
+        found.append(f"The run is incomplete: {int(counts['missing'].sum())} planned videos were not made yet.")
+    broken = int(counts["failed"].sum() + counts["skipped"].sum())
+    if broken:
+        found.append(
+            f"{count(broken, 'video')} failed or were skipped. They are left out of the means and counted beside them, "
+            "never taken as 0; a method that fails on hard cases can look better for it."
+        )
+    return found

@@ -1,0 +1,220 @@
+"""What each table says, as text cells; `reports.formats` writes them as Markdown, LaTeX and CSV, the page as HTML."""
+
+import re
+from dataclasses import dataclass
+
+import pandas as pd
+
+from reports import published
+from reports.aggregate import Comparison
+from reports.belief import needs_truth
+from reports.results import Results
+from reports.stored import AXES, TERCILES, score_backends
+from reports.wording import NOTHING, amount, arrow, count, heading, interval, label, number, percent, seconds
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        title: what it shows.
+        columns: headings.
+        rows: cells, one for each column.
+        note: how to read it; may be empty.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def methods_table(results: Results) -> Table:
+    """The leaderboard: methods by the headline, with counts and what each was given beyond the task."""
+    note = (
+        f"Sorted by {label(results.run.headline)}; where intervals overlap the order is no ranking. Means over cases and "
+        "seeds, in brackets the 95 % interval of a bootstrap clustered by reference. A number in round brackets counts "
+        "the videos with a value where some of those made have none."
+    )
+    return _board("Methods", results, results.order, note)
+
+
+def bounds_table(results: Results) -> Table:
+    """Floors and ceilings, made from the truth or from the inputs, not by a method."""
+    note = "No methods: they see the truth or copy the input, and show what the metrics do with videos of known worth."
+    return _board("Floors and ceilings", results, results.bound_order, note)
+
+
+def _board(title: str, results: Results, names: tuple[str, ...], note: str) -> Table:
+    run = results.run
+    states = [state for state in ("failed", "skipped", "missing") if state != "missing" or results.counts[state].sum()]
+    columns = ["name", *(heading(run, metric) for metric in run.metrics), "videos"]
+    columns += ["not run" if state == "missing" else state for state in states] + ["extra supervision"]
+    cells = results.summary.set_index(["method", "metric"])
+    rows = []
+    for name in names:
+        counts = results.counts.loc[name]
+        values = [_cell(cells.loc[(name, metric)], int(counts["ok"]), metric == run.headline) for metric in run.metrics]
+        tallies = [str(counts[state]) for state in ("ok", *states)]
+        rows.append((name, *values, *tallies, str(run.info["methods"][name]["extra_supervision"] or "none")))
+    return Table(title, tuple(columns), tuple(rows), note)
+
+
+def _cell(row: pd.Series, videos: int, with_interval: bool) -> str:
+    text = number(row["mean"])
+    if with_interval:
+        text = f"{text} {interval(row['low'], row['high'])}".strip()
+    return f"{text} ({row['ok']})" if 0 < row["ok"] < videos else text
+
+
+def comparison_table(results: Results) -> Table:
+    """Paired differences of everything with the named method, on the headline."""
+    note = (
+        "Paired over the videos that both have; bootstrap clustered by reference. A beats B is said only where the "
+        "interval excludes 0, with at least 12 cases x 3 seeds. No correction for the number of comparisons."
+    )
+    columns = ("name", "difference", "95 % interval", "cases", "seeds", f"verdict, against {results.against}")
+    rows = [(item.first, *_difference(item), item.verdict) for item in results.comparisons]
+    return Table(f"Against {results.against}: {label(results.run.headline)}", columns, tuple(rows), note)
+
+
+def _difference(item: Comparison) -> tuple[str, str, str, str]:
+    found = item.estimate
+    return number(found.mean, signed=True), interval(found.low, found.high, signed=True), str(found.cases), str(item.seeds)
+
+
+def pairs_table(results: Results) -> Table:
+    """Every two methods on the headline, as sentences."""
+    columns = ("first", "verdict", "second", "first − second", "95 % interval", "cases", "seeds")
+    rows = [(item.first, item.verdict, item.second, *_difference(item)) for item in results.pairs]
+    note = f"{count(len(rows), 'comparison')}: of so many, one in twenty excludes 0 by chance alone."
+    return Table(f"Every two methods: {label(results.run.headline)}", columns, tuple(rows), note)
+
+
+def tercile_table(results: Results) -> Table:
+    """The headline where reference and target are near, middling and far apart on each axis."""
+    cells = results.terciles.set_index(["method", "axis", "tercile"])
+    columns = ("name", *(f"{axis}: {tercile}" for axis in AXES for tercile in TERCILES))
+    rows = []
+    for name in results.order + results.bound_order:
+        row = [name]
+        for axis in AXES:
+            for tercile in TERCILES:
+                found = cells.loc[(name, axis, tercile)] if (name, axis, tercile) in cells.index else None
+                row.append(NOTHING if found is None else f"{number(found['mean'])} {interval(found['low'], found['high'])}".strip())
+        rows.append(tuple(row))
+    sizes = [f"{axis} {' / '.join(str(_cases_in(results, axis, tercile)) for tercile in TERCILES)}" for axis in AXES]
+    note = (
+        "Terciles of how far apart reference and target are, by the formulas of the suite. The axes are not varied one "
+        f"at a time, so a difference along one may be due to another. Cases near / middle / far: {'; '.join(sizes)}."
+    )
+    return Table(f"{label(results.run.headline).capitalize()} by axis", columns, tuple(rows), note)
+
+
+def _cases_in(results: Results, axis: str, tercile: str) -> int:
+    return sum(case["terciles"].get(axis) == tercile for case in results.run.info["cases"].values())
+
+
+def cost_table(results: Results) -> Table:
+    """What a fit, a transfer and a stored action cost."""
+    rows = []
+    for name in results.order:
+        row = results.costs.loc[name]
+        fits = NOTHING if pd.isna(row["fits"]) else str(int(row["fits"]))
+        sizes = amount(row["peak_memory_gib"], "GiB"), amount(row["action_mib"], "MiB")
+        rows.append((name, seconds(row["fit_s"]), fits, seconds(row["transfer_s"]), *sizes))
+    columns = ("name", "fit (once a reference)", "fits", "transfer (each video)", "peak memory", "stored action")
+    note = "Medians; of fits over distinct fits, since methods that differ only at transfer share one. Of this machine only."
+    return Table("Costs", columns, tuple(rows), note)
+
+
+def belief_table(results: Results) -> Table:
+    """How far each metric that needs no truth follows the headline, which does."""
+    columns = (
+        "metric",
+        "over videos (Spearman)",
+        "95 % interval",
+        "inside a case",
+        "inside a method",
+        f"over {count(len(results.order), 'method mean')}",
+        "prefers the truth",
+        "videos",
+    )
+    rows = [
+        (
+            heading(results.run, row["metric"]),
+            number(row["rho"], signed=True),
+            interval(row["low"], row["high"], signed=True),
+            *(number(row[name], signed=True) for name in ("within_case", "within_method", "over_methods")),
+            f"{percent(row['truth_preferred'])} of {row['duels']}" if row["duels"] else NOTHING,
+            str(row["videos"]),
+        )
+        for row in results.belief.to_dict("records")
+    ]
+    note = (
+        f"Rank correlation with {label(results.run.headline)} over the videos of the methods, turned so that + means "
+        "agreement; 1 follows the truth, 0 knows nothing of it, below 0 rewards the wrong videos. Prefers the truth: share "
+        "of duels on one case that the true video (through the codec) wins against still, copied and wrong-action ones, "
+        "ties as half. Metrics without a better side are correlated as they are. This holds motion against motion: a metric "
+        "of appearance is not bad for measuring something else, but it cannot stand in for motion."
+    )
+    return Table("How far each truth-free metric can be believed", columns, tuple(rows), note)
+
+
+def metrics_table(results: Results) -> Table:
+    """What each metric is, and what measured it."""
+    backends = score_backends(results.run)
+    truth = {True: "yes", False: "no", None: "not stored"}
+    rows = []
+    for name in results.run.metrics:
+        entry = results.run.info["metrics"][name]
+        ends = " to ".join(f"{end:g}" if isinstance(end, int | float) else "∞" for end in entry["bounds"])
+        mixed = " (mixed: not comparable)" if len(backends[name]) > 1 else ""
+        rows.append(
+            (
+                label(name),
+                arrow(entry["higher_is_better"]) or "no better side",
+                "" if entry["unit"] in ("1", "", None) else str(entry["unit"]),
+                ends,
+                ", ".join(backends[name]) + mixed,
+                truth[needs_truth(entry)],
+                str(entry["version"]),
+                str(entry["summary"]),
+            )
+        )
+    columns = ("metric", "better", "unit", "range", "measured by", "reads the truth", "version", "what it is")
+    return Table("Metrics", columns, tuple(rows))
+
+
+def faults_table(results: Results) -> Table:
+    """Every video and score that failed or was skipped, alike ones together."""
+    run = results.run
+    samples = run.samples[run.samples["status"] != "ok"].assign(what="video")
+    scores = run.scores[run.scores["status"] != "ok"].rename(columns={"metric": "what"})
+    if "error" not in scores:
+        scores = scores.assign(error="")
+    broken = run.samples.loc[run.samples["status"] != "ok", ["method", "case_id", "seed"]].apply(tuple, axis=1)
+    # A video that was not made has no scores either: said once is enough.
+    scores = scores[~scores[["method", "case_id", "seed"]].apply(tuple, axis=1).isin(set(broken))]
+    columns = ["method", "what", "status", "error", "case_id", "seed"]
+    faults = pd.concat([samples[columns], scores[columns]]).fillna({"error": ""})
+    rows = []
+    for (method, what, status, error), group in faults.groupby(columns[:4], sort=True):
+        cells = [f"{case} ({seed})" for case, seed in zip(group["case_id"], group["seed"], strict=True)]
+        listed = ", ".join(cells[:6]) + (f" and {len(cells) - 6} more" if len(cells) > 6 else "")
+        reason = re.sub(r"\s+", " ", str(error)).strip() or NOTHING
+        rows.append((str(method), label(str(what)), str(status), str(len(group)), reason, listed))
+    return Table("Failed and skipped", ("name", "what", "status", "count", "reason", "case (seed)"), tuple(rows))
+
+
+def published_table() -> Table:
+    """Table 1 of the paper; for the page's appendix only."""
+    rows = []
+    for name, values in published.TABLE_1.items():
+        votes = published.PREFERENCE_OVER_BASE.get(name)
+        share = f"{votes[0]:g} / {votes[1]:g}" if votes else NOTHING
+        rows.append((name, *(f"{value:.4f}" for value in values), share, published.PROVENANCE))
+    columns = ("method", *published.COLUMNS, "preferred over Base, %: motion / appearance", "provenance")
+    note = f"Measured by the paper's authors: {published.SETTING}. Nothing here was measured by this suite."
+    return Table("Published, other data, not comparable", columns, tuple(rows), note)

@@ -1,0 +1,105 @@
+"""The words and number formats that tables, figures and page share."""
+
+import math
+from typing import Any
+
+from reports.stored import StoredRun
+
+NOTHING = "–"
+"""Stands where there is no number, so that nobody reads a 0."""
+
+
+def number(value: float, signed: bool = False) -> str:
+    """Three decimals below 10, one above; a dash when there is no number."""
+    if not math.isfinite(value):
+        return NOTHING
+    text = f"{value:+.3f}" if abs(value) < 10 else f"{value:+.1f}"
+    if float(text) == 0:
+        text = "+" + text[1:]  # no minus zero
+    return (text if signed else text.removeprefix("+")).replace("-", "−")
+
+
+def interval(low: float, high: float, signed: bool = False) -> str:
+    """`[low, high]`; empty when there is no interval."""
+    return f"[{number(low, signed)}, {number(high, signed)}]" if math.isfinite(low) and math.isfinite(high) else ""
+
+
+def seconds(value: float) -> str:
+    """A duration that a person reads at once."""
+    if not math.isfinite(value):
+        return NOTHING
+    if 0 < value < 10:
+        return f"{value:.2f} s"
+    return f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def amount(value: float, unit: str) -> str:
+    """A number with its unit, two decimals below 100."""
+    if not math.isfinite(value):
+        return NOTHING
+    return f"{value:.2f} {unit}" if 0 < value < 100 else f"{value:.0f} {unit}"
+
+
+def percent(value: float) -> str:
+    """A share as whole per cents."""
+    return f"{100 * value:.0f} %" if math.isfinite(value) else NOTHING
+
+
+def count(number_of: int, noun: str, plural: str | None = None) -> str:
+    """`1 case`, `30 cases`."""
+    return f"{number_of} {noun if number_of == 1 else plural or noun + 's'}"
+
+
+def parameters(number_of: float) -> str:
+    """`2.5 M parameters`."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number_of >= size:
+            return f"{number_of / size:.3g} {letter} parameters"
+    return count(int(number_of), "parameter")
+
+
+def label(name: str) -> str:
+    """A metric's or axis's stored name as words; `_upstream` names the formula of the paper's released code."""
+    words = name.removesuffix("_upstream").replace("_", " ")
+    return f"{words} (released formula)" if name.endswith("_upstream") else words
+
+
+def arrow(higher_is_better: bool | None) -> str:
+    """The better direction, empty when there is none."""
+    return {True: "↑", False: "↓", None: ""}[higher_is_better]
+
+
+def heading(run: StoredRun, metric: str) -> str:
+    """A metric as a column is titled."""
+    return f"{label(metric)} {arrow(run.info['metrics'][metric]['higher_is_better'])}".strip()
+
+
+def backbone_size(backbone: dict[str, Any]) -> str:
+    """`2.5 M parameters, 9 frames of 64 x 64 pixels at 8 fps`."""
+    size = f"{backbone['num_frames']} frames of {backbone['width']} × {backbone['height']} pixels"
+    return f"{parameters(backbone['num_parameters'])}, {size} at {backbone['fps']:g} fps"
+
+
+def title(run: StoredRun) -> str:
+    """Suite and backbone with its size, since no number holds without them."""
+    backbone = run.info["backbone"]
+    return f"Action transfer on {backbone['name']} ({backbone_size(backbone)}), suite {run.info['suite']}"
+
+
+def scope(run: StoredRun) -> str:
+    """What the numbers do not say."""
+    return (
+        f"All numbers are of the backbone {run.info['backbone']['name']} as described here; "
+        "they say nothing about larger backbones, other resolutions or real footage."
+    )
+
+
+def measured(run: StoredRun, planned: int, made: int) -> str:
+    """How much was measured, in one sentence."""
+    cases = run.info["cases"].values()
+    references = len({case["reference_id"] for case in cases})
+    return (
+        f"{count(len(run.methods), 'method')} and {count(len(run.bounds), 'bound')} on "
+        f"{count(len(cases), 'case')} from {count(references, 'reference video')}, {count(len(run.seeds), 'seed')}: "
+        f"{made} of {count(planned, 'planned video')} made."
+    )
