@@ -1,0 +1,68 @@
+"""Floors and ceilings: what a metric gives to videos that nobody had to generate.
+
+The harness makes them, since they may see a case's truth; methods never do. Reading the table loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmark.truth import Staged
+    from flexiact.backbone import Backbone
+    from flexiact.task import Video
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One floor or ceiling.
+
+    Attributes:
+        version: raised when it begins to give other videos.
+        summary: one line for people.
+        make: the video of a case; deterministic.
+    """
+
+    version: int
+    summary: str
+    make: Callable[[Staged, Backbone], Video]
+
+
+def _still(staged: Staged, backbone: Backbone) -> Video:
+    from flexiact.task import Video
+
+    return Video(staged.target[None].repeat(len(staged.answer.frames), axis=0), staged.answer.fps)
+
+
+def _copy_reference(staged: Staged, backbone: Backbone) -> Video:
+    return staged.reference
+
+
+def _wrong_action(staged: Staged, backbone: Backbone) -> Video:
+    return staged.wrong
+
+
+def _oracle(staged: Staged, backbone: Backbone) -> Video:
+    return staged.answer
+
+
+def _oracle_codec(staged: Staged, backbone: Backbone) -> Video:
+    import torch
+
+    from flexiact.codec import decode_latents, encode_video
+    from flexiact.task import Video
+
+    # The posterior's noise comes from a fixed seed: the bound is one video a case, whatever seeds the methods get.
+    latents = encode_video(backbone, staged.answer.frames, torch.Generator().manual_seed(0))
+    return Video(decode_latents(backbone, latents)[0], staged.answer.fps)
+
+
+BOUNDS: dict[str, Bound] = {
+    "still": Bound(1, "floor: the target image repeated", _still),
+    "copy-reference": Bound(1, "floor: the reference video as it is", _copy_reference),
+    "wrong-action": Bound(1, "floor: the target doing another action of like amplitude", _wrong_action),
+    "oracle-codec": Bound(1, "ceiling: the right answer through the backbone's VAE", _oracle_codec),
+    "oracle": Bound(1, "ceiling: the right answer itself", _oracle),
+}

@@ -1,0 +1,155 @@
+"""run.json: everything that decides what a run is; `plan` makes the cells of it.
+
+Also: whether two descriptions can share one directory.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmark.bounds import BOUNDS
+from benchmark.cases import Case
+from benchmark.methods import METHODS
+from benchmark.score import backend_of
+from benchmark.selection import UsageError
+from benchmark.store import SCHEMA_VERSION
+from benchmark.truth import render_settings
+from flexiact.backbone import Backbone
+from flexiact.task import ActionTransfer
+from metrics import METRICS
+
+_CASE_WORDS = (
+    "action", "wrong_action", "reference_id", "target_id", "caption", "prompt", "left_out_share", "licence", "source",
+)  # fmt: skip
+
+
+def describe_backbone(backbone: Backbone) -> dict[str, Any]:
+    """run.json's entry of a backbone."""
+    names = "num_frames height width fps max_text_tokens num_inference_steps guidance_scale num_parameters".split()
+    values = {name: getattr(backbone, name) for name in names}
+    return {"name": backbone.name, "revision": backbone.revision, "dtype": str(backbone.dtype).split(".")[-1], **values}
+
+
+def describe_method(name: str, method: ActionTransfer) -> dict[str, Any]:
+    """run.json's entry of a method: what it is called, what it is, and all of its configuration."""
+    kind = type(method)
+    return {
+        "kind": "method",
+        "version": method.version,
+        "implementation": f"{kind.__module__}.{kind.__qualname__}",
+        "uses_reference": method.uses_reference,
+        "summary": METHODS[name].summary,
+        "extra_supervision": METHODS[name].extra_supervision,
+        "fit_config": method.fit_config(),
+        "transfer_config": method.transfer_config(),
+    }
+
+
+def describe_bounds() -> dict[str, dict[str, Any]]:
+    """run.json's entries of all bounds."""
+    return {
+        name: {
+            "kind": "bound",
+            "version": bound.version,
+            "summary": bound.summary,
+            "extra_supervision": "sees the truth",
+            "fit_config": {},
+            "transfer_config": {},
+        }
+        for name, bound in BOUNDS.items()
+    }
+
+
+def describe_metric(name: str, backends: Mapping[str, str]) -> dict[str, Any]:
+    """run.json's entry of a metric."""
+    metric = METRICS[name]
+    fields = "version unit higher_is_better bounds headline summary".split()
+    return {field: getattr(metric, field) for field in fields} | {"backend": backend_of(metric, backends)}
+
+
+def describe_case(case: Case) -> dict[str, Any]:
+    """run.json's entry of a case."""
+    return {
+        **{name: getattr(case, name) for name in _CASE_WORDS},
+        "reference_rig": case.reference.get("rig"),
+        "target_rig": case.target.get("rig"),
+        "axes": dict(case.axes),
+        "terciles": dict(case.terciles),
+        "digests": dict(case.digests),
+    }
+
+
+def describe_run(
+    suite: str,
+    cases: Iterable[Case],
+    seeds: Iterable[int],
+    backbone: Backbone,
+    methods: Mapping[str, ActionTransfer],
+    metrics: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What run.json holds apart from command and provenance.
+
+    Args:
+        suite: name.
+        cases: of the suite.
+        seeds: of fits and transfers.
+        backbone: of all methods.
+        methods: built methods by name.
+        metrics: name -> entry, as `describe_metric` gives it.
+    """
+    run = {
+        "schema_version": SCHEMA_VERSION,
+        "suite": suite,
+        "seeds": sorted(set(seeds)),
+        "backbone": describe_backbone(backbone),
+        "truth": render_settings(),
+        "methods": {name: describe_method(name, method) for name, method in methods.items()} | describe_bounds(),
+        "metrics": dict(metrics),
+        "cases": {case.case_id: describe_case(case) for case in cases},
+    }
+    try:
+        # As it reads when it comes back from disk, so that old and new descriptions can be compared.
+        return dict(json.loads(json.dumps(run, allow_nan=False)))
+    except TypeError as error:
+        raise ValueError(f"a method's configuration is not JSON: {error}") from error
+
+
+def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a directory that holds what `stored` describes and gets what `fresh` describes.
+
+    Methods, cases, seeds and metrics add up. A method or metric that is in both is taken from `fresh`: if it changed,
+    its keys changed, and the old results no longer belong to the run.
+
+    Raises:
+        UsageError: when the two cannot share a directory: another suite, backbone or truth, or changed cases.
+    """
+    if stored is None:
+        return dict(fresh)
+    if stored.get("suite") != fresh["suite"]:
+        raise UsageError(
+            f"the run directory holds suite '{stored.get('suite')}', not '{fresh['suite']}'; choose another --out"
+        )
+    for part in ("backbone", "truth"):
+        for name, value in fresh[part].items():
+            if stored.get(part, {}).get(name) != value:
+                raise UsageError(
+                    f"the run directory was made with {part} {name} {stored.get(part, {}).get(name)!r}, "
+                    f"this is {value!r}; choose another --out"
+                )
+    for case_id, case in fresh["cases"].items():
+        before = stored["cases"].get(case_id, case)
+        if before != case:
+            field = next(name for name in case if before.get(name) != case[name])
+            raise UsageError(f"case {case_id}: its {field} is not what the run directory has; choose another --out")
+    run = {**stored, **fresh}
+    run["methods"] = _in_order({**stored["methods"], **fresh["methods"]}, [*METHODS, *BOUNDS])
+    run["metrics"] = _in_order({**stored["metrics"], **fresh["metrics"]}, list(METRICS))
+    run["cases"] = _in_order({**stored["cases"], **fresh["cases"]}, sorted({*stored["cases"], *fresh["cases"]}))
+    run["seeds"] = sorted({*stored["seeds"], *fresh["seeds"]})
+    return run
+
+
+def _in_order(entries: dict[str, Any], order: list[str]) -> dict[str, Any]:
+    """Entries in the table's order, those that the table lost at the end."""
+    names = [name for name in order if name in entries]
+    return {name: entries[name] for name in (*names, *(n for n in entries if n not in names))}

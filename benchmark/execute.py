@@ -1,0 +1,218 @@
+"""Make the videos: load or compute a fit, transfer, store. A failure becomes a row; only a full disk stops the run."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from benchmark.bounds import BOUNDS
+from benchmark.cases import Case
+from benchmark.measure import Cost, measured
+from benchmark.plan import Cell
+from benchmark.rows import SampleRow, one_line
+from benchmark.store import RunFolder, StoreError
+from benchmark.truth import Format, Staged, stage
+from flexiact.backbone import Backbone
+from flexiact.task import Action, ActionTransfer, Request, Video
+from flexiact.video import VideoError, frames_digest, write_lossless, write_png, write_preview
+
+_MIB = 1024.0**2
+_PREVIEW_SIDE_PX = 256  # previews are enlarged by a whole number to about this
+_STAGES_KEPT = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What a fit learned and what it cost."""
+
+    action: Action
+    seconds: float
+    peak_gib: float
+
+
+class Executor:
+    """Runs cells of one run. Cells of one fit are best given one after the other: only the last fit is kept.
+
+    Args:
+        folder: where everything goes; opened by the caller.
+        backbone: what the methods were built on.
+        methods: the built methods by name.
+        cases: by id.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        backbone: Backbone,
+        methods: Mapping[str, ActionTransfer],
+        cases: Mapping[str, Case],
+    ) -> None:
+        self._folder = folder
+        self._backbone = backbone
+        self._methods = methods
+        self._stages = Stages(cases, format_of(backbone))
+        self._last_fit: tuple[str, Fit] | None = None
+        self._failed_fits: dict[str, str] = {}
+
+    def execute(self, cell: Cell) -> SampleRow:
+        """Make the video of a cell and store it with its row.
+
+        Raises:
+            StoreError: when the run directory cannot be written; everything else becomes a row with status "failed".
+        """
+        row, video = self._made(cell)
+        try:
+            if video is not None:
+                self._write_video(cell, video)
+        except (VideoError, OSError) as error:
+            raise StoreError(one_line(error)) from error
+        self._folder.write_json("records", cell.key, asdict(row))
+        return row
+
+    def needs_fit(self, cell: Cell) -> bool:
+        """Whether executing the cell means fitting first."""
+        if cell.fit_key is None or cell.fit_key in self._failed_fits:
+            return False
+        in_memory = self._last_fit is not None and self._last_fit[0] == cell.fit_key
+        return not in_memory and not self._folder.file("fits", f"{cell.fit_key}.safetensors").is_file()
+
+    def write_inputs(self, case_id: str) -> None:
+        """Store what the case shows, for people to look at.
+
+        Raises:
+            StoreError: when it cannot be written.
+            CaseError: when the case cannot be rendered.
+        """
+        folder = self._folder.path / "inputs" / case_id
+        if (folder / "target.png").is_file():
+            return
+        staged = self._stages[case_id]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_lossless(folder / "reference.mkv", staged.reference)
+            write_preview(folder / "reference.mp4", staged.reference, preview_scale(staged.reference))
+            write_png(folder / "target.png", staged.target)
+        except (VideoError, OSError) as error:
+            raise StoreError(one_line(error)) from error
+
+    def _made(self, cell: Cell) -> tuple[SampleRow, Video | None]:
+        bound = cell.kind == "bound"
+        row = SampleRow(
+            key=cell.key,
+            fit_key=cell.fit_key,
+            method=cell.method,
+            method_version=BOUNDS[cell.method].version if bound else self._methods[cell.method].version,
+            backbone=self._backbone.name,
+            backbone_revision=self._backbone.revision,
+            case_id=cell.case_id,
+            seed=cell.seed,
+            status="ok",
+        )
+        try:
+            staged = self._stages[cell.case_id]
+            row, video = self._bound(cell, staged, row) if bound else self._method(cell, staged, row)
+            _check_output(video, self._backbone)
+        except StoreError:
+            raise
+        except Exception as error:  # whatever a method does wrong is its result, not the end of the run
+            if self._backbone.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return replace(row, status="failed", error=one_line(error)), None
+        path = self._folder.file("videos", f"{cell.key}.mkv")
+        return replace(row, video=self._folder.relative(path), video_digest=frames_digest(video)), video
+
+    def _bound(self, cell: Cell, staged: Staged, row: SampleRow) -> tuple[SampleRow, Video]:
+        return row, BOUNDS[cell.method].make(staged, self._backbone)
+
+    def _method(self, cell: Cell, staged: Staged, row: SampleRow) -> tuple[SampleRow, Video]:
+        method, case = self._methods[cell.method], self._stages.cases[cell.case_id]
+        fit = self._fit(cell, method, staged.reference, case.caption)
+        request = Request(staged.target.copy(), case.prompt, cell.seed)
+        with measured(self._backbone.device) as cost:
+            video = method.transfer(fit.action, request)
+        row = replace(
+            row,
+            fit_s=fit.seconds,
+            transfer_s=cost.seconds,
+            peak_memory_gib=max(fit.peak_gib, cost.peak_gib),
+            action_mib=sum(t.numel() * t.element_size() for t in fit.action.values()) / _MIB,
+        )
+        return row, video
+
+    def _fit(self, cell: Cell, method: ActionTransfer, reference: Video, caption: str) -> Fit:
+        assert cell.fit_key is not None
+        if cell.fit_key in self._failed_fits:
+            raise RuntimeError(f"the fit failed: {self._failed_fits[cell.fit_key]}")
+        if self._last_fit is None or self._last_fit[0] != cell.fit_key:
+            fit = self._load_fit(cell.fit_key)
+            if fit is None:
+                fit = self._new_fit(cell, method, reference, caption)
+            self._last_fit = cell.fit_key, fit
+        return self._last_fit[1]
+
+    def _new_fit(self, cell: Cell, method: ActionTransfer, reference: Video, caption: str) -> Fit:
+        assert cell.fit_key is not None
+        cost = Cost()
+        try:
+            with measured(self._backbone.device) as cost:
+                action = method.fit(Video(reference.frames.copy(), reference.fps), caption, seed=cell.seed)
+            action = {name: tensor.detach().cpu().contiguous() for name, tensor in action.items()}
+            for name, tensor in action.items():
+                if not torch.isfinite(tensor).all():
+                    raise ValueError(f"{name}: the fit holds values that are not finite")
+        except Exception as error:
+            self._failed_fits[cell.fit_key] = one_line(error)
+            raise
+        metadata = {"cost": json.dumps({"seconds": cost.seconds, "peak_gib": cost.peak_gib})}
+        with self._folder.replacing(self._folder.file("fits", f"{cell.fit_key}.safetensors")) as partial:
+            save_file(action, partial, metadata=metadata)
+        return Fit(action, cost.seconds, cost.peak_gib)
+
+    def _load_fit(self, fit_key: str) -> Fit | None:
+        """A stored fit, None when there is none or the file is damaged (then it is computed again)."""
+        try:
+            with safe_open(self._folder.file("fits", f"{fit_key}.safetensors"), "pt") as file:
+                cost = json.loads(file.metadata()["cost"])
+                action = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
+        return Fit(action, cost["seconds"], cost["peak_gib"])
+
+    def _write_video(self, cell: Cell, video: Video) -> None:
+        write_lossless(self._folder.file("videos", f"{cell.key}.mkv"), video)
+        write_preview(self._folder.file("previews", f"{cell.key}.mp4"), video, preview_scale(video))
+
+
+class Stages:
+    """Cases rendered at one format; the latest few are kept, since a large format makes them heavy."""
+
+    def __init__(self, cases: Mapping[str, Case], form: Format) -> None:
+        self.cases = cases
+        self._render = lru_cache(maxsize=_STAGES_KEPT)(lambda case_id: stage(cases[case_id], form))
+
+    def __getitem__(self, case_id: str) -> Staged:
+        return self._render(case_id)
+
+
+def format_of(backbone: Backbone) -> Format:
+    """The format that a backbone's videos have."""
+    return Format(backbone.num_frames, backbone.height, backbone.width, backbone.fps)
+
+
+def preview_scale(video: Video) -> int:
+    """By how much a preview is enlarged."""
+    return max(1, math.floor(_PREVIEW_SIDE_PX / min(video.frames.shape[1:3])))
+
+
+def _check_output(video: Any, backbone: Backbone) -> None:
+    if not isinstance(video, Video):
+        raise ValueError(f"video: expected a Video, got {type(video).__name__}")
+    backbone.check_frames("video", video.frames, backbone.num_frames)
+    if not math.isclose(video.fps, backbone.fps):
+        raise ValueError(f"video: expected {backbone.fps} frames per second, got {video.fps}")

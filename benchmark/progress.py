@@ -1,0 +1,74 @@
+"""How far a run is and how long it will take, on a terminal as one bar, elsewhere as a line now and then."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TextIO
+
+from tqdm import tqdm
+
+_LINE_EVERY_S = 20.0
+
+
+class Progress:
+    """Counts finished work by kind; kinds differ a thousandfold in cost, so the time left is estimated kind by kind.
+
+    Args:
+        work: kind -> number of pieces to do.
+        stream: where to show it; standard error when None.
+    """
+
+    def __init__(self, work: Mapping[str, int], stream: TextIO | None = None) -> None:
+        self._left = Counter(work)
+        self._total = sum(work.values())
+        self._spent: Counter[str] = Counter()
+        self._done: Counter[str] = Counter()
+        self._stream = stream or sys.stderr
+        self._last_line = time.monotonic()
+        self._bar: tqdm | None = None
+        if self._total and self._stream.isatty():
+            layout = "{desc} {bar} {n_fmt}/{total_fmt} [{elapsed}] {postfix}"
+            self._bar = tqdm(total=self._total, file=self._stream, bar_format=layout, dynamic_ncols=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def starts(self, what: str) -> None:
+        """Say what is being worked on."""
+        if self._bar is not None:
+            self._bar.set_description_str(what[:44].ljust(44))
+
+    def done(self, kind: str, seconds: float) -> None:
+        """Count one finished piece."""
+        self._left[kind] -= 1
+        self._done[kind] += 1
+        self._spent[kind] += seconds  # type: ignore[assignment]  # Counter adds floats as well
+        if self._bar is not None:
+            self._bar.set_postfix_str(self.time_left(), refresh=False)
+            self._bar.update()
+        elif time.monotonic() - self._last_line >= _LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            print(f"{sum(self._done.values())}/{self._total} done, {self.time_left()}", file=self._stream, flush=True)
+
+    def seconds_left(self) -> float | None:
+        """Mean duration of each kind times what is left of it; None while a kind was never seen."""
+        left = {kind: count for kind, count in self._left.items() if count > 0}
+        if any(kind not in self._done for kind in left):
+            return None
+        return sum(count * self._spent[kind] / self._done[kind] for kind, count in left.items())
+
+    def time_left(self) -> str:
+        """The estimate in words."""
+        seconds = self.seconds_left()
+        if seconds is None:
+            return "time left not known yet"
+        minutes, rest = divmod(round(seconds), 60)
+        return f"about {minutes} min {rest:02d} s left" if minutes else f"about {rest} s left"

@@ -1,0 +1,213 @@
+"""The main job: `python -m benchmark.run --methods all` makes a suite's videos, measures them and builds the report.
+
+Exit codes: 0 done; 1 done, but some videos failed; 2 nothing was done, for the reason in the line on standard error;
+130 interrupted. Started again, the same command goes on where the last one stopped.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from benchmark.bounds import BOUNDS
+from benchmark.cases import CaseError, Suite, load_case, load_suite, suite_names
+from benchmark.methods import METHODS
+from benchmark.selection import UsageError, select
+from benchmark.store import RunFolder, StoreError
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmark.session import Outcome, RunRequest
+    from flexiact.backbone import Backbone
+    from metrics.perception import Perception
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a wrong argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help shows the options)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; reading it loads no network library."""
+    p = _Parser(prog="python -m benchmark.run", description=(__doc__ or "").split("\n\n")[0])
+    names = "names, patterns like 'flexiact*', or all; several may be given"
+    p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{names}: {', '.join(METHODS)}")
+    p.add_argument("--suite", default="puppets", metavar="NAME", help=f"{', '.join(suite_names())} (%(default)s)")
+    p.add_argument("--cases", nargs="+", default=["all"], metavar="NAME", help="cases of the suite: names or patterns")
+    p.add_argument("--seeds", nargs="+", default=["0"], metavar="N", help="seeds, e.g. 0 1 2 or 0-2 (0)")
+    p.add_argument("--metrics", nargs="+", default=["all"], metavar="NAME", help="metrics: names or patterns")
+    p.add_argument("--steps", type=int, metavar="N", help="sampler steps (the suite's or the backbone's own number)")
+    p.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/<suite>)")
+    p.add_argument("--backbone", default="puppets", metavar="NAME", help="in flexiact.backbone.BACKBONES (puppets)")
+    p.add_argument("--refadapter", type=Path, metavar="DIR", help="RefAdapter in peft's format (the backbone's own)")
+    p.add_argument("--image-encoder", metavar="NAME", help="open_clip folder, ViT-B-32, or model/weights (embedded)")
+    p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    p.add_argument("--threads", type=int, metavar="N", help="threads on a CPU ($OMP_NUM_THREADS, or one a core)")
+    p.add_argument("--retry-failed", action="store_true", help="make videos again that failed before")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: of the command line; those of the process when None.
+
+    Returns:
+        The exit code.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = parser().parse_args(arguments)
+    try:
+        return _run(args, f"python -m benchmark.run {shlex.join(arguments)}".strip())
+    except (UsageError, CaseError, StoreError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
+    """Seeds of `0 1 2`, `0,1,2` or `0-2`, ascending, each once.
+
+    Raises:
+        UsageError: when a text is none of these, or a seed is too large.
+    """
+    seeds: set[int] = set()
+    for text in (part for item in texts for part in item.split(",")):
+        first, _, last = text.strip().partition("-")
+        try:
+            low, high = int(first), int(last or first)
+        except ValueError:
+            raise UsageError(f"seeds: expected numbers from 0 such as 0 1 2 or 0-2, got '{text}'") from None
+        if not 0 <= low <= high < 2**63 or high - low >= 1000:
+            raise UsageError(f"seeds: expected an ascending range of at most 1000 seeds from 0, got '{text}'")
+        seeds.update(range(low, high + 1))
+    return tuple(sorted(seeds))
+
+
+def _run(args: argparse.Namespace, command: str) -> int:
+    suite = load_suite(args.suite)
+    case_ids = select(args.cases, suite.case_ids, f"case of suite {suite.name}")
+    chosen = select(args.methods, [*METHODS, *BOUNDS], "method")
+    seeds = parse_seeds(args.seeds)
+    for name in ("steps", "threads"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UsageError(f"{name}: expected a number above 0, got {getattr(args, name)}")
+    out = args.out or Path("runs") / suite.name
+    RunFolder(out).check()
+    cases = tuple(load_case(suite, case_id) for case_id in case_ids)
+    set_threads(args.threads)
+
+    # From here on networks are loaded: seconds, not milliseconds.
+    from benchmark.session import RunRequest
+    from metrics import METRICS
+
+    request = RunRequest(
+        suite=suite.name,
+        cases=cases,
+        methods=tuple(name for name in chosen if name in METHODS),
+        seeds=seeds,
+        metrics=tuple(select(args.metrics, list(METRICS), "metric")),
+        out=out,
+        retry_failed=args.retry_failed,
+        command=command,
+    )
+    return _report(request, _session(request, args, suite))
+
+
+def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite) -> "Outcome":
+    from benchmark.provenance import provenance
+    from benchmark.session import run_session
+    from flexiact.backbone import PUPPET_WEIGHTS
+
+    try:
+        backbone = load(args.backbone, args.device, args.refadapter, args.steps or suite.num_inference_steps)
+        perception = load_judges(args.image_encoder, backbone.device)
+        origin = provenance(backbone.device, [PUPPET_WEIGHTS / n for n in ("backbone", "refadapter", "clip", "pose")])
+        return run_session(request, backbone, perception, origin)
+    except (StoreError, UsageError, CaseError):
+        raise
+    except (ValueError, OSError) as error:  # what loaders and descriptions refuse, named by them in one line
+        raise UsageError(str(error)) from error
+
+
+def load(name: str, device: str, refadapter: Path | None, steps: int | None) -> "Backbone":
+    """The backbone of a run, with deterministic kernels wherever torch has them.
+
+    Raises:
+        ValueError: when it cannot be had or its weights are not finite.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from flexiact.backbone import load_backbone
+
+    # Some kernels on a GPU have no deterministic form: torch then warns and goes on.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    backbone = load_backbone(name, device, refadapter)
+    return backbone if steps is None else replace(backbone, num_inference_steps=steps)
+
+
+def load_judges(image_encoder: str | None, device: "torch.device") -> "Perception":
+    """What measures the videos: the embedded pose estimator and image encoder, or another image encoder.
+
+    Raises:
+        ValueError: when weights are missing or damaged.
+    """
+    from flexiact.backbone import PUPPET_WEIGHTS
+    from flexiact.pose import MMPoseEstimator
+    from metrics.perception import load_perception
+
+    pose = MMPoseEstimator(PUPPET_WEIGHTS / "pose", device)
+    return load_perception(image_encoder or PUPPET_WEIGHTS / "clip", pose, device)
+
+
+def set_threads(threads: int | None) -> None:
+    """Fix the number of threads of this process, since it can change the last bits of a sum.
+
+    Args:
+        threads: None takes $OMP_NUM_THREADS, or else one a core that this process may use.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    count = threads or (int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0)))
+    for name in _THREAD_VARIABLES:
+        os.environ[name] = str(count)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; determinism needs it
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import cv2
+    import torch
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
+def _report(request: "RunRequest", outcome: "Outcome") -> int:
+    from reports.build import build
+
+    from benchmark.summary import print_summary
+
+    page = build(request.out, request.out / "report")
+    print_summary(request, outcome)
+    print(f"report: {page}")
+    if outcome.failed:
+        first = outcome.failed[0]
+        where = f"{first.method} on {first.case_id}: {first.error}"
+        print(f"{len(outcome.failed)} videos failed, the first one {where}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""One run from description to tables, with everything that computes given from outside."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.cases import Case
+from benchmark.describe import describe_metric, describe_run, merged
+from benchmark.execute import Executor, Stages, format_of
+from benchmark.methods import METHODS
+from benchmark.plan import Cell, plan
+from benchmark.progress import Progress
+from benchmark.rows import SampleRow
+from benchmark.score import Perceiver, Scorer
+from benchmark.selection import UsageError
+from benchmark.store import RunFolder
+from benchmark.tables import sample_row, write_tables
+from benchmark.truth import check_digests
+from flexiact.backbone import Backbone
+from flexiact.task import ActionTransfer
+from metrics import METRICS
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is asked of a session.
+
+    Attributes:
+        suite: name.
+        cases: of the suite.
+        methods: names in `METHODS`; bounds are always made.
+        seeds: of fits and transfers.
+        metrics: names in `METRICS`.
+        out: the run directory.
+        retry_failed: make failed videos again.
+        command: how the session was started, for run.json.
+    """
+
+    suite: str
+    cases: tuple[Case, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    metrics: tuple[str, ...]
+    out: Path
+    retry_failed: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a session did.
+
+    Attributes:
+        made: videos made or failed in this session.
+        scored: videos scored in this session.
+        failed: rows of everything asked for that failed, now or earlier.
+    """
+
+    made: int
+    scored: int
+    failed: tuple[SampleRow, ...]
+
+
+def build_methods(names: Iterable[str], backbone: Backbone) -> dict[str, ActionTransfer]:
+    """Build methods for a backbone.
+
+    Raises:
+        UsageError: when one cannot be built on it; the message says which can.
+    """
+    built: dict[str, ActionTransfer] = {}
+    refused: dict[str, str] = {}
+    for name in names:
+        try:
+            built[name] = METHODS[name].build(backbone)
+        except ValueError as error:
+            refused[name] = str(error)
+    for name, reason in refused.items():
+        others = f"; others can: --methods {','.join(built)}" if built else ""
+        raise UsageError(f"method {name} cannot run on backbone {backbone.name}: {reason}{others}")
+    return built
+
+
+def run_session(
+    request: RunRequest, backbone: Backbone, perception: Perceiver, provenance: Mapping[str, Any] | None = None
+) -> Outcome:
+    """Make and measure what is missing, and write the tables.
+
+    Args:
+        request: what is asked for.
+        backbone: what the methods are built on.
+        perception: what measures.
+        provenance: for run.json.
+
+    Raises:
+        UsageError: when the run directory holds something that this does not go with; nothing is written then.
+        CaseError: when a case is not what its file says.
+        StoreError: when the run directory cannot be written.
+    """
+    for case in request.cases:
+        check_digests(case)
+    methods = build_methods(request.methods, backbone)
+    metrics = {name: describe_metric(name, perception.backends) for name in request.metrics}
+    fresh = describe_run(request.suite, request.cases, request.seeds, backbone, methods, metrics)
+    asked = plan(fresh)
+    folder = RunFolder(request.out)
+    folder.check()
+    merged(folder.read_run(), fresh)  # refuses before the folder is touched
+    with folder.opened():
+        stored = folder.read_run()
+        cases = {case.case_id: case for case in request.cases}
+        executor = Executor(folder, backbone, methods, cases)
+        stages = Stages(cases, format_of(backbone))
+        scorer = Scorer(folder, stages, perception, {name: METRICS[name] for name in request.metrics})
+        work = _to_do(folder, asked, scorer, request.retry_failed)
+        run = _with_history(stored, merged(stored, fresh), request.command, provenance or {}, new=any(work))
+        folder.write_run(run)
+        for case_id in cases:
+            executor.write_inputs(case_id)
+        _do(folder, work, executor, scorer)
+        write_tables(folder, run)
+        rows = [row for cell in asked if (row := sample_row(folder, cell))]
+    return Outcome(len(work[0]), len(work[1]), tuple(row for row in rows if row.status == "failed"))
+
+
+def _to_do(folder: RunFolder, asked: list[Cell], scorer: Scorer, retry_failed: bool) -> tuple[list[Cell], list[Cell]]:
+    """Cells to be made, and cells to be measured (those to be made among them)."""
+    unmade, unscored = [], []
+    for cell in asked:
+        row = sample_row(folder, cell)
+        if row is None or (retry_failed and row.status == "failed"):
+            unmade.append(cell)
+            unscored.append(cell)
+        elif scorer.missing(cell, row):
+            unscored.append(cell)
+    return unmade, unscored
+
+
+def _do(folder: RunFolder, work: tuple[list[Cell], list[Cell]], executor: Executor, scorer: Scorer) -> None:
+    unmade, unscored = work
+    with Progress(_amount(unmade, unscored, executor)) as progress:
+        for cell in unmade:
+            progress.starts(f"{cell.method}: {cell.case_id}")
+            fits, start = executor.needs_fit(cell), time.perf_counter()
+            row = executor.execute(cell)
+            seconds = time.perf_counter() - start
+            if fits:
+                progress.done("fit", seconds - (row.transfer_s or 0.0))
+                seconds = row.transfer_s or 0.0
+            progress.done(cell.kind, seconds)
+        for cell in unscored:
+            progress.starts(f"measuring {cell.method}: {cell.case_id}")
+            start, made = time.perf_counter(), sample_row(folder, cell)
+            if made is not None:
+                scorer.score(cell, made)
+            progress.done("score", time.perf_counter() - start)
+
+
+def _amount(missing: list[Cell], unscored: list[Cell], executor: Executor) -> dict[str, int]:
+    fits = {cell.fit_key for cell in missing if executor.needs_fit(cell)}
+    kinds = [cell.kind for cell in missing]
+    work = {"bound": kinds.count("bound"), "fit": len(fits), "method": kinds.count("method"), "score": len(unscored)}
+    return {kind: count for kind, count in work.items() if count}
+
+
+def _with_history(
+    stored: Mapping[str, Any] | None, run: dict[str, Any], command: str, provenance: Mapping[str, Any], new: bool
+) -> dict[str, Any]:
+    """The description with command and provenance of the first session, and those of later ones that differ.
+
+    A session that adds nothing (`new` is False) leaves no trace.
+    """
+    session = {"command": command, "provenance": dict(provenance)}
+    if stored is None:
+        return run | session | {"later_sessions": []}
+    first = {name: stored[name] for name in ("command", "provenance")}
+    later = list(stored["later_sessions"])
+    if new and provenance != first["provenance"] and all(provenance != other["provenance"] for other in later):
+        later.append(session)
+    return run | first | {"later_sessions": later}

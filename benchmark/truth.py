@@ -1,0 +1,201 @@
+"""What a case shows, rendered at a backbone's size: its reference, its target image, and the right answer.
+
+Only bounds and scores get to see the answer; a method gets `Staged.reference`, `Staged.target` and the two texts.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from benchmark.cases import Case, CaseError
+from benchmark.keys import digest
+from flexiact.puppets.actions import DEV_ACTIONS, TEST_ACTIONS, PuppetAction
+from flexiact.puppets.render import RENDERER_VERSION
+from flexiact.puppets.rigs import BONES, KEYPOINTS
+from flexiact.puppets.scene import Scene, scene_from_dict, scene_to_dict
+from flexiact.puppets.transfer import VISIBLE_MOTION_PX, answers
+from flexiact.puppets.world import SIZE, Clip, render_clip, target_clip
+from flexiact.task import Video
+from metrics.features import Truth
+
+TRUTH_VERSION = 1
+"""Raised when the same case begins to be judged by another truth."""
+
+COUNTED_MOTION_SHARE = VISIBLE_MOTION_PX / SIZE
+"""A keypoint is judged when some right answer moves it at least this share of the frame's side away from where it is in
+the target image, at some judged frame."""
+
+SILENT_SHARE = 0.25
+"""Share of the clip's duration at its start that is not judged: there the figure goes from the target's pose into the
+action."""
+
+_ENDS = {"trunk": ("pelvis", "chest"), "head": ("chest", "nose"), "tail_base": ("pelvis", "tail_mid"),
+         "tail_end": ("tail_mid", "tail_tip")}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Staged:
+    """A case at a backbone's size, length and rate.
+
+    Attributes:
+        reference: the reference performing the action.
+        target: uint8 [H, W, 3], the target in its action-independent pose.
+        truth: the right answers.
+        answer: the canonical one as a video.
+        wrong: the target performing the case's other action.
+    """
+
+    reference: Video
+    target: np.ndarray
+    truth: Truth
+    answer: Video
+    wrong: Video
+
+
+@dataclass(frozen=True)
+class Format:
+    """Pixel frames, size and rate that everything of a case is rendered at."""
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+
+
+def named_action(name: str) -> PuppetAction:
+    """A test or development action.
+
+    Raises:
+        CaseError: when there is none of that name.
+    """
+    try:
+        return (TEST_ACTIONS | DEV_ACTIONS)[name]
+    except KeyError:
+        raise CaseError(f"action: unknown '{name}'") from None
+
+
+def specification_digests(reference: Scene, target: Scene, action: PuppetAction) -> dict[str, str]:
+    """Digests of what a case shows: of the specification, since rendered floats may differ between processors."""
+    motions = [[m.channel, m.shape, m.amplitude] for m in action]
+    first, second = scene_to_dict(reference), scene_to_dict(target)
+    parts: dict[str, dict[str, Any]] = {
+        "reference": {"scene": first, "action": motions},
+        "target": {"scene": second},
+        "truth": {"reference": first, "target": second, "action": motions, "truth_version": TRUTH_VERSION},
+    }
+    return {name: digest({"renderer_version": RENDERER_VERSION, **part}) for name, part in parts.items()}
+
+
+def scenes(case: Case) -> tuple[Scene, Scene]:
+    """The scenes of a case's reference and target.
+
+    Raises:
+        CaseError: when a scene's specification is damaged.
+    """
+    try:
+        return scene_from_dict(dict(case.reference)), scene_from_dict(dict(case.target))
+    except ValueError as error:
+        raise CaseError(f"case {case.case_id}: {error}") from error
+
+
+def check_digests(case: Case) -> None:
+    """Refuse a case whose material is no longer what it was when the case was written.
+
+    Raises:
+        CaseError: naming the digest.
+    """
+    found = specification_digests(*scenes(case), named_action(case.action))
+    for name, value in found.items():
+        if case.digests[name] != value:
+            raise CaseError(f"case {case.case_id}: digests.{name}: the file says {case.digests[name]}, it is {value}")
+
+
+def stage(case: Case, form: Format) -> Staged:
+    """Render a case.
+
+    Raises:
+        CaseError: when a scene or action is unknown, or the answer does not move.
+    """
+    reference, target = scenes(case)
+    action = named_action(case.action)
+    right = answers(reference, target, action).actions
+    clips = [_framed(_render(target, answer, form), form) for answer in right]
+    image = _framed(target_clip(target, min(form.height, form.width)), form)
+    first = first_scored_frame(form.num_frames)
+    points = np.stack([clip.keypoints for clip in clips])
+    counted = counted_keypoints(points[:, first:], image.keypoints[0], min(form.height, form.width))
+    counted &= image.keypoint_exists
+    if not counted.any():
+        raise CaseError(f"case {case.case_id}: action: '{case.action}' moves nothing on this target")
+    truth = Truth(
+        keypoints=points,
+        target_keypoints=image.keypoints[0],
+        counted=counted,
+        first_scored_frame=first,
+        frames=clips[0].video.frames,
+        parts=clips[0].parts,
+        bones=bone_ends(),
+        bone_radii_px=clips[0].bone_radii_px,
+        body_size_px=target.camera.scale * min(form.height, form.width),
+    )
+    shown, wrong = _render(reference, action, form), _render(target, named_action(case.wrong_action), form)
+    return Staged(
+        reference=_framed(shown, form).video,
+        target=image.video.frames[0],
+        truth=truth,
+        answer=clips[0].video,
+        wrong=_framed(wrong, form).video,
+    )
+
+
+def first_scored_frame(num_frames: int) -> int:
+    """The first frame at or after `SILENT_SHARE` of the clip, whose first frame is at 0 and whose last is at 1."""
+    return math.ceil((num_frames - 1) * SILENT_SHARE)
+
+
+def counted_keypoints(answers_px: np.ndarray, target_px: np.ndarray, side_px: int) -> np.ndarray:
+    """bool [K]: which keypoints of [A, T, K, 2] some answer moves `COUNTED_MOTION_SHARE` away from [K, 2]."""
+    moved = np.linalg.norm(answers_px - target_px, axis=-1).max(axis=(0, 1))
+    return np.asarray(moved >= COUNTED_MOTION_SHARE * side_px)
+
+
+def bone_ends() -> np.ndarray:
+    """Keypoint indices int64 [12, 2] at both ends of each bone; limbs begin at the chest or the pelvis."""
+    pairs = []
+    for bone in BONES:
+        if bone in _ENDS:
+            start, end = _ENDS[bone]
+        else:
+            limb, _, part = bone.rpartition("_")
+            root = "chest" if limb.startswith("fore") else "pelvis"
+            start, end = (root, f"{limb}_mid") if part == "upper" else (f"{limb}_mid", f"{limb}_tip")
+        pairs.append((KEYPOINTS.index(start), KEYPOINTS.index(end)))
+    return np.array(pairs, dtype=np.int64)
+
+
+def _render(scene: Scene, action: PuppetAction, form: Format) -> Clip:
+    return render_clip(scene, action, form.num_frames, min(form.height, form.width))
+
+
+def _framed(clip: Clip, form: Format) -> Clip:
+    """A square clip in the middle of a frame of any shape (its edge pixels repeated), at the format's rate."""
+    side = min(form.height, form.width)
+    top, left = (form.height - side) // 2, (form.width - side) // 2
+    margins = ((0, 0), (top, form.height - side - top), (left, form.width - side - left))
+    frames = np.pad(clip.video.frames, (*margins, (0, 0)), mode="edge")
+    keypoints = clip.keypoints + np.array([left, top], dtype=np.float32)
+    parts = np.pad(clip.parts, margins, constant_values=-1)
+    return replace(clip, video=Video(frames, form.fps), keypoints=keypoints, parts=parts)
+
+
+def render_settings() -> Mapping[str, Any]:
+    """What the truth was made with, for run.json."""
+    return {
+        "renderer_version": RENDERER_VERSION,
+        "truth_version": TRUTH_VERSION,
+        "counted_motion_share": COUNTED_MOTION_SHARE,
+        "silent_share": SILENT_SHARE,
+    }
