@@ -267,7 +267,7 @@ def _local_folder(name: str, spec: BackboneSpec) -> Path:
         raise BackboneError(f"backbone {name}: cannot fetch {spec.source} ({_one_line(error)})") from error
 
 
-def _load_networks(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, torch.nn.Module]:
+def _load_networks(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     classes = {
         "vae": AutoencoderKLCogVideoX,
         "transformer": CogVideoXTransformer3DModel,

@@ -88,12 +88,12 @@ class FrequencyAwareEmbedding:
             ValueError: naming the entry that is missing, unknown, of another shape or type, or not finite.
         """
         if not isinstance(action, Mapping) or set(action) != {ACTION_KEY}:
-            found = sorted(action) if isinstance(action, Mapping) else type(action).__name__
-            raise ValueError(f"action: expected one entry {ACTION_KEY!r}, got {found}")
+            names = sorted(action) if isinstance(action, Mapping) else type(action).__name__
+            raise ValueError(f"action: expected one entry {ACTION_KEY!r}, got {names}")
         tokens = action[ACTION_KEY]
         name = f"action[{ACTION_KEY!r}]"
         if not isinstance(tokens, torch.Tensor) or tokens.dtype != torch.float32:
-            found = getattr(tokens, "dtype", type(tokens).__name__)
+            found = tokens.dtype if isinstance(tokens, torch.Tensor) else type(tokens).__name__
             raise ValueError(f"{name}: expected a float32 tensor, got {found}")
         blocks, width = _blocks_and_width(backbone)
         if tokens.ndim != 3 or tokens.shape[0] != blocks or tokens.shape[2] != width or tokens.shape[1] < 1:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -196,7 +197,7 @@ def _encode(path: Path, video: Video, *, codec: str, pixels: str, container: str
         with _replacing(path) as partial, av.open(str(partial), "w", format=container) as output:
             if container == "mp4":
                 output.options["movflags"] = "+faststart"
-            stream = output.add_stream(codec, rate=rate, options=options)
+            stream = cast(av.VideoStream, output.add_stream(codec, rate=rate, options=options))
             stream.height, stream.width = video.frames.shape[1:3]
             stream.pix_fmt = pixels
             for pixels_rgb in video.frames:
