@@ -1,0 +1,31 @@
+"""Metrics: pure formulas over features (`METRICS`), and the perception that measures the features."""
+
+from metrics.appearance_consistency import APPEARANCE_CONSISTENCY, APPEARANCE_CONSISTENCY_UPSTREAM
+from metrics.appearance_error import LPIPS_TO_TRUTH, SSIM_TO_TRUTH, TRUE_APPEARANCE_ERROR
+from metrics.dynamic_degree import DYNAMIC_DEGREE
+from metrics.features import Features, Truth, VideoFeatures
+from metrics.metric import Metric
+from metrics.motion_agreement import AMPLITUDE_RATIO, MOTION_AGREEMENT, MOTION_LAG, PCK
+from metrics.motion_fidelity import MOTION_FIDELITY, MOTION_FIDELITY_UPSTREAM
+from metrics.temporal_consistency import TEMPORAL_CONSISTENCY
+from metrics.text_similarity import TEXT_SIMILARITY
+
+__all__ = ["METRICS", "Features", "Metric", "Truth", "VideoFeatures"]
+
+METRICS: dict[str, Metric] = {
+    "motion_agreement": MOTION_AGREEMENT,
+    "amplitude_ratio": AMPLITUDE_RATIO,
+    "motion_lag": MOTION_LAG,
+    "pck": PCK,
+    "true_appearance_error": TRUE_APPEARANCE_ERROR,
+    "ssim_to_truth": SSIM_TO_TRUTH,
+    "lpips_to_truth": LPIPS_TO_TRUTH,
+    "motion_fidelity": MOTION_FIDELITY,
+    "motion_fidelity_upstream": MOTION_FIDELITY_UPSTREAM,
+    "appearance_consistency": APPEARANCE_CONSISTENCY,
+    "appearance_consistency_upstream": APPEARANCE_CONSISTENCY_UPSTREAM,
+    "temporal_consistency": TEMPORAL_CONSISTENCY,
+    "text_similarity": TEXT_SIMILARITY,
+    "dynamic_degree": DYNAMIC_DEGREE,
+}
+"""Every metric by name, in the order of a table; the headline first."""

@@ -1,0 +1,177 @@
+"""Is it the right subject, seen against the truth? Skin by part whatever the pose, and whole frames.
+
+`true_appearance_error` looks at the body parts where the pose estimator found them, so a subject in a wrong pose with
+the right skin does well. The other two compare pixels with the canonical answer frame by frame: a subject in another
+pose is an error to them, however right its skin.
+"""
+
+import numpy as np
+
+from metrics.features import Features, Truth, detected
+from metrics.metric import Metric
+
+MISS_PENALTY = 50.0
+"""Delta E of a part that was not found, and the most that any part can cost: nothing is worse than being absent."""
+
+MIN_PART_PIXELS = 4.0
+"""A part is judged if the truth shows it on this many pixels per scored frame on average; others are hidden."""
+
+# The middle of a bone's flesh: clear of the far joint, of the outline's mixed pixels, and of the near end, where a
+# segment between keypoints only approximates the bone (an upper arm starts beside the chest, not in it).
+_SPAN = (0.35, 0.95)
+_CORE = 0.7
+MAX_LPIPS = 8.05
+"""What LPIPS cannot exceed: twice the sum over its five layers of the largest weight (unit features, none negative)."""
+
+_MIN_SSIM_SIDE_PX = 11  # the window of the structural similarity
+
+_XYZ_OF_RGB = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* (D65, 2 degrees) of sRGB uint8 [..., 3]: float64, L in [0, 100]. IEC 61966-2-1 and CIE 15."""
+    value = np.asarray(rgb, np.float64) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ _XYZ_OF_RGB.T / _XYZ_OF_RGB.sum(1)
+    delta = 6 / 29
+    f = np.where(xyz > delta**3, np.cbrt(xyz), xyz / (3 * delta**2) + 4 / 29)
+    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
+
+
+def true_colours(truth: Truth) -> dict[int, np.ndarray]:
+    """Mean Lab colour [3] of every part that the truth shows, over all scored frames; hidden parts are left out."""
+    parts = truth.parts[truth.first_scored_frame :]
+    colours = lab(truth.frames[truth.first_scored_frame :])
+    shown = {b: parts == b for b in range(len(truth.bones))}
+    return {b: colours[mask].mean(0) for b, mask in shown.items() if mask.sum() >= MIN_PART_PIXELS * len(parts)}
+
+
+def _distances(ends: np.ndarray, radii: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Distance of every pixel centre from the middle stretch of segments [B, 2, 2], in radii [B]: [B, H, W]."""
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    start = ends[:, 0] + _SPAN[0] * (ends[:, 1] - ends[:, 0])
+    along = (_SPAN[1] - _SPAN[0]) * (ends[:, 1] - ends[:, 0])
+    offset = np.stack([x, y], -1) - start[:, None, None]
+    length2 = np.maximum((along**2).sum(-1), 1e-9)[:, None, None]
+    where = np.clip((offset * along[:, None, None]).sum(-1) / length2, 0.0, 1.0)
+    nearest = np.linalg.norm(offset - where[..., None] * along[:, None, None], axis=-1)
+    # A thin part still has the pixel that its axis runs through.
+    return nearest / np.maximum(radii, 1.0)[:, None, None]
+
+
+def _frame_errors(
+    frame: np.ndarray, points: np.ndarray, found: np.ndarray, truth: Truth, colours: dict[int, np.ndarray]
+) -> list[float]:
+    """Delta E of every part in `colours`, in one frame [H, W, 3] with keypoints [K, 2], found or not [K]."""
+    present = [b for b in colours if found[truth.bones[b]].all()]
+    errors = [MISS_PENALTY] * (len(colours) - len(present))
+    if not present:
+        return errors
+    ends = points[truth.bones[present]].astype(np.float64)
+    distances = _distances(ends, truth.bone_radii_px[present].astype(np.float64), frame.shape[:2])
+    owner, pixels = distances.argmin(0), lab(frame)
+    for i, b in enumerate(present):
+        core = distances[i] <= _CORE
+        own = core & (owner == i)  # where parts cross, a pixel belongs to the part whose axis is nearer
+        mask = own if own.any() else core
+        error = np.linalg.norm(pixels[mask].mean(0) - colours[b]) if mask.any() else MISS_PENALTY
+        errors.append(min(float(error), MISS_PENALTY))
+    return errors
+
+
+def true_appearance_error(features: Features) -> float | None:
+    """Mean Delta E (CIE 1976) between the colours of the parts of the generated body and of the true one: [0, 50].
+
+    For every part that the truth shows and every scored frame: the mean Lab colour of the generated pixels around the
+    middle of the bone, between keypoints as found, against the part's mean colour in the truth. A part with a keypoint
+    that was not found, or outside the frame, costs `MISS_PENALTY`, the most that any part can cost.
+
+    The true frames themselves do not get 0 where skins are patterned or parts cross, since a part's mean over the
+    pixels seen in one frame is not its mean over all: on rendered 64x64 clips about 8, another skin about 37.
+    """
+    made, truth = features.generated, features.truth
+    assert made is not None and made.keypoints is not None and truth is not None
+    found, colours = detected(made), true_colours(truth)
+    errors = [
+        error
+        for t in range(truth.first_scored_frame, made.num_frames)
+        for error in _frame_errors(made.frames[t], made.keypoints[t], found[t], truth, colours)
+    ]
+    return float(np.mean(errors)) if errors else None
+
+
+def ssim_to_truth(features: Features) -> float | None:
+    """Mean structural similarity (Wang et al. 2004, Gaussian window of 11) of the scored frames with the truth's."""
+    # Here, so that reading the table of metrics does not load torch.
+    import torch
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    made, truth = features.generated, features.truth
+    assert made is not None and truth is not None
+    if min(made.frames.shape[1:3]) < _MIN_SSIM_SIDE_PX:
+        return None
+    sides = [torch.from_numpy(v[truth.first_scored_frame :].copy()) for v in (made.frames, truth.frames)]
+    first, second = (side.permute(0, 3, 1, 2).double() / 255 for side in sides)
+    value = structural_similarity_index_measure(first, second, data_range=1.0)
+    assert isinstance(value, torch.Tensor)
+    return float(value)
+
+
+def lpips_to_truth(features: Features) -> float | None:
+    """Mean learned perceptual distance (Zhang et al. 2018, AlexNet) of the scored frames from the truth's.
+
+    In [0, `MAX_LPIPS`]; images with nothing in common are at about 1.
+    """
+    assert features.truth is not None and features.perceptual_distance is not None
+    return float(features.perceptual_distance[features.truth.first_scored_frame :].mean(dtype=np.float64))
+
+
+TRUE_APPEARANCE_ERROR = Metric(
+    name="true_appearance_error",
+    version=1,
+    unit="Delta E",
+    higher_is_better=False,
+    bounds=(0.0, MISS_PENALTY),
+    needs=("generated", "truth"),
+    backend="pose",
+    summary="colour difference by body part from the true subject, in any pose; a part not found costs 50",
+    formula=true_appearance_error,
+    undefined="the truth shows no part",
+    best_when="truth",
+    best_value=0.0,
+    static="varies",
+    invariances=("keypoint_order", "answer_order"),
+)
+SSIM_TO_TRUTH = Metric(
+    name="ssim_to_truth",
+    version=1,
+    unit="",
+    higher_is_better=True,
+    bounds=(-1.0, 1.0),
+    needs=("generated", "truth"),
+    backend="pixels",
+    summary="structural similarity with the canonical true frames, pose and background included",
+    formula=ssim_to_truth,
+    undefined="the frames are smaller than the window of 11 pixels",
+    best_when="truth",
+    best_value=1.0,
+    static="varies",
+    invariances=("answer_order",),
+)
+LPIPS_TO_TRUTH = Metric(
+    name="lpips_to_truth",
+    version=1,
+    unit="",
+    higher_is_better=False,
+    bounds=(0.0, MAX_LPIPS),
+    needs=("generated", "truth", "perceptual_distance"),
+    backend="perceptual",
+    summary="learned perceptual distance (LPIPS, AlexNet) from the canonical true frames",
+    formula=lpips_to_truth,
+    best_when="truth",
+    best_value=0.0,
+    static="varies",
+    invariances=("answer_order",),
+)

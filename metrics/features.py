@@ -1,0 +1,228 @@
+"""What a metric may look at: measurements of videos, and the truth where it is known.
+
+Everything here is a plain array. Perception fills these in once per video; the formulas only read them. Points are
+(x, y) in pixels; (0, 0) is the frame's top left corner, so that pixel centres lie at half-integers.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+DETECTION_THRESHOLD = 0.3
+"""Where nobody says otherwise, a keypoint that scores less was not found."""
+
+MIN_SEEN_SHARE = 0.5
+"""A tracklet seen in a smaller share of the steps than this says too little to be matched."""
+
+_KINDS = {"u": "uint8", "f": "floating", "b": "bool", "i": "integer"}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class VideoFeatures:
+    """Measurements of one video (a still image is a video of one frame). What was not measured is None.
+
+    Attributes:
+        frames: uint8 [T, H, W, 3], sRGB.
+        image_embeddings: floating [T, D], unit norm, one a frame.
+        tracks: floating [N, T, 2], pixels; the points are placed in the first frame. N may be 0.
+        track_visible: bool [N, T]; where False the position means nothing.
+        keypoints: floating [T, K, 2], pixels.
+        keypoint_scores: floating [T, K] in [0, 1]; see `detected`.
+        score_threshold: the pose estimator's own; a keypoint that scores less was not found.
+
+    Raises:
+        ValueError: naming the field whose shape or type is not as above.
+    """
+
+    frames: np.ndarray
+    image_embeddings: np.ndarray | None = None
+    tracks: np.ndarray | None = None
+    track_visible: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
+    keypoint_scores: np.ndarray | None = None
+    score_threshold: float = DETECTION_THRESHOLD
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, int] = {}
+        _check("frames", self.frames, "u", "T H W 3", sizes)
+        for first, second in (("tracks", "track_visible"), ("keypoints", "keypoint_scores")):
+            if (getattr(self, first) is None) != (getattr(self, second) is None):
+                raise ValueError(f"{first} and {second} come together or not at all")
+        for field, kind, axes in (
+            ("image_embeddings", "f", "T D"),
+            ("tracks", "f", "N T 2"),
+            ("track_visible", "b", "N T"),
+            ("keypoints", "f", "T K 2"),
+            ("keypoint_scores", "f", "T K"),
+        ):
+            if getattr(self, field) is not None:
+                _check(field, getattr(self, field), kind, axes, sizes)
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames T."""
+        return len(self.frames)
+
+    @property
+    def diagonal_px(self) -> float:
+        """Length of the frame's diagonal, the yardstick of motion in frames of any size."""
+        return float(np.hypot(*self.frames.shape[1:3]))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Truth:
+    """The right answer of a transfer, in the target's own layout and viewpoint.
+
+    Attributes:
+        keypoints: floating [A, T, K, 2], pixels; A >= 1 acceptable answers, the first is the canonical one.
+        target_keypoints: floating [K, 2], pixels, where they are in the target image.
+        counted: bool [K]; keypoints that exist on this body and are judged.
+        first_scored_frame: earlier frames are the way from the target's pose into the action and are not judged.
+        frames: uint8 [T, H, W, 3], the canonical answer.
+        parts: integer [T, H, W], index into `bones` of the part that each pixel of `frames` shows, -1 for none.
+        bones: integer [B, 2], the keypoints at the near (towards the trunk) and the far end of each part.
+        bone_radii_px: floating [B], half the thickness of each part.
+        body_size_px: what distances between keypoints are measured in; > 0.
+
+    Raises:
+        ValueError: naming the field that is not as above, or whose counted keypoints are not finite.
+    """
+
+    keypoints: np.ndarray
+    target_keypoints: np.ndarray
+    counted: np.ndarray
+    first_scored_frame: int
+    frames: np.ndarray
+    parts: np.ndarray
+    bones: np.ndarray
+    bone_radii_px: np.ndarray
+    body_size_px: float
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, int] = {}
+        for field, kind, axes in (
+            ("frames", "u", "T H W 3"),
+            ("parts", "i", "T H W"),
+            ("keypoints", "f", "A T K 2"),
+            ("target_keypoints", "f", "K 2"),
+            ("counted", "b", "K"),
+            ("bones", "i", "B 2"),
+            ("bone_radii_px", "f", "B"),
+        ):
+            _check(field, getattr(self, field), kind, axes, sizes)
+        if sizes["A"] < 1:
+            raise ValueError("keypoints: at least one acceptable answer is needed, got none")
+        if not 0 <= self.first_scored_frame < sizes["T"]:
+            raise ValueError(f"first_scored_frame: expected 0 to {sizes['T'] - 1}, got {self.first_scored_frame}")
+        if not (np.isfinite(self.body_size_px) and self.body_size_px > 0):
+            raise ValueError(f"body_size_px: expected a finite size above 0, got {self.body_size_px}")
+        for field in ("keypoints", "target_keypoints"):
+            if not np.isfinite(getattr(self, field)[..., self.counted, :]).all():
+                raise ValueError(f"{field}: a counted keypoint is not finite")
+        if self.bones.size and not (self.bones.min() >= 0 and self.bones.max() < sizes["K"]):
+            raise ValueError(f"bones: expected keypoint indices from 0 to {sizes['K'] - 1}")
+        if self.parts.size and not (self.parts.min() >= -1 and self.parts.max() < sizes["B"]):
+            raise ValueError(f"parts: expected bone indices from -1 to {sizes['B'] - 1}")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Features:
+    """Everything about one generated video. What is None is missing, and metrics that need it are skipped.
+
+    Attributes:
+        generated: the video to judge.
+        target: the target image, as a video of one frame.
+        reference: the video whose action was to be transferred.
+        prompt: floating [D], unit norm, the embedding of the text that the method was given.
+        truth: the right answer; same length, size and keypoints as `generated`.
+        perceptual_distance: floating [T], >= 0, learned distance of each frame of `generated` from the truth's.
+
+    Raises:
+        ValueError: naming the field that does not fit the others.
+    """
+
+    generated: VideoFeatures | None = None
+    target: VideoFeatures | None = None
+    reference: VideoFeatures | None = None
+    prompt: np.ndarray | None = None
+    truth: Truth | None = None
+    perceptual_distance: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.target is not None and self.target.num_frames != 1:
+            raise ValueError(f"target: expected one frame, got {self.target.num_frames}")
+        if self.prompt is not None:
+            _check("prompt", self.prompt, "f", "D", {})
+        self._check_widths()
+        made, truth = self.generated, self.truth
+        if made is None:
+            return
+        if truth is not None and truth.frames.shape != made.frames.shape:
+            raise ValueError(f"truth: frames are {list(truth.frames.shape)}, generated {list(made.frames.shape)}")
+        if self.perceptual_distance is not None:
+            _check("perceptual_distance", self.perceptual_distance, "f", "T", {"T": made.num_frames})
+
+    def _check_widths(self) -> None:
+        """All embeddings have one width, all keypoints one skeleton."""
+        parts = (("generated", self.generated), ("target", self.target), ("reference", self.reference))
+        widths = {n: v.image_embeddings.shape[1] for n, v in parts if v is not None and v.image_embeddings is not None}
+        if self.prompt is not None:
+            widths["prompt"] = len(self.prompt)
+        points = {n: v.keypoints.shape[1] for n, v in parts if v is not None and v.keypoints is not None}
+        if self.truth is not None:
+            points["truth"] = self.truth.keypoints.shape[2]
+        for what, found in (("embedding width", widths), ("number of keypoints", points)):
+            if len(set(found.values())) > 1:
+                raise ValueError(f"{', '.join(found)}: one {what} expected, got {found}")
+
+
+def detected(video: VideoFeatures) -> np.ndarray:
+    """Which keypoints were found: bool [T, K].
+
+    A miss is a score below the video's `score_threshold`, a score that is not a number, or a position that is not finite.
+    """
+    assert video.keypoints is not None and video.keypoint_scores is not None
+    # Comparing with NaN is False, so that a score that is not a number is a miss.
+    return (video.keypoint_scores >= video.score_threshold) & np.isfinite(video.keypoints).all(-1)
+
+
+def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosine of rows [T, D] with rows [T, D], or with one vector [D]: float64 [T] in [-1, 1].
+
+    Embeddings are normalised again in float64, so that half precision features cannot leave the interval. A zero vector
+    has no direction: its cosine is 0.
+    """
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    dots = np.divide((a * b).sum(-1), norms, out=np.zeros(norms.shape), where=norms > 0)
+    return np.clip(dots, -1.0, 1.0)
+
+
+def steps(video: VideoFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """Displacements of the tracks from frame to frame.
+
+    Returns:
+        float64 [N, T - 1, 2] in shares of the frame's diagonal (0 where unseen), and bool [N, T - 1]: whether the point
+        was visible at both ends of the step.
+    """
+    assert video.tracks is not None and video.track_visible is not None
+    visible = video.track_visible & np.isfinite(video.tracks).all(-1)
+    seen = visible[:, 1:] & visible[:, :-1]
+    tracks = np.where(visible[..., None], video.tracks, 0.0).astype(np.float64)
+    return np.where(seen[..., None], np.diff(tracks, axis=1), 0.0) / video.diagonal_px, seen
+
+
+def _check(field: str, array: object, kind: str, axes: str, sizes: dict[str, int]) -> None:
+    """Refuses an array of another type or shape; lengths of named axes are remembered in `sizes` and must agree."""
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{field}: expected a numpy array [{axes}], got {type(array).__name__}")
+    fits = array.dtype == np.uint8 if kind == "u" else array.dtype.kind in ("iu" if kind == "i" else kind)
+    if not fits:
+        raise ValueError(f"{field}: expected {_KINDS[kind]} [{axes}], got {array.dtype}")
+    names = axes.split()
+    wrong = array.ndim != len(names)
+    for name, length in zip(names, array.shape, strict=False):
+        wrong = wrong or length != (int(name) if name.isdigit() else sizes.setdefault(name, length))
+        wrong = wrong or (name in "THW" and length == 0)
+    if wrong:
+        raise ValueError(f"{field}: expected shape [{axes}] with {sizes}, got {list(array.shape)}")

@@ -1,0 +1,265 @@
+"""Measures the features of videos. The only module of the package that runs networks, and it loads them when asked to.
+
+Each backend has a name that says what it is and which weights it has, since values are comparable only within one. A
+backend that cannot be had is absent with a reason: its features are None, metrics that need them are skipped.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from metrics.features import DETECTION_THRESHOLD, VideoFeatures
+from metrics.tracking import LucasKanade
+
+if TYPE_CHECKING:
+    from flexiact.pose import PoseEstimator
+    from flexiact.task import Video
+
+PRETRAINED = {"ViT-B-32": ("ViT-B-32-quickgelu", "openai")}
+"""Short names of image encoders: open_clip's architecture and weights. OpenAI's weights need the quick GELU."""
+
+ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
+_BATCH = 64
+
+
+class PerceptionError(ValueError):
+    """A backend cannot be had; the message says why and what to do."""
+
+
+class ImageEncoder(Protocol):
+    """Embeds images and texts in one space."""
+
+    @property
+    def name(self) -> str:
+        """What it is and which weights it has."""
+        ...
+
+    def encode_images(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 [T, H, W, 3] to float32 [T, D] of unit norm."""
+        ...
+
+    def encode_text(self, text: str) -> np.ndarray:
+        """A text to float32 [D] of unit norm."""
+        ...
+
+
+class Tracker(Protocol):
+    """Follows points through a video."""
+
+    @property
+    def name(self) -> str:
+        """What it is and how it is set."""
+        ...
+
+    def track(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 [T, H, W, 3] to tracks float32 [N, T, 2] in pixels and visibility bool [N, T]."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class OpenClipEncoder:
+    """An open_clip model with its own preprocessing and tokenizer; texts are cut at its length in tokens."""
+
+    name: str
+    model: Any
+    preprocess: Any
+    tokenizer: Any
+    device: Any = "cpu"
+
+    def encode_images(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 [T, H, W, 3] to float32 [T, D] of unit norm."""
+        import torch
+        from PIL import Image
+
+        images = torch.stack([self.preprocess(Image.fromarray(frame)) for frame in frames])
+        with torch.inference_mode():
+            parts = [self.model.encode_image(b.to(self.device), normalize=True) for b in images.split(_BATCH)]
+        return torch.cat(parts).float().cpu().numpy()
+
+    def encode_text(self, text: str) -> np.ndarray:
+        """A text to float32 [D] of unit norm."""
+        import torch
+
+        with torch.inference_mode():
+            tokens = self.tokenizer([text]).to(self.device)
+            return self.model.encode_text(tokens, normalize=True)[0].float().cpu().numpy()
+
+
+def load_image_encoder(source: str | Path, device: Any = "cpu") -> OpenClipEncoder:
+    """Loads an image and text encoder through open_clip.
+
+    Args:
+        source: a folder with open_clip_config.json, model.safetensors and, unless the model uses CLIP's own tokenizer,
+            a tokenizer in it or in its subfolder `tokenizer`; or a name in `PRETRAINED`; or `architecture/weights` as
+            open_clip lists them. Names may download.
+        device: where it runs.
+
+    Raises:
+        PerceptionError: when the folder is incomplete, the name unknown, or the weights cannot be fetched.
+    """
+    if isinstance(source, Path) or Path(source).is_dir():
+        return _load_folder(Path(source), device)
+    import open_clip
+
+    name, tag = PRETRAINED.get(source) or (source.rpartition("/")[0], source.rpartition("/")[2])
+    if (name, tag) not in open_clip.list_pretrained():
+        known = ", ".join(PRETRAINED)
+        raise PerceptionError(
+            f"image encoder {source!r}: neither a folder, nor {known}, nor architecture/weights known to open_clip"
+        )
+    try:
+        model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=tag, device=device)
+    except Exception as error:  # hub clients fail in many ways, all of which mean the same here
+        raise PerceptionError(
+            f"image encoder {source!r}: its weights could not be fetched ({type(error).__name__}: {_line(error)}); "
+            "fetch them once on a machine with network, or give a folder that has them as model.safetensors"
+        ) from error
+    return OpenClipEncoder(f"open_clip {name}/{tag}", model.eval(), preprocess, open_clip.get_tokenizer(name), device)
+
+
+def _load_folder(folder: Path, device: Any) -> OpenClipEncoder:
+    weights = folder / "model.safetensors"
+    for file in (folder / "open_clip_config.json", weights):
+        if not file.is_file():
+            raise PerceptionError(f"image encoder: {file} is missing")
+    import open_clip
+
+    try:
+        config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+        model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)
+        if (folder / "tokenizer").is_dir():
+            length = config["text_cfg"].get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
+            tokenizer = open_clip.tokenizer.HFTokenizer(str(folder / "tokenizer"), context_length=length)
+        else:
+            tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    except Exception as error:  # open_clip, safetensors and transformers each have their own
+        raise PerceptionError(f"image encoder {folder}: {type(error).__name__}: {_line(error)}") from error
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    return OpenClipEncoder(f"open_clip {folder.name} {digest}", model.eval(), preprocess, tokenizer, device)
+
+
+@dataclass(frozen=True, eq=False)
+class Lpips:
+    """Learned perceptual distance of Zhang et al. 2018: AlexNet features, linear heads fitted to human judgements."""
+
+    model: Any
+    device: Any = "cpu"
+    name: str = "lpips 0.1 alexnet"
+
+    def distance(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Distance of each frame of uint8 [T, H, W, 3] from the other's: float32 [T], 0 for equal frames."""
+        import torch
+
+        videos = [torch.from_numpy(np.ascontiguousarray(v)).permute(0, 3, 1, 2) for v in (first, second)]
+        sides = [video.float() / 127.5 - 1 for video in videos]
+        with torch.inference_mode():
+            pairs = zip(*(side.split(_BATCH) for side in sides), strict=True)
+            parts = [self.model(a.to(self.device), b.to(self.device)).flatten() for a, b in pairs]
+        return torch.cat(parts).float().cpu().numpy()
+
+
+def load_lpips(device: Any = "cpu") -> Lpips:
+    """Loads LPIPS if torchvision's AlexNet is in torch's cache; never downloads.
+
+    Raises:
+        PerceptionError: when it is not. The lpips package ships its linear heads only.
+    """
+    import lpips
+    import torch
+
+    file = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE
+    if not file.is_file():
+        raise PerceptionError(
+            f"LPIPS needs torchvision's AlexNet, and {file} is not there; fetch it once with "
+            "`python -c 'import torchvision; torchvision.models.alexnet(weights=\"DEFAULT\")'`"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # lpips calls torchvision by names that it has deprecated
+            model = lpips.LPIPS(net="alex", verbose=False)
+    except Exception as error:
+        raise PerceptionError(f"LPIPS: {file} cannot be loaded ({type(error).__name__}: {_line(error)})") from error
+    return Lpips(model.eval().to(device), device)
+
+
+@dataclass(frozen=True, eq=False)
+class Perception:
+    """Everything that measures videos. A backend that is None leaves its features None.
+
+    Attributes:
+        image_encoder: embeds frames and prompts.
+        tracker: follows points.
+        pose: finds keypoints.
+        perceptual: compares frames with the truth's.
+        absent: why a backend is None, by its name in `backends`.
+    """
+
+    image_encoder: ImageEncoder | None = None
+    tracker: Tracker | None = field(default_factory=LucasKanade)
+    pose: "PoseEstimator | None" = None
+    perceptual: Lpips | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def backends(self) -> dict[str, str]:
+        """What measures for each `Metric.backend`; "none: reason" where nothing does."""
+        found = {
+            "image_encoder": self.image_encoder,
+            "tracker": self.tracker,
+            "pose": self.pose,
+            "perceptual": self.perceptual,
+        }
+        reasons = {name: f"none: {self.absent.get(name, 'not asked for')}" for name in found}
+        names = {name: reasons[name] if backend is None else backend.name for name, backend in found.items()}
+        return {**names, "pixels": "decoded frames"}
+
+    def describe(self, video: "Video") -> VideoFeatures:
+        """All features of one video (or of a still image as a video of one frame); None where there is no backend."""
+        frames = video.frames
+        tracks, visible = self.tracker.track(frames) if self.tracker is not None else (None, None)
+        points, scores = self.pose.estimate(frames) if self.pose is not None else (None, None)
+        return VideoFeatures(
+            frames=frames,
+            image_embeddings=self.image_encoder.encode_images(frames) if self.image_encoder is not None else None,
+            tracks=tracks,
+            track_visible=visible,
+            keypoints=points,
+            keypoint_scores=scores,
+            score_threshold=self.pose.score_threshold if self.pose is not None else DETECTION_THRESHOLD,
+        )
+
+    def embed_text(self, text: str) -> np.ndarray | None:
+        """float32 [D] of unit norm, or None without an image encoder."""
+        return self.image_encoder.encode_text(text) if self.image_encoder is not None else None
+
+    def perceptual_distance(self, frames: np.ndarray, true_frames: np.ndarray) -> np.ndarray | None:
+        """float32 [T] for `Features.perceptual_distance`, or None without LPIPS."""
+        return self.perceptual.distance(frames, true_frames) if self.perceptual is not None else None
+
+
+def load_perception(
+    image_encoder: str | Path | None = None, pose: "PoseEstimator | None" = None, device: Any = "cpu"
+) -> Perception:
+    """Perception with OpenCV's tracker, the named image encoder, the given pose estimator, and LPIPS if it can be had.
+
+    LPIPS is the only backend that may be absent without having been left out by the caller; the reason is kept.
+
+    Raises:
+        PerceptionError: when the image encoder was asked for and cannot be loaded.
+    """
+    encoder = load_image_encoder(image_encoder, device) if image_encoder is not None else None
+    try:
+        perceptual, absent = load_lpips(device), {}
+    except PerceptionError as error:
+        perceptual, absent = None, {"perceptual": str(error)}
+    return Perception(image_encoder=encoder, pose=pose, perceptual=perceptual, absent=absent)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or "no message").splitlines()[0]

@@ -1,0 +1,26 @@
+"""Does the video show what the prompt says? Cosine of frame and text embeddings."""
+
+from metrics.features import Features, cosines
+from metrics.metric import Metric
+
+
+def text_similarity(features: Features) -> float | None:
+    """Mean over all frames of the cosine with the prompt: in [-1, 1], raw (neither scaled nor clamped at 0)."""
+    made = features.generated
+    assert made is not None and made.image_embeddings is not None and features.prompt is not None
+    return float(cosines(made.image_embeddings, features.prompt).mean())
+
+
+TEXT_SIMILARITY = Metric(
+    name="text_similarity",
+    version=1,
+    unit="",
+    higher_is_better=True,
+    bounds=(-1.0, 1.0),
+    needs=("generated", "prompt"),
+    backend="image_encoder",
+    summary="cosine of the frames with the prompt; good values are far below 1, compare within one image encoder",
+    formula=text_similarity,
+    static="varies",
+    invariances=("embedding_rotation", "frame_order", "time_reversal"),
+)
