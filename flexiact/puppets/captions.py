@@ -1,8 +1,8 @@
 """One small grammar of captions at three levels, and the closed vocabulary that the tokenizer is made of.
 
-    subject   striped red blue bird, left, large, side view       who and where only
-    coarse    ... moving forelimbs, trunk                         and which parts move
-    full      ... trunk bows pulse strongly, forelimbs raise rise slightly      and how every channel moves
+subject   striped red blue bird, left, large, profile         who and where only
+coarse    ... moving forelimbs, trunk                         and which parts move
+full      ... trunk bows pulse strongly, forelimbs raise rise slightly      and how every channel moves
 """
 
 from flexiact.puppets.actions import SHAPES, Motion, PuppetAction
@@ -19,7 +19,7 @@ _VERBS: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 _AMOUNTS = ("slightly", "clearly", "strongly")
 _PLACES, _SIZES = ("left", "centre", "right"), ("small", "middling", "large")
-_VIEWS = ("front", "oblique", "side")
+_VIEWS = ("frontal", "oblique", "profile")
 _PARTS = {limb: "-".join(reversed(limb.split("_"))) + "limb" for limb in LIMBS}  # fore_left -> left-forelimb
 _PAIRS = {"fore": "forelimbs", "hind": "hindlimbs"}
 
@@ -27,7 +27,7 @@ _PAIRS = {"fore": "forelimbs", "hind": "hindlimbs"}
 def vocabulary() -> tuple[str, ...]:
     """Every word that a caption can hold, in a fixed order."""
     words: list[str] = [*PATTERNS, *COLOURS, *(r.noun for r in RIGS.values()), *_PLACES, *_SIZES, *_VIEWS]
-    words += ["view", "moving", "trunk", "body", "head", "tail", *_PARTS.values(), *_PAIRS.values()]
+    words += ["moving", "trunk", "body", "head", "tail", *_PARTS.values(), *_PAIRS.values()]
     words += [verb for pair in _VERBS.values() for verb in pair] + list(SHAPES) + list(_AMOUNTS)
     return tuple(dict.fromkeys(words))
 
@@ -41,7 +41,7 @@ def _subject(scene: Scene) -> str:
     place = _PLACES[_third(camera.x, -0.03, 0.03)]
     size, view = _SIZES[_third(camera.scale, 0.64, 0.73)], _VIEWS[_third(camera.yaw_deg, 40, 65)]
     look = f"{skin.pattern} {skin.primary} {skin.secondary} {RIGS[scene.rig].noun}"
-    return f"{look}, {place}, {size}, {view} view"
+    return f"{look}, {place}, {size}, {view}"
 
 
 def _part(channel: str) -> str:

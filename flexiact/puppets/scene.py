@@ -155,9 +155,7 @@ def random_camera(generator: torch.Generator) -> Camera:
     )
 
 
-def random_scene(
-    generator: torch.Generator, split: str, rig: str | None = None, camera: Camera | None = None
-) -> Scene:
+def random_scene(generator: torch.Generator, split: str, rig: str | None = None, camera: Camera | None = None) -> Scene:
     """Draws a scene.
 
     Args:

@@ -78,7 +78,8 @@ def answers(reference: Scene, target: Scene, action: PuppetAction) -> Answers:
     for other in (_mirrored(action), _depth_flipped(action)):
         alike = float((_keypoints(reference, other) - shown).norm(dim=-1).mean()) <= AMBIGUITY_SHARE * movement
         candidate = restricted(other, RIGS[target.rig].channels)
-        if alike and candidate not in actions:
+        new = all(not torch.equal(curves(candidate, NUM_FRAMES), curves(a, NUM_FRAMES)) for a in actions)
+        if alike and new:
             actions.append(candidate)
     return Answers(tuple(actions), 1 - len(shared) / total if total else 0.0)
 

@@ -1,0 +1,84 @@
+"""Training clips of the puppet world, rendered and encoded once: shards of latents and captions on disk.
+
+A shard is a pure function of its number, the seed and the VAE, so shards may be made in any order and by several
+processes at once; each is written to a temporary name and then renamed.
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from flexiact.puppets.actions import curves, random_action
+from flexiact.puppets.captions import LEVELS, caption
+from flexiact.puppets.loop import step_generator
+from flexiact.puppets.scene import random_scene
+from flexiact.puppets.train_vae import to_tensor
+from flexiact.puppets.world import NUM_FRAMES, render_clips, render_values
+
+SHARD_CLIPS = 256
+_BATCH = 16
+# Shards draw from generators of their own: no step of any recipe shares a seed with them.
+_SHARD_SEED_OFFSET = 7_000_000
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor) -> Tensor:
+    """Scaled latents float16 [B, F, C, h, w] of pixels [B, 3, T, H, W] in -1..1 (posterior mode)."""
+    device = next(vae.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cpu"):
+        latents = vae.encode(pixels.to(device)).latent_dist.mode()
+    return (latents.float() * vae.config.scaling_factor).permute(0, 2, 1, 3, 4).half().cpu()
+
+
+def _batch(
+    vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
+) -> dict[str, Tensor]:
+    scenes = [random_scene(generator, "train") for _ in range(_BATCH)]
+    actions = [random_action(generator) for _ in range(_BATCH)]
+    clips = to_tensor([clip.video for clip in render_clips(scenes, actions)])
+    # Another moment of the untrimmed recording: before the action, in the middle of it, or in the next one.
+    moments = []
+    for action in actions:
+        values = curves(
+            (action, random_action(generator), ())[int(torch.randint(3, (), generator=generator))], NUM_FRAMES
+        )
+        moments.append(values[int(torch.randint(NUM_FRAMES, (), generator=generator))][None])
+    others = to_tensor([clip.video for clip in render_values(scenes, torch.stack(moments))])
+    captions = [caption(s, a, level) for s, a in zip(scenes, actions, strict=True) for level in LEVELS]
+    ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return {
+        "latents": encode(vae, clips),
+        "first": encode(vae, clips[:, :, :1]),
+        "other": encode(vae, others),
+        "captions": ids.view(_BATCH, len(LEVELS), -1).to(torch.int16),
+    }
+
+
+def write_shard(
+    vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, path: Path, seed: int, index: int
+) -> None:
+    """Renders and encodes one shard: latents, first-frame and other-moment condition latents, caption token ids."""
+    generator = step_generator(seed, _SHARD_SEED_OFFSET + index)
+    batches = [_batch(vae, tokenizer, generator) for _ in range(SHARD_CLIPS // _BATCH)]
+    partial = path.with_suffix(".partial")
+    save_file({key: torch.cat([b[key] for b in batches]) for key in batches[0]}, partial)
+    partial.replace(path)
+
+
+def cached_clips(
+    vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, folder: Path, seed: int, shards: int
+) -> dict[str, Tensor]:
+    """All clips of `shards` shards, made where missing: latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16),
+    captions int16 [N, 3, L] by level."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{index:04d}.safetensors" for index in range(shards)]
+    for index, path in enumerate(tqdm(paths, desc="clips", mininterval=5)):
+        if not path.exists():
+            write_shard(vae, tokenizer, path, seed, index)
+    parts = [load_file(path) for path in paths]
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}

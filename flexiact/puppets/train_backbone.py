@@ -1,0 +1,206 @@
+"""Recipe of the puppet backbone: a CogVideoX image-to-video transformer and its text encoder, trained from scratch."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from flexiact.puppets.captions import LEVELS, vocabulary
+from flexiact.puppets.latents import cached_clips
+from flexiact.puppets.loop import Plan, train
+from flexiact.puppets.world import FPS, NUM_FRAMES, SIZE
+
+MAX_TEXT_TOKENS = 24
+TEXT_WIDTH = 128
+# How often a training clip is described at each level, and not at all.
+LEVEL_SHARES = {"subject": 0.12, "coarse": 0.12, "full": 0.66, "": 0.10}
+IMAGE_DROPOUT = 0.05
+
+
+def new_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per word of the closed vocabulary; commas are dropped."""
+    words = {word: i for i, word in enumerate(("<pad>", "</s>", "<unk>", *vocabulary()))}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[,\s]+"), behavior="removed")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", words["</s>"])])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=MAX_TEXT_TOKENS,
+    )
+
+
+def new_text_encoder(vocabulary_size: int) -> T5EncoderModel:
+    """A two-layer T5 encoder, initialised from torch's global generator."""
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=vocabulary_size,
+            d_model=TEXT_WIDTH,
+            d_kv=32,
+            d_ff=256,
+            num_layers=2,
+            num_heads=4,
+            dropout_rate=0.0,
+            is_encoder_decoder=False,
+            use_cache=False,
+        )
+    )
+
+
+def new_transformer(latent_channels: int, latent_size: int) -> CogVideoXTransformer3DModel:
+    """CogVideoX-5B-I2V's form (rotary positions, image latents on channels) at 6 M parameters."""
+    return CogVideoXTransformer3DModel(
+        num_attention_heads=6,
+        attention_head_dim=32,
+        num_layers=8,
+        in_channels=2 * latent_channels,
+        out_channels=latent_channels,
+        time_embed_dim=128,
+        text_embed_dim=TEXT_WIDTH,
+        sample_width=latent_size,
+        sample_height=latent_size,
+        sample_frames=NUM_FRAMES,
+        max_text_seq_length=MAX_TEXT_TOKENS,
+        use_rotary_positional_embeddings=True,
+    )
+
+
+def new_scheduler() -> CogVideoXDPMScheduler:
+    """The noise schedule and sampler of CogVideoX-5B-I2V: zero terminal SNR, velocity prediction, trailing steps."""
+    return CogVideoXDPMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        snr_shift_scale=1.0,
+        timestep_spacing="trailing",
+    )
+
+
+class TextToVelocity(nn.Module):
+    """What is trained: text encoder and transformer together."""
+
+    def __init__(self, text_encoder: T5EncoderModel, transformer: CogVideoXTransformer3DModel) -> None:
+        super().__init__()
+        self.text_encoder, self.transformer = text_encoder, transformer
+
+    def forward(self, noisy: Tensor, condition: Tensor, ids: Tensor, timestep: Tensor, rotary: tuple) -> Tensor:
+        """Velocity [B, F, C, h, w] for noisy latents and zero-padded condition latents of that shape."""
+        return self.transformer(
+            hidden_states=torch.cat([noisy, condition], 2),
+            encoder_hidden_states=self.text_encoder(ids).last_hidden_state,
+            timestep=timestep,
+            image_rotary_emb=rotary,
+            return_dict=False,
+        )[0]
+
+
+def rotary_positions(transformer: CogVideoXTransformer3DModel, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotary embedding as the pipeline computes it for latents [B, F, C, h, w] of the native size."""
+    height, width = (side // transformer.config.patch_size for side in latents.shape[-2:])
+    return get_3d_rotary_pos_embed(
+        transformer.config.attention_head_dim,
+        ((0, 0), (height, width)),
+        (height, width),
+        latents.shape[1],
+        device=latents.device,
+    )
+
+
+def draw_batch(
+    clips: dict[str, Tensor], condition: str, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Random clips with dropout applied.
+
+    Args:
+        clips: as from `cached_clips`.
+        condition: which image conditions, "first" or "other".
+        size: of the batch.
+        generator: source of all randomness.
+
+    Returns:
+        Clean latents [B, F, C, h, w], zero-padded condition latents likewise, caption ids [B, L].
+    """
+    rows = torch.randint(len(clips["latents"]), (size,), generator=generator)
+    clean = clips["latents"][rows].float()
+    padded = torch.zeros_like(clean)
+    kept = torch.rand(size, generator=generator) >= IMAGE_DROPOUT
+    padded[:, :1] = clips[condition][rows].float() * kept.view(-1, 1, 1, 1, 1)
+    shares = torch.tensor([LEVEL_SHARES[level] for level in (*LEVELS, "")])
+    levels = torch.multinomial(shares, size, replacement=True, generator=generator)
+    ids = clips["captions"][rows, levels.clamp(max=len(LEVELS) - 1)].long()
+    empty = torch.zeros_like(ids)
+    empty[:, 0] = 1  # an empty caption is </s> and padding
+    return clean, padded, torch.where((levels == len(LEVELS))[:, None], empty, ids)
+
+
+def velocity_loss(
+    model: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor, rotary: tuple, generator: torch.Generator
+) -> Tensor:
+    """Mean squared error of the velocity at uniform timesteps, which is (1 / (1 - abar)) times that of the clean latent."""
+    clean, condition, ids = batch
+    timestep = torch.randint(len(alphas), (len(clean),), generator=generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    device = alphas.device
+    clean, condition, ids, timestep, noise = (x.to(device) for x in (clean, condition, ids, timestep, noise))
+    alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
+    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+    with torch.autocast(device.type, torch.bfloat16):
+        predicted = model(noisy, condition, ids, timestep, rotary)
+    return (predicted.float() - velocity).square().mean()
+
+
+def save_backbone(
+    out: Path, vae: AutoencoderKLCogVideoX, model: TextToVelocity, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Writes diffusers' own folder layout in half precision, with the world's format beside it in puppets.json."""
+    vae.half().save_pretrained(out / "vae")
+    model.transformer.half().save_pretrained(out / "transformer")
+    # transformers loads the precision it finds and diffusers single precision: stored so, the stock pipeline runs as it is.
+    model.text_encoder.float().save_pretrained(out / "text_encoder")
+    tokenizer.save_pretrained(out / "tokenizer")
+    scheduler = new_scheduler()
+    scheduler.save_pretrained(out / "scheduler")
+    index = {
+        "_class_name": "CogVideoXImageToVideoPipeline",
+        "scheduler": ["diffusers", type(scheduler).__name__],
+        "text_encoder": ["transformers", "T5EncoderModel"],
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+    }
+    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    native = {"num_frames": NUM_FRAMES, "height": SIZE, "width": SIZE, "fps": FPS, "max_text_tokens": MAX_TEXT_TOKENS}
+    native |= {"num_inference_steps": 25, "guidance_scale": 3.0}
+    (out / "puppets.json").write_text(json.dumps(native, indent=2) + "\n")
+
+
+def train_backbone(
+    state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int = 48, batch: int = 8
+) -> None:
+    """Trains on the latents of the VAE found in `state`/vae-final and writes the whole pipeline folder to `out`."""
+    torch.manual_seed(seed)
+    vae = AutoencoderKLCogVideoX.from_pretrained(state / "vae-final").to(device).eval()
+    tokenizer = new_tokenizer()
+    clips = cached_clips(vae, tokenizer, state / "clips", seed, shards)
+    transformer = new_transformer(vae.config.latent_channels, clips["latents"].shape[-1])
+    model = TextToVelocity(new_text_encoder(len(tokenizer)), transformer).to(device)
+    alphas = new_scheduler().alphas_cumprod.float().to(device)
+    rotary = rotary_positions(transformer, clips["latents"].to(device))
+
+    def loss_of(step: int, generator: torch.Generator) -> Tensor:
+        return velocity_loss(model, draw_batch(clips, "first", batch, generator), alphas, rotary, generator)
+
+    train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=2e-3, ema=0.999), state / "backbone")
+    save_backbone(out, vae, model, tokenizer)

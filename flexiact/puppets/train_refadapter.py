@@ -1,0 +1,46 @@
+"""Recipe of the puppets' RefAdapter: cached untrimmed clips handed to `flexiact.train_refadapter`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flexiact.backbone import Backbone, load_backbone
+from flexiact.codec import clean_latent
+from flexiact.puppets.latents import cached_clips
+from flexiact.puppets.train_backbone import draw_batch
+from flexiact.train_refadapter import RefAdapterConfig, train_refadapter
+from flexiact.training import Batch
+
+CONFIG = RefAdapterConfig(rank=16, alpha=16, steps=1500, learning_rate=5e-4, batch_size=8)
+
+
+def _batches(backbone: Backbone, clips: dict[str, Tensor], generator: torch.Generator) -> Iterator[Batch]:
+    """Batches whose condition is another moment of the untrimmed recording, without end."""
+    texts: dict[bytes, Tensor] = {}
+
+    def encoded(ids: Tensor) -> Tensor:
+        key = ids.numpy().tobytes()
+        if key not in texts:
+            with torch.no_grad():
+                texts[key] = backbone.text_encoder(ids[None].to(backbone.device)).last_hidden_state
+        return texts[key]
+
+    while True:
+        clean, condition, ids = draw_batch(clips, "other", CONFIG.batch_size, generator)
+        clean, condition = clean.to(backbone.device), condition.to(backbone.device)
+        # Where the image is dropped its latent is not given away by the clip either.
+        given = condition[:, :1].flatten(1).abs().sum(1).view(-1, 1, 1, 1, 1) > 0
+        first = torch.where(given, clean_latent(backbone, condition), clean[:, :1])
+        yield Batch(torch.cat([first, clean[:, 1:]], 1), condition, torch.cat([encoded(row) for row in ids]))
+
+
+def train(state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int) -> None:
+    """Trains the adapter on the shipped backbone and writes it to `out` in peft's format."""
+    backbone = load_backbone("puppets", str(device))
+    clips = cached_clips(backbone.vae, backbone.tokenizer, state / "clips", seed, shards)
+    generator = torch.Generator().manual_seed(seed)
+    config = RefAdapterConfig(CONFIG.rank, CONFIG.alpha, steps, CONFIG.learning_rate, CONFIG.batch_size)
+    adapter, _ = train_refadapter(backbone, _batches(backbone, clips, generator), config, seed=seed)
+    adapter.save(out)
