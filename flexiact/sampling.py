@@ -140,16 +140,15 @@ class Denoiser:
         Returns:
             [B, F, C, h, w].
         """
-        with self.transformer.cache_context("cond_uncond"):
-            return self.transformer(
-                hidden_states=torch.cat([noisy, condition], dim=2),
-                encoder_hidden_states=text,
-                timestep=timestep,
-                ofs=self.ofs,
-                image_rotary_emb=self.rotary,
-                attention_kwargs=attention_kwargs,
-                return_dict=False,
-            )[0]
+        return self.transformer(
+            hidden_states=torch.cat([noisy, condition], dim=2),
+            encoder_hidden_states=text,
+            timestep=timestep,
+            ofs=self.ofs,
+            image_rotary_emb=self.rotary,
+            attention_kwargs=attention_kwargs,
+            return_dict=False,
+        )[0]
 
 
 def rotary_embedding(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor] | None:

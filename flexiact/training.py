@@ -241,7 +241,7 @@ def untrimmed_batch(
     """RefAdapter's batch: of each untrimmed video a random window, with any frame of the whole as its condition.
 
     The window's first clean latent is replaced by that frame's, so that the model learns to start from an image whose
-    pose and place are not the clip's own.
+    pose and place are not the clip's own. Where the image is dropped the clip stays whole.
 
     Args:
         backbone: whose frame size the videos have.
@@ -261,9 +261,12 @@ def untrimmed_batch(
         drop_image, drop_caption = torch.rand(2, generator=generator).tolist()
         clean = encode_video(backbone, video.frames[start : start + backbone.num_frames], generator)
         condition = encode_image(backbone, video.frames[frame], generator)
-        clean = torch.cat([clean_latent(backbone, condition), clean[:, 1:]], dim=1)
+        if drop_image < image_dropout:  # then the clip does not give the image away either
+            condition = torch.zeros_like(condition)
+        else:
+            clean = torch.cat([clean_latent(backbone, condition), clean[:, 1:]], dim=1)
         cleans.append(clean)
-        conditions.append(torch.zeros_like(condition) if drop_image < image_dropout else condition)
+        conditions.append(condition)
         texts.append("" if drop_caption < caption_dropout else caption)
     return Batch(torch.cat(cleans), torch.cat(conditions), encode_text(backbone, texts))
 

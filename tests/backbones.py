@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -115,3 +116,8 @@ def save_tiny_refadapter(folder: Path, backbone: Backbone, seed: int = 0) -> Pat
         parameter.data.normal_(generator=generator).mul_(0.3)
     adapter.save(folder)
     return folder
+
+
+def random_frames(seed: int, num_frames: int = 9, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Uint8 noise [T, H, W, 3]."""
+    return np.random.default_rng(seed).integers(0, 256, (num_frames, height, width, 3), dtype=np.uint8)
