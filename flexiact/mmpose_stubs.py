@@ -1,12 +1,15 @@
 """Makes mmpose importable beside mmcv-lite and without mmdet.
 
-mmpose 1.3 imports two modules at load time that no model used here ever calls: `mmcv.ops` (compiled, absent from mmcv-lite)
-for ED-Pose, and `mmdet.utils` for RTMO. Where the full packages are installed nothing is replaced.
+mmpose 1.3 imports two modules at load time that no model used here ever calls: `mmcv.ops` (compiled, absent from
+mmcv-lite) for ED-Pose, and `mmdet.utils` for RTMO. Where the full packages are installed nothing is replaced.
 """
 
 import importlib
+import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -59,9 +62,21 @@ def install_stubs() -> tuple[str, ...]:
     return tuple(added)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences mmpose: warnings about its own use of deprecated calls, and a line about the start of every weight."""
+    level = logging.root.manager.disable
+    logging.disable(max(level, logging.INFO))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
 def import_mmpose(module: str = "mmpose.apis") -> ModuleType:
     """Imports a module of mmpose, with the stubs in place and without the warnings of its ageing dependencies."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         install_stubs()
         return importlib.import_module(module)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from flexiact.mmpose_stubs import import_mmpose
+from flexiact.mmpose_stubs import import_mmpose, quiet
 
 _BATCH = 64  # frames put through the network at a time
 
@@ -40,26 +40,30 @@ class PoseEstimator(Protocol):
             frames: uint8 [T, H, W, 3], sRGB.
 
         Returns:
-            Keypoints float32 [T, K, 2], (x, y) in pixels, pixel centres at half-integers; scores float32 [T, K] in [0, 1].
+            Keypoints float32 [T, K, 2], (x, y) in pixels, pixel centres at half-integers, and scores float32 [T, K] in
+            [0, 1].
         """
         ...
 
 
-def build_model(config: Mapping[str, Any], seed: int = 0) -> nn.Module:
-    """Builds the model of an mmengine config with random weights; the global random state stays as it was.
+def build_model(config: Mapping[str, Any], seed: int | None = None) -> nn.Module:
+    """Builds the model of an mmengine config; the global random state stays as it was.
+
+    Args:
+        config: mmengine's, of which `model` is read.
+        seed: of mmpose's own initialisation; None leaves weights that are to be replaced.
 
     Raises:
         ValueError: mmpose cannot build `config["model"]`.
     """
-    import_mmpose("mmpose.models")
-    from mmengine.registry import DefaultScope
-    from mmpose.registry import MODELS
-
-    with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope("mmpose"):
-        torch.manual_seed(seed)
+    models, registry = import_mmpose("mmpose.registry").MODELS, import_mmpose("mmengine.registry")
+    import_mmpose("mmpose.models")  # registers them
+    with quiet(), torch.random.fork_rng(devices=[]), registry.DefaultScope.overwrite_default_scope("mmpose"):
+        torch.manual_seed(seed or 0)
         try:
-            model: nn.Module = MODELS.build(dict(config["model"]))
-            model.init_weights()  # type: ignore[operator]
+            model: nn.Module = models.build(dict(config["model"]))
+            if seed is not None:
+                model.init_weights()  # type: ignore[operator]
         except (KeyError, TypeError, AssertionError) as error:
             raise ValueError(f"config: mmpose cannot build the model: {error}") from error
     return model
@@ -156,8 +160,9 @@ class MMPoseEstimator:
         parts: list[tuple[Tensor, Tensor]] = []
         for start in range(0, len(images), _BATCH):
             batch = torch.from_numpy(images[start : start + _BATCH][..., order]).to(self._device).permute(0, 3, 1, 2)
-            features = self.model.extract_feat((batch.float() - mean) / std)  # type: ignore[operator]
-            parts.append(self.model.head.forward(features))
+            with quiet():
+                features = self.model.extract_feat((batch.float() - mean) / std)  # type: ignore[operator]
+                parts.append(self.model.head.forward(features))
         x, y = (torch.cat(axis).float().cpu().numpy() for axis in zip(*parts, strict=True))
         return x, y
 

@@ -76,9 +76,7 @@ def _uniform(generator: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def random_degradation(
-    frames: Tensor, others: Tensor, generator: torch.Generator, ghosts: bool = True
-) -> Tensor:
+def random_degradation(frames: Tensor, others: Tensor, generator: torch.Generator, ghosts: bool = True) -> Tensor:
     """A random chain of degradations; each step takes a random part of the batch, about a quarter stays clean.
 
     Args:

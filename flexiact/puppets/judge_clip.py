@@ -72,7 +72,7 @@ def write_tokenizer(folder: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Rendered pairs: frames uint8 [N, 2, 2, S, S, 3] (two frames each of two clips of one figure), captions[n][view][level]."""
+    """Rendered pairs: frames uint8 [N, 2, 2, S, S, 3] (two frames of two clips each), captions[n][view][level]."""
 
     frames: np.ndarray
     captions: list[list[list[str]]]
@@ -108,7 +108,8 @@ def render_pool(folder: Path, scenes: int, seed: int) -> Pool:
             clips = render_values([scene for pair in both for scene in pair], torch.stack(values))
             images = np.stack([c.video.frames for c in clips])
             frames[start : start + len(first)] = images.reshape(len(first), *shape[1:])
-            captions += [[_captions(s, a) for s, a in zip(*pair, strict=True)] for pair in zip(both, actions, strict=True)]
+            told = ([_captions(s, a) for s, a in zip(*pair, strict=True)] for pair in zip(both, actions, strict=True))
+            captions += told
         frames.flush()
         texts.write_text(json.dumps(captions))
         (folder / "pool.json").write_text(stamp)

@@ -24,8 +24,14 @@ GALLERIES = 16
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Held-out figures, each seen twice: images float [2, N, 3, S, S] in 0..1 (the second from another camera, doing
-    another action, before another background), subject captions [2][N], other rigs' captions of the first view [N]."""
+    """Held-out figures, each seen twice.
+
+    Attributes:
+        images: float [2, N, 3, S, S] in 0..1; the second from another camera, in another action and background.
+        captions: at level subject, [2][N].
+        wrong_rig: the first view's captions with another body, [N].
+        wrong_skin: the first view's captions with another skin, [N].
+    """
 
     images: Tensor
     captions: tuple[list[str], list[str]]
@@ -38,9 +44,7 @@ def held_out() -> Pairs:
     generator = torch.Generator().manual_seed(TEST_SEED)
     count, actions = GALLERY * GALLERIES, list(TEST_ACTIONS.values())
     first = [random_scene(generator, "test") for _ in range(count)]
-    second = [
-        replace(s, camera=random_camera(generator), backdrop=random_backdrop(generator, True)) for s in first
-    ]
+    second = [replace(s, camera=random_camera(generator), backdrop=random_backdrop(generator, True)) for s in first]
     views = []
     for shift, scenes in enumerate((first, second)):
         chosen = [actions[(i + 7 * shift) % len(actions)] for i in range(count)]
@@ -48,7 +52,8 @@ def held_out() -> Pairs:
         views.append(np.stack([c.video.frames[1] for c in clips]))
     images = torch.from_numpy(np.stack(views)).permute(0, 1, 4, 2, 3).float() / 255
     names = list(RIGS)
-    other_rig = [replace(s, rig=names[(names.index(s.rig) + 1 + i % (len(names) - 1)) % len(names)]) for i, s in enumerate(first)]
+    steps = [names.index(s.rig) + 1 + i % (len(names) - 1) for i, s in enumerate(first)]
+    other_rig = [replace(s, rig=names[step % len(names)]) for s, step in zip(first, steps, strict=True)]
     other_skin = [replace(s, skin=first[(i + 1) % count].skin) for i, s in enumerate(first)]
     texts = [[caption(s, (), "subject") for s in scenes] for scenes in (first, second, other_rig, other_skin)]
     return Pairs(images, (texts[0], texts[1]), texts[2], texts[3])
@@ -141,11 +146,11 @@ def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
 
 CARD = """# Image-and-text judge of the puppet world
 
-open_clip's own `CLIP` class, {parameters} M parameters: ViT of 4 layers, width 128, patch 8 on 64x64 frames; text tower of 2
-layers, width 96, at most 32 tokens, a tokenizer of the captions' whole words. Trained with `ClipLoss` on degraded and clean
-puppet frames against their captions, and on pairs of frames of one figure in other poses, layouts and viewpoints.
-`open_clip_model.safetensors` holds the averaged weights in half precision. A measuring instrument: every rig, skin and
-background was in its training, on seeds of its own.
+open_clip's own `CLIP` class, {parameters} M parameters: ViT of 4 layers, width 128, patch 8 on 64x64 frames; text
+tower of 2 layers, width 96, at most 32 tokens, a tokenizer of the captions' whole words. Trained with `ClipLoss` on
+degraded and clean puppet frames against their captions, and on pairs of frames of one figure in other poses, layouts
+and viewpoints. `open_clip_model.safetensors` holds the averaged weights in half precision. A measuring instrument:
+every rig, skin and background was in its training, on seeds of its own.
 
     python -m flexiact.puppets.train clip --steps {steps} --seed {seed}
 
@@ -155,8 +160,9 @@ background was in its training, on seeds of its own.
 
 ## On held-out worlds
 
-{count} figures of the test split (held-out skins and backgrounds, frames in the middle of the 25 test actions), in galleries
-of 32: chance is {chance}. Captions are at the level `subject`, and some figures of a gallery share theirs in part.
+{count} figures of the test split (held-out skins and backgrounds, frames in the middle of the 25 test actions), in
+galleries of 32: chance is {chance}. Captions are at the level `subject`, and some figures of a gallery share
+theirs in part.
 
 | question | share right |
 |---|---|
@@ -179,6 +185,6 @@ of 32: chance is {chance}. Captions are at the level `subject`, and some figures
 
 ## Limits
 
-It knows the puppets and the words of their captions, nothing else: every other word is the unknown token, and its cosines
-compare only with each other. It sees one frame, so words about movement hardly change an embedding.
+It knows the puppets and the words of their captions, nothing else: every other word is the unknown token, and its
+cosines compare only with each other. It sees one frame, so words about movement hardly change an embedding.
 """

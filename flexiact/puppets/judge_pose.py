@@ -15,14 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from flexiact.mmpose_stubs import import_mmpose
+from flexiact.mmpose_stubs import import_mmpose, quiet
 from flexiact.pose import build_model
 from flexiact.puppets.actions import curves, random_action
 from flexiact.puppets.degrade import random_degradation, shuffle_blocks
 from flexiact.puppets.judge_pose_card import calibrated, write_card
 from flexiact.puppets.loop import Plan, train
 from flexiact.puppets.render import draw
-from flexiact.puppets.rigs import BONES, KEYPOINTS
+from flexiact.puppets.rigs import BONES, KEYPOINTS, LIMBS
 from flexiact.puppets.scene import Scene, random_scene
 from flexiact.puppets.world import NUM_FRAMES, SIZE, projections, render_values
 
@@ -45,7 +45,8 @@ def _metainfo() -> dict[str, Any]:
         for i, n in enumerate(KEYPOINTS)
     }
     links = [("pelvis", "chest"), ("chest", "nose"), ("pelvis", "tail_mid"), ("tail_mid", "tail_tip")]
-    for limb, root in (("fore_left", "chest"), ("fore_right", "chest"), ("hind_left", "pelvis"), ("hind_right", "pelvis")):
+    for limb in LIMBS:
+        root = "chest" if limb.startswith("fore") else "pelvis"
         links += [(root, f"{limb}_mid"), (f"{limb}_mid", f"{limb}_tip")]
     skeleton = {i: {"link": list(link), "id": i, "color": [40, 160, 240]} for i, link in enumerate(links)}
     return {
@@ -123,8 +124,14 @@ def pose_config() -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Rendered training frames, as memory maps: frames uint8 [N, 3, S, S, 3], bare uint8 [N, S, S, 3] (no figure),
-    keypoints float32 [N, 3, 13, 2] in pixels, exists bool [N, 13]."""
+    """Rendered training frames, as memory maps.
+
+    Attributes:
+        frames: uint8 [N, 3, S, S, 3], three neighbouring frames of a clip.
+        bare: uint8 [N, S, S, 3], the background without the figure.
+        keypoints: float32 [N, 3, 13, 2], (x, y) in pixels.
+        exists: bool [N, 13].
+    """
 
     frames: np.ndarray
     bare: np.ndarray
@@ -215,14 +222,14 @@ def draw_batch(pool: Pool, generator: torch.Generator, device: torch.device) -> 
 
 def pose_loss(model: nn.Module, images: Tensor, keypoints: Tensor, exists: Tensor) -> Tensor:
     """mmpose's loss of a batch, per frame."""
-    structures = import_mmpose("mmpose.structures")
-    from mmengine.structures import InstanceData
-
+    sample_type = import_mmpose("mmpose.structures").PoseDataSample
+    label_type = import_mmpose("mmengine.structures").InstanceData
     x, y, weights = simcc_labels(keypoints, exists)
-    labels = InstanceData(keypoint_x_labels=x, keypoint_y_labels=y, keypoint_weights=weights)
-    sample = structures.PoseDataSample(gt_instance_labels=labels)
+    labels = label_type(keypoint_x_labels=x, keypoint_y_labels=y, keypoint_weights=weights)
+    sample = sample_type(gt_instance_labels=labels)  # one sample that holds the whole batch
     mean, std = (getattr(model.data_preprocessor, name).view(1, 3, 1, 1) for name in ("mean", "std"))
-    losses = model.loss((images * 255 - mean) / std, [sample])
+    with quiet():
+        losses = model.loss((images * 255 - mean) / std, [sample])
     value: Tensor = losses["loss_kpt"] / len(images)
     return value
 
@@ -257,4 +264,3 @@ def train_pose(state: Path, out: Path, steps: int, seed: int, device: torch.devi
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     (out / "config.json").write_text(json.dumps(calibrated(out, config), indent=1) + "\n")
     return write_card(out, steps, seed)
-

@@ -24,8 +24,18 @@ SCENES_PER_RIG = 50
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Held-out clips: frames uint8 [N, T, S, S, 3], targets uint8 [N, S, S, 3] (the same scenes at rest), true keypoints
-    [N, T, 13, 2] and target_keypoints [N, 13, 2] in pixels, exists bool [N, 13], body_px [N] (one body unit), rigs."""
+    """Held-out clips and their truth.
+
+    Attributes:
+        frames: uint8 [N, T, S, S, 3].
+        targets: uint8 [N, S, S, 3], the same scenes at rest.
+        keypoints: float32 [N, T, 13, 2], (x, y) in pixels.
+        target_keypoints: float32 [N, 13, 2].
+        exists: bool [N, 13].
+        body_px: [N], one body unit.
+        rigs: N names.
+        bare: uint8 [N, S, S, 3], the backgrounds alone.
+    """
 
     frames: np.ndarray
     targets: np.ndarray
@@ -34,7 +44,7 @@ class Frames:
     exists: np.ndarray
     body_px: np.ndarray
     rigs: tuple[str, ...]
-    bare: np.ndarray  # uint8 [N, S, S, 3], the backgrounds alone
+    bare: np.ndarray
 
 
 def held_out(split: str, seed: int, scenes_per_rig: int = SCENES_PER_RIG) -> Frames:
@@ -106,8 +116,8 @@ def calibrated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Fits the score's temperature and threshold on fresh worlds of the judges' own split.
 
     The temperature makes the mean score equal the share of points that lie within the radius on both axes, over clean
-    and moderately degraded frames. The threshold is the smallest hundredth, at least 0.3, that all but 1 % of the points
-    reported on figureless images stay below.
+    and moderately degraded frames. The threshold is the smallest hundredth, at least 0.3, that all but 1 % of the
+    points reported on figureless images stay below.
     """
     judge = MMPoseEstimator(folder)
     data = held_out("judge", CALIBRATION_SEED, 30)
@@ -139,7 +149,7 @@ def calibrated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """PCK@0.1 with points below the threshold as misses, mean error of the found ones in pixels, share of misses."""
+    """PCK@0.1 with points below the threshold as misses, mean error in pixels of the found ones (nan: none), misses."""
 
     pck: float
     error_px: float
@@ -159,9 +169,8 @@ def accuracy(judge: MMPoseEstimator, data: Frames, frames: np.ndarray, rig: str 
     found = scores.reshape(error.shape) >= judge.score_threshold
     counted = np.repeat(data.exists[keep][:, None], error.shape[1], 1)
     near = error <= PCK_SHARE * data.body_px[keep][:, None, None]
-    return Accuracy(
-        float((near & found)[counted].mean()), float(error[counted & found].mean()), float(1 - found[counted].mean())
-    )
+    found_error = float(error[counted & found].mean()) if (counted & found).any() else float("nan")
+    return Accuracy(float((near & found)[counted].mean()), found_error, float(1 - found[counted].mean()))
 
 
 def displacement_agreement(judge: MMPoseEstimator, data: Frames, frames: np.ndarray) -> float:
@@ -187,10 +196,11 @@ def _reliability(judge: MMPoseEstimator, data: Frames) -> list[str]:
         scores.append(score[keep])
         right.append(off[keep] <= judge.scoring.radius_px)
     score, hit = np.concatenate(scores), np.concatenate(right)
-    for low in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9):
-        high = 0.9 if low == 0.8 else 1.01 if low == 0.9 else low + 0.2
-        inside = (score >= low) & (score < high)
-        rows.append(f"| {low:.1f} to {min(high, 1.0):.1f} | {inside.mean():.3f} | {hit[inside].mean():.3f} |")
+    edges = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+    for low, high in zip(edges, edges[1:], strict=False):
+        inside = (score >= low) & ((score < high) | (high == 1.0))
+        share = f"{hit[inside].mean():.3f}" if inside.any() else "none"
+        rows.append(f"| {low:.1f} to {high:.1f} | {inside.mean():.3f} | {share} |")
     return rows
 
 
@@ -227,15 +237,18 @@ def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
         reliability="\n".join(_reliability(judge, data)),
     )
     (folder / "README.md").write_text(text)
-    return {"pck": accuracy(judge, data, data.frames).pck, "agreement": displacement_agreement(judge, data, data.frames)}
+    return {
+        "pck": accuracy(judge, data, data.frames).pck,
+        "agreement": displacement_agreement(judge, data, data.frames),
+    }
 
 
 CARD = """# Pose judge of the puppet world
 
-An mmpose `TopdownPoseEstimator` (CSPNeXt, deepen 0.167, widen 0.125; three stages joined at 8x8; RTMCC head with SimCC),
-{parameters} M parameters, 64x64 whole frames, 13 keypoints. `config.json` is an mmengine config, `model.safetensors` the
-averaged weights in half precision. It is a measuring instrument: it was trained on every rig, skin and background, on
-seeds of its own, with mmpose's own loss on clean and degraded frames.
+An mmpose `TopdownPoseEstimator` (CSPNeXt, deepen 0.167, widen 0.125; three stages joined at 8x8; RTMCC head with
+SimCC), {parameters} M parameters, 64x64 whole frames, 13 keypoints. `config.json` is an mmengine config,
+`model.safetensors` the averaged weights in half precision. It is a measuring instrument: it was trained on every
+rig, skin and background, on seeds of its own, with mmpose's own loss on clean and degraded frames.
 
     python -m flexiact.puppets.train pose --steps {steps} --seed {seed}
 
@@ -244,10 +257,10 @@ seeds of its own, with mmpose's own loss on clean and degraded frames.
 
 ## Accuracy on held-out worlds
 
-The test split: held-out skins and backgrounds, the 25 test actions (no training action comes near them), {scenes} clips,
-{count} frames, drawn with a seed that nothing else uses. A point is right within 0.1 of one body unit (the extent of the
-figure at rest). Every point that the body has counts, hidden by the body or not, in the frame or not; a point scored
-below the threshold counts as a miss.
+The test split: held-out skins and backgrounds, the 25 test actions (no training action comes near them), {scenes}
+clips, {count} frames, drawn with a seed that nothing else uses. A point is right within 0.1 of one body unit (the
+extent of the figure at rest). Every point that the body has counts, hidden by the body or not, in the frame
+or not; a point scored below the threshold counts as a miss.
 
 | rig | PCK@0.1 | error of found points, px | missed |
 |---|---|---|---|
@@ -262,11 +275,11 @@ not found standing still: what motion agreement can reach at best with this judg
 
 ## Scores
 
-A score is the probability, by the model's own answer, that the point lies within {radius} px of the place reported, on the
-less certain axis. Logits are divided by {temperature}, which makes the mean score the share of right points on fresh worlds
-of the judges' own split, clean and degraded. Absent parts and figureless frames were trained towards the flat
-distribution. The threshold is **{threshold}**: the smallest hundredth (0.3 at least) that 99 % of the points reported
-on figureless images of that split stay below.
+A score is the probability, by the model's own answer, that the point lies within {radius} px of the place reported,
+on the less certain axis. Logits are divided by {temperature}, which makes the mean score the share of right points on
+fresh worlds of the judges' own split, clean and degraded. Absent parts and figureless frames were trained towards the
+flat distribution. The threshold is **{threshold}**: the smallest hundredth (0.3 at least) that 99 % of the points
+reported on figureless images of that split stay below.
 
 | score, all conditions above | share of points | right |
 |---|---|---|
@@ -278,7 +291,7 @@ on figureless images of that split stay below.
 
 ## Limits
 
-One figure in each frame, drawn as this world draws it; other videos need another judge. Left and right are told apart by
-their shade (left lighter, right darker), so a generated video that loses the shades loses the sides. The rates above are for
-the degradations named; a diffusion model fails in further ways.
+One figure in each frame, drawn as this world draws it; other videos need another judge. Left and right are told apart
+by their shade (left lighter, right darker), so a generated video that loses the shades loses the sides. The rates
+above are for the degradations named; a diffusion model fails in further ways.
 """
