@@ -1,0 +1,341 @@
+"""What every method of METHODS promises, on the smallest real backbone."""
+
+import json
+import random
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, load_file, save, save_file
+
+from benchmark.methods import METHODS
+from flexiact.backbone import Backbone, BackboneError
+from flexiact.method import PRESETS, FitConfig, FlexiActConfig, TransferConfig
+from flexiact.task import Action, ActionTransfer, Request, Video
+from tests.backbones import random_frames, save_tiny_refadapter, tiny_backbone
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "methods"
+REFERENCES = [Video(random_frames(seed), 8.0) for seed in (1, 2)]
+TARGET = random_frames(3, 1)[0]
+CAPTION, PROMPT = "a red dog jumps", "a blue bird"
+
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+# The paper's schedule and weights, and a fit that takes a second; independent of what other backbones are tuned to.
+TINY_PRESET = FlexiActConfig(
+    FitConfig(embedding_tokens=4, fit_steps=25, learning_rate=3e-2, batch_size=2, crops=4), TransferConfig()
+)
+
+
+@pytest.fixture(autouse=True)
+def tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", TINY_PRESET)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """One backbone for the whole suite: methods leave it as it was, and a test says so."""
+    return new_backbone(tmp_path_factory.mktemp("shared"))
+
+
+def new_backbone(folder: Path) -> Backbone:
+    return tiny_backbone(refadapter=save_tiny_refadapter(folder / "refadapter", tiny_backbone()))
+
+
+_FITS: dict[tuple[Any, ...], Action] = {}
+
+
+def fitted(method: ActionTransfer, reference: int = 0, seed: int = 0) -> Action:
+    """The action of a reference; methods of the same class and fit configuration share it, as in the harness."""
+    key = (type(method), json.dumps(method.fit_config(), sort_keys=True), reference, seed)
+    if key not in _FITS:
+        _FITS[key] = method.fit(REFERENCES[reference], CAPTION, seed=seed)
+    return _FITS[key]
+
+
+def transferred(method: ActionTransfer, action: Action, seed: int = 0) -> np.ndarray:
+    return method.transfer(action, Request(TARGET, PROMPT, seed)).frames
+
+
+def generators() -> dict[str, Any]:
+    """The state of every global generator."""
+    return {
+        "torch": torch.random.get_rng_state().tolist(),
+        "numpy": repr(np.random.get_state()),
+        "python": random.getstate(),
+        "threads": torch.get_num_threads(),
+        "grad": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def trace(backbone: Backbone) -> dict[str, Any]:
+    """Everything about a backbone that a method might leave changed."""
+    parts = {"vae": backbone.vae, "transformer": backbone.transformer, "text_encoder": backbone.text_encoder}
+    found: dict[str, Any] = {"scheduler": repr(vars(backbone.scheduler)), "generators": generators()}
+    for part, network in parts.items():
+        found[part] = {
+            "modules": [(name, id(module), module.training) for name, module in network.named_modules()],
+            "attributes": [sorted(vars(module)) for module in network.modules()],
+            "hooks": [
+                (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in network.modules()
+            ],
+            "weights": {name: value.numpy().tobytes() for name, value in network.state_dict().items()},
+            "trainable": [parameter.requires_grad for parameter in network.parameters()],
+            "gradients": [parameter.grad is None for parameter in network.parameters()],
+        }
+    found["processors"] = [(name, id(p)) for name, p in backbone.transformer.attn_processors.items()]
+    return found
+
+
+@every_method
+def test_construction_touches_no_network_gpu_or_global_generator(
+    name: str, shared: Backbone, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise AssertionError("construction opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    before, initialised = trace(shared), torch.cuda.is_initialized()
+    method = METHODS[name].build(shared)
+    assert trace(shared) == before and torch.cuda.is_initialized() == initialised
+    assert isinstance(method, ActionTransfer)
+    assert isinstance(method.version, int) and method.version >= 1
+    assert isinstance(method.uses_reference, bool)
+    assert METHODS[name].summary and METHODS[name].extra_supervision
+
+
+@every_method
+def test_configurations_survive_json(name: str, shared: Backbone):
+    first, second = (METHODS[name].build(shared) for _ in range(2))
+    for config, again in (
+        (first.fit_config(), second.fit_config()),
+        (first.transfer_config(), second.transfer_config()),
+    ):
+        assert json.loads(json.dumps(config, allow_nan=False)) == config == again
+
+
+def test_no_two_methods_have_the_same_configurations(shared: Backbone):
+    configs = {
+        name: (type(method).__name__, json.dumps([method.fit_config(), method.transfer_config()], sort_keys=True))
+        for name, method in ((name, entry.build(shared)) for name, entry in METHODS.items())
+    }
+    assert len(set(configs.values())) == len(configs)
+
+
+@every_method
+def test_fit_gives_finite_tensors_on_the_cpu(name: str, shared: Backbone):
+    for key, tensor in fitted(METHODS[name].build(shared)).items():
+        assert isinstance(key, str) and tensor.device.type == "cpu" and not tensor.requires_grad
+        assert tensor.is_contiguous() and torch.isfinite(tensor).all()
+
+
+@every_method
+def test_fit_follows_its_seed(name: str, shared: Backbone):
+    method = METHODS[name].build(shared)
+    first = fitted(method)
+    again = method.fit(REFERENCES[0], CAPTION, seed=0)
+    assert first.keys() == again.keys() and all(torch.equal(first[key], again[key]) for key in first)
+    if first:
+        other = fitted(method, seed=1)
+        assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+@every_method
+def test_saved_and_loaded_action_gives_the_same_transfer(name: str, shared: Backbone):
+    method = METHODS[name].build(shared)
+    action = fitted(method)
+    again = load(save(dict(action)))
+    np.testing.assert_array_equal(transferred(method, action), transferred(METHODS[name].build(shared), again))
+
+
+@every_method
+def test_output_has_the_backbone_s_size_length_rate_and_type(name: str, shared: Backbone):
+    method = METHODS[name].build(shared)
+    video = method.transfer(fitted(method), Request(TARGET, PROMPT, 0))
+    assert video.frames.shape == (shared.num_frames, shared.height, shared.width, 3)
+    assert video.frames.dtype == np.uint8 and video.fps == shared.fps
+    assert video.frames.std() > 1
+
+
+@every_method
+def test_same_seed_same_frames_other_seed_other_frames(name: str, shared: Backbone):
+    method = METHODS[name].build(shared)
+    action = fitted(method)
+    first = transferred(method, action)
+    np.testing.assert_array_equal(first, transferred(method, action))
+    assert (first != transferred(method, action, seed=1)).any()
+
+
+@every_method
+def test_another_reference_changes_the_output_unless_declared(name: str, shared: Backbone):
+    method = METHODS[name].build(shared)
+    first, second = (transferred(method, fitted(method, reference)) for reference in (0, 1))
+    assert (first != second).any() == method.uses_reference
+
+
+@every_method
+def test_target_and_prompt_change_the_output(name: str, shared: Backbone):
+    method = METHODS[name].build(shared)
+    action = fitted(method)
+    first = transferred(method, action)
+    for request in (Request(random_frames(4, 1)[0], PROMPT, 0), Request(TARGET, "a dog", 0)):
+        assert (method.transfer(action, request).frames != first).any()
+
+
+@every_method
+def test_no_trace_is_left(name: str, tmp_path: Path):
+    backbone = new_backbone(tmp_path)
+    method = METHODS[name].build(backbone)
+    before = trace(backbone)
+    action = method.fit(REFERENCES[0], CAPTION, seed=0)
+    assert trace(backbone) == before
+    kept = {key: tensor.clone() for key, tensor in action.items()}
+    target = TARGET.copy()
+    transferred(method, action)
+    assert trace(backbone) == before
+    assert all(torch.equal(kept[key], action[key]) for key in kept) and (target == TARGET).all()
+
+
+@every_method
+def test_no_trace_is_left_after_an_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    backbone = new_backbone(tmp_path)
+    method = METHODS[name].build(backbone)
+    action = fitted(method)
+    before = trace(backbone)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    last = backbone.transformer.transformer_blocks[-1].ff
+    monkeypatch.setattr(type(last), "forward", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        transferred(method, action)
+    if action:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            method.fit(REFERENCES[0], CAPTION, seed=0)
+    monkeypatch.undo()
+    assert trace(backbone) == before
+
+
+@every_method
+def test_other_methods_in_between_change_nothing(name: str, shared: Backbone):
+    method = METHODS[name].build(shared)
+    action = fitted(method)
+    before = transferred(method, action)
+    for other in METHODS:
+        rival = METHODS[other].build(shared)
+        transferred(rival, fitted(rival))
+    np.testing.assert_array_equal(before, transferred(method, action))
+
+
+@every_method
+def test_global_generators_are_not_read(name: str, shared: Backbone):
+    method = METHODS[name].build(shared)
+    action = fitted(method)
+    frames = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            frames.append(transferred(METHODS[name].build(shared), action))
+    np.testing.assert_array_equal(*frames)
+
+
+@every_method
+@pytest.mark.parametrize("shape", [(24, 16), (32, 48), (8, 8)])
+def test_target_of_another_size_is_named(name: str, shape: tuple[int, int], shared: Backbone):
+    method = METHODS[name].build(shared)
+    with pytest.raises(ValueError, match="target"):
+        method.transfer(fitted(method), Request(random_frames(0, 1, *shape)[0], PROMPT, 0))
+
+
+@every_method
+@pytest.mark.parametrize("shape", [(8, 16, 24), (17, 16, 24), (9, 24, 16)])
+def test_reference_of_another_size_or_length_is_named(name: str, shape: tuple[int, int, int], shared: Backbone):
+    method = METHODS[name].build(shared)
+    if not method.uses_reference:
+        pytest.skip("reads no reference")
+    with pytest.raises(ValueError, match="reference"):
+        method.fit(Video(random_frames(0, *shape), 8.0), CAPTION, seed=0)
+
+
+@every_method
+@pytest.mark.parametrize("damage", ["nan", "dtype", "shape", "unknown", "missing"])
+def test_bad_action_is_named(name: str, damage: str, shared: Backbone):
+    method = METHODS[name].build(shared)
+    action = dict(fitted(method))
+    if damage == "unknown":
+        action["unknown"] = torch.zeros(1)
+    elif not action:
+        pytest.skip("learns nothing")
+    else:
+        key = next(iter(action))
+        tensor = action.pop(key)
+        change = {
+            "nan": lambda: tensor.flatten().index_fill(0, torch.tensor([0]), torch.nan).view_as(tensor),
+            "dtype": lambda: tensor.to(torch.int32),
+            "shape": lambda: tensor[..., :-1].contiguous(),
+        }
+        if damage != "missing":
+            action[key] = change[damage]()
+    with pytest.raises(ValueError, match="action"):
+        transferred(method, action)
+
+
+@every_method
+def test_weights_that_are_not_finite_are_named(name: str, tmp_path: Path):
+    backbone = new_backbone(tmp_path)
+    method = METHODS[name].build(backbone)
+    action = fitted(method)
+    weight = backbone.transformer.proj_out.weight
+    weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="backbone"):
+        transferred(method, action)
+    if action:
+        with pytest.raises(ValueError, match="backbone|loss"):
+            method.fit(REFERENCES[0], CAPTION, seed=0)
+    with pytest.raises(BackboneError, match="transformer.proj_out.weight"):
+        Backbone(**vars(backbone))
+
+
+@pytest.mark.golden
+@every_method
+def test_transfer_gives_the_stored_numbers(name: str, shared: Backbone):
+    """A change here means other videos than before: raise the method's `version`, then run this file to store again.
+
+    Stored are an action and the mean of 4x4 px cells of its video, with room for other processors' rounding.
+    """
+    method = METHODS[name].build(shared)
+    stored = json.loads((GOLDEN / f"{name}.json").read_text())
+    assert stored["version"] == method.version
+    action = load_file(GOLDEN / "action.safetensors") if method.uses_reference else {}
+    np.testing.assert_allclose(cells(transferred(method, action)), stored["cells"], atol=1.0)
+
+
+def cells(frames: np.ndarray) -> np.ndarray:
+    """Mean over every 4x4 px of every frame: [T, H / 4, W / 4, 3]."""
+    num_frames, height, width, _ = frames.shape
+    return frames.reshape(num_frames, height // 4, 4, width // 4, 4, 3).mean(axis=(2, 4), dtype=np.float64)
+
+
+def store() -> None:
+    """Write what the golden test compares with."""
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    PRESETS["tiny"] = TINY_PRESET
+    with tempfile.TemporaryDirectory() as folder:
+        backbone = new_backbone(Path(folder))
+        save_file(dict(fitted(METHODS["flexiact"].build(backbone))), GOLDEN / "action.safetensors")
+        for name, entry in METHODS.items():
+            method = entry.build(backbone)
+            action = load_file(GOLDEN / "action.safetensors") if method.uses_reference else {}
+            values = {"version": method.version, "cells": cells(transferred(method, action)).round(1).tolist()}
+            (GOLDEN / f"{name}.json").write_text(json.dumps(values) + "\n")
+
+
+if __name__ == "__main__":
+    store()
