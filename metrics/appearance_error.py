@@ -113,7 +113,7 @@ def ssim_to_truth(features: Features) -> float | None:
     if min(made.frames.shape[1:3]) < _MIN_SSIM_SIDE_PX:
         return None
     sides = [torch.from_numpy(v[truth.first_scored_frame :].copy()) for v in (made.frames, truth.frames)]
-    first, second = (side.permute(0, 3, 1, 2).double() / 255 for side in sides)
+    first, second = (side.permute(0, 3, 1, 2).float() / 255 for side in sides)
     value = structural_similarity_index_measure(first, second, data_range=1.0)
     assert isinstance(value, torch.Tensor)
     return float(value)

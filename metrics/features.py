@@ -179,7 +179,7 @@ class Features:
 def detected(video: VideoFeatures) -> np.ndarray:
     """Which keypoints were found: bool [T, K].
 
-    A miss is a score below the video's `score_threshold`, a score that is not a number, or a position that is not finite.
+    A miss is a score below `score_threshold`, a score that is not a number, or a position that is not finite.
     """
     assert video.keypoints is not None and video.keypoint_scores is not None
     # Comparing with NaN is False, so that a score that is not a number is a miss.

@@ -88,9 +88,11 @@ def motion_fidelity_upstream(features: Features) -> float | None:
         return None
     sides = []
     for tracks in (made.tracks, reference.tracks):
+        if not np.isfinite(tracks).all():
+            return None
         step = np.diff(tracks.astype(np.float64), axis=1)
         length = np.linalg.norm(step, axis=-1, keepdims=True)
-        if not np.isfinite(length).all() or not length.all():
+        if not length.all():
             return None
         sides.append((step / length).reshape(len(tracks), -1))
     best = []

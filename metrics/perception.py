@@ -170,7 +170,6 @@ def load_lpips(device: Any = "cpu") -> Lpips:
     Raises:
         PerceptionError: when it is not. The lpips package ships its linear heads only.
     """
-    import lpips
     import torch
 
     file = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE
@@ -179,6 +178,8 @@ def load_lpips(device: Any = "cpu") -> Lpips:
             f"LPIPS needs torchvision's AlexNet, and {file} is not there; fetch it once with "
             "`python -c 'import torchvision; torchvision.models.alexnet(weights=\"DEFAULT\")'`"
         )
+    import lpips
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # lpips calls torchvision by names that it has deprecated

@@ -1,0 +1,211 @@
+"""Every metric a second time: loops over single numbers, from the definitions, sharing no code with `metrics`."""
+
+import math
+
+import cv2
+import numpy as np
+from scipy.ndimage import correlate1d
+
+from metrics import Features
+
+
+def _found(video, t, k):
+    score, point = video.keypoint_scores[t, k], video.keypoints[t, k]
+    return not math.isnan(score) and score >= video.score_threshold and all(math.isfinite(v) for v in point)
+
+
+def _pairs(f: Features, answer: int, lag: int = 0, window=None):
+    """Displacements (found, true) of counted keypoints in the frames of the window."""
+    truth = f.truth
+    for t in window if window is not None else range(truth.first_scored_frame, len(truth.frames)):
+        for k in np.flatnonzero(truth.counted):
+            seen = _found(f.generated, t + lag, k) and _found(f.target, 0, k)
+            for axis in range(2):
+                moved = float(f.generated.keypoints[t + lag, k, axis]) - float(f.target.keypoints[0, k, axis])
+                right = float(truth.keypoints[answer, t, k, axis]) - float(truth.target_keypoints[k, axis])
+                yield (moved if seen else 0.0), right
+
+
+def _agreement(pairs):
+    pairs = list(pairs)
+    gg, tt = sum(g * g for g, _ in pairs), sum(t * t for _, t in pairs)
+    return sum(g * t for g, t in pairs) / math.sqrt(gg * tt) if gg > 0 and tt > 0 else 0.0
+
+
+def motion_agreement(f):
+    return max(_agreement(_pairs(f, a)) for a in range(len(f.truth.keypoints)))
+
+
+def amplitude_ratio(f):
+    pairs = list(_pairs(f, max(range(len(f.truth.keypoints)), key=lambda a: _agreement(_pairs(f, a)))))
+    return min(math.sqrt(sum(g * g for g, _ in pairs) / sum(t * t for _, t in pairs)), 10)
+
+
+def motion_lag(f):
+    most = 3 if len(range(max(f.truth.first_scored_frame, 3), len(f.truth.frames) - 3)) >= 3 else 2
+    window = range(max(f.truth.first_scored_frame, most), len(f.truth.frames) - most)
+    answers = range(len(f.truth.keypoints))
+    by_lag = {lag: max(_agreement(_pairs(f, a, lag, window)) for a in answers) for lag in range(-most, most + 1)}
+    return max(by_lag, key=by_lag.get)
+
+
+def pck(f):
+    shares = []
+    for answer in f.truth.keypoints:
+        hits = []
+        for t in range(f.truth.first_scored_frame, len(answer)):
+            for k in np.flatnonzero(f.truth.counted):
+                away = math.dist(f.generated.keypoints[t, k].tolist(), answer[t, k].tolist())
+                hits.append(_found(f.generated, t, k) and away <= 0.1 * f.truth.body_size_px)
+        shares.append(sum(hits) / len(hits))
+    return max(shares)
+
+
+def _lab(rgb):
+    """By OpenCV, which takes linear light exactly but reads sRGB's curve from a coarse table."""
+    value = rgb / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    return cv2.cvtColor(linear, cv2.COLOR_LRGB2Lab).astype(np.float64)
+
+
+def true_appearance_error(f):
+    truth, made = f.truth, f.generated
+    scored = range(truth.first_scored_frame, len(truth.frames))
+    shown = {b: [_lab(truth.frames[t])[truth.parts[t] == b] for t in scored] for b in range(len(truth.bones))}
+    colours = {b: np.concatenate(c).mean(0) for b, c in shown.items() if sum(map(len, c)) >= 4 * len(scored)}
+    errors = []
+    for t in scored:
+        image = _lab(made.frames[t])
+        near = {}
+        for b in colours:
+            i, j = truth.bones[b]
+            if not (_found(made, t, i) and _found(made, t, j)):
+                errors.append(50.0)
+                continue
+            p, q = made.keypoints[t, i].astype(float), made.keypoints[t, j].astype(float)
+            # A dense walk along the middle of the bone stands in for the distance from a segment.
+            walk = np.array([p + s * (q - p) for s in np.linspace(0.35, 0.95, 401)])
+            near[b] = np.array(
+                [
+                    [np.hypot(*(walk - (x + 0.5, y + 0.5)).T).min() / max(truth.bone_radii_px[b], 1) for x in range(64)]
+                    for y in range(48)
+                ]
+            )
+        for b, mine in near.items():
+            closest = np.minimum.reduce(list(near.values()))
+            mask = (mine <= 0.7) & (mine == closest)
+            mask = mask if mask.any() else mine <= 0.7
+            error = np.linalg.norm(image[mask].mean(0) - colours[b]) if mask.any() else 50.0
+            errors.append(min(error, 50.0))
+    return sum(errors) / len(errors)
+
+
+def ssim_to_truth(f):
+    taps = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+
+    def smooth(image):
+        for axis in range(2):
+            image = correlate1d(image, taps / taps.sum(), axis, mode="mirror")
+        return image
+
+    values = []
+    for t in range(f.truth.first_scored_frame, len(f.truth.frames)):
+        for c in range(3):
+            a, b = f.generated.frames[t, ..., c] / 255, f.truth.frames[t, ..., c] / 255
+            ma, mb = smooth(a), smooth(b)
+            va, vb, cov = smooth(a * a) - ma * ma, smooth(b * b) - mb * mb, smooth(a * b) - ma * mb
+            top, bottom = (2 * ma * mb + 1e-4) * (2 * cov + 9e-4), (ma**2 + mb**2 + 1e-4) * (va + vb + 9e-4)
+            values.append((top / bottom).mean())
+    return sum(values) / len(values)
+
+
+def lpips_to_truth(f):
+    values = [float(v) for v in f.perceptual_distance][f.truth.first_scored_frame :]
+    return sum(values) / len(values)
+
+
+def _steps(video, n):
+    """(seen, dx, dy) of one track in shares of the diagonal."""
+    diagonal = math.hypot(*video.frames.shape[1:3])
+    for t in range(1, len(video.frames)):
+        seen = bool(video.track_visible[n, t] and video.track_visible[n, t - 1])
+        step = [(float(video.tracks[n, t, i]) - float(video.tracks[n, t - 1, i])) / diagonal for i in range(2)]
+        yield (True, *step) if seen else (False, 0.0, 0.0)
+
+
+def _counts(track):
+    x = y = far = 0.0
+    for _, dx, dy in track:
+        x, y = x + dx, y + dy
+        far = max(far, math.hypot(x, y))
+    enough = sum(seen for seen, *_ in track) >= 0.5 * len(track)
+    return enough and far >= 0.04 and any(math.hypot(dx, dy) > 0.002 for _, dx, dy in track)
+
+
+def _match(a, b):
+    total, counted, together = 0.0, 0, 0
+    for (seen_a, *u), (seen_b, *v) in zip(a, b, strict=True):
+        moves_a, moves_b = math.hypot(*u) > 0.002, math.hypot(*v) > 0.002
+        together += seen_a and seen_b
+        if seen_a and seen_b and (moves_a or moves_b):
+            counted += 1
+            total += (u[0] * v[0] + u[1] * v[1]) / math.hypot(*u) / math.hypot(*v) if moves_a and moves_b else 0.0
+    return total / counted if counted and together >= 0.5 * len(a) else None
+
+
+def motion_fidelity(f):
+    sides = []
+    for video in (f.generated, f.reference):
+        all_tracks = [list(_steps(video, n)) for n in range(len(video.tracks))]
+        sides.append([track for track in all_tracks if _counts(track)])
+    means = []
+    for mine, other in (sides, sides[::-1]):
+        matches = [[m for m in (_match(a, b) for b in other) if m is not None] for a in mine]
+        means.append(sum(max(m, default=0.0) for m in matches) / len(matches))
+    return sum(means) / 2
+
+
+def motion_fidelity_upstream(f):
+    best = []
+    for n in range(len(f.generated.tracks)):
+        row = []
+        for m in range(len(f.reference.tracks)):
+            total = 0.0
+            for t in range(1, len(f.generated.frames)):
+                u = f.generated.tracks[n, t].astype(float) - f.generated.tracks[n, t - 1]
+                v = f.reference.tracks[m, t].astype(float) - f.reference.tracks[m, t - 1]
+                total += float(u @ v) / math.hypot(*u) / math.hypot(*v)
+            row.append(total / (len(f.generated.frames) - 1) - (n == m))
+        best.append(max(row))
+    return sum(best) / len(best)
+
+
+def dynamic_degree(f):
+    tracks = [list(_steps(f.generated, n)) for n in range(len(f.generated.tracks))]
+    lengths = [min(math.hypot(dx, dy), 1.0) for track in tracks for seen, dx, dy in track if seen]
+    return sum(lengths) / len(lengths)
+
+
+def _cosine(a, b):
+    a, b = [float(v) for v in a], [float(v) for v in b]
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+
+
+def appearance_consistency(f):
+    values = [_cosine(e, f.target.image_embeddings[0]) for e in f.generated.image_embeddings]
+    return sum(values) / len(values)
+
+
+def appearance_consistency_upstream(f):
+    values = [_cosine(e, f.generated.image_embeddings[0]) for e in f.generated.image_embeddings[1:]]
+    return sum(values) / len(values)
+
+
+def temporal_consistency(f):
+    e = f.generated.image_embeddings
+    return sum(_cosine(e[t], e[t - 1]) for t in range(1, len(e))) / (len(e) - 1)
+
+
+def text_similarity(f):
+    values = [_cosine(e, f.prompt) for e in f.generated.image_embeddings]
+    return sum(values) / len(values)
