@@ -11,55 +11,12 @@ import torch
 from flexiact.adapter import RefAdapter
 from flexiact.attention import extra_tokens_attached
 from flexiact.backbone import Backbone, folder_digest
+from flexiact.batches import Batch, reference_batches
+from flexiact.batches import FitConfig as FitConfig
 from flexiact.embedding import FrequencyAwareEmbedding, FrequencySchedule
 from flexiact.sampling import Denoiser, sample_video
 from flexiact.task import Action, Request, Video, check_seed
-from flexiact.training import Batch, Optimisation, denoising_loss, frozen, optimise, reference_batches
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """Everything `FlexiAct.fit` reads; the defaults are the paper's.
-
-    Attributes:
-        embedding_tokens: learned tokens per block.
-        fit_steps: of AdamW.
-        learning_rate: constant.
-        batch_size: crops per step.
-        crops: random crops of the reference.
-        crop_min_scale: smallest side of a crop, as a share of the frame's (ours; not given in the paper).
-        debias_weight: of the loss on changes between adjacent latent frames; 0 leaves it out.
-        image_dropout: chance of a condition of zeros.
-        caption_dropout: chance of the empty caption.
-        weight_decay: of AdamW.
-        max_grad_norm: to which gradients are scaled down.
-    """
-
-    embedding_tokens: int = 226
-    fit_steps: int = 3000
-    learning_rate: float = 3e-3
-    batch_size: int = 1
-    crops: int = 12
-    crop_min_scale: float = 0.7
-    debias_weight: float = 1.0
-    image_dropout: float = 0.05
-    caption_dropout: float = 0.1
-    weight_decay: float = 1e-4
-    max_grad_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("embedding_tokens", "fit_steps", "batch_size", "crops"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected an integer of 1 or more, got {getattr(self, name)}")
-        for name in ("learning_rate", "max_grad_norm"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)}")
-        for name in ("debias_weight", "weight_decay"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name}: expected a number of 0 or more, got {getattr(self, name)}")
-        for name in ("image_dropout", "caption_dropout", "crop_min_scale"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
+from flexiact.training import Optimisation, denoising_loss, frozen, optimise
 
 
 @dataclass(frozen=True)
@@ -183,17 +140,7 @@ class FlexiAct:
         if not isinstance(caption, str):
             raise ValueError(f"caption: expected text, got {type(caption).__name__}")
         config, generator = self.config.fit, torch.Generator().manual_seed(seed)
-        batches = reference_batches(
-            self.backbone,
-            reference,
-            caption,
-            crops=config.crops,
-            crop_min_scale=config.crop_min_scale,
-            batch_size=config.batch_size,
-            image_dropout=config.image_dropout,
-            caption_dropout=config.caption_dropout,
-            generator=generator,
-        )
+        batches = reference_batches(self.backbone, reference, caption, config, generator)
         embedding = FrequencyAwareEmbedding.zeros(self.backbone, config.embedding_tokens)
         plan = Optimisation(
             config.fit_steps, config.learning_rate, config.weight_decay, max_grad_norm=config.max_grad_norm

@@ -15,9 +15,10 @@ from accelerate import Accelerator
 
 from flexiact.adapter import RefAdapter
 from flexiact.backbone import BACKBONES, Backbone, load_backbone
+from flexiact.batches import Batch, untrimmed_batch
 from flexiact.sampling import Denoiser
 from flexiact.task import Video, check_seed
-from flexiact.training import Batch, Optimisation, denoising_loss, frozen, optimise, untrimmed_batch
+from flexiact.training import Optimisation, denoising_loss, frozen, optimise
 from flexiact.video import fit_frames, read_video
 
 VIDEO_SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}

@@ -10,17 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import CogVideoXTransformer3DModel
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from flexiact.backbone import Backbone
-from flexiact.codec import clean_latent, encode_image, encode_text, encode_video
+from flexiact.batches import Batch as Batch
 from flexiact.sampling import Denoiser
-from flexiact.task import Video
 
 MIN_NOISE = 1e-5
 """Floor of 1 - abar in the loss's weight. CogVideoX' own schedules stay above 8e-4; one that starts free of noise would
@@ -28,21 +24,6 @@ otherwise weigh its first timestep without bound."""
 
 CHECKPOINTING_PARAMETERS = 10**9
 """From this size on activations are computed again in the backward pass: same numbers, a fraction of the memory."""
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """What one training step sees, on the backbone's device.
-
-    Attributes:
-        clean: latents to be noised [B, F, C, h, w].
-        condition: [B, F, C, h, w], zeros where the image is dropped.
-        text: states [B, L, width], of the empty text where the caption is dropped.
-    """
-
-    clean: Tensor
-    condition: Tensor
-    text: Tensor
 
 
 @dataclass(frozen=True)
@@ -171,104 +152,6 @@ def optimise(
         if step % 50 == 49 or step == plan.steps - 1:  # not every step: reading a number makes a GPU wait
             _check_finite(losses[-50:], step)
     return [float(loss) for loss in losses]
-
-
-def reference_batches(
-    backbone: Backbone,
-    reference: Video,
-    caption: str,
-    *,
-    crops: int,
-    crop_min_scale: float,
-    batch_size: int,
-    image_dropout: float,
-    caption_dropout: float,
-    generator: torch.Generator,
-) -> Iterator[Batch]:
-    """Batches of random crops of the reference without end; every crop and text is encoded once, here and now.
-
-    Crops differ in place and size, so that what they share is the action and not the layout. The condition of a crop
-    is its own first frame.
-    """
-    clips = random_crops(reference.frames, crops, crop_min_scale, generator)
-    clean = torch.cat([encode_video(backbone, clip, generator) for clip in clips])
-    conditions = torch.cat([encode_image(backbone, clip[0], generator) for clip in clips])
-    texts = encode_text(backbone, ["", caption])
-
-    def draw() -> Iterator[Batch]:
-        while True:
-            chosen = torch.randint(len(clips), (batch_size,), generator=generator)
-            keep_image = (torch.rand(batch_size, generator=generator) >= image_dropout).view(-1, 1, 1, 1, 1)
-            keep_text = (torch.rand(batch_size, generator=generator) >= caption_dropout).long()
-            chosen, keep_image, keep_text = (t.to(backbone.device) for t in (chosen, keep_image, keep_text))
-            yield Batch(clean[chosen], conditions[chosen] * keep_image.to(clean.dtype), texts[keep_text])
-
-    return draw()
-
-
-def random_crops(frames: np.ndarray, count: int, min_scale: float, generator: torch.Generator) -> list[np.ndarray]:
-    """Crop a clip at random, the same window in all frames, and resize it back: `count` arrays like `frames`.
-
-    A window keeps the proportions; its side is uniform in [min_scale, 1] of the frame's, its place uniform.
-
-    Raises:
-        ValueError: when count is below 1 or min_scale outside (0, 1].
-    """
-    if count < 1:
-        raise ValueError(f"crops: expected 1 or more, got {count}")
-    if not 0 < min_scale <= 1:
-        raise ValueError(f"crop_min_scale: expected 0 < scale <= 1, got {min_scale}")
-    height, width = frames.shape[1:3]
-    images = [Image.fromarray(frame) for frame in frames]
-    crops = []
-    for scale, across, down in torch.rand(count, 3, generator=generator, dtype=torch.float64).tolist():
-        side = min_scale + (1 - min_scale) * scale
-        left, top = across * (1 - side) * width, down * (1 - side) * height
-        box = (left, top, left + side * width, top + side * height)
-        resized = [image.resize((width, height), Image.Resampling.BICUBIC, box=box) for image in images]
-        crops.append(np.stack([np.asarray(image) for image in resized]))
-    return crops
-
-
-def untrimmed_batch(
-    backbone: Backbone,
-    clips: Sequence[tuple[Video, str]],
-    generator: torch.Generator,
-    *,
-    image_dropout: float = 0.05,
-    caption_dropout: float = 0.1,
-) -> Batch:
-    """RefAdapter's batch: of each untrimmed video a random window, with any frame of the whole as its condition.
-
-    The window's first clean latent is replaced by that frame's, so that the model learns to start from an image whose
-    pose and place are not the clip's own. Where the image is dropped the clip stays whole.
-
-    Args:
-        backbone: whose frame size the videos have.
-        clips: videos of at least the backbone's number of frames, and their captions.
-        generator: of windows, frames, dropouts and the VAE's samples.
-        image_dropout: chance of a condition of zeros.
-        caption_dropout: chance of the empty caption.
-    """
-    cleans, conditions, texts = [], [], []
-    for video, caption in clips:
-        spare = len(video.frames) - backbone.num_frames
-        if spare < 0:
-            raise ValueError(f"clips: expected {backbone.num_frames} frames or more, got {len(video.frames)}")
-        backbone.check_frames("clips", video.frames)
-        start = int(torch.randint(spare + 1, (), generator=generator))
-        frame = int(torch.randint(len(video.frames), (), generator=generator))
-        drop_image, drop_caption = torch.rand(2, generator=generator).tolist()
-        clean = encode_video(backbone, video.frames[start : start + backbone.num_frames], generator)
-        condition = encode_image(backbone, video.frames[frame], generator)
-        if drop_image < image_dropout:  # then the clip does not give the image away either
-            condition = torch.zeros_like(condition)
-        else:
-            clean = torch.cat([clean_latent(backbone, condition), clean[:, 1:]], dim=1)
-        cleans.append(clean)
-        conditions.append(condition)
-        texts.append("" if drop_caption < caption_dropout else caption)
-    return Batch(torch.cat(cleans), torch.cat(conditions), encode_text(backbone, texts))
 
 
 @contextmanager

@@ -314,7 +314,7 @@ def test_transfer_gives_the_stored_numbers(name: str, shared: Backbone):
     stored = json.loads((GOLDEN / f"{name}.json").read_text())
     assert stored["version"] == method.version
     action = load_file(GOLDEN / "action.safetensors") if method.uses_reference else {}
-    np.testing.assert_allclose(cells(transferred(method, action)), stored["cells"], atol=1.0)
+    np.testing.assert_allclose(cells(transferred(method, action)), stored["cells"], atol=0.5)
 
 
 def cells(frames: np.ndarray) -> np.ndarray:

@@ -9,29 +9,21 @@ import numpy as np
 import pytest
 import torch
 
+from flexiact import batches as batches_module
 from flexiact import training
+from flexiact.attention import extra_tokens_attached
 from flexiact.backbone import Backbone
+from flexiact.batches import Batch, FitConfig, random_crops, reference_batches, untrimmed_batch
 from flexiact.codec import encode_text
-from flexiact.method import FitConfig, FlexiAct, FlexiActConfig
+from flexiact.method import FlexiAct, FlexiActConfig
 from flexiact.sampling import Denoiser
 from flexiact.task import Video
 from flexiact.train_refadapter import RefAdapterConfig, main, read_clips, train_refadapter, untrimmed_batches
-from flexiact.training import (
-    MIN_NOISE,
-    Batch,
-    Optimisation,
-    denoising_loss,
-    frozen,
-    optimise,
-    predicted_clean,
-    random_crops,
-    reference_batches,
-    untrimmed_batch,
-)
+from flexiact.training import MIN_NOISE, Optimisation, denoising_loss, frozen, optimise, predicted_clean
 from flexiact.video import VideoError, write_lossless
 from tests.backbones import random_frames, tiny_backbone, tiny_scheduler
 
-CROPS = {"crops": 3, "crop_min_scale": 0.5, "batch_size": 4}
+CROPS = FitConfig(crops=3, crop_min_scale=0.5, batch_size=4)
 
 
 def random_batch(backbone: Backbone, size: int = 3) -> Batch:
@@ -132,7 +124,7 @@ def test_encodes_once_per_fit(backbone: Backbone, reference: Video, monkeypatch:
         return count
 
     monkeypatch.setattr(backbone.vae, "encode", counting("vae", backbone.vae.encode))
-    monkeypatch.setattr(training, "encode_text", counting("text", training.encode_text))
+    monkeypatch.setattr(batches_module, "encode_text", counting("text", batches_module.encode_text))
     FlexiAct(backbone, FlexiActConfig(FitConfig(embedding_tokens=2, fit_steps=8, crops=3))).fit(
         reference, "a dog", seed=0
     )
@@ -142,8 +134,8 @@ def test_encodes_once_per_fit(backbone: Backbone, reference: Video, monkeypatch:
 def test_batches_drop_images_and_captions_and_hide_layout(backbone: Backbone, reference: Video):
     def draw(image_dropout: float, caption_dropout: float) -> Batch:
         generator = torch.Generator().manual_seed(0)
-        dropouts = {"image_dropout": image_dropout, "caption_dropout": caption_dropout}
-        return next(reference_batches(backbone, reference, "a dog", **CROPS, **dropouts, generator=generator))
+        config = replace(CROPS, image_dropout=image_dropout, caption_dropout=caption_dropout)
+        return next(reference_batches(backbone, reference, "a dog", config, generator))
 
     kept, dropped = draw(0.0, 0.0), draw(1.0, 1.0)
     assert kept.clean.shape == kept.condition.shape == (4, *backbone.latent_shape)
@@ -156,15 +148,8 @@ def test_batches_drop_images_and_captions_and_hide_layout(backbone: Backbone, re
 
 
 def test_dropout_happens_as_often_as_asked(backbone: Backbone, reference: Video):
-    batches = reference_batches(
-        backbone,
-        reference,
-        "a dog",
-        **(CROPS | {"batch_size": 2000}),
-        image_dropout=0.05,
-        caption_dropout=0.1,
-        generator=torch.Generator().manual_seed(0),
-    )
+    config, generator = replace(CROPS, batch_size=2000), torch.Generator().manual_seed(0)
+    batches = reference_batches(backbone, reference, "a dog", config, generator)
     batch = next(batches)
     empty = encode_text(backbone, [""])
     assert float((batch.condition[:, 0].abs().amax(dim=(1, 2, 3)) == 0).float().mean()) == pytest.approx(0.05, abs=0.02)
@@ -190,28 +175,17 @@ def test_fit_learns_something_of_the_reference(backbone: Backbone, reference: Vi
     config = FlexiActConfig(FitConfig(embedding_tokens=4, fit_steps=60, learning_rate=3e-2, batch_size=4, crops=2))
     method = FlexiAct(backbone, config)
     action = method.fit(reference, "a dog", seed=0)
-    generator = torch.Generator().manual_seed(1)
-    dropouts = {"image_dropout": 0.0, "caption_dropout": 0.0}
-    batch = next(
-        reference_batches(
-            backbone, reference, "a dog", crops=2, crop_min_scale=0.7, batch_size=64, **dropouts, generator=generator
-        )
-    )
+    held_out = replace(config.fit, batch_size=64, image_dropout=0.0, caption_dropout=0.0)
+    batch = next(reference_batches(backbone, reference, "a dog", held_out, torch.Generator().manual_seed(1)))
 
     def loss(tokens: torch.Tensor) -> float:
-        with torch.no_grad(), training_attached(backbone):
+        with torch.no_grad(), extra_tokens_attached(backbone.transformer):
             kwargs = {"extra_tokens": tokens}
             noise = torch.Generator().manual_seed(2)
             return float(denoising_loss(Denoiser(backbone), backbone.scheduler, batch, noise, attention_kwargs=kwargs))
 
     learned = next(iter(action.values()))
     assert loss(learned) < 0.98 * loss(torch.zeros_like(learned))
-
-
-def training_attached(backbone: Backbone):
-    from flexiact.attention import extra_tokens_attached
-
-    return extra_tokens_attached(backbone.transformer)
 
 
 @pytest.mark.parametrize(
