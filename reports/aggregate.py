@@ -26,7 +26,7 @@ class Estimate:
 
     Attributes:
         mean: NaN when there is no case.
-        low: lower end of the 95 % interval; NaN with fewer than two references.
+        low: lower end of the 95% interval; NaN with fewer than two references.
         high: upper end, likewise.
         cases: cases that have a value.
         references: clusters that these cases fall into.
@@ -91,7 +91,7 @@ def cluster_weights(clusters: int, seed: int = 0, resamples: int = RESAMPLES) ->
 
 
 def percentile_interval(statistics: np.ndarray) -> tuple[float, float]:
-    """The central 95 % of bootstrap statistics, those undefined (NaN) left out."""
+    """The central 95% of bootstrap statistics, those undefined (NaN) left out."""
     statistics = statistics[np.isfinite(statistics)]
     if not len(statistics):
         return float("nan"), float("nan")
@@ -142,7 +142,8 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 def ranking(summary: pd.DataFrame, metric: str, higher_is_better: bool | None) -> list[str]:
     """Names by the mean of `metric`, best first, those without a value last."""
     rows = summary[summary["metric"] == metric]
-    return rows.sort_values("mean", ascending=higher_is_better is False, na_position="last", kind="stable")["method"].tolist()
+    rows = rows.sort_values("mean", ascending=higher_is_better is False, na_position="last", kind="stable")
+    return [str(name) for name in rows["method"]]
 
 
 def compare(
@@ -239,4 +240,3 @@ def cell_counts(run: StoredRun) -> pd.DataFrame:
     table = cells.groupby(["method", "status"]).size().unstack(fill_value=0)
     table = table.reindex(index=run.methods + run.bounds, columns=["ok", "failed", "skipped", "missing"], fill_value=0)
     return table.assign(planned=table.sum(axis=1))
-

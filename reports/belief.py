@@ -1,8 +1,8 @@
 """How far can each metric that needs no truth be believed?
 
-On real videos there is no truth, and such metrics are all there is. Here the truth is known, so each of them can be held
-against the headline that uses it: over videos, inside a case, inside a method, over methods, and in the plainest test,
-whether it prefers the true video to one that is plainly wrong.
+On real videos there is no truth, and such metrics are all there is. Here the truth is known, so each of them can be
+held against the headline that uses it: over videos, inside a case, inside a method, over methods, and in the plainest
+test, whether it prefers the true video to one that is plainly wrong.
 """
 
 from typing import Any
@@ -35,21 +35,28 @@ def truth_free(run: StoredRun) -> list[str]:
     return [name for name in run.metrics if name != run.headline and not needs_truth(run.info["metrics"][name])]
 
 
-def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str, turned: bool = True) -> pd.DataFrame:
     """Videos of methods (no bounds) that have both the metric and the headline.
 
+    Args:
+        run: the run.
+        rows: as `reports.aggregate.tidy` gives.
+        metric: a metric's name.
+        turned: whether to change signs so that more is better; a metric without a better side stays as it is.
+
     Returns:
-        Columns method, case_id, reference_id, seed, metric_value, headline_value, the last two turned so that more is
-        better. A metric without a better side is taken as it is.
+        Columns method, case_id, reference_id, seed, metric_value, headline_value.
     """
     columns = ["method", "case_id", "reference_id", "seed", "value"]
     mine = rows[(rows["kind"] == "method") & rows["value"].notna()]
     sides = [mine.loc[mine["metric"] == name, columns] for name in (metric, run.headline)]
-    pairs = sides[0].merge(sides[1].drop(columns="reference_id"), on=columns[:2] + ["seed"], suffixes=("_metric", "_headline"))
-    return pairs.assign(
-        metric_value=pairs.pop("value_metric") * _sign(run, metric),
-        headline_value=pairs.pop("value_headline") * _sign(run, run.headline),
-    )
+    keys = ["method", "case_id", "seed"]
+    pairs = sides[0].merge(sides[1].drop(columns="reference_id"), on=keys, suffixes=("_metric", "_headline"))
+    pairs = pairs.rename(columns={"value_metric": "metric_value", "value_headline": "headline_value"})
+    if turned:
+        pairs["metric_value"] *= _sign(run, metric)
+        pairs["headline_value"] *= _sign(run, run.headline)
+    return pairs
 
 
 def belief(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +67,7 @@ def belief(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
         rows: as `reports.aggregate.tidy` gives.
 
     Returns:
-        Columns metric; videos (pairs); rho, low, high (Spearman over all videos, 95 % interval clustered by
+        Columns metric; videos (pairs); rho, low, high (Spearman over all videos, 95% interval clustered by
         reference); within_case and within_method (mean Spearman inside each, so that neither easy cases nor strong
         methods can make the correlation); over_methods (Spearman of the methods' means); truth_preferred (share of
         duels on one case in which the true video scores better than a wrong one, ties as half) and duels. NaN where
@@ -86,8 +93,10 @@ def belief(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
                 "duels": duels,
             }
         )
+    if not records:
+        return pd.DataFrame(columns=["metric", "rho"])
     table = pd.DataFrame.from_records(records)
-    return table.sort_values("rho", ascending=False, na_position="last", kind="stable", ignore_index=True) if records else table
+    return table.sort_values("rho", ascending=False, na_position="last", kind="stable", ignore_index=True)
 
 
 def weighted_spearman(left: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -121,7 +130,7 @@ def _weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _interval(pairs: pd.DataFrame) -> tuple[float, float]:
-    """95 % interval of Spearman's rho over videos: references are drawn, with all their videos."""
+    """95% interval of Spearman's rho over videos: references are drawn, with all their videos."""
     names, cluster = np.unique(pairs["reference_id"].to_numpy(dtype=str), return_inverse=True)
     if len(names) < 2 or len(pairs) < MIN_VIDEOS:
         return float("nan"), float("nan")

@@ -76,7 +76,7 @@ def latex(results: Results) -> str:
         r"\centering",
         rf"\caption{{{_tex(caption)}}}",
         r"\resizebox{\textwidth}{!}{%",
-        rf"\begin{{tabular}}{{l{'r' * (len(methods.columns) - 2)}l}}",
+        rf"\begin{{tabular}}{{lrl{'r' * (len(methods.columns) - 3)}}}",
         r"\toprule",
         _tex_row(methods.columns),
         r"\midrule",

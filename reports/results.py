@@ -96,8 +96,8 @@ def checks(results: Results) -> list[str]:
         clear = [item for item in right if sign * (item.estimate.low if sign > 0 else item.estimate.high) > 0]
         found.append(
             f"{bound} scores {number(headline_mean(results, bound))} in {label(run.headline)} and lies "
-            f"{'below' if below else 'above'} {len(right)} of {count(len(differences), 'method')}, for {len(clear)} with "
-            "a 95 % interval of the paired difference that excludes 0."
+            f"{'below' if below else 'above'} {len(right)} of {count(len(differences), 'method')}, "
+            f"for {len(clear)} with a 95% interval of the paired difference that excludes 0."
         )
     return found
 
@@ -121,7 +121,7 @@ def cautions(results: Results) -> list[str]:
     if len(run.seeds) < 3:
         found.append(f"With {count(len(run.seeds), 'seed')} no method is said to beat another: that takes 3.")
     if counts["missing"].sum():
-        found.append(f"The run is incomplete: {int(counts['missing'].sum())} planned videos were not made yet.")
+        found.append(f"The run is incomplete: {count(int(counts['missing'].sum()), 'planned video')} not made yet.")
     broken = int(counts["failed"].sum() + counts["skipped"].sum())
     if broken:
         found.append(

@@ -16,8 +16,7 @@ TERCILES = ("near", "middle", "far")
 STATUSES = ("ok", "failed", "skipped")
 
 SAMPLE_COLUMNS = (
-    "key fit_key method method_version case_id seed status error video "
-    "fit_s transfer_s peak_memory_gib action_mib"
+    "key fit_key method method_version case_id seed status error video fit_s transfer_s peak_memory_gib action_mib"
 ).split()
 SCORE_COLUMNS = "key method case_id seed metric metric_version status value backend".split()
 
@@ -74,7 +73,7 @@ class StoredRun:
     def planned(self) -> pd.DataFrame:
         """Every cell that the run describes: method, case_id, seed.
 
-        A method is due for each case and seed. A bound is due for the seeds it was stored for: most do not depend on it.
+        A method is due for each case and seed. A bound is due for the seeds it was stored for: most ignore it.
         """
         rows = [(method, case, seed) for method in self.methods for case in self.info["cases"] for seed in self.seeds]
         for bound in self.bounds:

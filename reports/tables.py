@@ -33,9 +33,9 @@ class Table:
 def methods_table(results: Results) -> Table:
     """The leaderboard: methods by the headline, with counts and what each was given beyond the task."""
     note = (
-        f"Sorted by {label(results.run.headline)}; where intervals overlap the order is no ranking. Means over cases and "
-        "seeds, in brackets the 95 % interval of a bootstrap clustered by reference. A number in round brackets counts "
-        "the videos with a value where some of those made have none."
+        f"Sorted by {label(results.run.headline)}; where intervals overlap the order is no ranking. Means over cases "
+        "and seeds, in brackets the 95% interval of a bootstrap clustered by reference. A number in round brackets "
+        "counts the videos with a value where some of those made have none."
     )
     return _board("Methods", results, results.order, note)
 
@@ -48,24 +48,26 @@ def bounds_table(results: Results) -> Table:
 
 def _board(title: str, results: Results, names: tuple[str, ...], note: str) -> Table:
     run = results.run
-    states = [state for state in ("failed", "skipped", "missing") if state != "missing" or results.counts[state].sum()]
-    columns = ["name", *(heading(run, metric) for metric in run.metrics), "videos"]
-    columns += ["not run" if state == "missing" else state for state in states] + ["extra supervision"]
+    states = ["ok", "failed", "skipped"] + ["missing"] * bool(results.counts["missing"].sum())
+    headings = [heading(run, metric) for metric in run.metrics]
+    tallies = [{"ok": "videos", "missing": "not run"}.get(state, state) for state in states]
     cells = results.summary.set_index(["method", "metric"])
     rows = []
     for name in names:
         counts = results.counts.loc[name]
         values = [_cell(cells.loc[(name, metric)], int(counts["ok"]), metric == run.headline) for metric in run.metrics]
-        tallies = [str(counts[state]) for state in ("ok", *states)]
-        rows.append((name, *values, *tallies, str(run.info["methods"][name]["extra_supervision"] or "none")))
-    return Table(title, tuple(columns), tuple(rows), note)
+        given = str(run.info["methods"][name]["extra_supervision"] or "none")
+        rows.append((name, values[0], given, *(str(counts[state]) for state in states), *values[1:]))
+    return Table(title, ("name", headings[0], "extra supervision", *tallies, *headings[1:]), tuple(rows), note)
 
 
 def _cell(row: pd.Series, videos: int, with_interval: bool) -> str:
-    text = number(row["mean"])
-    if with_interval:
-        text = f"{text} {interval(row['low'], row['high'])}".strip()
+    text = _mean_and_interval(row) if with_interval else number(row["mean"])
     return f"{text} ({row['ok']})" if 0 < row["ok"] < videos else text
+
+
+def _mean_and_interval(row: pd.Series) -> str:
+    return f"{number(row['mean'])} {interval(row['low'], row['high'])}".strip()
 
 
 def comparison_table(results: Results) -> Table:
@@ -74,20 +76,26 @@ def comparison_table(results: Results) -> Table:
         "Paired over the videos that both have; bootstrap clustered by reference. A beats B is said only where the "
         "interval excludes 0, with at least 12 cases x 3 seeds. No correction for the number of comparisons."
     )
-    columns = ("name", "difference", "95 % interval", "cases", "seeds", f"verdict, against {results.against}")
-    rows = [(item.first, *_difference(item), item.verdict) for item in results.comparisons]
+    columns = ("name", f"verdict, against {results.against}", "difference", "95% interval", "cases", "seeds")
+    rows = [(item.first, _said(item), *_difference(item)) for item in results.comparisons]
     return Table(f"Against {results.against}: {label(results.run.headline)}", columns, tuple(rows), note)
+
+
+def _said(item: Comparison) -> str:
+    """The verdict, with whom it is about where it would dangle."""
+    return f"{item.verdict} {item.second}" if item.verdict in ("beats", "is beaten by") else item.verdict
 
 
 def _difference(item: Comparison) -> tuple[str, str, str, str]:
     found = item.estimate
-    return number(found.mean, signed=True), interval(found.low, found.high, signed=True), str(found.cases), str(item.seeds)
+    ends = interval(found.low, found.high, signed=True)
+    return number(found.mean, signed=True), ends, str(found.cases), str(item.seeds)
 
 
 def pairs_table(results: Results) -> Table:
     """Every two methods on the headline, as sentences."""
-    columns = ("first", "verdict", "second", "first − second", "95 % interval", "cases", "seeds")
-    rows = [(item.first, item.verdict, item.second, *_difference(item)) for item in results.pairs]
+    columns = ("first", "second", "verdict, first against second", "first − second", "95% interval", "cases", "seeds")
+    rows = [(item.first, item.second, _said(item), *_difference(item)) for item in results.pairs]
     note = f"{count(len(rows), 'comparison')}: of so many, one in twenty excludes 0 by chance alone."
     return Table(f"Every two methods: {label(results.run.headline)}", columns, tuple(rows), note)
 
@@ -102,7 +110,7 @@ def tercile_table(results: Results) -> Table:
         for axis in AXES:
             for tercile in TERCILES:
                 found = cells.loc[(name, axis, tercile)] if (name, axis, tercile) in cells.index else None
-                row.append(NOTHING if found is None else f"{number(found['mean'])} {interval(found['low'], found['high'])}".strip())
+                row.append(NOTHING if found is None else _mean_and_interval(found))
         rows.append(tuple(row))
     sizes = [f"{axis} {' / '.join(str(_cases_in(results, axis, tercile)) for tercile in TERCILES)}" for axis in AXES]
     note = (
@@ -125,7 +133,7 @@ def cost_table(results: Results) -> Table:
         sizes = amount(row["peak_memory_gib"], "GiB"), amount(row["action_mib"], "MiB")
         rows.append((name, seconds(row["fit_s"]), fits, seconds(row["transfer_s"]), *sizes))
     columns = ("name", "fit (once a reference)", "fits", "transfer (each video)", "peak memory", "stored action")
-    note = "Medians; of fits over distinct fits, since methods that differ only at transfer share one. Of this machine only."
+    note = "Medians, on one machine; of fits over distinct fits, since methods that differ only at transfer share one."
     return Table("Costs", columns, tuple(rows), note)
 
 
@@ -134,7 +142,7 @@ def belief_table(results: Results) -> Table:
     columns = (
         "metric",
         "over videos (Spearman)",
-        "95 % interval",
+        "95% interval",
         "inside a case",
         "inside a method",
         f"over {count(len(results.order), 'method mean')}",
@@ -154,10 +162,10 @@ def belief_table(results: Results) -> Table:
     ]
     note = (
         f"Rank correlation with {label(results.run.headline)} over the videos of the methods, turned so that + means "
-        "agreement; 1 follows the truth, 0 knows nothing of it, below 0 rewards the wrong videos. Prefers the truth: share "
-        "of duels on one case that the true video (through the codec) wins against still, copied and wrong-action ones, "
-        "ties as half. Metrics without a better side are correlated as they are. This holds motion against motion: a metric "
-        "of appearance is not bad for measuring something else, but it cannot stand in for motion."
+        "agreement; 1 follows the truth, 0 knows nothing of it, below 0 rewards the wrong videos. Prefers the truth: "
+        "share of duels on one case that the true video (through the codec) wins against still, copied and "
+        "wrong-action ones, ties as half. Metrics without a better side are correlated as they are. The yardstick is "
+        "motion: a metric of appearance is not bad for measuring something else, but it cannot stand in for motion."
     )
     return Table("How far each truth-free metric can be believed", columns, tuple(rows), note)
 

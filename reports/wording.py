@@ -41,8 +41,8 @@ def amount(value: float, unit: str) -> str:
 
 
 def percent(value: float) -> str:
-    """A share as whole per cents."""
-    return f"{100 * value:.0f} %" if math.isfinite(value) else NOTHING
+    """A share as whole per cent."""
+    return f"{100 * value:.0f}%" if math.isfinite(value) else NOTHING
 
 
 def count(number_of: int, noun: str, plural: str | None = None) -> str:

@@ -52,7 +52,7 @@ METRICS = {
 BACKENDS = {"pose": "mmpose/puppets", "pixels": "pixels", "tracker": "opencv-lk", "image_encoder": "open_clip/puppets"}
 
 
-def make_run(folder: Path, references: int = 6, targets: int = 5, seeds: tuple[int, ...] = (0, 1, 2), videos: bool = True):
+def make_run(folder: Path, references: int = 6, targets: int = 5, seeds=(0, 1, 2), videos: bool = True) -> Path:
     """Write the run and return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(7)

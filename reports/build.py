@@ -1,0 +1,146 @@
+"""Make the report of a run: `python -m reports.build RUN [--out DIR] [--publish DIR] [--against METHOD]`.
+
+Everything is first written beside its place and then moved there file by file, so that a build that fails leaves the
+former report as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # only the standard library is loaded before there is work to do, so that `--help` answers at once
+    from reports.contact_sheet import Sheet
+    from reports.results import Results
+
+PUBLISHED_LIMIT_BYTES = 3_000_000
+PUBLISHED_CASES = 12
+
+
+def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None) -> Path:
+    """Write leaderboard.{md,csv,tex,html}, figures/ and contact_sheet.png.
+
+    Args:
+        run_dir: a run directory.
+        out_dir: where to; `run_dir/report` by default.
+        against: the method to compare the others with; the run's first one by default.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ValueError: when the run cannot be reported (reports.stored.RunError).
+        OSError: when the report cannot be written.
+    """
+    from reports.contact_sheet import Sheet
+    from reports.results import measure
+    from reports.stored import load_run
+
+    run = load_run(Path(run_dir))
+    out_dir = Path(out_dir) if out_dir is not None else Path(run_dir) / "report"
+    with _Staging(out_dir) as staging:
+        _write(measure(run, against), staging, out_dir, Sheet(), videos=True)
+    return out_dir / "leaderboard.html"
+
+
+def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Path:
+    """Write the small set to commit: the report without videos, a smaller contact sheet, and run.json.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ValueError: when the run cannot be reported, or the set is larger than PUBLISHED_LIMIT_BYTES.
+        OSError: when it cannot be written.
+    """
+    from reports.contact_sheet import Sheet
+    from reports.results import measure
+    from reports.stored import RunError, load_run
+
+    run_dir, publish_dir = Path(run_dir), Path(publish_dir)
+    if publish_dir.resolve() == run_dir.resolve():
+        raise RunError(f"{publish_dir}: is the run itself; publish to another folder")
+    run = load_run(run_dir)
+    with _Staging(publish_dir) as staging:
+        _write(measure(run, against), staging, publish_dir, Sheet(max_cases=PUBLISHED_CASES, colours=256), videos=False)
+        shutil.copyfile(run_dir / "run.json", staging / "run.json")
+        size = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
+        if size > PUBLISHED_LIMIT_BYTES:
+            raise RunError(f"{publish_dir}: the set to publish takes {size / 1e6:.1f} MB, more than 3 MB")
+    return publish_dir / "leaderboard.html"
+
+
+def _write(results: Results, folder: Path, final: Path, sheet: Sheet, videos: bool) -> None:
+    from reports import formats
+    from reports.contact_sheet import write_contact_sheet
+    from reports.figures import write_figures
+    from reports.leaderboard import render
+
+    figures = write_figures(results, folder / "figures")
+    has_sheet = write_contact_sheet(results, folder / "contact_sheet.png", sheet)
+    page = render(results, final, figures, "contact_sheet.png" if has_sheet else None, videos)
+    for name, text in (
+        ("leaderboard.md", formats.markdown(results, {f"figures/{name}.svg": text for name, text in figures.items()})),
+        ("leaderboard.csv", formats.csv(results)),
+        ("leaderboard.tex", formats.latex(results)),
+        ("leaderboard.html", page),
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+class _Staging:
+    """A folder beside `final`; its files move there when the block ends well, and vanish otherwise."""
+
+    def __init__(self, final: Path) -> None:
+        self._final = final
+
+    def __enter__(self) -> Path:
+        # Made first: a place that cannot be written is known before anything is computed.
+        self._is_new = not self._final.exists()
+        self._final.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix=".report-", dir=self._final.parent))
+        return self._folder
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                for path in sorted(path for path in self._folder.rglob("*") if path.is_file()):
+                    place = self._final / path.relative_to(self._folder)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(path, place)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if kind is not None and self._is_new:
+                shutil.rmtree(self._final, ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code: 2 with one line when the run or a path is at fault."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reports.build",
+        description="Make the report of a run: leaderboard.{md,csv,tex,html}, figures and a contact sheet.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory, with run.json and its two tables")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write the report (default: RUN/report)")
+    parser.add_argument(
+        "--publish", type=Path, metavar="DIR", help="also write the small set to commit there: no videos, below 3 MB"
+    )
+    parser.add_argument("--against", metavar="METHOD", help="compare others with this one (default: the run's first)")
+    options = parser.parse_args(arguments)
+    try:
+        print(build(options.run, options.out, options.against))
+        if options.publish is not None:
+            print(publish(options.run, options.publish, options.against))
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,276 @@
+"""The plots (matplotlib, Agg): each drawn twice, for light and dark pages, as SVG that is the same on every build."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from reports.belief import paired_values
+from reports.results import Results, headline_mean
+from reports.stored import AXES, TERCILES
+from reports.wording import heading, label
+
+matplotlib.use("Agg")
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of one appearance."""
+
+    suffix: str
+    paper: str
+    ink: str
+    faint: str
+    accent: str
+    second: str
+    steps: tuple[str, str, str]
+    methods: tuple[str, ...]
+
+
+# Method colours: Okabe and Ito's, which people with colour-blindness can tell apart, in tints for each ground.
+LIGHT = Theme(
+    "", "#ffffff", "#1f2430", "#9aa1ad", "#0b62a4", "#c2571a", ("#8fbfe0", "#3f88c0", "#0b3d66"),
+    ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7f7f7f", "#000000"),
+)  # fmt: skip
+DARK = Theme(
+    "-dark", "#171a21", "#e6e9ef", "#6f7886", "#6cb4ee", "#f0965a", ("#3d6d94", "#6cb4ee", "#d3ebff"),
+    ("#56b4e9", "#f0823c", "#2ec4a0", "#e39ac3", "#e0c341", "#8fd0ff", "#a9a9a9", "#ffffff"),
+)  # fmt: skip
+
+Draw = Callable[[Results, Theme], Figure | None]
+
+
+def write_figures(results: Results, folder: Path) -> dict[str, str]:
+    """Write all plots that the run has data for.
+
+    Returns:
+        Name of each -> alternative text. Files are `<name>.svg` and `<name>-dark.svg`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for name, draw, text in FIGURES:
+        for theme in (LIGHT, DARK):
+            # A fixed salt and no date: the same numbers give the same bytes.
+            with matplotlib.rc_context({**_style(theme), "svg.hashsalt": name, "svg.fonttype": "path"}):
+                figure = draw(results, theme)
+                if figure is None:
+                    break
+                path = folder / f"{name}{theme.suffix}.svg"
+                figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor=theme.paper, dpi=110)
+                written[name] = text(results)
+    return written
+
+
+def _style(theme: Theme) -> dict[Any, Any]:
+    inked = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "legend.labelcolor")
+    return dict.fromkeys(inked, theme.ink) | {
+        "font.size": 10,
+        "axes.facecolor": theme.paper,
+        "axes.edgecolor": theme.faint,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "grid.color": theme.faint,
+        "grid.alpha": 0.25,
+        "legend.frameon": False,
+        "figure.constrained_layout.use": True,
+        "figure.constrained_layout.w_pad": 0.12,
+        "figure.constrained_layout.h_pad": 0.08,
+    }
+
+
+def _headline(results: Results, theme: Theme) -> Figure | None:
+    """Methods as dots with intervals; floors and ceilings as lines."""
+    run, names = results.run, results.order
+    figure = Figure(figsize=(8.4, 1.7 + 0.36 * len(names)))
+    axes = figure.subplots()
+    cells = results.summary[results.summary["metric"] == run.headline].set_index("method")
+    for place, name in enumerate(names):
+        _dot(axes, cells.loc[name], place, theme.accent)
+    _bounds(axes, results, theme, names_at=len(names) - 0.35)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.3, -0.6)
+    axes.set_xlabel(f"{heading(run, run.headline)}, mean over cases and seeds, 95% interval")
+    axes.grid(axis="x")
+    return figure
+
+
+def _dot(axes: Any, row: Any, place: float, colour: str, size: float = 6, marker: str = "o") -> None:
+    """One mean with its interval, if it has them."""
+    if np.isfinite(row["low"]) and np.isfinite(row["high"]):
+        axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.8, solid_capstyle="round")
+    if np.isfinite(row["mean"]):
+        axes.plot(row["mean"], place, marker, color=colour, markersize=size)
+
+
+def _bounds(axes: Any, results: Results, theme: Theme, names_at: float | None = None) -> None:
+    """Floors and ceilings as vertical lines, named above the plot when `names_at` is given."""
+    means = [(headline_mean(results, name), name) for name in results.bound_order]
+    means = sorted((mean, name) for mean, name in means if np.isfinite(mean))
+    spread = 1.0
+    if means:
+        low, high = axes.get_xlim()
+        low, high = min(low, means[0][0]), max(high, means[-1][0])
+        spread = max(high - low, 1e-6)
+        axes.set_xlim(low - 0.04 * spread, high + 0.04 * spread)
+    last = -np.inf
+    level = 0
+    for mean, name in means:
+        axes.axvline(mean, color=theme.faint, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0)
+        if names_at is not None:
+            # Names of lines that lie close together are stacked.
+            level = (level + 1) % 3 if mean - last < 0.17 * spread else 0
+            place = {"xy": (mean, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            axes.annotate(name, xytext=(0, 3 + 12 * level), ha="center", fontsize=8.5, color=theme.ink, **place)
+            last = mean
+
+
+def _difficulty(results: Results, theme: Theme) -> Figure | None:
+    """One panel an axis, one row a method, one dot a tercile."""
+    table = results.terciles[results.terciles["kind"] == "method"]
+    if table.empty:
+        return None
+    names = results.order
+    figure = Figure(figsize=(10, 1.7 + 0.5 * len(names)))
+    panels = figure.subplots(1, len(AXES), sharey=True, sharex=True)
+    for panel, axis in zip(panels, AXES, strict=True):
+        for step, tercile in enumerate(TERCILES):
+            mine = table[(table["axis"] == axis) & (table["tercile"] == tercile)].set_index("method")
+            for place, name in enumerate(names):
+                if name in mine.index:
+                    height = place + 0.24 * (step - 1)
+                    _dot(panel, mine.loc[name], height, theme.steps[step], size=5, marker="osD"[step])
+        panel.set_title(f"apart in {axis}")
+        panel.grid(axis="x")
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_ylim(len(names) - 0.4, -0.6)
+    marks = [Line2D([], [], color=c, marker=m, ls="", ms=5) for c, m in zip(theme.steps, "osD", strict=True)]
+    figure.legend(marks, TERCILES, loc="outside upper right", ncols=3)
+    figure.supxlabel(f"{heading(results.run, results.run.headline)}, 95% interval", fontsize=10)
+    return figure
+
+
+def _cost(results: Results, theme: Theme) -> Figure | None:
+    """The headline over time: from one further video (open) to the first of a reference, fit included (filled)."""
+    costs = results.costs.dropna(subset=["transfer_s"])
+    cells = results.summary[results.summary["metric"] == results.run.headline].set_index("method")
+    names = [name for name in results.order if name in costs.index and np.isfinite(cells.loc[name, "mean"])]
+    if not names:
+        return None
+    figure = Figure(figsize=(8.4, 4.4))
+    axes = figure.subplots()
+    for index, name in enumerate(names):
+        colour, row = theme.methods[index % len(theme.methods)], cells.loc[name]
+        further = max(float(costs.loc[name, "transfer_s"]), 1e-3)
+        first = further + float(np.nan_to_num(costs.loc[name, "fit_s"]))
+        axes.plot([further, first], [row["mean"]] * 2, color=colour, linewidth=1.2, alpha=0.7)
+        if np.isfinite(row["low"]):
+            axes.plot([first] * 2, [row["low"], row["high"]], color=colour, linewidth=1.8, alpha=0.6)
+        axes.plot(further, row["mean"], "o", markerfacecolor=theme.paper, color=colour, markersize=6)
+        axes.plot(first, row["mean"], "o", color=colour, markersize=7, label=name)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("seconds a video (log): open = one more target, filled = first target, fit included")
+    axes.set_ylabel(heading(results.run, results.run.headline))
+    axes.grid()
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _belief(results: Results, theme: Theme) -> Figure | None:
+    """Rank correlation of each truth-free metric with the headline."""
+    table = results.belief
+    if table.empty or not np.isfinite(table["rho"]).any():
+        return None
+    figure = Figure(figsize=(8.4, 1.6 + 0.38 * len(table)))
+    axes = figure.subplots()
+    axes.axvline(0, color=theme.ink, linewidth=1)
+    for place, row in enumerate(table.to_dict("records")):
+        _dot(axes, {**row, "mean": row["rho"]}, place, theme.accent)
+        if np.isfinite(row["within_case"]):
+            axes.plot(row["within_case"], place, "D", markerfacecolor="none", color=theme.second, markersize=6)
+    axes.set_yticks(range(len(table)), [heading(results.run, name) for name in table["metric"]])
+    axes.set_ylim(len(table) - 0.4, -0.6)
+    axes.set_xlim(-1.05, 1.05)
+    meaning = "(1 follows the truth, 0 knows nothing, below 0 misleads)"
+    axes.set_xlabel(f"Spearman with {label(results.run.headline)}\n{meaning}")
+    axes.grid(axis="x")
+    marks = [Line2D([], [], color=theme.accent, marker="o", lw=1.8)]
+    marks += [Line2D([], [], color=theme.second, marker="D", markerfacecolor="none", ls="")]
+    figure.legend(marks, ["over all videos, 95% interval", "inside a case, mean"], loc="outside upper right", ncols=2)
+    return figure
+
+
+def _belief_scatter(results: Results, theme: Theme) -> Figure | None:
+    """Each truth-free metric over the headline, one point a video."""
+    run = results.run
+    pairs = {name: paired_values(run, results.rows, name, turned=False) for name in results.belief["metric"]}
+    pairs = {name: found for name, found in pairs.items() if len(found)}
+    if not pairs:
+        return None
+    columns = min(4, len(pairs))
+    lines = -(-len(pairs) // columns)
+    figure = Figure(figsize=(10, 0.7 + 2.5 * lines))
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True).ravel()
+    for panel, (name, found) in zip(panels, pairs.items(), strict=False):
+        for index, method in enumerate(results.order):
+            mine = found[found["method"] == method]
+            colour = theme.methods[index % len(theme.methods)]
+            panel.plot(
+                mine["headline_value"], mine["metric_value"], ".", color=colour, markersize=4, alpha=0.7, label=method,
+                markeredgewidth=0, rasterized=True,
+            )  # fmt: skip
+        panel.set_title(heading(run, name).replace(" (released", "\n(released"), fontsize=9)
+        panel.grid()
+    for panel in panels[len(pairs) :]:
+        panel.set_visible(False)
+    for panel in panels[max(0, len(pairs) - columns) : len(pairs)]:
+        panel.tick_params(labelbottom=True)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(5, len(names)), markerscale=2.5)
+    figure.supxlabel(heading(run, run.headline), fontsize=10)
+    return figure
+
+
+def _text_of_means(results: Results) -> str:
+    means = ", ".join(f"{name} {headline_mean(results, name):.3f}" for name in results.order + results.bound_order)
+    bounds = "floors and ceilings as dashed lines"
+    return f"Dot plot of {label(results.run.headline)} with 95% intervals; {bounds}. Means: {means}."
+
+
+def _text_of_belief(results: Results) -> str:
+    values = ", ".join(f"{label(row['metric'])} {row['rho']:+.2f}" for row in results.belief.to_dict("records"))
+    return f"Rank correlation of each truth-free metric with {label(results.run.headline)}: {values}."
+
+
+FIGURES: tuple[tuple[str, Draw, Callable[[Results], str]], ...] = (
+    ("headline", _headline, _text_of_means),
+    (
+        "difficulty",
+        _difficulty,
+        lambda results: f"{label(results.run.headline)} by tercile of layout, viewpoint and skeleton, as in the table.",
+    ),
+    (
+        "cost",
+        _cost,
+        lambda results: (
+            f"{label(results.run.headline)} over seconds a video, with and without the fit, as in the table."
+        ),
+    ),
+    ("belief", _belief, _text_of_belief),
+    (
+        "belief-scatter",
+        _belief_scatter,
+        lambda results: f"Scatter plots: each truth-free metric over {label(results.run.headline)}, one point a video.",
+    ),
+)
+"""Name, drawing and alternative text of every plot, in the order of the page."""

@@ -1,0 +1,171 @@
+"""The page: one static HTML file that works from disk, with plots, tables, a gallery, failures and provenance."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from reports import tables
+from reports.contact_sheet import chosen_cases, first_seed, inside
+from reports.results import Results, cautions, checks
+from reports.stored import AXES
+from reports.wording import NOTHING, backbone_size, count, label, measured, number, scope, title
+
+GALLERY_CASES = 60
+"""A browser plays some hundreds of small videos at once, not thousands."""
+
+OPEN_CASES = 3
+"""Cases unfolded when the page opens."""
+
+
+def render(results: Results, page_folder: Path, figures: Mapping[str, str], sheet: str | None, videos: bool) -> str:
+    """The page as HTML.
+
+    Args:
+        results: what was measured.
+        page_folder: where the page will lie; links to the run directory are relative to it.
+        figures: name -> alternative text of the plots in `figures/`.
+        sheet: file name of the contact sheet beside the page, None when there is none.
+        videos: whether to link the run's videos; without, the page stands alone.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["halves"] = halves
+    run, counts = results.run, results.counts
+    return environment.get_template("leaderboard.html").render(
+        title=title(run),
+        size=backbone_size(run.info["backbone"]),
+        suite=run.info["suite"],
+        backbone=run.info["backbone"],
+        scope=scope(run),
+        measured=measured(run, int(counts["planned"].sum()), int(counts["ok"].sum())),
+        headline=label(run.headline),
+        headline_summary=run.info["metrics"][run.headline]["summary"],
+        checks=checks(results),
+        cautions=cautions(results),
+        entries=[(name, run.info["methods"][name]) for name in results.order + results.bound_order],
+        boards=[tables.methods_table(results), tables.bounds_table(results)],
+        comparisons=[tables.comparison_table(results), tables.pairs_table(results)],
+        belief=tables.belief_table(results),
+        terciles=tables.tercile_table(results),
+        costs=tables.cost_table(results),
+        metrics=tables.metrics_table(results),
+        faults=tables.faults_table(results),
+        published=tables.published_table(),
+        figures=figures,
+        sheet=sheet,
+        gallery=gallery(results, page_folder) if videos else [],
+        gallery_note=_gallery_note(results) if videos else "",
+        open_cases=OPEN_CASES,
+        provenance=flattened(provenance(run.info)),
+    )
+
+
+def halves(cell: str) -> tuple[str, str]:
+    """A number and what stands in brackets after it; any other text whole."""
+    found = re.fullmatch(r"([+−]?[\d.]+) ([\[(].*)", cell)
+    return (found[1], found[2]) if found else (cell, "")
+
+
+def gallery(results: Results, page_folder: Path) -> list[dict[str, Any]]:
+    """What the gallery shows of each case: words, axes and the media with their captions."""
+    run = results.run
+    samples, scores = first_seed(run), _headline_scores(results)
+    base = os.path.relpath(run.folder.resolve(), page_folder.resolve())
+    shown = []
+    for case_id in chosen_cases(run, GALLERY_CASES):
+        case = run.info["cases"][case_id]
+        media = [
+            _medium(results, base, f"inputs/{case_id}/reference.mp4", "reference", "the action to transfer"),
+            _medium(results, base, f"inputs/{case_id}/target.png", "target", "the subject to animate"),
+        ]
+        groups = [media, []]
+        for group, names in zip(groups, (results.order, results.bound_order), strict=True):
+            for name in names:
+                group.append(_made(results, base, samples.get((name, case_id)), name, scores.get((name, case_id))))
+        axes = [f"{axis} {_axis(case, axis)}" for axis in AXES if axis in case["terciles"]]
+        words = [("action", case.get("action", "")), ("prompt", case.get("prompt", "")), ("apart in", ", ".join(axes))]
+        shown.append({"case_id": case_id, "words": [pair for pair in words if pair[1]], "groups": groups})
+    return shown
+
+
+def _axis(case: Mapping[str, Any], axis: str) -> str:
+    value = case.get("axes", {}).get(axis)
+    if not isinstance(value, int | float):
+        return str(case["terciles"][axis])
+    amount = f"{value:.0f}°" if axis == "viewpoint" else f"{value:.2f}"
+    return f"{case['terciles'][axis]} ({amount})"
+
+
+def _made(results: Results, base: str, sample: dict[str, Any] | None, name: str, score: float | None) -> dict[str, str]:
+    """A method's or bound's cell: its preview, or why there is none."""
+    said = number(score) if score is not None else f"no {label(results.run.headline)}"
+    if sample is None:
+        return {"name": name, "kind": "gap", "text": "not run", "source": ""}
+    if sample["status"] != "ok":
+        error = " ".join(str(sample["error"] or "").split())
+        return {"name": name, "kind": "gap", "text": f"{sample['status']}: {error or 'no reason stored'}", "source": ""}
+    return _medium(results, base, f"previews/{sample['key']}.mp4", name, said)
+
+
+def _medium(results: Results, base: str, relative: str, name: str, text: str) -> dict[str, str]:
+    if inside(results.run, relative) is None:
+        return {"name": name, "kind": "gap", "text": "file is missing", "source": ""}
+    kind = "image" if relative.endswith(".png") else "video"
+    return {"name": name, "kind": kind, "text": text, "source": quote(f"{base}/{relative}".replace(os.sep, "/"))}
+
+
+def _headline_scores(results: Results) -> dict[tuple[str, str], float]:
+    run, rows = results.run, results.rows
+    mine = rows[(rows["metric"] == run.headline) & (rows["seed"] == run.seeds[0]) & rows["value"].notna()]
+    return {(row["method"], row["case_id"]): float(row["value"]) for row in mine.to_dict("records")}
+
+
+def _gallery_note(results: Results) -> str:
+    run = results.run
+    total = len(run.info["cases"])
+    which = (
+        "Every case"
+        if total <= GALLERY_CASES
+        else f"{GALLERY_CASES} of {count(total, 'case')}, evenly spaced in the list"
+    )
+    return (
+        f"{which}, at seed {run.seeds[0]}, chosen without a look at the scores. The number under a video is its own "
+        f"{label(run.headline)}."
+    )
+
+
+def provenance(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What of run.json says where the numbers come from; cases, methods and metrics have tables of their own."""
+    names = [name for name in info if name not in ("cases", "methods", "metrics", "provenance")]
+    configurations = {
+        name: {
+            kind: entry[kind]
+            for kind in ("version", "fit_config", "transfer_config")
+            if entry.get(kind) not in (None, {})
+        }
+        for name, entry in info["methods"].items()
+        if entry["kind"] == "method"
+    }
+    return {name: info[name] for name in names} | dict(info.get("provenance") or {}) | {"methods": configurations}
+
+
+def flattened(value: object, path: str = "") -> list[tuple[str, str]]:
+    """Nested mappings as dotted names and texts."""
+    if isinstance(value, Mapping) and value:
+        return [
+            row for name, inner in value.items() for row in flattened(inner, f"{path}.{name}" if path else str(name))
+        ]
+    if isinstance(value, list | tuple | np.ndarray):
+        return [(path, ", ".join(map(str, value)) or NOTHING)]
+    return [(path, NOTHING if value is None or value == {} else str(value))]
