@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DETECTION_THRESHOLD = 0.3
-"""Where nobody says otherwise, a keypoint that scores less was not found."""
-
 MIN_SEEN_SHARE = 0.5
 """A tracklet seen in a smaller share of the steps than this says too little to be matched."""
 
@@ -27,8 +24,7 @@ class VideoFeatures:
         tracks: floating [N, T, 2], pixels; the points are placed in the first frame. N may be 0.
         track_visible: bool [N, T]; where False the position means nothing.
         keypoints: floating [T, K, 2], pixels.
-        keypoint_scores: floating [T, K] in [0, 1]; see `detected`.
-        score_threshold: the pose estimator's own; a keypoint that scores less was not found.
+        keypoint_scores: floating [T, K] in [0, 1]; 0 where the pose estimator, by its own threshold, found nothing.
 
     Raises:
         ValueError: naming the field whose shape or type is not as above.
@@ -40,7 +36,6 @@ class VideoFeatures:
     track_visible: np.ndarray | None = None
     keypoints: np.ndarray | None = None
     keypoint_scores: np.ndarray | None = None
-    score_threshold: float = DETECTION_THRESHOLD
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
@@ -179,11 +174,11 @@ class Features:
 def detected(video: VideoFeatures) -> np.ndarray:
     """Which keypoints were found: bool [T, K].
 
-    A miss is a score below `score_threshold`, a score that is not a number, or a position that is not finite.
+    A miss is a score of 0, a score that is not a number, or a position that is not finite.
     """
     assert video.keypoints is not None and video.keypoint_scores is not None
     # Comparing with NaN is False, so that a score that is not a number is a miss.
-    return (video.keypoint_scores >= video.score_threshold) & np.isfinite(video.keypoints).all(-1)
+    return (video.keypoint_scores > 0) & np.isfinite(video.keypoints).all(-1)
 
 
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:

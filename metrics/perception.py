@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from metrics.features import DETECTION_THRESHOLD, VideoFeatures
+from metrics.features import VideoFeatures
 from metrics.tracking import LucasKanade
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class Perception:
         """All features of one video (or of a still image as a video of one frame); None where there is no backend."""
         frames = video.frames
         tracks, visible = self.tracker.track(frames) if self.tracker is not None else (None, None)
-        points, scores = self.pose.estimate(frames) if self.pose is not None else (None, None)
+        points, scores = self._keypoints(frames)
         return VideoFeatures(
             frames=frames,
             image_embeddings=self.image_encoder.encode_images(frames) if self.image_encoder is not None else None,
@@ -232,8 +232,14 @@ class Perception:
             track_visible=visible,
             keypoints=points,
             keypoint_scores=scores,
-            score_threshold=self.pose.score_threshold if self.pose is not None else DETECTION_THRESHOLD,
         )
+
+    def _keypoints(self, frames: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Keypoints and scores as `VideoFeatures` has them: what the estimator does not believe in scores 0."""
+        if self.pose is None:
+            return None, None
+        points, scores = self.pose.estimate(frames)
+        return points, np.where(scores >= self.pose.score_threshold, scores, np.zeros_like(scores))
 
     def embed_text(self, text: str) -> np.ndarray | None:
         """float32 [D] of unit norm, or None without an image encoder."""

@@ -74,7 +74,7 @@ def features(seed: int = 0, num_answers: int = 1) -> Features:
             tracks=moved[:, :num_frames],
             track_visible=visible[:, :num_frames],
             keypoints=points,
-            keypoint_scores=np.where(rng.random((num_frames, 7)) > 0.1, 0.9, 0.1).astype(np.float32),
+            keypoint_scores=np.where(rng.random((num_frames, 7)) > 0.1, 0.9, 0.0).astype(np.float32),
         )
     # The estimator is sure of the target image: a miss there would void a keypoint in every frame.
     videos["target"] = replace(videos["target"], keypoint_scores=np.ones((1, 7), np.float32))

@@ -11,7 +11,7 @@ from metrics import Features
 
 def _found(video, t, k):
     score, point = video.keypoint_scores[t, k], video.keypoints[t, k]
-    return not math.isnan(score) and score >= video.score_threshold and all(math.isfinite(v) for v in point)
+    return not math.isnan(score) and score > 0 and all(math.isfinite(v) for v in point)
 
 
 def _pairs(f: Features, answer: int, lag: int = 0, window=None):

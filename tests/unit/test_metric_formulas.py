@@ -275,9 +275,12 @@ def test_one_frame_has_no_consistency_over_time():
 # ------------------------------------------------------------------------------------------------------------ features
 
 
-def test_detected_knows_the_estimators_threshold():
-    video = replace(features().target, keypoint_scores=np.full((1, 7), 0.5, np.float32))
-    assert detected(video).all() and not detected(replace(video, score_threshold=0.6)).any()
+def test_misses_are_scores_of_zero_and_what_is_not_a_number():
+    scores = np.array([[0, 0.01, 1, np.nan, -1, 1, 1]], np.float32)
+    points = np.zeros((1, 7, 2), np.float32)
+    points[0, 5, 1], points[0, 6, 0] = np.nan, np.inf
+    video = replace(features().target, keypoints=points, keypoint_scores=scores)
+    assert detected(video).tolist() == [[False, True, True, False, False, False, False]]
 
 
 @pytest.mark.parametrize(

@@ -125,13 +125,15 @@ def test_perception_measures_everything_it_has(clip_folder, monkeypatch, tmp_pat
         name, keypoint_names, score_threshold = "middle", ("middle",), 0.5
 
         def estimate(self, frames):
-            return np.full((len(frames), 1, 2), 16, np.float32), np.ones((len(frames), 1), np.float32)
+            scores = np.linspace(0.4, 0.6, len(frames), dtype=np.float32)[:, None]
+            return np.full((len(frames), 1, 2), 16, np.float32), scores
 
     perception = load_perception(str(clip_folder), Middle())
     video = Video(sliding((1, 0), 3), 8.0)
     found = perception.describe(video)
     assert found.image_embeddings.shape == (3, 16) and found.tracks.shape == (1024, 3, 2)
-    assert found.keypoints.shape == (3, 1, 2) and found.score_threshold == 0.5
+    assert found.keypoints.shape == (3, 1, 2)
+    assert found.keypoint_scores[:, 0].tolist() == pytest.approx([0, 0.5, 0.6]), "what is below the threshold is a miss"
     assert perception.embed_text("a dog").shape == (16,)
     assert perception.perceptual_distance(video.frames, video.frames) is None
     assert perception.backends["pose"] == "middle" and perception.backends["perceptual"].startswith("none: LPIPS needs")
