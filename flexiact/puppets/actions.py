@@ -1,7 +1,7 @@
 """Actions: low-frequency curves on semantic channels, the named test actions, and random ones for training.
 
-A curve is `amplitude * SHAPES[shape](u)` with u running from 0 at the first frame to 1 at the last. Several shapes do not
-begin at zero: an action may start in mid-movement, so its first frame is not the neutral pose of a target image.
+A curve is `amplitude * SHAPES[shape](u)` with u running from 0 at the first frame to 1 at the last. Several shapes do
+not begin at zero: an action may start in mid-movement, so its first frame is not the neutral pose of a target image.
 """
 
 from collections.abc import Callable, Iterable
@@ -66,29 +66,34 @@ def _act(*parts: PuppetAction | Motion) -> PuppetAction:
 TEST_ACTIONS: dict[str, PuppetAction] = {
     "wave": _act(Motion("fore_right_spread", "hold", 1.1), Motion("fore_right_flex", "swing", 0.9)),
     "jump": _act(Motion("hop", "pulse", 1.2), _both("fore", "swing", "pulse", 0.8), _both("hind", "flex", "dip", 0.6)),
-    "squat": _act(Motion("hop", "pulse", -0.9), _both("hind", "flex", "pulse", 1.0), _both("hind", "swing", "pulse", 0.6)),
+    "squat": _act(Motion("hop", "pulse", -0.9), _both("hind", "flex", "pulse", 1.0),
+                  _both("hind", "swing", "pulse", 0.6)),
     "kick": _act(Motion("hind_right_swing", "pulse", 1.3), Motion("trunk_pitch", "pulse", -0.5)),
     "bow": _act(Motion("trunk_pitch", "pulse", 1.2), Motion("head_pitch", "pulse", 0.7)),
     "twist": _act(Motion("trunk_yaw", "swing", 1.0), _both("fore", "spread", "hold", 0.7)),
     "stretch": _act(_both("fore", "swing", "rise", 1.4), Motion("trunk_pitch", "rise", -0.6)),
     "flap": _act(_both("fore", "spread", "counter", 1.0), Motion("hop", "swing", 0.5)),
-    "march": _act(_both("hind", "swing", "swing", 0.9, opposite=True), _both("fore", "swing", "swing", -0.8, opposite=True)),
+    "march": _act(_both("hind", "swing", "swing", 0.9, opposite=True),
+                  _both("fore", "swing", "swing", -0.8, opposite=True)),
     "nod": _act(Motion("head_pitch", "beat", 1.1), Motion("trunk_pitch", "beat", 0.5)),
     "shake": _act(Motion("head_yaw", "flutter", 1.2), Motion("trunk_yaw", "flutter", 0.5)),
     "wag": _act(Motion("tail_yaw", "flutter", 1.2), Motion("trunk_roll", "flutter", 0.6)),
     "sway": _act(Motion("trunk_roll", "swing", 1.2), _both("fore", "spread", "swing", 0.6, opposite=True)),
-    "lunge": _act(Motion("shift", "rise", 1.2), Motion("hind_right_swing", "rise", 0.9), Motion("trunk_pitch", "rise", 0.5)),
+    "lunge": _act(Motion("shift", "rise", 1.2), Motion("hind_right_swing", "rise", 0.9),
+                  Motion("trunk_pitch", "rise", 0.5)),
     "punch": _act(Motion("fore_right_swing", "pulse", 1.4), Motion("trunk_yaw", "pulse", 0.7)),
     "reach": _act(Motion("fore_left_swing", "rise", 1.5), Motion("trunk_roll", "rise", 0.6)),
     "bounce": _act(Motion("hop", "beat", 1.1), Motion("trunk_pitch", "beat", -0.5)),
     "rear": _act(Motion("trunk_pitch", "rise", -1.2), _both("fore", "swing", "rise", 0.8)),
-    "dive": _act(Motion("trunk_pitch", "rise", 1.0), _both("fore", "spread", "rise", 1.0), Motion("shift", "rise", 0.7)),
+    "dive": _act(Motion("trunk_pitch", "rise", 1.0), _both("fore", "spread", "rise", 1.0),
+                 Motion("shift", "rise", 0.7)),
     "star": _act(_both("fore", "spread", "pulse", 1.2), _both("hind", "spread", "pulse", 0.8)),
     "paddle": _act(_both("fore", "swing", "counter", 0.9, opposite=True), Motion("shift", "swing", 0.6)),
     "stomp": _act(Motion("hind_left_swing", "beat", 1.0), Motion("hind_left_flex", "beat", 0.8)),
     "salute": _act(Motion("fore_right_spread", "rise", 1.1), Motion("fore_right_flex", "rise", 1.0)),
     "crawl": _act(Motion("trunk_pitch", "hold", 0.9), _both("fore", "swing", "flutter", 0.8, opposite=True)),
-    "look": _act(Motion("head_yaw", "swing", 1.1), Motion("trunk_yaw", "counter", 0.6), Motion("tail_yaw", "swing", -0.7)),
+    "look": _act(Motion("head_yaw", "swing", 1.1), Motion("trunk_yaw", "counter", 0.6),
+                 Motion("tail_yaw", "swing", -0.7)),
 }  # fmt: skip
 
 # Used to tune methods, never for a leaderboard.

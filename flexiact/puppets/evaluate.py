@@ -40,7 +40,7 @@ class Judgement:
 
 
 def judge(backbone: Backbone, pose: PoseEstimator, worlds: int, seed: int) -> Judgement:
-    """Generates `worlds` clips of test actions, rigs of training, held-out skins and backgrounds, from first frame and full caption."""
+    """Generates `worlds` clips from first frame and full caption: test actions, held-out looks, rigs of training."""
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for index in tqdm(range(worlds), desc="judging", delay=5):

@@ -73,8 +73,11 @@ def write_shard(
 def cached_clips(
     vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, folder: Path, seed: int, shards: int
 ) -> dict[str, Tensor]:
-    """All clips of `shards` shards, made where missing: latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16),
-    captions int16 [N, 3, L] by level."""
+    """All clips of `shards` shards, made where missing.
+
+    Returns:
+        latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), and captions int16 [N, 3, L] by level.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{index:04d}.safetensors" for index in range(shards)]
     for index, path in enumerate(tqdm(paths, desc="clips", mininterval=5)):

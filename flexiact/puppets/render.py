@@ -17,7 +17,7 @@ _CHUNK = 18  # frames drawn at a time: the working set then stays in the process
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Bones as seen by the cameras: ends [N, 12, 2, 2] and radii [N, 12, 2] in pixels, depth [N, 12] (larger is nearer)."""
+    """Bones as seen by the cameras: ends [N, 12, 2, 2] and radii [N, 12, 2] in px, depth [N, 12] (larger is nearer)."""
 
     ends: Tensor
     radii: Tensor

@@ -32,7 +32,7 @@ KEYPOINT_BONES: tuple[tuple[int, int], ...] = (
 
 @dataclass(frozen=True)
 class Rig:
-    """Proportions and rest pose of one kind of body. Lengths in arbitrary units (figures are normalised), angles in degrees.
+    """Proportions and rest pose of one kind of body; lengths in arbitrary units, angles in degrees.
 
     Elevation is measured in the sagittal plane: 0 forward, 90 up, -90 down, 180 backward.
     """
@@ -112,7 +112,7 @@ def _direction(elevation_deg: Tensor) -> Tensor:
 
 
 def _table(rigs: Sequence[str], field: str, width: int) -> Tensor:
-    """One row per figure of a rig field, zeros where the part is absent: [B, 1, width], ready to broadcast over time."""
+    """One row per figure of a rig field, zeros where the part is absent: [B, 1, width], to broadcast over time."""
     rows = [getattr(RIGS[r], field) or (0.0,) * width for r in rigs]
     return torch.tensor(rows, dtype=torch.float32).reshape(len(rigs), 1, width)
 

@@ -37,9 +37,9 @@ class Camera:
 
 @dataclass(frozen=True)
 class Skin:
-    """A figure's look: two colours (names in `COLOURS`), how they are patterned, and repeats of the pattern along a bone.
+    """A figure's look: two colours (names in `COLOURS`), their pattern, and its repeats along a bone.
 
-    The world's convention: left limbs are lighter and right limbs darker than the trunk, so that sides can be told apart.
+    The world's convention: left limbs are lighter and right limbs darker than the trunk: sides can be told apart.
     """
 
     primary: str
@@ -50,7 +50,7 @@ class Skin:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """A dull vertical gradient from `top` to `bottom` (sRGB in 0..1) with one soft blob (x, y, radius in shares of the side)."""
+    """A dull vertical gradient from `top` to `bottom` (sRGB in 0..1) and one soft blob (x, y, radius)."""
 
     top: tuple[float, float, float]
     bottom: tuple[float, float, float]
@@ -160,7 +160,7 @@ def random_scene(generator: torch.Generator, split: str, rig: str | None = None,
 
     Args:
         generator: source of all randomness.
-        split: "train" (never the held-out rig, skins or backgrounds), "test" (held-out skins and backgrounds, any rig) or
+        split: "train" (no held-out rig, skins or backgrounds), "test" (held-out skins and backgrounds, all rigs) or
             "judge" (anything: a measuring instrument has to know the whole world).
         rig: a name in `RIGS`; drawn when absent.
         camera: drawn when absent.

@@ -1,7 +1,8 @@
 """Train what the puppet world ships: `python -m flexiact.puppets.train {vae,backbone,refadapter,clip,pose,judge}`.
 
 Every recipe goes on from its state folder, so a stopped run continues with the same command and ends as if it had never
-been stopped. Order: vae, backbone, refadapter; clip and pose at any time. `judge` measures a backbone on held-out worlds.
+been stopped. Order: vae, backbone, refadapter; clip and pose at any time. `judge` measures the backbone on
+held-out worlds.
 """
 
 import argparse

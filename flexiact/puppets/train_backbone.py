@@ -147,7 +147,7 @@ def draw_batch(
 def velocity_loss(
     model: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor, rotary: tuple, generator: torch.Generator
 ) -> Tensor:
-    """Mean squared error of the velocity at uniform timesteps, which is (1 / (1 - abar)) times that of the clean latent."""
+    """Mean squared error of the velocity at uniform timesteps: 1 / (1 - abar) times that of the clean latent."""
     clean, condition, ids = batch
     timestep = torch.randint(len(alphas), (len(clean),), generator=generator)
     noise = torch.randn(clean.shape, generator=generator)
@@ -167,7 +167,7 @@ def save_backbone(
     """Writes diffusers' own folder layout in half precision, with the world's format beside it in puppets.json."""
     vae.half().save_pretrained(out / "vae")
     model.transformer.half().save_pretrained(out / "transformer")
-    # transformers loads the precision it finds and diffusers single precision: stored so, the stock pipeline runs as it is.
+    # transformers loads the precision it finds, diffusers single precision: so stored, the stock pipeline just runs.
     model.text_encoder.float().save_pretrained(out / "text_encoder")
     tokenizer.save_pretrained(out / "tokenizer")
     scheduler = new_scheduler()

@@ -99,7 +99,7 @@ def axes(reference: Scene, target: Scene) -> dict[str, float]:
     """How far two scenes are apart.
 
     Returns:
-        layout: distance of the figures' centres as a share of the frame's side, plus |log| of the ratio of their scales;
+        layout: distance of the figures' centres as a share of the frame's side, plus |log| of their ratio of scales;
         viewpoint: angle between the two viewing directions in degrees;
         skeleton: share of channels that only one body has (of those that either has), plus the mean |log| ratio of the
             lengths of the bones that both have.
