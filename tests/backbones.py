@@ -75,6 +75,7 @@ def tiny_backbone(
     scheduler_config: dict | None = None,
     transformer_config: dict | None = None,
     refadapter: Path | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Backbone:
     """9 frames of 16x24 px, 18 video tokens; every weight drawn from `seed`, the global generator left alone."""
     with torch.random.fork_rng(devices=[]):
@@ -91,6 +92,8 @@ def tiny_backbone(
         # As initialised, gates and the last layer are so small that nothing learned could show in the frames.
         for parameter in networks["transformer"].parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)
+        for network in networks.values():
+            network.to(dtype)
     return Backbone(
         name="tiny",
         revision=f"seed-{seed}",
@@ -105,6 +108,7 @@ def tiny_backbone(
         num_inference_steps=4,
         guidance_scale=3.0,
         refadapter=refadapter,
+        dtype=dtype,
     )
 
 

@@ -18,6 +18,7 @@ MODELS = {
     "leading-steps": {"scheduler": "ddim", "scheduler_config": {"timestep_spacing": "leading"}},
     "no-rotary": {"transformer_config": {"use_rotary_positional_embeddings": False}},
     "larger-base-grid": {"transformer_config": {"sample_height": 8, "sample_width": 10}},
+    "half-precision": {"scheduler": "dpm", "dtype": torch.bfloat16},
     "temporal-patches": {"transformer_config": {"patch_size_t": 2, "ofs_embed_dim": 8}},
 }
 

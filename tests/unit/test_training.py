@@ -17,11 +17,11 @@ from flexiact.batches import Batch, FitConfig, random_crops, reference_batches, 
 from flexiact.codec import encode_text
 from flexiact.method import FlexiAct, FlexiActConfig
 from flexiact.sampling import Denoiser
-from flexiact.task import Video
+from flexiact.task import Request, Video
 from flexiact.train_refadapter import RefAdapterConfig, main, read_clips, train_refadapter, untrimmed_batches
 from flexiact.training import MIN_NOISE, Optimisation, denoising_loss, frozen, optimise, predicted_clean
 from flexiact.video import VideoError, write_lossless
-from tests.backbones import random_frames, tiny_backbone, tiny_scheduler
+from tests.backbones import random_frames, save_tiny_refadapter, tiny_backbone, tiny_scheduler
 
 CROPS = FitConfig(crops=3, crop_min_scale=0.5, batch_size=4)
 
@@ -220,6 +220,19 @@ def test_checkpointing_keeps_the_numbers(backbone: Backbone, reference: Video, m
     monkeypatch.setattr(training, "CHECKPOINTING_PARAMETERS", 1)
     again = method.fit(reference, "a dog", seed=0)
     assert all(torch.equal(plain[name], again[name]) for name in plain)
+
+
+def test_half_precision_backbone_fits_a_float_embedding(tmp_path: Path, reference: Video, target: np.ndarray):
+    folder = save_tiny_refadapter(tmp_path / "refadapter", tiny_backbone())
+    backbone = tiny_backbone(dtype=torch.bfloat16, refadapter=folder)
+    method = FlexiAct(backbone, FlexiActConfig(FitConfig(embedding_tokens=2, fit_steps=3, crops=2)))
+    action = method.fit(reference, "a dog", seed=0)
+    assert all(tensor.dtype == torch.float32 and tensor.any() for tensor in action.values())
+    assert method.transfer(action, Request(target, "a dog", 0)).frames.shape == reference.frames.shape
+    clips = [(Video(random_frames(0, 12), 8.0), "a dog")]
+    batches = untrimmed_batches(backbone, clips, 1, torch.Generator().manual_seed(0))
+    adapter, _ = train_refadapter(backbone, batches, RefAdapterConfig(rank=2, alpha=2, steps=2), seed=0)
+    assert all(parameter.dtype == torch.float32 for parameter in adapter.parameters())
 
 
 def test_untrimmed_batch_starts_from_another_moment(backbone: Backbone):
