@@ -46,8 +46,8 @@ class PoseEstimator(Protocol):
         ...
 
 
-def build_model(config: Mapping[str, Any], seed: int | None = None) -> nn.Module:
-    """Builds the model of an mmengine config; the global random state stays as it was.
+def build_model(config: Mapping[str, Any], seed: int | None = None) -> Any:
+    """Builds the model of an mmengine config, an untyped nn.Module; the global random state stays as it was.
 
     Args:
         config: mmengine's, of which `model` is read.
@@ -59,11 +59,11 @@ def build_model(config: Mapping[str, Any], seed: int | None = None) -> nn.Module
     models, registry = import_mmpose("mmpose.registry").MODELS, import_mmpose("mmengine.registry")
     import_mmpose("mmpose.models")  # registers them
     with quiet(), torch.random.fork_rng(devices=[]), registry.DefaultScope.overwrite_default_scope("mmpose"):
-        torch.manual_seed(seed or 0)
+        torch.default_generator.manual_seed(seed or 0)  # the processor's alone
         try:
-            model: nn.Module = models.build(dict(config["model"]))
+            model = models.build(dict(config["model"]))
             if seed is not None:
-                model.init_weights()  # type: ignore[operator]
+                model.init_weights()
         except (KeyError, TypeError, AssertionError) as error:
             raise ValueError(f"config: mmpose cannot build the model: {error}") from error
     return model
@@ -154,14 +154,14 @@ class MMPoseEstimator:
     def logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The head's answers [T, K, W] and [T, K, H] to uint8 images [T, H, W, 3] of the model's input size."""
         processor = self.model.data_preprocessor
-        mean, std = (getattr(processor, n).view(1, 3, 1, 1) for n in ("mean", "std"))  # type: ignore[operator]
+        mean, std = (getattr(processor, n).view(1, 3, 1, 1) for n in ("mean", "std"))
         # mmpose reads BGR files: only a model that converts them was trained on RGB.
         order = [0, 1, 2] if processor._channel_conversion else [2, 1, 0]
         parts: list[tuple[Tensor, Tensor]] = []
         for start in range(0, len(images), _BATCH):
             batch = torch.from_numpy(images[start : start + _BATCH][..., order]).to(self._device).permute(0, 3, 1, 2)
             with quiet():
-                features = self.model.extract_feat((batch.float() - mean) / std)  # type: ignore[operator]
+                features = self.model.extract_feat((batch.float() - mean) / std)
                 parts.append(self.model.head.forward(features))
         x, y = (torch.cat(axis).float().cpu().numpy() for axis in zip(*parts, strict=True))
         return x, y

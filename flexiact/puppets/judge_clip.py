@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from open_clip import ClipLoss, create_model, get_tokenizer
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from flexiact.puppets.actions import PuppetAction, curves, random_action
@@ -27,7 +27,7 @@ from flexiact.puppets.world import NUM_FRAMES, SIZE, render_values
 
 CONTEXT_LENGTH = 32
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
-BATCH = 64  # figures; twice as many frames
+BATCH = 32  # figures; twice as many frames
 POOL_SCENES = 8_000
 FRAMES_PER_CLIP = 2
 SAME_BACKDROP_SHARE = 0.5
@@ -144,7 +144,7 @@ def normalised(images: Tensor, config: dict[str, Any]) -> Tensor:
     return (images - mean) / std
 
 
-def clip_loss(model: nn.Module, tokenizer: Any, pool: Pool, generator: torch.Generator, device: torch.device) -> Tensor:
+def clip_loss(model: Any, tokenizer: Any, pool: Pool, generator: torch.Generator, device: torch.device) -> Tensor:
     """Both contrastive losses of a random batch."""
     rows = torch.randint(len(pool.frames), (BATCH,), generator=generator).sort().values.tolist()
     picks = torch.randint(FRAMES_PER_CLIP, (2, BATCH), generator=generator)
@@ -154,10 +154,10 @@ def clip_loss(model: nn.Module, tokenizer: Any, pool: Pool, generator: torch.Gen
     images = random_degradation(images, images.roll(1, 0), generator, ghosts=False)
     texts = [random_caption(pool.captions[row][view], generator) for view in (0, 1) for row in rows]
     with torch.autocast(device.type, torch.bfloat16):
-        seen = model.encode_image(normalised(images, clip_config()), normalize=True)  # type: ignore[operator]
-        said = model.encode_text(tokenizer(texts).to(device), normalize=True)  # type: ignore[operator]
+        seen = model.encode_image(normalised(images, clip_config()), normalize=True)
+        said = model.encode_text(tokenizer(texts).to(device), normalize=True)
     seen, said = seen.float(), said.float()
-    scale = model.logit_scale.exp().clamp(max=100)  # type: ignore[operator]
+    scale = model.logit_scale.exp().clamp(max=100)
     contrast = ClipLoss()
     text = contrast(seen[:BATCH], said[:BATCH], scale) + contrast(seen[BATCH:], said[BATCH:], scale)
     identity = contrast(seen[:BATCH], seen[BATCH:], scale)
@@ -171,7 +171,7 @@ def train_clip(state: Path, out: Path, steps: int, seed: int, device: torch.devi
     Args:
         state: folder of the rendered pairs, the checkpoint and curve.csv; a second start goes on from there.
         out: folder of the finished judge.
-        steps: optimiser steps of 64 figures, two frames each.
+        steps: optimiser steps of 32 figures, two frames each.
         seed: of the frames, the initial weights and every step.
         device: where to train.
 
@@ -184,10 +184,10 @@ def train_clip(state: Path, out: Path, steps: int, seed: int, device: torch.devi
     (out / "open_clip_config.json").write_text(json.dumps(clip_config(), indent=1) + "\n")
     write_tokenizer(out)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the processor's alone
         model = create_model(f"local-dir:{out}", load_weights=False).to(device)
     tokenizer = get_tokenizer(f"local-dir:{out}")
     plan = Plan(steps, seed, learning_rate=2e-3, warmup=100, ema=0.99, checkpoint_every=50)
     train(model, lambda _, generator: clip_loss(model, tokenizer, pool, generator, device), plan, state)
-    save_half(model, out / "open_clip_model.safetensors")
+    save_half(model, out / "model.safetensors")
     return write_card(out, steps, seed)

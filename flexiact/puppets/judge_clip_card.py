@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from open_clip import create_model_from_pretrained, get_tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from flexiact.puppets import degrade
 from flexiact.puppets.actions import TEST_ACTIONS
@@ -60,18 +60,18 @@ def held_out() -> Pairs:
 
 
 @torch.no_grad()
-def embed_images(model: nn.Module, images: Tensor) -> Tensor:
+def embed_images(model: Any, images: Tensor) -> Tensor:
     """Unit embeddings [N, D] of images [N, 3, S, S] in 0..1."""
-    config: dict[str, Any] = model.visual.preprocess_cfg  # type: ignore[assignment, union-attr]
+    config: dict[str, Any] = model.visual.preprocess_cfg
     mean, std = (torch.tensor(config[k]).view(3, 1, 1) for k in ("mean", "std"))
-    parts = [model.encode_image((part - mean) / std, normalize=True) for part in images.split(64)]  # type: ignore[operator]
+    parts = [model.encode_image((part - mean) / std, normalize=True) for part in images.split(64)]
     return torch.cat(parts)
 
 
 @torch.no_grad()
-def embed_texts(model: nn.Module, tokenizer: Any, texts: list[str]) -> Tensor:
+def embed_texts(model: Any, tokenizer: Any, texts: list[str]) -> Tensor:
     """Unit embeddings [N, D] of captions."""
-    embeddings: Tensor = model.encode_text(tokenizer(texts), normalize=True)  # type: ignore[operator]
+    embeddings: Tensor = model.encode_text(tokenizer(texts), normalize=True)
     return embeddings
 
 
@@ -149,7 +149,7 @@ CARD = """# Image-and-text judge of the puppet world
 open_clip's own `CLIP` class, {parameters} M parameters: ViT of 4 layers, width 128, patch 8 on 64x64 frames; text
 tower of 2 layers, width 96, at most 32 tokens, a tokenizer of the captions' whole words. Trained with `ClipLoss` on
 degraded and clean puppet frames against their captions, and on pairs of frames of one figure in other poses, layouts
-and viewpoints. `open_clip_model.safetensors` holds the averaged weights in half precision. A measuring instrument:
+and viewpoints. `model.safetensors` holds the averaged weights in half precision. A measuring instrument:
 every rig, skin and background was in its training, on seeds of its own.
 
     python -m flexiact.puppets.train clip --steps {steps} --seed {seed}

@@ -220,7 +220,7 @@ def draw_batch(pool: Pool, generator: torch.Generator, device: torch.device) -> 
     return images, torch.from_numpy(pool.keypoints[rows_np, which_np]).to(device), exists.to(device)
 
 
-def pose_loss(model: nn.Module, images: Tensor, keypoints: Tensor, exists: Tensor) -> Tensor:
+def pose_loss(model: Any, images: Tensor, keypoints: Tensor, exists: Tensor) -> Tensor:
     """mmpose's loss of a batch, per frame."""
     sample_type = import_mmpose("mmpose.structures").PoseDataSample
     label_type = import_mmpose("mmengine.structures").InstanceData

@@ -19,7 +19,7 @@ from flexiact.puppets.world import SIZE
 
 SHIPPED_CLIP = Path(judge_clip.__file__).parent / "weights" / "clip"
 shipped_only = pytest.mark.skipif(
-    not (SHIPPED_CLIP / "open_clip_model.safetensors").exists(), reason="no weights in this checkout"
+    not (SHIPPED_CLIP / "model.safetensors").exists(), reason="no weights in this checkout"
 )
 CPU = torch.device("cpu")
 
@@ -170,7 +170,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "open_clip_config.json").write_text(json.dumps(judge_clip.clip_config()))
     judge_clip.write_tokenizer(folder)
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-    judge_pose.save_half(model, folder / "open_clip_model.safetensors")
+    judge_pose.save_half(model, folder / "model.safetensors")
     return folder
 
 
@@ -222,7 +222,7 @@ def test_clip_recipe_resumes_to_the_same_digest(tmp_path: Path, monkeypatch: pyt
     def digest(name: str) -> str:
         figures = judge_clip.train_clip(tmp_path / name, tmp_path / f"{name}-out", 2, 0)
         assert set(figures) == {"image_to_text", "text_to_image", "identity"}
-        return hashlib.sha256((tmp_path / f"{name}-out" / "open_clip_model.safetensors").read_bytes()).hexdigest()
+        return hashlib.sha256((tmp_path / f"{name}-out" / "model.safetensors").read_bytes()).hexdigest()
 
     assert digest("one") == digest("two") == digest("two")
 
