@@ -188,6 +188,8 @@ def load_backbone(name: str, device: str = "cpu", refadapter: Path | None = None
         hint = f", did you mean {close[0]!r}?" if close else ""
         raise BackboneError(f"backbone: unknown name {name!r}{hint} (known: {', '.join(BACKBONES)})")
     spec = BACKBONES[name]
+    if refadapter and not refadapter.is_dir():
+        raise BackboneError(f"refadapter: no folder {refadapter}")
     return load_folder(
         _local_folder(name, spec), name=name, device=device, spec=spec, refadapter=refadapter or spec.refadapter
     )

@@ -147,6 +147,8 @@ def test_unknown_names_are_answered_with_the_closest():
         load_backbone("pupets")
     with pytest.raises(BackboneError, match="device"):
         resolve_device("gpu")
+    with pytest.raises(BackboneError, match="refadapter"):
+        load_backbone("puppets", refadapter=Path("missing"))
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
