@@ -161,7 +161,7 @@ _WORDS = (
 
 
 def tercile(value: float, edges: tuple[float, float]) -> str:
-    """ "near" up to the first edge, "middle" up to the second, "far" beyond."""
+    """Name of the third that a value is in: near up to the first edge, middle up to the second, far beyond."""
     return TERCILES[sum(value > edge for edge in edges)]
 
 

@@ -123,8 +123,7 @@ def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[s
     Raises:
         UsageError: when the two cannot share a directory: another suite, backbone or truth, or changed cases.
     """
-    if stored is None:
-        return dict(fresh)
+    stored = fresh if stored is None else stored
     if stored.get("suite") != fresh["suite"]:
         raise UsageError(
             f"the run directory holds suite '{stored.get('suite')}', not '{fresh['suite']}'; choose another --out"

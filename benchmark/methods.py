@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flexiact.backbone import Backbone
+    from flexiact.method import FlexiActConfig
     from flexiact.task import ActionTransfer
 
 
@@ -29,44 +31,47 @@ class MethodEntry:
     extra_supervision: str = "none"
 
 
-def _flexiact(backbone: Backbone) -> ActionTransfer:
-    from flexiact.method import FlexiAct
-
-    return FlexiAct(backbone)
+Build = Callable[["Backbone"], "ActionTransfer"]
 
 
-def _flexiact_no_schedule(backbone: Backbone) -> ActionTransfer:
-    from flexiact.method import FlexiAct, preset
+def _class(module: str, name: str) -> Build:
+    """Builds a class of a module from nothing but the backbone."""
 
-    return FlexiAct(backbone, preset(backbone).without_schedule())
+    def build(backbone: Backbone) -> ActionTransfer:
+        method: ActionTransfer = getattr(import_module(module), name)(backbone)
+        return method
 
-
-def _flexiact_no_refadapter(backbone: Backbone) -> ActionTransfer:
-    from flexiact.method import FlexiAct, preset
-
-    return FlexiAct(backbone, preset(backbone).without_refadapter())
+    return build
 
 
-def _base_embedding(backbone: Backbone) -> ActionTransfer:
-    from flexiact.method import FlexiAct, preset
+def _flexiact(change: Callable[[FlexiActConfig], FlexiActConfig]) -> Build:
+    """Builds FlexiAct with a change to the configuration meant for the backbone."""
 
-    return FlexiAct(backbone, preset(backbone).base_embedding())
+    def build(backbone: Backbone) -> ActionTransfer:
+        from flexiact.method import FlexiAct, preset
 
+        return FlexiAct(backbone, change(preset(backbone)))
 
-def _i2v(backbone: Backbone) -> ActionTransfer:
-    from baselines.i2v import ImageToVideo
-
-    return ImageToVideo(backbone)
+    return build
 
 
 _REFADAPTER_DATA = "RefAdapter, trained on untrimmed clips of the training world"
 
 METHODS: dict[str, MethodEntry] = {
-    "flexiact": MethodEntry(_flexiact, "frequency-aware embedding, schedule and RefAdapter", _REFADAPTER_DATA),
-    "flexiact-no-schedule": MethodEntry(
-        _flexiact_no_schedule, "FlexiAct with the embedding's bias 0 at every step", _REFADAPTER_DATA
+    "flexiact": MethodEntry(
+        _class("flexiact.method", "FlexiAct"), "frequency-aware embedding, schedule and RefAdapter", _REFADAPTER_DATA
     ),
-    "flexiact-no-refadapter": MethodEntry(_flexiact_no_refadapter, "FlexiAct without RefAdapter"),
-    "base-embedding": MethodEntry(_base_embedding, "the paper's Base: the embedding, neither schedule nor RefAdapter"),
-    "i2v": MethodEntry(_i2v, "backbone and prompt only; never sees the reference"),
+    "flexiact-no-schedule": MethodEntry(
+        _flexiact(lambda config: config.without_schedule()),
+        "FlexiAct with the embedding's bias 0 at every step",
+        _REFADAPTER_DATA,
+    ),
+    "flexiact-no-refadapter": MethodEntry(
+        _flexiact(lambda config: config.without_refadapter()), "FlexiAct without RefAdapter"
+    ),
+    "base-embedding": MethodEntry(
+        _flexiact(lambda config: config.base_embedding()),
+        "the paper's Base: the embedding, neither schedule nor RefAdapter",
+    ),
+    "i2v": MethodEntry(_class("baselines.i2v", "ImageToVideo"), "backbone and prompt only; never sees the reference"),
 }

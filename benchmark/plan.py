@@ -1,7 +1,7 @@
 """From what a run describes to the cells it consists of, and each cell's keys. Pure: no file, no network, no clock.
 
 A *fit key* holds what `fit` reads and a *sample key* what the video depends on. Variants of a method that differ only
-at transfer therefore share fits, and a cell whose inputs changed has another key, so that old results are never mistaken
+at transfer therefore share fits, and a cell whose inputs changed has another key, so that old results are never taken
 for its own.
 """
 

@@ -151,8 +151,9 @@ def load(name: str, device: str, refadapter: Path | None, steps: int | None) -> 
 
     import torch
 
-    from flexiact.backbone import load_backbone
+    from flexiact.backbone import load_backbone, resolve_device
 
+    resolve_device(device)  # before any file is read
     # Some kernels on a GPU have no deterministic form: torch then warns and goes on.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
@@ -194,9 +195,8 @@ def set_threads(threads: int | None) -> None:
 
 
 def _report(request: "RunRequest", outcome: "Outcome") -> int:
-    from reports.build import build
-
     from benchmark.summary import print_summary
+    from reports.build import build
 
     page = build(request.out, request.out / "report")
     print_summary(request, outcome)

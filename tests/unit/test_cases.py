@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pytest
+
+from benchmark.cases import Case, CaseError, case_to_toml, load_case, load_suite, suite_to_toml, tercile
+from benchmark.selection import UsageError, select
+from benchmark.truth import check_digests, scenes
+from tests.harness import CASES, small_suite
+
+SUITE = small_suite(CASES)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "suite.toml").write_text(suite_to_toml(SUITE))
+    for case in CASES:
+        (tmp_path / "small" / f"{case.case_id}.toml").write_text(case_to_toml(case))
+    return tmp_path
+
+
+def test_suite_and_cases_survive_their_files(folder: Path) -> None:
+    assert load_suite("small", folder) == SUITE
+    for case in CASES:
+        loaded = load_case(SUITE, case.case_id, folder)
+        # TOML has lists only, terciles are not stored: the scenes, not the texts, have to be the same.
+        assert scenes(loaded) == scenes(case)
+        assert case_to_toml(loaded) == case_to_toml(case)
+        check_digests(loaded)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "field"),
+    [
+        ('licence = "Apache-2.0"', 'licence = ""', "licence"),
+        ('source = "rendered by flexiact.puppets"', "source = 3", "source"),
+        ("left_out_share = 0.0", "left_out_share = 1.5", "left_out_share"),
+        ("layout = ", "layout = -", "axes.layout"),
+        ('truth = "', 'truth = "xyz', "digests.truth"),
+        ("[axes]", "[axis]", "axes"),
+        ("case_id = ", "identity = ", "case_id"),
+        ("caption = ", "caption == ", "not TOML"),
+    ],
+)
+def test_a_case_that_says_nonsense_is_refused_by_field(folder: Path, before: str, after: str, field: str) -> None:
+    path = folder / "small" / f"{CASES[0].case_id}.toml"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(CaseError, match=field):
+        load_case(SUITE, CASES[0].case_id, folder)
+
+
+def test_a_changed_scene_no_longer_has_its_digest(folder: Path) -> None:
+    path = folder / "small" / f"{CASES[0].case_id}.toml"
+    path.write_text(path.read_text().replace("yaw_deg = ", "yaw_deg = 1", 1))
+    with pytest.raises(CaseError, match="digests.reference"):
+        check_digests(load_case(SUITE, CASES[0].case_id, folder))
+
+
+def test_an_unknown_suite_is_answered_with_the_list(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown suite 'smal' \(did you mean 'small'\?\); choose from small"):
+        load_suite("smal", folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [(0.1, "near"), (0.2, "near"), (0.3, "middle"), (0.4, "middle"), (0.5, "far")]
+)
+def test_terciles_include_their_upper_edge(value: float, name: str) -> None:
+    assert tercile(value, (0.2, 0.4)) == name
+
+
+NAMES = ["flexiact", "flexiact-no-schedule", "i2v"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "chosen"),
+    [
+        (["all"], NAMES),
+        (["i2v", "flexiact"], ["flexiact", "i2v"]),
+        (["flexiact*"], NAMES[:2]),
+        (["i2v,flexiact"], ["flexiact", "i2v"]),
+        (["i2v", "all"], NAMES),
+    ],
+)
+def test_selection(patterns: list[str], chosen: list[str]) -> None:
+    assert select(patterns, NAMES, "method") == chosen
+
+
+@pytest.mark.parametrize("pattern", ["flexact", "x*", "", " , "])
+def test_a_wrong_name_is_answered_with_the_list(pattern: str) -> None:
+    with pytest.raises(UsageError, match="method.*choose from flexiact, flexiact-no-schedule, i2v"):
+        select([pattern], NAMES, "method")
+
+
+def test_the_closest_name_is_offered() -> None:
+    with pytest.raises(UsageError, match="did you mean 'flexiact'"):
+        select(["FlexAct"], NAMES, "method")
+
+
+def test_cases_compare_by_value() -> None:
+    assert isinstance(CASES[0], Case)
+    assert CASES[0] != CASES[1]
