@@ -82,8 +82,8 @@ def _write(results: Results, folder: Path, final: Path, sheet: Sheet, videos: bo
     from reports.leaderboard import render
 
     figures = write_figures(results, folder / "figures")
-    has_sheet = write_contact_sheet(results, folder / "contact_sheet.png", sheet)
-    page = render(results, final, figures, "contact_sheet.png" if has_sheet else None, videos)
+    sheet_cases = write_contact_sheet(results, folder / "contact_sheet.png", sheet)
+    page = render(results, final, figures, sheet_cases, videos)
     for name, text in (
         ("leaderboard.md", formats.markdown(results, {f"figures/{name}.svg": text for name, text in figures.items()})),
         ("leaderboard.csv", formats.csv(results)),

@@ -15,7 +15,7 @@ INK, FAINT, PAPER, GAP_COLOUR = (30, 34, 44), (110, 118, 132), (255, 255, 255), 
 GAP = 10
 LINE = 18
 FONT_PX = 13
-MIN_WIDTH = 60
+MIN_WIDTH = 88
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Sheet:
     colours: int = 0
 
 
-def write_contact_sheet(results: Results, path: Path, sheet: Sheet) -> bool:
+def write_contact_sheet(results: Results, path: Path, sheet: Sheet) -> int:
     """Draw the sheet at the first seed.
 
     Returns:
-        False when the run directory holds none of the videos; then nothing is written.
+        Cases shown; 0 when the run directory holds none of the videos, and then nothing is written.
     """
     run = results.run
     cases = chosen_cases(run, sheet.max_cases)
@@ -49,17 +49,15 @@ def write_contact_sheet(results: Results, path: Path, sheet: Sheet) -> bool:
     rows = [[_cell(run, samples, case, name, sheet) for name in names] for case in cases]
     pictures = [cell for row in rows for cell in row if isinstance(cell, np.ndarray)]
     if not pictures:
-        return False
+        return 0
     height = max(picture.shape[0] for picture in pictures)
-    widths = [
-        max(c.shape[1] if isinstance(c, np.ndarray) else MIN_WIDTH for c in column)
-        for column in zip(*rows, strict=True)
-    ]
+    columns = zip(*rows, strict=True)
+    widths = [max([MIN_WIDTH, *(c.shape[1] for c in column if isinstance(c, np.ndarray))]) for column in columns]
     image = _drawn(names, cases, rows, widths, height)
     if sheet.colours:
         image = image.quantize(sheet.colours, dither=Image.Dither.NONE)
     image.save(path, format="PNG", optimize=True)
-    return True
+    return len(cases)
 
 
 def chosen_cases(run: StoredRun, at_most: int) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from reports import tables
 from reports.contact_sheet import chosen_cases, first_seed, inside
@@ -23,26 +23,18 @@ OPEN_CASES = 3
 """Cases unfolded when the page opens."""
 
 
-def render(results: Results, page_folder: Path, figures: Mapping[str, str], sheet: str | None, videos: bool) -> str:
+def render(results: Results, page_folder: Path, figures: Mapping[str, str], sheet_cases: int, videos: bool) -> str:
     """The page as HTML.
 
     Args:
         results: what was measured.
         page_folder: where the page will lie; links to the run directory are relative to it.
         figures: name -> alternative text of the plots in `figures/`.
-        sheet: file name of the contact sheet beside the page, None when there is none.
+        sheet_cases: rows of `contact_sheet.png` beside the page, 0 when there is none.
         videos: whether to link the run's videos; without, the page stands alone.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["halves"] = halves
     run, counts = results.run, results.counts
-    return environment.get_template("leaderboard.html").render(
+    return _template().render(
         title=title(run),
         size=backbone_size(run.info["backbone"]),
         suite=run.info["suite"],
@@ -63,12 +55,21 @@ def render(results: Results, page_folder: Path, figures: Mapping[str, str], shee
         faults=tables.faults_table(results),
         published=tables.published_table(),
         figures=figures,
-        sheet=sheet,
+        sheet_note=_which_cases(results, sheet_cases) if sheet_cases else "",
         gallery=gallery(results, page_folder) if videos else [],
         gallery_note=_gallery_note(results) if videos else "",
         open_cases=OPEN_CASES,
         provenance=flattened(provenance(run.info)),
     )
+
+
+def _template() -> Template:
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["halves"] = halves
+    return environment.get_template("leaderboard.html")
 
 
 def halves(cell: str) -> tuple[str, str]:
@@ -131,18 +132,17 @@ def _headline_scores(results: Results) -> dict[tuple[str, str], float]:
     return {(row["method"], row["case_id"]): float(row["value"]) for row in mine.to_dict("records")}
 
 
+def _which_cases(results: Results, shown: int) -> str:
+    """Which cases a selection holds, so that nobody suspects the best."""
+    total, seed = len(results.run.info["cases"]), results.run.seeds[0]
+    if shown >= total:
+        return f"Every case, at seed {seed}."
+    return f"{shown} of {count(total, 'case')}, evenly spaced in the list whatever their scores, at seed {seed}."
+
+
 def _gallery_note(results: Results) -> str:
-    run = results.run
-    total = len(run.info["cases"])
-    which = (
-        "Every case"
-        if total <= GALLERY_CASES
-        else f"{GALLERY_CASES} of {count(total, 'case')}, evenly spaced in the list"
-    )
-    return (
-        f"{which}, at seed {run.seeds[0]}, chosen without a look at the scores. The number under a video is its own "
-        f"{label(run.headline)}."
-    )
+    shown = _which_cases(results, GALLERY_CASES)
+    return f"{shown} The number under a video is its own {label(results.run.headline)}."
 
 
 def provenance(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,13 +113,17 @@ def cautions(results: Results) -> list[str]:
     run, counts = results.run, results.counts
     found = list(run.notes)
     references = len({case["reference_id"] for case in run.info["cases"].values()})
-    if references < FEW_REFERENCES:
+    if references == 1:
+        found.append("There is one reference video: without a second one no interval can be given.")
+    elif references < FEW_REFERENCES:
         found.append(
             f"The intervals rest on {count(references, 'reference video')}. "
             "A bootstrap over so few clusters tends to give intervals that are too narrow."
         )
     if len(run.seeds) < 3:
         found.append(f"With {count(len(run.seeds), 'seed')} no method is said to beat another: that takes 3.")
+    if any("needs" not in entry for entry in run.info["metrics"].values()):
+        found.append("run.json does not say which metrics read the truth: some that do may be listed as truth-free.")
     if counts["missing"].sum():
         found.append(f"The run is incomplete: {count(int(counts['missing'].sum()), 'planned video')} not made yet.")
     broken = int(counts["failed"].sum() + counts["skipped"].sum())

@@ -96,7 +96,10 @@ def pairs_table(results: Results) -> Table:
     """Every two methods on the headline, as sentences."""
     columns = ("first", "second", "verdict, first against second", "first − second", "95% interval", "cases", "seeds")
     rows = [(item.first, item.second, _said(item), *_difference(item)) for item in results.pairs]
-    note = f"{count(len(rows), 'comparison')}: of so many, one in twenty excludes 0 by chance alone."
+    note = (
+        f"{count(len(rows), 'comparison')}, uncorrected: of methods that do not differ, about one pair in twenty would "
+        "still show an interval that excludes 0."
+    )
     return Table(f"Every two methods: {label(results.run.headline)}", columns, tuple(rows), note)
 
 

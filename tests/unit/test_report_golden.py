@@ -62,8 +62,8 @@ def test_belief_as_by_hand(results):
     assert row["metric"] == "temporal_consistency"
     assert row["videos"] == 11
     assert (row["truth_preferred"], row["duels"]) == (0.0, 3)  # a still image is smoother than the truth
-    # Inside `first`: motion ranks 2 3 1 4.5 4.5, smoothness 5 4 3 1.5 1.5: rho = -6.5/9.5. Inside `second`: motion ranks
-    # 2 5 1 3 5 5 with ties at 5 (0.3 three times), smoothness 6 3 4.5 4.5 1.5 1.5.
+    # Inside `first`: motion ranks 2 3 1 4.5 4.5, smoothness 5 4 3 1.5 1.5: rho = -6.5/9.5.
+    # Inside `second`: motion ranks 2 5 1 3 5 5 (0.3 three times), smoothness 6 3 4.5 4.5 1.5 1.5.
     first = -6.5 / 9.5
     second = pd.Series([2, 5, 1, 3, 5, 5.0]).corr(pd.Series([6, 3, 4.5, 4.5, 1.5, 1.5]))
     assert row["within_method"] == pytest.approx((first + second) / 2)

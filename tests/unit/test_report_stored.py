@@ -144,6 +144,20 @@ def test_few_seeds_and_references_are_said(run):
     assert "With 2 seeds no method is said to beat another" in said
 
 
+def test_metrics_that_do_not_say_what_they_need_are_pointed_out(run):
+    assert "may be listed as truth-free" not in " ".join(cautions(measure(load_run(run))))
+    rewrite(run / "run.json", drop("metrics", "pck", "needs"))
+    results = measure(load_run(run))
+    assert "may be listed as truth-free" in " ".join(cautions(results))
+    assert "pck" in set(results.belief["metric"])
+
+
+def test_one_reference_gives_no_intervals_and_says_so(tmp_path):
+    results = measure(load_run(make_run(tmp_path, references=1, targets=2, seeds=(0,), videos=False)))
+    assert "no interval can be given" in " ".join(cautions(results))
+    assert results.summary["low"].isna().all()
+
+
 def test_the_harness_writes_the_schema_that_is_read_here():
     store = pytest.importorskip("benchmark.store")
     assert store.SCHEMA_VERSION == SCHEMA_VERSION
