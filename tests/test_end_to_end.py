@@ -1,0 +1,86 @@
+"""The whole thing, from the command to the page: started, killed, started again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmark.bounds import BOUNDS
+from benchmark.methods import METHODS
+from flexiact.backbone import PUPPET_WEIGHTS
+from tests.harness import tree
+
+ROOT = Path(__file__).parents[1]
+MEASURED = ["fit_s", "transfer_s", "peak_memory_gib"]
+PARTS = ("backbone", "refadapter", "clip", "pose")
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command: object) -> subprocess.CompletedProcess:
+    arguments = [sys.executable, "-m", *map(str, command)]
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def tables(out: Path) -> list[pd.DataFrame]:
+    samples = pd.read_parquet(out / "samples.parquet").drop(columns=MEASURED)
+    return [samples, pd.read_parquet(out / "scores.parquet")]
+
+
+def test_killed_anywhere_and_started_again_ends_as_if_never_killed(tmp_path: Path) -> None:
+    # One child dies at the first file, others among inputs, videos, fits, records, features, scores and tables.
+    kills = ["0", "3", "6", "1", "4", "20", "7", "15", "25", "5", "2"]
+    killed = run("tests.killed_run", tmp_path / "killed", *kills)
+    assert killed.stdout.split("\n")[:-1] == ["killed"] * len(kills) + ["ended with 0"], killed.stderr
+    whole = run("tests.killed_run", tmp_path / "whole")
+    assert whole.stdout == "ended with 0\n", whole.stderr
+    for one, other in zip(tables(tmp_path / "killed"), tables(tmp_path / "whole"), strict=True):
+        pd.testing.assert_frame_equal(one, other)
+    assert set(tree(tmp_path / "killed")) == set(tree(tmp_path / "whole"))
+    assert not list((tmp_path / "killed").rglob("*.partial"))
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+    missing = [part for part in PARTS if not (PUPPET_WEIGHTS / part).is_dir()]
+    if missing:
+        pytest.skip(f"no weights for {', '.join(missing)}")
+    out = tmp_path_factory.mktemp("smoke") / "run"
+    return out, run("benchmark.run", "--methods", "all", "--suite", "puppets-smoke", "--device", "cpu", "--out", out)
+
+
+def test_the_smoke_suite_makes_videos_tables_and_a_page(smoke) -> None:
+    out, done = smoke
+    assert done.returncode == 0, done.stderr
+    samples, scores = tables(out)
+    assert set(samples["method"]) == {*METHODS, *BOUNDS}
+    assert set(samples["status"]) == {"ok"}
+    assert set(scores["status"]) <= {"ok", "skipped"}
+    assert f"report: {out / 'report' / 'leaderboard.html'}" in done.stdout
+    for name in ("leaderboard.html", "leaderboard.md", "leaderboard.csv", "leaderboard.tex", "contact_sheet.png"):
+        assert (out / "report" / name).stat().st_size > 0
+    origin = json.loads((out / "run.json").read_text())["provenance"]
+    assert set(origin["weights"]) == set(PARTS)
+    assert origin["threads"] >= 1 and origin["flags"]["deterministic_algorithms"]
+
+
+def test_the_smoke_suites_bounds_are_where_they_belong(smoke) -> None:
+    out, _ = smoke
+    scores = tables(out)[1]
+    agreement = scores[scores["metric"] == "motion_agreement"].groupby("method")["value"].mean()
+    assert agreement["oracle"] > 0.9
+    assert agreement["oracle-codec"] > 0.7
+    assert abs(agreement["still"]) < 0.1
+    assert agreement["wrong-action"] < 0.5
+
+
+def test_started_again_the_command_changes_nothing(smoke) -> None:
+    out, first = smoke
+    before = {name: file for name, file in tree(out).items() if not name.startswith("report/")}
+    again = run("benchmark.run", "--methods", "all", "--suite", "puppets-smoke", "--device", "cpu", "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert {name: file for name, file in tree(out).items() if not name.startswith("report/")} == before
+    assert "0 videos made, 0 measured" in again.stdout
