@@ -77,6 +77,9 @@ class RefAdapter:
         weights = {PREFIX + key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         self._config.save_pretrained(str(folder))
+        # peft keeps the targets in a set, whose order changes with Python's hash seed: equal adapters, equal files.
+        config = json.loads((folder / CONFIG_FILE).read_text()) | {"target_modules": list(TARGETS)}
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
 
     def parameters(self) -> list[nn.Parameter]:
         """The adapter's own weights, in a fixed order."""
