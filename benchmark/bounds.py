@@ -23,11 +23,13 @@ class Bound:
         version: raised when it begins to give other videos.
         summary: one line for people.
         make: the video of a case; deterministic.
+        sees: what it may look at that no method may.
     """
 
     version: int
     summary: str
     make: Callable[[Staged, Backbone], Video]
+    sees: str = "the truth"
 
 
 def _still(staged: Staged, backbone: Backbone) -> Video:
@@ -60,8 +62,8 @@ def _oracle_codec(staged: Staged, backbone: Backbone) -> Video:
 
 
 BOUNDS: dict[str, Bound] = {
-    "still": Bound(1, "floor: the target image repeated", _still),
-    "copy-reference": Bound(1, "floor: the reference video as it is", _copy_reference),
+    "still": Bound(1, "floor: the target image repeated", _still, sees="none"),
+    "copy-reference": Bound(1, "floor: the reference video as it is", _copy_reference, sees="none"),
     "wrong-action": Bound(1, "floor: the target doing another action of like amplitude", _wrong_action),
     "oracle-codec": Bound(1, "ceiling: the right answer through the backbone's VAE", _oracle_codec),
     "oracle": Bound(1, "ceiling: the right answer itself", _oracle),

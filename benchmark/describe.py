@@ -52,7 +52,7 @@ def describe_bounds() -> dict[str, dict[str, Any]]:
             "kind": "bound",
             "version": bound.version,
             "summary": bound.summary,
-            "extra_supervision": "sees the truth",
+            "extra_supervision": bound.sees,
             "fit_config": {},
             "transfer_config": {},
         }

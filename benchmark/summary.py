@@ -3,13 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+
+from benchmark.bounds import BOUNDS
 
 if TYPE_CHECKING:
     from benchmark.session import Outcome, RunRequest
 
-_MOST_COLUMNS = 5
+_MOST_COLUMNS = 4
 
 
 def print_summary(request: "RunRequest", outcome: "Outcome", console: Console | None = None) -> None:
@@ -18,15 +21,21 @@ def print_summary(request: "RunRequest", outcome: "Outcome", console: Console | 
     done = (
         f"{outcome.made} videos made, {outcome.scored} measured" if outcome.made or outcome.scored else "nothing to do"
     )
-    console.print(f"suite {request.suite}: {done} in this session; results in {request.out}", highlight=False)
+    console.print(
+        f"suite {request.suite}: {done} in this session; results in {request.out}", highlight=False, soft_wrap=True
+    )
     scores = pd.read_parquet(request.out / "scores.parquet")
     samples = pd.read_parquet(request.out / "samples.parquet")
     columns = told(request.metrics, scores)
-    table = Table("method", *columns, "videos", "fit s", "transfer s")
+    table = Table(Column("method", no_wrap=True), box=SIMPLE, pad_edge=False)
+    for name in (*columns, "videos", "fit_s", "transfer_s"):
+        table.add_column(name.replace("_", " "), justify="right")
     for method in samples["method"].unique():
         made = samples[samples["method"] == method]
         values = [_mean(scores, method, metric) for metric in columns]
         ok = f"{(made['status'] == 'ok').sum()}/{len(made)}"
+        if method == next(iter(BOUNDS)):
+            table.add_section()
         table.add_row(method, *values, ok, _number(made["fit_s"].mean()), _number(made["transfer_s"].mean()))
     console.print(table)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from benchmark.methods import METHODS, MethodEntry
 from benchmark.progress import Progress
 from benchmark.selection import UsageError
 from benchmark.session import build_methods
+from flexiact.backbone import BACKBONES, BackboneSpec
 from flexiact.task import Video
 from tests.backbones import tiny_backbone
 from tests.harness import CASES, METRICS, quick_flexiact, session, small_case, small_perception, tree
@@ -284,6 +286,25 @@ def test_help_is_quick_and_names_everything() -> None:
     assert not imported & {"torch", "numpy", "diffusers", "transformers", "pandas", "cv2"}
     for name in (*METHODS, "puppets-smoke", "--retry-failed"):
         assert name in done.stdout
+
+
+def test_weights_that_are_not_finite_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, quiet_threads: None
+) -> None:
+    folder, broken = tmp_path / "weights", tiny_backbone()
+    next(broken.vae.decoder.parameters()).data.fill_(float("nan"))
+    for part in ("vae", "transformer", "text_encoder", "tokenizer", "scheduler"):
+        getattr(broken, part).save_pretrained(folder / part)
+    names = ("num_frames", "height", "width", "fps", "max_text_tokens", "num_inference_steps", "guidance_scale")
+    (folder / "puppets.json").write_text(json.dumps({name: getattr(broken, name) for name in names}))
+    (folder / "model_index.json").write_text('{"scheduler": ["diffusers", "CogVideoXDDIMScheduler"]}')
+    monkeypatch.setitem(BACKBONES, "puppets", BackboneSpec(folder))
+    capsys.readouterr()
+    code = command.main(["--suite", "puppets-smoke", "--device", "cpu", "--out", str(tmp_path / "run")])
+    shown = capsys.readouterr().err
+    assert code == 2
+    assert re.fullmatch(r"error: .*vae.decoder.*not finite.*\n", shown)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
