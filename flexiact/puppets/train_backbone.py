@@ -147,9 +147,13 @@ def draw_batch(
 def velocity_loss(
     model: nn.Module, batch: tuple[Tensor, Tensor, Tensor], alphas: Tensor, rotary: tuple, generator: torch.Generator
 ) -> Tensor:
-    """Mean squared error of the velocity at uniform timesteps: 1 / (1 - abar) times that of the clean latent."""
+    """Mean squared error of the velocity, which is 1 / (1 - abar) times that of the clean latent.
+
+    A timestep is as likely as it is large: at this size the action is decided at high noise, while uniform timesteps
+    spend most of the loss on the codec's fine detail.
+    """
     clean, condition, ids = batch
-    timestep = torch.randint(len(alphas), (len(clean),), generator=generator)
+    timestep = (torch.rand(len(clean), generator=generator).sqrt() * len(alphas)).long()
     noise = torch.randn(clean.shape, generator=generator)
     device = alphas.device
     clean, condition, ids, timestep, noise = (x.to(device) for x in (clean, condition, ids, timestep, noise))

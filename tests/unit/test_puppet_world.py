@@ -1,0 +1,220 @@
+"""The puppet world: deterministic, free of leakage, and its truth agrees with its pictures."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flexiact.puppets.actions import (
+    DEV_ACTIONS,
+    MIN_DISTANCE_TO_TEST,
+    SHAPES,
+    TEST_ACTIONS,
+    Motion,
+    action_distance,
+    curves,
+    distance_to_named,
+    random_action,
+    restricted,
+)
+from flexiact.puppets.captions import LEVELS, caption, vocabulary
+from flexiact.puppets.rigs import BONES, CHANNELS, HELD_OUT_RIG, KEYPOINT_BONES, KEYPOINTS, RIGS, TRAINING_RIGS, pose
+from flexiact.puppets.scene import (
+    is_held_out_backdrop,
+    is_held_out_skin,
+    random_scene,
+    scene_from_dict,
+    scene_to_dict,
+)
+from flexiact.puppets.transfer import answers, axes
+from flexiact.puppets.world import NUM_FRAMES, SIZE, render_clip, render_clips, target_clip
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def scene(rig: str = "quadruped", seed: int = 0, split: str = "test"):
+    return random_scene(generator(seed), split, rig)
+
+
+def test_tables_of_names_agree():
+    assert len(CHANNELS) == 21 == len(set(CHANNELS))
+    assert len(BONES) == 12
+    assert len(KEYPOINTS) == len(KEYPOINT_BONES) == 13
+    assert HELD_OUT_RIG in RIGS and HELD_OUT_RIG not in TRAINING_RIGS
+    assert len(TEST_ACTIONS) == 25
+
+
+@pytest.mark.parametrize("rig", RIGS)
+def test_the_neutral_figure_spans_one_unit_about_the_origin(rig):
+    bones, radii = pose([rig], torch.ones(1, 9), torch.zeros(1, 1, 21))
+    low = (bones - radii[:, None, ..., None]).amin((0, 1, 2, 3))
+    high = (bones + radii[:, None, ..., None]).amax((0, 1, 2, 3))
+    assert torch.allclose((high - low).max(), torch.tensor(1.0), atol=1e-5)
+    assert torch.allclose((high + low) / 2, torch.zeros(3), atol=1e-5)
+
+
+@pytest.mark.parametrize(("rig", "channel"), [(r, c) for r in RIGS for c in CHANNELS])
+def test_a_channel_moves_a_body_exactly_when_it_exists_there(rig, channel):
+    values = torch.zeros(1, 2, 21)
+    values[0, 1, CHANNELS.index(channel)] = 1.0
+    bones, _ = pose([rig], torch.ones(1, 9), values)
+    moved = float((bones[0, 1] - bones[0, 0]).abs().max())
+    assert (moved > 0.02) == (channel in RIGS[rig].channels)
+
+
+@pytest.mark.parametrize("rig", RIGS)
+def test_movement_keeps_bone_lengths(rig):
+    values = torch.randn(1, 5, 21, generator=generator())
+    bones, _ = pose([rig], torch.ones(1, 9), values)
+    lengths = (bones[..., 1, :] - bones[..., 0, :]).norm(dim=-1)
+    assert torch.allclose(lengths, lengths[:, :1].expand_as(lengths), atol=1e-5)
+
+
+def test_forward_swing_of_the_left_foreleg_is_forward_and_alone():
+    values = torch.zeros(1, 2, 21)
+    values[0, 1, CHANNELS.index("fore_left_swing")] = 1.0
+    bones, _ = pose(["quadruped"], torch.ones(1, 9), values)
+    tips = bones[0, :, [BONES.index(f"fore_{side}_lower") for side in ("left", "right")], 1]
+    assert tips[1, 0, 0] > tips[0, 0, 0] + 0.1
+    assert torch.equal(tips[1, 1], tips[0, 1])
+
+
+def test_rendering_is_deterministic_and_independent_of_the_batch():
+    scenes = [scene("bird"), scene("fish", 1), scene("biped", 2)]
+    actions = [TEST_ACTIONS["flap"], TEST_ACTIONS["dive"], TEST_ACTIONS["wave"]]
+    together = render_clips(scenes, actions)
+    for clip, one_scene, action in zip(together, scenes, actions, strict=True):
+        alone = render_clip(one_scene, action)
+        assert clip.video.frames.shape == (NUM_FRAMES, SIZE, SIZE, 3)
+        # Batched arithmetic may round differently: at most one grey level.
+        assert np.abs(alone.video.frames.astype(int) - clip.video.frames).max() <= 1
+        np.testing.assert_allclose(alone.keypoints, clip.keypoints, atol=1e-3)
+        again = render_clip(one_scene, action)
+        assert np.array_equal(alone.video.frames, again.video.frames)
+
+
+@pytest.mark.parametrize("rig", RIGS)
+def test_trunk_keypoints_lie_on_the_figure(rig):
+    one = scene(rig, 3)
+    clip = render_clip(one, TEST_ACTIONS["bow"])
+    centre = clip.keypoints[:, [KEYPOINTS.index("chest"), KEYPOINTS.index("pelvis")]].mean(1)
+    for parts, (x, y) in zip(clip.parts, centre, strict=True):
+        assert parts[int(y), int(x)] >= 0
+    assert clip.keypoint_exists.sum() == len(RIGS[rig].keypoints)
+    assert set(np.unique(clip.parts)) - {-1} <= set(RIGS[rig].bones)
+
+
+def test_the_target_image_does_not_depend_on_an_action():
+    image = target_clip(scene("biped"))
+    assert image.video.frames.shape[0] == 1
+    assert np.array_equal(image.video.frames[0], render_clip(scene("biped"), ()).video.frames[0])
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_training_never_meets_what_is_held_out(seed):
+    g = generator(seed)
+    one = random_scene(g, "train")
+    assert one.rig != HELD_OUT_RIG
+    assert not is_held_out_skin(one.skin) and not is_held_out_backdrop(one.backdrop)
+    other = random_scene(g, "test")
+    assert is_held_out_skin(other.skin) and is_held_out_backdrop(other.backdrop)
+    action = random_action(g)
+    named = [*TEST_ACTIONS.values(), *DEV_ACTIONS.values()]
+    nearest = min(action_distance(action, other) for other in named)
+    assert nearest >= MIN_DISTANCE_TO_TEST
+    assert nearest == pytest.approx(distance_to_named(action), abs=1e-5)
+
+
+def test_development_and_test_actions_are_apart():
+    for a, b in itertools.product(TEST_ACTIONS.values(), DEV_ACTIONS.values()):
+        assert action_distance(a, b) > 0.4
+
+
+def test_distance_is_zero_on_itself_and_symmetric():
+    a, b = TEST_ACTIONS["wave"], TEST_ACTIONS["bow"]
+    assert action_distance(a, a) == 0
+    assert action_distance(a, b) == pytest.approx(action_distance(b, a))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_stay_within_one(shape):
+    values = SHAPES[shape](torch.linspace(0, 1, 33))
+    assert float(values.abs().max()) <= 1 + 1e-6
+
+
+def test_curves_add_up_on_one_channel():
+    both = (Motion("hop", "rise", 0.5), Motion("hop", "hold", 0.25))
+    values = curves(both, 3)[:, CHANNELS.index("hop")]
+    assert values.tolist() == pytest.approx([0.25, 0.5, 0.75])
+
+
+@given(st.integers(0, 2**31), st.sampled_from(LEVELS))
+@settings(max_examples=40, deadline=None)
+def test_captions_use_the_vocabulary_and_fit_the_text_length(seed, level):
+    g = generator(seed)
+    words = caption(random_scene(g, "judge"), random_action(g), level).replace(",", " ").split()
+    assert set(words) <= set(vocabulary())
+    assert len(words) < 24
+
+
+@pytest.mark.parametrize("name", [*TEST_ACTIONS, *DEV_ACTIONS])
+def test_captions_of_named_actions_fit_the_text_length(name):
+    action = (TEST_ACTIONS | DEV_ACTIONS)[name]
+    words = caption(scene("quadruped"), action, "full").replace(",", " ").split()
+    assert len(words) < 24
+
+
+def test_the_subject_level_says_nothing_of_the_action():
+    one = scene("biped")
+    assert caption(one, TEST_ACTIONS["wave"], "subject") == caption(one, TEST_ACTIONS["bow"], "subject")
+    with pytest.raises(ValueError, match="level"):
+        caption(one, (), "everything")
+
+
+def test_scenes_survive_a_round_trip_and_refuse_damage():
+    one = scene("saurian")
+    assert scene_from_dict(scene_to_dict(one)) == one
+    for change in ({"rig": "centaur"}, {"proportions": (1.0,)}, {"camera": {}}):
+        with pytest.raises(ValueError):
+            scene_from_dict(scene_to_dict(one) | change)
+
+
+def test_unknown_splits_rigs_and_channels_are_refused():
+    with pytest.raises(ValueError, match="split"):
+        random_scene(generator(), "validation")
+    with pytest.raises(ValueError, match="rig"):
+        random_scene(generator(), "train", HELD_OUT_RIG)
+    with pytest.raises(ValueError, match="channel"):
+        Motion("nose_wiggle", "rise", 1.0)
+    with pytest.raises(ValueError, match="shape"):
+        Motion("hop", "square", 1.0)
+
+
+def test_axes_are_zero_for_the_same_scene_and_grow_with_difference():
+    a, b = scene("biped"), scene("fish", 5)
+    assert axes(a, a) == {"layout": 0.0, "viewpoint": 0.0, "skeleton": 0.0}
+    apart = axes(a, b)
+    assert all(value > 0 for value in apart.values())
+    assert apart == pytest.approx(axes(b, a))
+
+
+def test_answers_leave_out_what_the_target_lacks():
+    action = TEST_ACTIONS["jump"]
+    right = answers(scene("biped"), scene("fish", 2), action)
+    assert all(m.channel in RIGS["fish"].channels for a in right.actions for m in a)
+    assert 0 < right.left_out_share < 1
+    assert restricted(action, ("hop",)) == (action[0],)
+
+
+def test_answers_hold_the_action_itself_when_bodies_agree():
+    one = scene("quadruped", 4)
+    right = answers(one, one, TEST_ACTIONS["rear"])
+    assert right.actions[0] == TEST_ACTIONS["rear"]
+    assert right.left_out_share == 0
+    assert len(right.actions) == 1  # mirroring a symmetric action changes nothing
