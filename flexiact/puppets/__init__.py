@@ -1,1 +1,1 @@
-"""The puppet world: a procedural source of action-transfer tasks whose true answers are known, and what is trained on it."""
+"""The puppet world: a procedural source of action-transfer tasks with known true answers, and what is trained on it."""

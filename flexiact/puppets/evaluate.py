@@ -78,7 +78,7 @@ def _errors(frames: np.ndarray, truth: Clip, pose: PoseEstimator) -> tuple[float
     found, _ = pose.estimate(frames)
     distance = np.linalg.norm(found[first:] - truth.keypoints[first:], axis=-1)[:, truth.keypoint_exists]
     a, b = np.diff(made, axis=0).ravel(), np.diff(real, axis=0).ravel()
-    motion = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9))
+    motion = float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
     return pixel, float(distance.mean()), motion
 
 

@@ -75,7 +75,8 @@ def build_optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer
     Input and output layers count as the rest: parameters whose name holds "embed", "proj_out", "conv_in" or "conv_out".
     """
     rest_names = ("embed", "proj_out", "conv_in", "conv_out", "shared")
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         hidden = parameter.ndim == 2 and min(parameter.shape) > 1 and not any(part in name for part in rest_names)
         (matrices if hidden else rest).append(parameter)

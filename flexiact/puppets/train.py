@@ -51,11 +51,13 @@ def _run(options: argparse.Namespace, steps: int) -> object:
     if options.recipe == "backbone":
         from flexiact.puppets.train_backbone import train_backbone
 
-        return train_backbone(state, out / "backbone", steps, options.seed, device, shards=options.shards)
+        train_backbone(state, out / "backbone", steps, options.seed, device, shards=options.shards)
+        return out / "backbone"
     if options.recipe == "refadapter":
         from flexiact.puppets.train_refadapter import train
 
-        return train(state, out / "refadapter", steps, options.seed, device, shards=options.shards)
+        train(state, out / "refadapter", steps, options.seed, device, shards=options.shards)
+        return out / "refadapter"
     if options.recipe == "judge":
         from flexiact.pose import MMPoseEstimator
         from flexiact.puppets.evaluate import as_markdown, judge

@@ -52,11 +52,11 @@ def render_values(scenes: Sequence[Scene], values: torch.Tensor, size: int = SIZ
     projection = projections(scenes, values, size)
     batch, frames = values.shape[:2]
     images, parts = draw(projection, scenes, bone_visibility(scenes), size)
-    images, parts = images.view(batch, frames, size, size, 3).numpy(), parts.view(batch, frames, size, size).numpy()
+    videos, owners = images.view(batch, frames, size, size, 3).numpy(), parts.view(batch, frames, size, size).numpy()
     points = projection.keypoints().view(batch, frames, len(KEYPOINTS), 2).numpy()
     radii = projection.radii.view(batch, frames, len(BONES), 2).mean((1, 3)).numpy()
     exists = [np.isin(np.arange(len(KEYPOINTS)), RIGS[s.rig].keypoints) for s in scenes]
-    return [Clip(Video(images[i], FPS), points[i], exists[i], parts[i], radii[i]) for i in range(batch)]
+    return [Clip(Video(videos[i], FPS), points[i], exists[i], owners[i], radii[i]) for i in range(batch)]
 
 
 def render_clips(
