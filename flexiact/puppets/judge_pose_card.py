@@ -117,7 +117,7 @@ def calibrated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
     The temperature makes the mean score equal the share of points that lie within the radius on both axes, over clean
     and moderately degraded frames. The threshold is the smallest hundredth, at least 0.3, that all but 1 % of the
-    points reported on figureless images stay below.
+    points reported on figureless images of every kind stay below.
     """
     judge = MMPoseEstimator(folder)
     data = held_out("judge", CALIBRATION_SEED, 30)
@@ -142,8 +142,8 @@ def calibrated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     options = [round(0.6 + 0.1 * i, 1) for i in range(25)]
     temperature = min(options, key=lambda t: abs(float(scores(t).mean()) - float(right.mean())))
     judge.scoring = replace(judge.scoring, temperature=temperature)
-    empty = np.concatenate([judge.estimate(images)[1].ravel() for images in figureless(data.bare).values()])
-    threshold = max(0.3, float(np.ceil(np.quantile(empty, 0.99) * 100) / 100))
+    empty = [np.quantile(judge.estimate(images)[1], 0.99) for images in figureless(data.bare).values()]
+    threshold = max(0.3, float(np.ceil(max(empty) * 100) / 100))
     return {**config, "scoring": {**config["scoring"], "temperature": temperature, "threshold": round(threshold, 2)}}
 
 
@@ -279,7 +279,7 @@ A score is the probability, by the model's own answer, that the point lies withi
 on the less certain axis. Logits are divided by {temperature}, which makes the mean score the share of right points on
 fresh worlds of the judges' own split, clean and degraded. Absent parts and figureless frames were trained towards the
 flat distribution. The threshold is **{threshold}**: the smallest hundredth (0.3 at least) that 99 % of the points
-reported on figureless images of that split stay below.
+reported on every kind of figureless image, backgrounds of that split, stay below.
 
 | score, all conditions above | share of points | right |
 |---|---|---|
