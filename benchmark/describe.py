@@ -63,7 +63,7 @@ def describe_bounds() -> dict[str, dict[str, Any]]:
 def describe_metric(name: str, backends: Mapping[str, str]) -> dict[str, Any]:
     """run.json's entry of a metric."""
     metric = METRICS[name]
-    fields = "version unit higher_is_better bounds headline summary".split()
+    fields = "version unit higher_is_better bounds needs headline summary".split()
     return {field: getattr(metric, field) for field in fields} | {"backend": backend_of(metric, backends)}
 
 

@@ -63,6 +63,7 @@ class ScoreRow:
             computed or there is no video.
         value: None unless "ok".
         backend: what measured it, e.g. which image encoder.
+        error: one line saying why there is no value.
     """
 
     key: str
@@ -74,6 +75,7 @@ class ScoreRow:
     status: Status
     value: float | None
     backend: str
+    error: str | None
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

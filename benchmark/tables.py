@@ -68,6 +68,7 @@ def score_rows(folder: RunFolder, run: Mapping[str, Any], cell: Cell) -> list[Sc
                     status=found["status"],
                     value=found["value"],
                     backend=found["backend"],
+                    error=found["error"],
                 )
             )
     return rows
