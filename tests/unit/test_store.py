@@ -126,5 +126,5 @@ def test_tables_have_their_columns_even_without_rows(folder: RunFolder) -> None:
             "fit_s transfer_s peak_memory_gib action_mib"
         ).split()
     )
-    assert scores.column_names == "key method case_id seed metric metric_version status value backend".split()
+    assert scores.column_names == "key method case_id seed metric metric_version status value backend error".split()
     assert [str(samples.schema.field(n).type) for n in ("seed", "fit_s", "error")] == ["int64", "double", "string"]
