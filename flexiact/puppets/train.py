@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(figures)
+    print(figures if figures is not None else f"written to {options.out}")
     return 0
 
 
