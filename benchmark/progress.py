@@ -58,17 +58,15 @@ class Progress:
             self._last_line = time.monotonic()
             print(f"{sum(self._done.values())}/{self._total} done, {self.time_left()}", file=self._stream, flush=True)
 
-    def seconds_left(self) -> float | None:
-        """Mean duration of each kind times what is left of it; None while a kind was never seen."""
+    def seconds_left(self) -> tuple[float, bool]:
+        """Mean duration of each kind times what is left of it, and whether that is all: a kind never seen counts 0."""
         left = {kind: count for kind, count in self._left.items() if count > 0}
-        if any(kind not in self._done for kind in left):
-            return None
-        return sum(count * self._spent[kind] / self._done[kind] for kind, count in left.items())
+        known = sum(count * self._spent[kind] / self._done[kind] for kind, count in left.items() if kind in self._done)
+        return known, all(kind in self._done for kind in left)
 
     def time_left(self) -> str:
         """The estimate in words."""
-        seconds = self.seconds_left()
-        if seconds is None:
-            return "time left not known yet"
+        seconds, complete = self.seconds_left()
         minutes, rest = divmod(round(seconds), 60)
-        return f"about {minutes} min {rest:02d} s left" if minutes else f"about {rest} s left"
+        words = f"{minutes} min {rest:02d} s left" if minutes else f"{rest} s left"
+        return f"about {words}" if complete else f"more than {words}"

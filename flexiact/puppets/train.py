@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
-STEPS = {"vae": 2600, "backbone": 12_000, "refadapter": 1500, "clip": 1500, "pose": 6000, "judge": 64}
+STEPS = {"vae": 2600, "backbone": 40_000, "refadapter": 1500, "clip": 600, "pose": 6000, "judge": 64}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

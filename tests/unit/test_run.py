@@ -333,11 +333,11 @@ def test_threads_are_those_given_or_those_of_the_environment(monkeypatch: pytest
 
 def test_time_left_is_estimated_kind_by_kind() -> None:
     progress = Progress({"fit": 2, "method": 3})
-    assert progress.seconds_left() is None
+    assert progress.seconds_left() == (0.0, False)
     progress.done("fit", 60.0)
-    assert progress.time_left() == "time left not known yet"
+    assert progress.time_left().startswith("more than ")
     progress.done("method", 2.0)
-    assert progress.seconds_left() == 64.0
+    assert progress.seconds_left() == (64.0, True)
     assert progress.time_left() == "about 1 min 04 s left"
 
 
