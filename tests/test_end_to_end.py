@@ -71,10 +71,11 @@ def test_the_smoke_suites_bounds_are_where_they_belong(smoke) -> None:
     out, _ = smoke
     scores = tables(out)[1]
     agreement = scores[scores["metric"] == "motion_agreement"].groupby("method")["value"].mean()
-    assert agreement["oracle"] > 0.9
-    assert agreement["oracle-codec"] > 0.7
-    assert abs(agreement["still"]) < 0.1
-    assert agreement["wrong-action"] < 0.5
+    # The pose judge's card: about .82 is what it gives to the truth itself on average; these are two cases only.
+    assert agreement["oracle"] > 0.7
+    assert agreement["oracle-codec"] > 0.55
+    assert agreement["still"] == 0
+    assert agreement["wrong-action"] < agreement["oracle-codec"] - 0.2
 
 
 def test_started_again_the_command_changes_nothing(smoke) -> None:
@@ -83,4 +84,4 @@ def test_started_again_the_command_changes_nothing(smoke) -> None:
     again = run("benchmark.run", "--methods", "all", "--suite", "puppets-smoke", "--device", "cpu", "--out", out)
     assert again.returncode == 0, again.stderr
     assert {name: file for name, file in tree(out).items() if not name.startswith("report/")} == before
-    assert "0 videos made, 0 measured" in again.stdout
+    assert "nothing to do in this session" in again.stdout

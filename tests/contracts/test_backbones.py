@@ -63,7 +63,7 @@ def test_loop_equals_the_stock_pipeline_on_the_folder(name: str):
     backbone = local(name)
     target = random_frames(0, 1, backbone.height, backbone.width)[0]
     ours = sample_video(backbone, Request(target, "a dog", 3), num_inference_steps=2, guidance_scale=6.0)
-    pipeline = CogVideoXImageToVideoPipeline.from_pretrained(BACKBONES[name].source, torch_dtype=torch.float32)
+    pipeline = CogVideoXImageToVideoPipeline.from_pretrained(BACKBONES[name].source)
     pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline(
         image=Image.fromarray(target),
