@@ -1,6 +1,7 @@
 """Recipe of the puppets' RefAdapter: cached untrimmed clips handed to `flexiact.train_refadapter`."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -41,6 +42,6 @@ def train(state: Path, out: Path, steps: int, seed: int, device: torch.device, *
     backbone = load_backbone("puppets", str(device))
     clips = cached_clips(backbone.vae, backbone.tokenizer, state / "clips", seed, shards)
     generator = torch.Generator().manual_seed(seed)
-    config = RefAdapterConfig(CONFIG.rank, CONFIG.alpha, steps, CONFIG.learning_rate, CONFIG.batch_size)
-    adapter, _ = train_refadapter(backbone, _batches(backbone, clips, generator), config, seed=seed)
+    batches = _batches(backbone, clips, generator)
+    adapter, _ = train_refadapter(backbone, batches, replace(CONFIG, steps=steps), seed=seed)
     adapter.save(out)
