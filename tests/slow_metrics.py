@@ -68,35 +68,43 @@ def _lab(rgb):
     return cv2.cvtColor(linear, cv2.COLOR_LRGB2Lab).astype(np.float64)
 
 
+def _walked(truth, made, t, b):
+    """Distance in radii of every pixel from the middle of a bone; a dense walk stands in for the segment."""
+    p, q = (made.keypoints[t, k].astype(float) for k in truth.bones[b])
+    walk = np.array([p + s * (q - p) for s in np.linspace(0.35, 0.95, 401)])
+    radius = max(truth.bone_radii_px[b], 1)
+    height, width = truth.parts.shape[1:]
+    rows = [[np.hypot(*(walk - (x + 0.5, y + 0.5)).T).min() / radius for x in range(width)] for y in range(height)]
+    return np.array(rows)
+
+
+def _thinned(colours):
+    """Every k-th, so that no more than 500 are left."""
+    return np.array(colours)[:: math.ceil(len(colours) / 500)]
+
+
 def true_appearance_error(f):
     truth, made = f.truth, f.generated
     scored = range(truth.first_scored_frame, len(truth.frames))
-    shown = {b: [_lab(truth.frames[t])[truth.parts[t] == b] for t in scored] for b in range(len(truth.bones))}
-    colours = {b: np.concatenate(c).mean(0) for b, c in shown.items() if sum(map(len, c)) >= 4 * len(scored)}
-    errors = []
+    right = {
+        b: [c for t in scored for c in _lab(truth.frames[t])[truth.parts[t] == b]] for b in range(len(truth.bones))
+    }
+    right = {b: _thinned(colours) for b, colours in right.items() if len(colours) >= 4 * len(scored)}
+    shown, missed = {b: [] for b in right}, dict.fromkeys(right, 0)
     for t in scored:
         image = _lab(made.frames[t])
-        near = {}
-        for b in colours:
-            i, j = truth.bones[b]
-            if not (_found(made, t, i) and _found(made, t, j)):
-                errors.append(50.0)
-                continue
-            p, q = made.keypoints[t, i].astype(float), made.keypoints[t, j].astype(float)
-            # A dense walk along the middle of the bone stands in for the distance from a segment.
-            walk = np.array([p + s * (q - p) for s in np.linspace(0.35, 0.95, 401)])
-            near[b] = np.array(
-                [
-                    [np.hypot(*(walk - (x + 0.5, y + 0.5)).T).min() / max(truth.bone_radii_px[b], 1) for x in range(64)]
-                    for y in range(48)
-                ]
-            )
-        for b, mine in near.items():
-            closest = np.minimum.reduce(list(near.values()))
-            mask = (mine <= 0.7) & (mine == closest)
-            mask = mask if mask.any() else mine <= 0.7
-            error = np.linalg.norm(image[mask].mean(0) - colours[b]) if mask.any() else 50.0
-            errors.append(min(error, 50.0))
+        near = {b: _walked(truth, made, t, b) for b in right if all(_found(made, t, k) for k in truth.bones[b])}
+        for b in right:
+            mask = near[b] <= 0.9 if b in near else np.zeros(image.shape[:2], bool)
+            own = mask & np.logical_and.reduce([near[b] <= other for other in near.values()]) if b in near else mask
+            shown[b] += list(image[own if own.any() else mask])
+            missed[b] += not mask.any()
+    errors = []
+    for b in right:
+        share = missed[b] / len(scored)
+        apart = np.linalg.norm(_thinned(shown[b])[:, None] - right[b], axis=-1) if share < 1 else np.full((1, 1), 50.0)
+        error = (float(np.median(apart.min(1))) + float(np.mean(apart.min(0)))) / 2
+        errors.append(share * 50 + (1 - share) * min(error, 50))
     return sum(errors) / len(errors)
 
 

@@ -128,8 +128,8 @@ def test_lab_is_opencvs_within_the_coarseness_of_its_table():
 def test_colours_of_parts_are_the_truths():
     answer = truth(np.random.default_rng(0))
     assert set(true_colours(answer)) == {0, 1, 2}
-    for b, colour in true_colours(answer).items():
-        assert colour == pytest.approx(lab(COLOURS[b]))
+    for b, colours in true_colours(answer).items():
+        assert len(colours) > 100 and np.abs(colours - lab(COLOURS[b])).max() < 1e-9
     hidden = replace(answer, parts=np.where(answer.parts == 1, np.int8(-1), answer.parts))
     assert set(true_colours(hidden)) == {0, 2}
 
@@ -154,6 +154,30 @@ def test_parts_that_are_not_there_cost_the_most():
     assert value("true_appearance_error", spoiled(made, keypoints=away)) == MISS_PENALTY
     black = spoiled(made, frames=np.zeros_like(made.truth.frames))
     assert value("true_appearance_error", black) <= MISS_PENALTY
+    scores[: FIRST + 2] = 1  # now only the first two scored frames show the part
+    share = (NUM_FRAMES - FIRST - 2) / (NUM_FRAMES - FIRST)
+    sometimes = value("true_appearance_error", spoiled(made, keypoint_scores=scores))
+    assert sometimes == pytest.approx(share * MISS_PENALTY / 3)
+
+
+def spotted(every: int) -> tuple[Features, np.ndarray, float]:
+    """The truth, its frames with every n-th column of pixels of the first part in another colour, and by how much."""
+    made, other = perfect(features(), "truth"), np.array([110, 40, 40], np.uint8)
+    mask = (made.truth.parts == 0) & (np.arange(made.truth.parts.shape[2]) % every == 0)
+    distance = float(np.linalg.norm(lab(other) - lab(COLOURS[0])))
+    return made, np.where(mask[..., None], other, made.truth.frames), distance
+
+
+def test_what_crosses_in_front_less_than_half_of_the_time_costs_nothing():
+    made, frames, _ = spotted(every=3)
+    assert value("true_appearance_error", spoiled(made, frames=frames)) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_lost_pattern_costs_by_its_share_of_the_part():
+    made, frames, distance = spotted(every=3)
+    patterned = replace(made, truth=replace(made.truth, frames=frames))
+    assert value("true_appearance_error", patterned) == pytest.approx(distance / 3 / 2 / 3, rel=0.1)
+    assert value("true_appearance_error", spoiled(patterned, frames=frames)) == pytest.approx(0, abs=1e-9)
 
 
 # ---------------------------------------------------------------------------------------------------------- tracklets
