@@ -1,0 +1,48 @@
+"""A linear code of puppet clips: what the VAE's latents are held close to, so that a small model can learn them.
+
+Every 4x4x4 block of pixels becomes its 16 largest principal components. A figure that moves then moves through the
+latents in the same way everywhere, and a blurred latent decodes to a blurred picture instead of to speckle.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+BLOCK = 4  # pixels and frames a side: the compression of the VAE
+
+
+@dataclass(frozen=True, eq=False)
+class LinearCode:
+    """Orthonormal `basis` [C, 3 * 4^3], the mean block [3 * 4^3], and the `scale` that gives codes unit variance."""
+
+    basis: Tensor
+    mean: Tensor
+    scale: float
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Codes [B, C, F, H/4, W/4] of pixels [B, 3, 1 + 4 (F - 1), H, W]."""
+        codes = (_blocks(pixels) - self.mean.to(pixels)) @ self.basis.T.to(pixels) * self.scale
+        return codes.permute(0, 4, 1, 2, 3)
+
+
+def _blocks(pixels: Tensor) -> Tensor:
+    """Blocks [B, F, H/4, W/4, 3 * 4^3]; the first frame, which stands alone, counts as four equal ones."""
+    pixels = functional.pad(pixels, (0, 0, 0, 0, BLOCK - 1, 0), mode="replicate")
+    batch, channels, frames, height, width = pixels.shape
+    shape = (batch, channels, frames // BLOCK, BLOCK, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
+    return pixels.reshape(shape).permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+
+
+def fit_linear_code(pixels: Tensor, channels: int) -> LinearCode:
+    """Principal components of the blocks of clips [B, 3, T, H, W]."""
+    blocks = _blocks(pixels).flatten(0, 3).double()
+    mean = blocks.mean(0)
+    covariance = (blocks - mean).T @ (blocks - mean) / len(blocks)
+    values, vectors = torch.linalg.eigh(covariance)
+    basis = vectors.T.flip(0)[:channels]
+    # An eigenvector's sign is arbitrary; fixed, so that every machine learns the same latents.
+    basis = basis * basis.gather(1, basis.abs().argmax(1, keepdim=True)).sign()
+    scale = float(values.flip(0)[:channels].mean().rsqrt())
+    return LinearCode(basis.float(), mean.float(), scale)
