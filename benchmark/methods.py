@@ -55,6 +55,12 @@ def _flexiact(change: Callable[[FlexiActConfig], FlexiActConfig]) -> Build:
     return build
 
 
+def _base_embedding(backbone: Backbone) -> ActionTransfer:
+    from flexiact.method import FlexiAct, base_preset
+
+    return FlexiAct(backbone, base_preset(backbone))
+
+
 _REFADAPTER_DATA = "RefAdapter, trained on untrimmed clips of the training world"
 
 METHODS: dict[str, MethodEntry] = {
@@ -70,8 +76,8 @@ METHODS: dict[str, MethodEntry] = {
         _flexiact(lambda config: config.without_refadapter()), "FlexiAct without RefAdapter"
     ),
     "base-embedding": MethodEntry(
-        _flexiact(lambda config: config.base_embedding()),
-        "the paper's Base: the embedding, neither schedule nor RefAdapter",
+        _base_embedding,
+        "the paper's Base: the embedding, neither schedule nor RefAdapter, tuned by itself",
     ),
     "i2v": MethodEntry(_class("baselines.i2v", "ImageToVideo"), "backbone and prompt only; never sees the reference"),
 }

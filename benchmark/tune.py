@@ -1,8 +1,9 @@
 """Tune methods on a development suite: `python -m benchmark.tune`, the same number of trials for every method.
 
 A method's space is a handful of values a setting; its trials are drawn from it at random with a fixed seed. Every trial
-is one line of the log, kept whatever it shows; a second start goes on where the last one stopped. The winner is chosen
-by mean motion agreement and entered by hand where the method keeps its settings.
+is one line of the log, kept whatever it shows; a second start goes on where the last one stopped. The winner, by mean
+motion agreement, is entered by hand where the method keeps its settings. Beside the log stands a summary (.md): the
+winners, and how loud FlexiAct's embedding is at the thresholds of its schedule.
 """
 
 import argparse
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from flexiact.backbone import Backbone
     from flexiact.task import Action, ActionTransfer
 
-TRIALS = 12
+TRIALS = 8
 SUITE = "puppets-dev"
 METRICS = ("motion_agreement", "true_appearance_error")
-_FIT = {"fit_steps": (150, 300), "learning_rate": (3e-3, 1e-2, 3e-2)}
+_FIT = {"learning_rate": (3e-3, 1e-2, 3e-2)}
 _GUIDANCE = {"guidance_scale": (1.0, 2.0, 3.0, 4.5)}
 _SCHEDULE = {"alpha": (0.5, 1.0, 2.0, 3.0), "thresholds": ((700, 800), (500, 800), (800, 950), (300, 600))}
 
@@ -51,7 +52,7 @@ def _flexiact(backbone: "Backbone", settings: Mapping[str, Any]) -> "ActionTrans
     from flexiact.method import FlexiAct, preset
 
     config = preset(backbone)
-    fit = replace(config.fit, fit_steps=settings["fit_steps"], learning_rate=settings["learning_rate"])
+    fit = replace(config.fit, learning_rate=settings["learning_rate"])
     schedule = None
     if "alpha" in settings:
         low, high = settings["thresholds"]
@@ -68,13 +69,13 @@ def _flexiact(backbone: "Backbone", settings: Mapping[str, Any]) -> "ActionTrans
 def _i2v(backbone: "Backbone", settings: Mapping[str, Any]) -> "ActionTransfer":
     from baselines.i2v import ImageToVideo
 
-    return ImageToVideo(backbone, settings["num_inference_steps"], settings["guidance_scale"])
+    return ImageToVideo(backbone, guidance_scale=settings["guidance_scale"])
 
 
 SPACES: dict[str, Space] = {
     "flexiact": Space(_flexiact, {**_FIT, **_GUIDANCE, **_SCHEDULE, "refadapter_weight": (0.4, 0.7, 1.0)}),
     "base-embedding": Space(_flexiact, {**_FIT, **_GUIDANCE}),
-    "i2v": Space(_i2v, {"guidance_scale": (1.0, 2.0, 3.0, 4.5, 6.0, 8.0), "num_inference_steps": (15, 25)}),
+    "i2v": Space(_i2v, {"guidance_scale": (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)}),
 }
 
 
@@ -113,7 +114,7 @@ def trials(names: Sequence[str], seed: int) -> Iterator[tuple[str, int, dict[str
     """(method, number, settings) of every trial asked for; those that share a fit are neighbours."""
     for name in names:
         numbered = list(enumerate(SPACES[name].trials(seed)))
-        numbered.sort(key=lambda trial: (trial[1].get("fit_steps", 0), trial[1].get("learning_rate", 0)))
+        numbered.sort(key=lambda trial: trial[1].get("learning_rate", 0))
         for number, settings in numbered:
             yield name, number, settings
 
@@ -142,6 +143,42 @@ def tune(backbone: "Backbone", names: Sequence[str], seed: int, log: Path) -> No
             writer.writerow([name, number, text, *scores, SUITE, backbone.revision])
 
 
+def winners(log: Path, revision: str) -> dict[str, dict[str, str]]:
+    """The best row of every method in a log, among those measured on one revision of the backbone."""
+    with log.open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["backbone_revision"] == revision and r["motion_agreement"]]
+    best: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if float(row["motion_agreement"]) > float(
+            best.get(row["method"], {"motion_agreement": "-inf"})["motion_agreement"]
+        ):
+            best[row["method"]] = row
+    return best
+
+
+def summary(backbone: "Backbone", log: Path) -> str:
+    """Winners, and signal-to-noise ratio, bias and attention share at the thresholds of FlexiAct's winning schedule."""
+    from flexiact.embedding import FrequencySchedule, schedule_report
+    from flexiact.method import preset
+
+    best = winners(log, backbone.revision)
+    lines = [f"# Tuning on {SUITE}", "", f"{TRIALS} trials a method, every one in [{log.name}]({log.name}).", ""]
+    lines += ["| method | best settings | motion agreement | true appearance error |", "|---|---|---|---|"]
+    for name, row in best.items():
+        values = ", ".join(f"{k} {v}" for k, v in json.loads(row["settings"]).items())
+        lines.append(f"| {name} | {values} | {row['motion_agreement']} | {row['true_appearance_error']} |")
+    if "flexiact" in best:
+        settings = json.loads(best["flexiact"]["settings"])
+        low, high = settings["thresholds"]
+        tokens = preset(backbone).fit.embedding_tokens
+        lines += ["", "FlexiAct's winning schedule; the share of attention is that of equal logits.", ""]
+        lines += ["| timestep | signal-to-noise ratio | bias | attention share |", "|---|---|---|---|"]
+        for row in schedule_report(backbone, FrequencySchedule(settings["alpha"], low, high), tokens):
+            cells = (f"{row['timestep']:.0f}", f"{row['signal_to_noise']:.3g}", f"{row['bias']:.2f}")
+            lines.append(f"| {' | '.join(cells)} | {row['attention_share']:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     p = argparse.ArgumentParser(prog="python -m benchmark.tune", description=(__doc__ or "").split("\n\n")[0])
@@ -154,7 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         names = select(args.methods, list(SPACES), "method")
         set_threads(args.threads)
-        tune(load("puppets", args.device, None, load_suite(SUITE).num_inference_steps), names, args.seed, args.log)
+        backbone = load("puppets", args.device, None, load_suite(SUITE).num_inference_steps)
+        tune(backbone, names, args.seed, args.log)
+        args.log.with_suffix(".md").write_text(summary(backbone, args.log))
     except (UsageError, ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

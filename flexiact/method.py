@@ -85,8 +85,17 @@ class FlexiActConfig:
 
 PRESETS: dict[str, FlexiActConfig] = {
     "paper": FlexiActConfig(),
+    # The winner of `benchmark.tune`; every trial is in reports/tuning.
     "puppets": FlexiActConfig(
         fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=1e-2, batch_size=2),
+        transfer=TransferConfig(FrequencySchedule(alpha=3.0, low=300, high=600), 1.0, guidance_scale=4.5),
+    ),
+}
+# The paper's Base competes with settings of its own, found with as many trials.
+BASE_PRESETS: dict[str, FlexiActConfig] = {
+    "puppets": FlexiActConfig(
+        fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=3e-2, batch_size=2),
+        transfer=TransferConfig(guidance_scale=1.0),
     ),
 }
 
@@ -96,6 +105,11 @@ def preset(backbone: Backbone) -> FlexiActConfig:
     if backbone.name in PRESETS:
         return PRESETS[backbone.name]
     return PRESETS["paper" if backbone.num_parameters >= 10**9 else "puppets"]
+
+
+def base_preset(backbone: Backbone) -> FlexiActConfig:
+    """The paper's Base on a backbone: with its own settings where `BASE_PRESETS` names it, otherwise FlexiAct's."""
+    return BASE_PRESETS.get(backbone.name, preset(backbone)).base_embedding()
 
 
 class FlexiAct:

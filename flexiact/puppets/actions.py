@@ -23,7 +23,6 @@ SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "swing": lambda u: (2 * _PI * u).sin(),
     "counter": lambda u: (2 * _PI * u).cos(),
     "beat": lambda u: (2 * _PI * u).sin() ** 2,
-    "flutter": lambda u: (3 * _PI * u).sin(),
 }
 # No training action comes closer than this to a test or development action (see `action_distance`).
 MIN_DISTANCE_TO_TEST = 0.45
@@ -76,8 +75,8 @@ TEST_ACTIONS: dict[str, PuppetAction] = {
     "march": _act(_both("hind", "swing", "swing", 0.9, opposite=True),
                   _both("fore", "swing", "swing", -0.8, opposite=True)),
     "nod": _act(Motion("head_pitch", "beat", 1.1), Motion("trunk_pitch", "beat", 0.5)),
-    "shake": _act(Motion("head_yaw", "flutter", 1.2), Motion("trunk_yaw", "flutter", 0.5)),
-    "wag": _act(Motion("tail_yaw", "flutter", 1.2), Motion("trunk_roll", "flutter", 0.6)),
+    "shake": _act(Motion("head_yaw", "counter", 1.3), Motion("trunk_yaw", "counter", 0.5)),
+    "wag": _act(Motion("tail_yaw", "counter", 1.2), Motion("trunk_roll", "counter", 0.6)),
     "sway": _act(Motion("trunk_roll", "swing", 1.2), _both("fore", "spread", "swing", 0.6, opposite=True)),
     "lunge": _act(Motion("shift", "rise", 1.2), Motion("hind_right_swing", "rise", 0.9),
                   Motion("trunk_pitch", "rise", 0.5)),
@@ -91,7 +90,7 @@ TEST_ACTIONS: dict[str, PuppetAction] = {
     "paddle": _act(_both("fore", "swing", "counter", 0.9, opposite=True), Motion("shift", "swing", 0.6)),
     "stomp": _act(Motion("hind_left_swing", "beat", 1.0), Motion("hind_left_flex", "beat", 0.8)),
     "salute": _act(Motion("fore_right_spread", "rise", 1.1), Motion("fore_right_flex", "rise", 1.0)),
-    "crawl": _act(Motion("trunk_pitch", "hold", 0.9), _both("fore", "swing", "flutter", 0.8, opposite=True)),
+    "crawl": _act(Motion("trunk_pitch", "hold", 0.9), _both("fore", "swing", "swing", 0.9, opposite=True)),
     "look": _act(Motion("head_yaw", "swing", 1.1), Motion("trunk_yaw", "counter", 0.6),
                  Motion("tail_yaw", "swing", -0.7)),
 }  # fmt: skip
@@ -181,7 +180,7 @@ def _random_part(generator: torch.Generator) -> PuppetAction:
 
 
 def random_action(generator: torch.Generator) -> PuppetAction:
-    """A random training action of one to three parts, kept away from every test and development action."""
+    """A random training action of one to three parts that moves, far enough from every test and development action."""
     while True:
         count = 1 + int(torch.randint(3, (), generator=generator))
         action: PuppetAction = ()
@@ -189,5 +188,6 @@ def random_action(generator: torch.Generator) -> PuppetAction:
             used = {m.channel for m in action}
             part = _random_part(generator)
             action += part if not used & {m.channel for m in part} else ()
-        if distance_to_named(action) >= MIN_DISTANCE_TO_TEST:
+        moves = any(m.shape != "hold" for m in action)
+        if moves and distance_to_named(action) >= MIN_DISTANCE_TO_TEST:
             return action

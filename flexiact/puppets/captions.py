@@ -39,7 +39,7 @@ def _third(value: float, low: float, high: float) -> int:
 def _subject(scene: Scene) -> str:
     skin, camera = scene.skin, scene.camera
     place = _PLACES[_third(camera.x, -0.03, 0.03)]
-    size, view = _SIZES[_third(camera.scale, 0.64, 0.73)], _VIEWS[_third(camera.yaw_deg, 40, 65)]
+    size, view = _SIZES[_third(camera.scale, 0.69, 0.77)], _VIEWS[_third(camera.yaw_deg, 40, 65)]
     look = f"{skin.pattern} {skin.primary} {skin.secondary} {RIGS[scene.rig].noun}"
     return f"{look}, {place}, {size}, {view}"
 

@@ -29,7 +29,7 @@ from flexiact.puppets.world import NUM_FRAMES, SIZE, projections, render_values
 BINS_PER_PX = 2.0
 SIGMA_BINS = 6.0
 BATCH = 64
-POOL_SCENES = 16_000
+POOL_SCENES = 48_000
 FRAMES_PER_SCENE = 3
 # Shares of a batch that show no figure: the bare background, and blocks of a frame in another order.
 BARE_SHARE, SHUFFLED_SHARE = 0.05, 0.03

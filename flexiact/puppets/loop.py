@@ -34,6 +34,11 @@ class Plan:
     ema: float | None = None
     checkpoint_every: int = 500
 
+    @property
+    def decay_from(self) -> int:
+        """The first step whose rate is below the peak for good."""
+        return self.steps - int(self.decay * self.steps)
+
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
         left = (self.steps - step) / max(1.0, self.decay * self.steps)

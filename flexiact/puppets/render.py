@@ -10,7 +10,7 @@ from flexiact.puppets.rigs import BONES, KEYPOINT_BONES
 from flexiact.puppets.scene import COLOURS, PATTERNS, Camera, Scene
 
 # Any change to what a scene and an action look like raises this number.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 _CAMERA_DISTANCE = 4.0  # body units; only the strength of perspective depends on it
 _CHUNK = 18  # frames drawn at a time: the working set then stays in the processor's cache
 
@@ -79,7 +79,7 @@ def _pattern(kind: Tensor, along: Tensor, across: Tensor) -> Tensor:
     stripes = torch.sigmoid(6 * wave)
     spots = torch.sigmoid(8 * (wave * torch.cos(torch.pi * across) - 0.15))
     halves = torch.sigmoid(7 * across)
-    return torch.where(kind == 1, stripes, torch.where(kind == 2, spots, halves)) * (kind > 0) * 0.9
+    return torch.where(kind == 1, stripes, torch.where(kind == 2, spots, halves)) * (kind > 0) * 0.65
 
 
 def _draw_bone(image: Tensor, parts: Tensor, bone: dict[str, Tensor], grid: Tensor) -> tuple[Tensor, Tensor]:

@@ -72,15 +72,15 @@ _TAIL = ("tail_yaw", "tail_pitch")
 _HIND = tuple(f"{limb}_{m}" for limb in LIMBS[2:] for m in ("swing", "spread", "flex"))
 
 RIGS: dict[str, Rig] = {
-    "biped": Rig("biped", "person", (.34, .095, 90), (.11, .10, 55, .09), (.19, .18, .042, -86, 14, .11),
-                 (.23, .23, .052, -88, 4, .065), None, 1, 0, _TAIL),
-    "quadruped": Rig("quadruped", "dog", (.50, .115, 0), (.17, .085, 30, .10), (.19, .19, .046, -88, 3, .085),
-                     (.19, .19, .050, -92, 3, .085), (.16, .15, .035, 145), -1, 0, ()),
-    "bird": Rig("bird", "bird", (.32, .125, 40), (.13, .085, 35, .09), (.22, .24, .048, -125, 28, .09),
-                (.13, .13, .032, -88, 6, .06), (.13, .09, .050, 200), -1, 0, ()),
-    "fish": Rig("fish", "fish", (.36, .130, 0), (.13, .110, 0, .03), (.14, .11, .045, -135, 40, .09),
+    "biped": Rig("biped", "person", (.34, .095, 90), (.11, .10, 55, .09), (.19, .18, .056, -86, 14, .11),
+                 (.23, .23, .064, -88, 4, .065), None, 1, 0, _TAIL),
+    "quadruped": Rig("quadruped", "dog", (.50, .115, 0), (.17, .085, 30, .10), (.19, .19, .058, -88, 3, .085),
+                     (.19, .19, .062, -92, 3, .085), (.16, .15, .048, 145), -1, 0, ()),
+    "bird": Rig("bird", "bird", (.32, .125, 40), (.13, .085, 35, .09), (.22, .24, .060, -125, 28, .09),
+                (.13, .13, .044, -88, 6, .06), (.13, .09, .060, 200), -1, 0, ()),
+    "fish": Rig("fish", "fish", (.36, .130, 0), (.13, .110, 0, .03), (.16, .13, .058, -135, 40, .09),
                 None, (.17, .15, .055, 180), -1, .35, (*_HIND, "head_pitch", "head_yaw")),
-    "saurian": Rig("saurian", "dragon", (.36, .105, 35), (.18, .080, 15, .12), (.12, .11, .036, -75, 10, .08),
+    "saurian": Rig("saurian", "dragon", (.36, .105, 35), (.18, .080, 15, .12), (.14, .13, .050, -75, 10, .08),
                    (.21, .22, .060, -85, 5, .075), (.24, .24, .050, 195), 1, 0, ()),
 }  # fmt: skip
 HELD_OUT_RIG = "saurian"
@@ -89,7 +89,7 @@ TRAINING_RIGS: tuple[str, ...] = tuple(name for name in RIGS if name != HELD_OUT
 # Degrees (body units for hop and shift) that a channel value of 1 stands for.
 _GAIN = {"trunk_pitch": 38.0, "trunk_yaw": 45.0, "trunk_roll": 26.0, "swing": 62.0, "spread": 66.0, "flex": 85.0,
          "head_pitch": 42.0, "head_yaw": 55.0, "tail_yaw": 55.0, "tail_pitch": 45.0}  # fmt: skip
-_TRAVEL = 0.22
+_TRAVEL = 0.20
 NUM_PROPORTIONS = 9  # multipliers: trunk, head, fore, hind and tail length; trunk, head, limb and tail radius
 
 

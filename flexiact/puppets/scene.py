@@ -144,11 +144,11 @@ def random_backdrop(generator: torch.Generator, held_out: bool | None) -> Backdr
 
 def random_camera(generator: torch.Generator) -> Camera:
     """A random viewpoint in the front-right quadrant and a random layout that keeps the neutral figure in frame."""
-    scale = _uniform(generator, 0.56, 0.82)
+    scale = _uniform(generator, 0.62, 0.84)
     room = (1 - scale) / 2 * 0.75
     return Camera(
-        yaw_deg=round(_uniform(generator, 15, 90), 2),
-        pitch_deg=round(_uniform(generator, 0, 25), 2),
+        yaw_deg=round(_uniform(generator, 20, 80), 2),
+        pitch_deg=round(_uniform(generator, 0, 18), 2),
         scale=scale,
         x=_uniform(generator, -room, room),
         y=_uniform(generator, -room, room),

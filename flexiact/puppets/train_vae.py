@@ -8,13 +8,17 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
 from flexiact.puppets.actions import random_action
+from flexiact.puppets.linear_code import fit_linear_code
 from flexiact.puppets.loop import Plan, train
 from flexiact.puppets.scene import random_scene
 from flexiact.puppets.world import NUM_FRAMES, SIZE, render_clips
 from flexiact.task import Video
 
 LATENT_CHANNELS = 16
-KL_WEIGHT = 1e-5
+KL_WEIGHT = 5e-4
+# Of the squared distance to the linear code, in which a latent has unit variance.
+LINEAR_WEIGHT = 0.05
+_LINEAR_CODE_CLIPS = 256
 BATCH = 2
 
 
@@ -69,6 +73,8 @@ def train_vae(state: Path, steps: int, seed: int, device: torch.device) -> dict[
     """
     torch.manual_seed(seed)
     model = new_vae().to(device)
+    sample = training_videos(torch.Generator().manual_seed(seed), _LINEAR_CODE_CLIPS)
+    code = fit_linear_code(to_tensor(sample), LATENT_CHANNELS)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         clean = to_tensor(training_videos(generator, BATCH)).to(device)
@@ -77,7 +83,8 @@ def train_vae(state: Path, steps: int, seed: int, device: torch.device) -> dict[
             noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
             decoded = model.decode(posterior.mean + posterior.std * noise).sample
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return (decoded.float() - clean).square().mean() + KL_WEIGHT * kl
+        irregular = (posterior.mean.float() - code.encode(clean)).square().mean()
+        return (decoded.float() - clean).square().mean() + KL_WEIGHT * kl + LINEAR_WEIGHT * irregular
 
     train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=3e-3), state / "vae")
     generator = torch.Generator().manual_seed(seed + 1)

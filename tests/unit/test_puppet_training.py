@@ -129,7 +129,7 @@ def test_one_step_of_the_backbone_has_gradients_everywhere(clips):
     alphas = new_scheduler().alphas_cumprod.float()
     generator = step_generator(0, 2)
     batch = draw_batch(clips[0], "first", 2, generator)
-    loss = velocity_loss(model, batch, alphas, rotary_positions(transformer, batch[0]), generator)
+    loss = velocity_loss(model, batch, alphas, rotary_positions(transformer, batch[0]), generator, 0.5)
     loss.backward()
     assert torch.isfinite(loss)
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())

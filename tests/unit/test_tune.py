@@ -31,9 +31,10 @@ def test_every_trial_builds_its_method(name):
 def test_a_second_start_measures_nothing_again(tmp_path, monkeypatch):
     monkeypatch.setattr(tune, "SUITE", "puppets-smoke")
     monkeypatch.setattr(tune, "TRIALS", 2)
-    space = replace(tune.SPACES["i2v"], values={"guidance_scale": (1.0, 2.0), "num_inference_steps": (2,)})
+    space = replace(tune.SPACES["i2v"], values={"guidance_scale": (1.0, 2.0)})
     monkeypatch.setattr(tune, "SPACES", {"i2v": space})
-    backbone, log = load_backbone("puppets", "cpu"), tmp_path / "log" / "trials.csv"
+    backbone = replace(load_backbone("puppets", "cpu"), num_inference_steps=2)
+    log = tmp_path / "log" / "trials.csv"
     tune.tune(backbone, ["i2v"], 0, log)
     with log.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -41,3 +42,17 @@ def test_a_second_start_measures_nothing_again(tmp_path, monkeypatch):
     monkeypatch.setattr(tune, "measure", lambda *_: pytest.fail("measured again"))
     tune.tune(backbone, ["i2v"], 0, log)
     assert len(log.read_text().splitlines()) == 3
+
+
+def test_the_summary_names_the_best_trial_and_how_loud_the_embedding_is(tmp_path):
+    backbone, log = load_backbone("puppets", "cpu"), tmp_path / "trials.csv"
+    settings = '{"alpha": 2.0, "thresholds": [700, 800]}'
+    rows = [(0, 0.1, backbone.revision), (1, 0.3, backbone.revision), (2, 0.9, "another")]
+    with log.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", "trial", "settings", *tune.METRICS, "suite", "backbone_revision"])
+        writer.writerows(["flexiact", n, settings, score, 5.0, tune.SUITE, revision] for n, score, revision in rows)
+    assert tune.winners(log, backbone.revision)["flexiact"]["trial"] == "1"
+    text = tune.summary(backbone, log)
+    assert "| flexiact | alpha 2.0, thresholds [700, 800] | 0.3 | 5.0 |" in text
+    assert "| 800 | " in text and "| 2.00 | " in text
