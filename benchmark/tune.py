@@ -173,9 +173,9 @@ def summary(backbone: "Backbone", log: Path) -> str:
         tokens = preset(backbone).fit.embedding_tokens
         lines += ["", "FlexiAct's winning schedule; the share of attention is that of equal logits.", ""]
         lines += ["| timestep | signal-to-noise ratio | bias | attention share |", "|---|---|---|---|"]
-        for row in schedule_report(backbone, FrequencySchedule(settings["alpha"], low, high), tokens):
-            cells = (f"{row['timestep']:.0f}", f"{row['signal_to_noise']:.3g}", f"{row['bias']:.2f}")
-            lines.append(f"| {' | '.join(cells)} | {row['attention_share']:.3f} |")
+        for point in schedule_report(backbone, FrequencySchedule(settings["alpha"], low, high), tokens):
+            cells = (f"{point['timestep']:.0f}", f"{point['signal_to_noise']:.3g}", f"{point['bias']:.2f}")
+            lines.append(f"| {' | '.join(cells)} | {point['attention_share']:.3f} |")
     return "\n".join(lines) + "\n"
 
 
