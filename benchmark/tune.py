@@ -22,8 +22,10 @@ from benchmark.run import load, load_judges, set_threads
 from benchmark.selection import UsageError, select
 
 if TYPE_CHECKING:
+    from benchmark.execute import Stages
     from flexiact.backbone import Backbone
     from flexiact.task import Action, ActionTransfer
+    from metrics.perception import Perception
 
 TRIALS = 8
 SUITE = "puppets-dev"
@@ -79,23 +81,22 @@ SPACES: dict[str, Space] = {
 }
 
 
-def measure(backbone: "Backbone", method: "ActionTransfer", fits: "dict[str, Action]") -> dict[str, float]:
-    """Mean of `METRICS` over the suite, seed 0.
+def measure(
+    stages: "Stages", perception: "Perception", method: "ActionTransfer", fits: "dict[str, Action]"
+) -> dict[str, float]:
+    """Mean of `METRICS` over the cases, seed 0.
 
     Args:
-        backbone: the method's.
+        stages: the cases, at the format of the method's backbone.
+        perception: what measures.
         method: one trial.
         fits: actions by what fit reads and the reference; filled here, so that trials which differ at transfer
             alone share fits.
     """
-    from benchmark.execute import Stages, format_of
     from flexiact.task import Request, Video
     from metrics import METRICS as TABLE
     from metrics.features import Features
 
-    suite = load_suite(SUITE)
-    stages = Stages({i: load_case(suite, i) for i in suite.case_ids}, format_of(backbone))
-    perception = load_judges(None, backbone.device)
     rows = []
     for case_id, case in stages.cases.items():
         staged = stages[case_id]
@@ -123,6 +124,11 @@ def tune(backbone: "Backbone", names: Sequence[str], seed: int, log: Path) -> No
     """Run what is missing of the trials and append each to the log (CSV)."""
     from tqdm import tqdm
 
+    from benchmark.execute import Stages, format_of
+
+    suite = load_suite(SUITE)
+    stages = Stages({i: load_case(suite, i) for i in suite.case_ids}, format_of(backbone))
+    perception = load_judges(None, backbone.device)
     done: set[tuple[str, str, str]] = set()
     if log.exists():
         with log.open(newline="") as file:
@@ -133,7 +139,7 @@ def tune(backbone: "Backbone", names: Sequence[str], seed: int, log: Path) -> No
         text = json.dumps(settings, sort_keys=True)
         if (name, text, backbone.revision) in done:
             continue
-        found = measure(backbone, SPACES[name].build(backbone, settings), fits)
+        found = measure(stages, perception, SPACES[name].build(backbone, settings), fits)
         fresh = not log.exists()
         with log.open("a", newline="") as file:
             writer = csv.writer(file)
@@ -147,13 +153,9 @@ def winners(log: Path, revision: str) -> dict[str, dict[str, str]]:
     """The best row of every method in a log, among those measured on one revision of the backbone."""
     with log.open(newline="") as file:
         rows = [r for r in csv.DictReader(file) if r["backbone_revision"] == revision and r["motion_agreement"]]
-    best: dict[str, dict[str, str]] = {}
-    for row in rows:
-        if float(row["motion_agreement"]) > float(
-            best.get(row["method"], {"motion_agreement": "-inf"})["motion_agreement"]
-        ):
-            best[row["method"]] = row
-    return best
+    rows.sort(key=lambda row: float(row["motion_agreement"]), reverse=True)  # stable: of equal ones the first wins
+    methods = dict.fromkeys(row["method"] for row in rows)
+    return {name: next(row for row in rows if row["method"] == name) for name in methods}
 
 
 def summary(backbone: "Backbone", log: Path) -> str:
