@@ -1,10 +1,12 @@
 """From a target image and a prompt to a video: the one denoising loop that every method shares.
 
-With no `step_kwargs` the loop gives the numbers of diffusers' CogVideoXImageToVideoPipeline bit by bit (a test holds
-them together). What a method adds enters at one place: keyword arguments for the attention, step by step.
+With nothing added the loop gives the numbers of diffusers' CogVideoXImageToVideoPipeline bit by bit (a test holds them
+together). What a method adds enters at two places: keyword arguments for the attention, step by step, and a guide, which
+may change what a step's prediction is made from.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +22,52 @@ from flexiact.task import Request, Video
 StepKwargs = Callable[[int], dict[str, Any] | None]
 """Timestep -> keyword arguments of the attention processors in that step."""
 
+Rotary = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines [video tokens, head width] of rotary positions."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What a step's prediction is made from.
+
+    Attributes:
+        index: of the step, from 0.
+        timestep: the model's, falling.
+        latents: noisy latents [1, F, C, h, w]; at index 0 they are the initial noise.
+        condition: [1, F, C, h, w].
+        text: states [rows, L, width]; the prompt's are the last row.
+        rotary: positions for this step alone; None: the model's own.
+    """
+
+    index: int
+    timestep: int
+    latents: torch.Tensor
+    condition: torch.Tensor
+    text: torch.Tensor
+    rotary: Rotary | None = None
+
+
+Guide = Callable[[Step], Step]
+"""Called before each step's prediction; gives back the step with other latents or positions, or as it is."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How to go from noise to a clip.
+
+    Attributes:
+        num_inference_steps: of the sampler.
+        guidance_scale: weight of the prompt against the empty one, when both are given.
+        step_kwargs: what attention processors get in each step; both guidance branches get the same.
+        guide: may change latents and positions before each step.
+    """
+
+    num_inference_steps: int
+    guidance_scale: float
+    step_kwargs: StepKwargs | None = None
+    guide: Guide | None = None
+
+
 OFS = 2.0  # the constant that CogVideoX 1.5 was trained with, and the pipeline gives
 
 
@@ -31,6 +79,7 @@ def sample_video(
     num_inference_steps: int,
     guidance_scale: float,
     step_kwargs: StepKwargs | None = None,
+    guide: Guide | None = None,
 ) -> Video:
     """Make the video of a request.
 
@@ -43,6 +92,7 @@ def sample_video(
         num_inference_steps: steps of the sampler.
         guidance_scale: of classifier-free guidance against the empty prompt; 1 or less turns it off.
         step_kwargs: what attention processors get in each step; both guidance branches get the same.
+        guide: may change latents and positions before each step.
 
     Raises:
         ValueError: naming the field, when the target has another size or the model's output is not finite.
@@ -51,15 +101,8 @@ def sample_video(
     generator = torch.Generator().manual_seed(request.seed)
     text = encode_text(backbone, ["", request.prompt] if guidance_scale > 1 else [request.prompt])
     condition = encode_image(backbone, request.target, generator)
-    latents = denoise(
-        backbone,
-        text,
-        condition,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        generator=generator,
-        step_kwargs=step_kwargs,
-    )
+    sampler = Sampler(num_inference_steps, guidance_scale, step_kwargs, guide)
+    latents = denoise(backbone, text, condition, sampler, generator)
     if not torch.isfinite(latents).all():
         raise ValueError(f"backbone: {backbone.name} gave latents that are not finite")
     return Video(decode_latents(backbone, latents)[0], backbone.fps)
@@ -67,14 +110,7 @@ def sample_video(
 
 @torch.no_grad()
 def denoise(
-    backbone: Backbone,
-    text: torch.Tensor,
-    condition: torch.Tensor,
-    *,
-    num_inference_steps: int,
-    guidance_scale: float,
-    generator: torch.Generator,
-    step_kwargs: StepKwargs | None = None,
+    backbone: Backbone, text: torch.Tensor, condition: torch.Tensor, sampler: Sampler, generator: torch.Generator
 ) -> torch.Tensor:
     """Denoise one clip from noise drawn from `generator`.
 
@@ -82,30 +118,32 @@ def denoise(
         backbone: the model and its scheduler; neither is changed.
         text: states [2, L, width] of the empty prompt and the prompt, or [1, L, width] without guidance.
         condition: [1, F, C, h, w], from `encode_image`.
-        num_inference_steps: steps of the sampler.
-        guidance_scale: weight of the prompt against the empty one, when text has two rows.
+        sampler: steps, and what a method adds to them; its guidance scale counts when text has two rows.
         generator: of all noise, on the CPU.
-        step_kwargs: what attention processors get in each step.
 
     Returns:
         Clean latents [1, F, C, h, w].
     """
     # A scheduler keeps state between calls; a copy keeps the backbone as it was.
     scheduler = type(backbone.scheduler).from_config(backbone.scheduler.config)
-    scheduler.set_timesteps(num_inference_steps, device=backbone.device)
+    scheduler.set_timesteps(sampler.num_inference_steps, device=backbone.device)
     guided = len(text) == 2
     model = Denoiser(backbone)
     conditions = condition.expand(len(text), -1, -1, -1, -1)
     latents = randn_tensor(condition.shape, generator=generator, device=backbone.device, dtype=text.dtype)
     latents = latents * scheduler.init_noise_sigma
-    for timestep, advance in _steps(scheduler, generator):
-        inputs = scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, timestep)
-        kwargs = step_kwargs(int(timestep)) if step_kwargs else None
-        prediction = model(inputs, conditions, text, timestep.expand(len(text)), kwargs).float()
+    for index, (timestep, advance) in enumerate(_steps(scheduler, generator)):
+        step = Step(index, int(timestep), latents, condition, text)
+        if sampler.guide:
+            step = sampler.guide(step)
+        inputs = torch.cat([step.latents, step.latents]) if guided else step.latents
+        inputs = scheduler.scale_model_input(inputs, timestep)
+        kwargs = sampler.step_kwargs(step.timestep) if sampler.step_kwargs else None
+        prediction = model(inputs, conditions, text, timestep.expand(len(text)), kwargs, step.rotary).float()
         if guided:
             without, with_prompt = prediction.chunk(2)
-            prediction = without + guidance_scale * (with_prompt - without)
-        latents = advance(prediction, latents).to(text.dtype)
+            prediction = without + sampler.guidance_scale * (with_prompt - without)
+        latents = advance(prediction, step.latents).to(text.dtype)
     return latents
 
 
@@ -127,6 +165,7 @@ class Denoiser:
         text: torch.Tensor,
         timestep: torch.Tensor,
         attention_kwargs: dict[str, Any] | None = None,
+        rotary: Rotary | None = None,
     ) -> torch.Tensor:
         """What the model predicts: velocity, noise or clean latents, as its scheduler says.
 
@@ -136,6 +175,7 @@ class Denoiser:
             text: states [B, L, width].
             timestep: int64 [B].
             attention_kwargs: for the attention processors.
+            rotary: positions instead of the model's own.
 
         Returns:
             [B, F, C, h, w].
@@ -145,13 +185,13 @@ class Denoiser:
             encoder_hidden_states=text,
             timestep=timestep,
             ofs=self.ofs,
-            image_rotary_emb=self.rotary,
+            image_rotary_emb=self.rotary if rotary is None else rotary,
             attention_kwargs=attention_kwargs,
             return_dict=False,
         )[0]
 
 
-def rotary_embedding(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor] | None:
+def rotary_embedding(backbone: Backbone) -> Rotary | None:
     """Cosines and sines [video tokens, head width] of the rotary positions, None for models without them."""
     config = backbone.transformer.config
     if not config.use_rotary_positional_embeddings:

@@ -1,5 +1,7 @@
 """The denoising loop against diffusers' own pipeline, bit by bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image
 
 from flexiact.backbone import Backbone
 from flexiact.codec import clean_latent, decode_latents, encode_image, encode_text, encode_video
-from flexiact.sampling import denoise, rotary_embedding, sample_video
+from flexiact.sampling import Sampler, Step, denoise, rotary_embedding, sample_video
 from flexiact.task import Request
 from tests.backbones import HEIGHT, WIDTH, random_frames, tiny_backbone, tiny_transformer
 
@@ -52,7 +54,7 @@ def test_equals_the_stock_pipeline(model: str, guidance_scale: float):
     generator = torch.Generator().manual_seed(5)
     condition = encode_image(backbone, target, generator)
     text = encode_text(backbone, ["", request.prompt] if guidance_scale > 1 else [request.prompt])
-    ours = denoise(backbone, text, condition, num_inference_steps=4, guidance_scale=guidance_scale, generator=generator)
+    ours = denoise(backbone, text, condition, Sampler(4, guidance_scale), generator)
     theirs = pipeline(**stock, generator=torch.Generator().manual_seed(5), output_type="latent").frames
     assert torch.equal(ours, theirs)
 
@@ -115,6 +117,31 @@ def test_step_kwargs_are_asked_for_every_timestep():
     request = Request(random_frames(0)[0], "a dog", 0)
     sample_video(backbone, request, num_inference_steps=4, guidance_scale=6.0, step_kwargs=step_kwargs)
     assert seen == [999, 749, 499, 249]
+
+
+def test_a_guide_sees_every_step_and_what_it_changes_is_used():
+    backbone = tiny_backbone()
+    request = Request(random_frames(0)[0], "a dog", 0)
+    seen: list[Step] = []
+
+    def watch(step: Step) -> Step:
+        seen.append(step)
+        return step
+
+    def video(guide=None) -> np.ndarray:
+        return sample_video(backbone, request, num_inference_steps=4, guidance_scale=6.0, guide=guide).frames
+
+    plain = video()
+    np.testing.assert_array_equal(plain, video(watch))
+    assert [(step.index, step.timestep) for step in seen] == [(0, 999), (1, 749), (2, 499), (3, 249)]
+    assert all(step.latents.shape == (1, *backbone.latent_shape) and len(step.text) == 2 for step in seen)
+    # Latents taken from another step lead on from there; positions reversed in the first step alone show as well.
+    final = video(lambda step: replace(step, latents=seen[3].latents) if step.index == 3 else step)
+    np.testing.assert_array_equal(plain, final)
+    other = video(lambda step: replace(step, latents=-step.latents) if step.index == 0 else step)
+    assert (other != plain).any()
+    turned = tuple(states.flip(0) for states in rotary_embedding(backbone))
+    assert (video(lambda step: replace(step, rotary=turned) if step.index == 0 else step) != plain).any()
 
 
 def test_bad_input_names_the_field():
