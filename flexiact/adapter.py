@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from diffusers import CogVideoXTransformer3DModel
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from flexiact.backbone import Backbone
+from flexiact.lora import LowRankLayers
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 PREFIX = "base_model.model."  # how peft names the wrapped model in its files
@@ -43,16 +44,8 @@ class RefAdapter:
         if not (math.isfinite(alpha) and alpha > 0):
             raise ValueError(f"alpha: expected a number above 0, got {alpha}")
         self.rank, self.alpha = rank, alpha
-        self._transformer = transformer
-        self._mirror = _mirror(transformer)
-        trainable = [(parameter, parameter.requires_grad) for parameter in self._mirror.parameters()]
-        with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
-            torch.manual_seed(seed)
-            self._config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))
-            inject_adapter_in_model(self._config, self._mirror, _NAME)
-        for parameter, before in trainable:  # peft freezes the layers it wraps
-            parameter.requires_grad_(before)
-        self._layers = {path: layer for path, layer in self._mirror.named_modules() if isinstance(layer, LoraLayer)}
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))
+        self._layers = LowRankLayers(transformer, _NAME, TARGETS, config, seed)
 
     @classmethod
     def load(cls, folder: Path, transformer: CogVideoXTransformer3DModel) -> "RefAdapter":
@@ -67,23 +60,23 @@ class RefAdapter:
             adapter = cls(transformer, int(config["r"]), config["lora_alpha"])
         except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
             raise ValueError(f"refadapter: cannot be read from {folder} ({' '.join(str(error).split())})") from error
-        adapter._fill({key.removeprefix(PREFIX): tensor for key, tensor in weights.items()})
+        adapter._layers.fill({key.removeprefix(PREFIX): tensor for key, tensor in weights.items()})
         return adapter
 
     def save(self, folder: Path) -> None:
         """Write adapter_model.safetensors and adapter_config.json, which peft reads."""
         folder.mkdir(parents=True, exist_ok=True)
-        state = get_peft_model_state_dict(self._mirror, adapter_name=_NAME)
+        state = self._layers.state()
         weights = {PREFIX + key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        self._config.save_pretrained(str(folder))
+        self._layers.config.save_pretrained(str(folder))
         # peft keeps the targets in a set, whose order changes with Python's hash seed: equal adapters, equal files.
         config = json.loads((folder / CONFIG_FILE).read_text()) | {"target_modules": list(TARGETS)}
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
 
     def parameters(self) -> list[nn.Parameter]:
         """The adapter's own weights, in a fixed order."""
-        return [parameter for name, parameter in self._mirror.named_parameters() if ".lora_" in name]
+        return self._layers.parameters()
 
     @contextmanager
     def attached(self, weight: float) -> Iterator[None]:
@@ -94,54 +87,20 @@ class RefAdapter:
         """
         if not math.isfinite(weight):
             raise ValueError(f"refadapter_weight: expected a finite number, got {weight}")
-        if weight == 0:
+        with self._layers.attached(weight):
             yield
-            return
-        places = [_place(self._transformer, path) for path in self._layers]
-        before = [parent._modules[name] for parent, name in places]
-        try:
-            for (parent, name), layer in zip(places, self._layers.values(), strict=True):
-                layer.set_scale(_NAME, weight)
-                parent._modules[name] = layer
-            yield
-        finally:
-            for (parent, name), original in zip(places, before, strict=True):
-                parent._modules[name] = original
-
-    def _fill(self, state: dict[str, torch.Tensor]) -> None:
-        expected = get_peft_model_state_dict(self._mirror, adapter_name=_NAME)
-        if set(state) != set(expected):
-            odd = sorted(set(state) ^ set(expected))
-            raise ValueError(f"refadapter: made for another transformer, {len(odd)} names differ, e.g. {odd[0]}")
-        for name, tensor in state.items():
-            if tensor.shape != expected[name].shape:
-                raise ValueError(
-                    f"refadapter: {name} expected shape {list(expected[name].shape)}, got {list(tensor.shape)}"
-                )
-            if not torch.isfinite(tensor).all():
-                raise ValueError(f"refadapter: {name} holds values that are not finite")
-        set_peft_model_state_dict(self._mirror, state, adapter_name=_NAME)
 
 
-def _mirror(transformer: CogVideoXTransformer3DModel) -> nn.Module:
-    """A tree with the same paths as the transformer's, of nothing but the layers to wrap (shared, not copied).
+def load_refadapter(backbone: Backbone, weight: float) -> RefAdapter | None:
+    """The backbone's RefAdapter for a method that uses it at `weight`; None for weight 0.
 
-    peft then works on this tree, and the transformer itself keeps no mark of it.
+    Raises:
+        ValueError: when the weight is not a finite number, the backbone has no RefAdapter, or its files are damaged.
     """
-    mirror = nn.Module()
-    for block in range(len(transformer.transformer_blocks)):
-        for target in TARGETS:
-            path = f"transformer_blocks.{block}.attn1.{target}"
-            *parents, name = path.split(".")
-            node = mirror
-            for step in parents:
-                if step not in node._modules:
-                    node.add_module(step, nn.Module())
-                node = node.get_submodule(step)
-            node.add_module(name, transformer.get_submodule(path))
-    return mirror
-
-
-def _place(transformer: nn.Module, path: str) -> tuple[nn.Module, str]:
-    parent, _, name = path.rpartition(".")
-    return transformer.get_submodule(parent), name
+    if not math.isfinite(weight):
+        raise ValueError(f"refadapter_weight: expected a finite number, got {weight}")
+    if weight == 0:
+        return None
+    if backbone.refadapter is None:
+        raise ValueError(f"refadapter_weight: backbone {backbone.name} has no RefAdapter")
+    return RefAdapter.load(backbone.refadapter, backbone.transformer)
