@@ -160,11 +160,13 @@ def _choose(generator: torch.Generator, options: tuple[str, ...]) -> str:
     return options[int(torch.randint(len(options), (), generator=generator))]
 
 
-_GROUPS = ("trunk", "trunk", "travel", "fore", "fore", "fore", "hind", "hind", "head", "tail")
+# How often each group of channels is drawn: as the judges see them, and for models that have to draw every movement.
+EVEN_GROUPS = ("trunk", "trunk", "travel", "fore", "fore", "fore", "hind", "hind", "head", "tail")
+LARGE_GROUPS = ("trunk",) * 3 + ("travel",) * 3 + ("fore",) * 3 + ("hind",) * 2 + ("head", "tail")
 
 
-def _random_part(generator: torch.Generator) -> PuppetAction:
-    group, shape = _choose(generator, _GROUPS), _choose(generator, tuple(SHAPES))
+def _random_part(generator: torch.Generator, groups: tuple[str, ...]) -> PuppetAction:
+    group, shape = _choose(generator, groups), _choose(generator, tuple(SHAPES))
     sign = 1.0 if torch.rand((), generator=generator) < 0.5 else -1.0
     amplitude = sign * _uniform(generator, 0.45, 1.35)
     if group in ("fore", "hind"):
@@ -179,14 +181,22 @@ def _random_part(generator: torch.Generator) -> PuppetAction:
     return (Motion(_choose(generator, names[group]), shape, amplitude),)
 
 
-def random_action(generator: torch.Generator) -> PuppetAction:
-    """A random training action of one to three parts that moves, far enough from every test and development action."""
+def random_action(
+    generator: torch.Generator, groups: tuple[str, ...] = EVEN_GROUPS, max_parts: int = 3
+) -> PuppetAction:
+    """A random training action that moves, far enough from every test and development action.
+
+    Args:
+        generator: source of all randomness.
+        groups: of channels, each as often as it is to be drawn: `EVEN_GROUPS` or `LARGE_GROUPS`.
+        max_parts: at most so many parts move.
+    """
     while True:
-        count = 1 + int(torch.randint(3, (), generator=generator))
+        count = 1 + int(torch.randint(max_parts, (), generator=generator))
         action: PuppetAction = ()
         for _ in range(count):
             used = {m.channel for m in action}
-            part = _random_part(generator)
+            part = _random_part(generator, groups)
             action += part if not used & {m.channel for m in part} else ()
         moves = any(m.shape != "hold" for m in action)
         if moves and distance_to_named(action) >= MIN_DISTANCE_TO_TEST:

@@ -20,9 +20,10 @@ TEXT_WIDTH = 128
 # How often a training clip is described at each level, and not at all.
 LEVEL_SHARES = {"subject": 0.12, "coarse": 0.12, "full": 0.66, "": 0.10}
 IMAGE_DROPOUT = 0.05
-# A timestep is u^power of the schedule's length, u uniform. At this size the action is decided at high noise, where
-# nearly all of the training goes at first; the time of falling rates serves the rest, down to the grain of the picture.
-EARLY_POWER, LATE_POWER = 1 / 3, 1 / 2
+# Share of the timesteps drawn close to pure noise, as u^0.1 of the schedule's length with u uniform; the others are
+# uniform. The action is decided at high noise and is the hardest to learn, so most of the training goes there at first;
+# the time of falling rates serves the rest, down to the grain of the picture.
+EARLY_HIGH_NOISE_SHARE, LATE_HIGH_NOISE_SHARE = 0.75, 0.4
 
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
@@ -75,6 +76,7 @@ def new_transformer(latent_channels: int, latent_size: int) -> CogVideoXTransfor
         sample_frames=NUM_FRAMES,
         max_text_seq_length=MAX_TEXT_TOKENS,
         use_rotary_positional_embeddings=True,
+        use_learned_positional_embeddings=True,  # the 5B model's too: fixed sines and cosines, not learned
     )
 
 
@@ -158,11 +160,12 @@ def velocity_loss(
     alphas: Tensor,
     rotary: tuple,
     generator: torch.Generator,
-    power: float,
+    high_noise_share: float,
 ) -> Tensor:
     """Mean squared error of the velocity, which is 1 / (1 - abar) times that of the clean latent."""
     clean, condition, ids = batch
-    timestep = (torch.rand(len(clean), generator=generator) ** power * len(alphas)).long()
+    u, high_noise = torch.rand(2, len(clean), generator=generator)
+    timestep = (torch.where(high_noise < high_noise_share, u**0.1, u) * len(alphas)).long()
     noise = torch.randn(clean.shape, generator=generator)
     device = alphas.device
     clean, condition, ids, timestep, noise = (x.to(device) for x in (clean, condition, ids, timestep, noise))
@@ -215,8 +218,8 @@ def train_backbone(
     plan = Plan(steps=steps, seed=seed, learning_rate=2e-3, ema=0.999)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
-        power = EARLY_POWER if step < plan.decay_from else LATE_POWER
-        return velocity_loss(model, draw_batch(clips, "first", batch, generator), alphas, rotary, generator, power)
+        share = EARLY_HIGH_NOISE_SHARE if step < plan.decay_from else LATE_HIGH_NOISE_SHARE
+        return velocity_loss(model, draw_batch(clips, "first", batch, generator), alphas, rotary, generator, share)
 
     train(model, loss_of, plan, state / "backbone")
     save_backbone(out, vae, model, tokenizer)
