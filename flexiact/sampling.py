@@ -1,8 +1,8 @@
 """From a target image and a prompt to a video: the one denoising loop that every method shares.
 
 With nothing added the loop gives the numbers of diffusers' CogVideoXImageToVideoPipeline bit by bit (a test holds them
-together). What a method adds enters at two places: keyword arguments for the attention, step by step, and a guide, which
-may change what a step's prediction is made from.
+together). What a method adds enters at two places: keyword arguments for the attention, step by step, and a guide,
+which may change what a step's prediction is made from.
 """
 
 from collections.abc import Callable, Iterator

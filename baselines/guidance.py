@@ -1,0 +1,272 @@
+"""What methods that guide the sampler without training share: settings, the passes they look into, Adam on latents.
+
+Each of them keeps features of the reference and, in the first steps of a transfer, changes what a step is predicted
+from, so that the features of the video being made come closer. Features are those of one block, where a guiding pass
+ends. RefAdapter acts at transfer alone, in guiding passes too, so that one fit serves with and without it.
+
+Memory of one guiding pass, beyond the weights: L tokens (text and video) of width C, in b bytes each, over n blocks
+leave about 30 n L C b bytes of activations (states, queries, keys, values and feed-forward of every block), with
+checkpointing about 2 n L C b plus one block's 30 L C b. CogVideoX-5B at its native size (L = 17,776, C = 3,072, 21
+blocks, bfloat16): 69 GB without, 8 GB with checkpointing. Both are counted, not measured.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flexiact.adapter import RefAdapter
+from flexiact.attention import extra_tokens_attached
+from flexiact.backbone import Backbone, folder_digest
+from flexiact.capture import BlockCapture, captured, checkpointing, cut_after, middle_block
+from flexiact.sampling import Denoiser, Guide, Rotary, Step, sample_video
+from flexiact.task import Action, Request, Video, check_seed
+from flexiact.training import frozen
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceConfig:
+    """Settings of every guided method.
+
+    Attributes:
+        block: whose features guide, from 0; None: the middle one.
+        guided_share: of the sampler's steps, the first ones, in (0, 1].
+        checkpointing: compute activations twice in guiding passes instead of storing them.
+        refadapter_weight: at transfer; 0: the backbone alone.
+        num_inference_steps: None: the backbone's own.
+        guidance_scale: None: the backbone's own.
+    """
+
+    block: int | None = None
+    guided_share: float = 0.2
+    checkpointing: bool = True
+    refadapter_weight: float = 0.0
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.guided_share <= 1:
+            raise ValueError(f"guided_share: expected a share in (0, 1], got {self.guided_share}")
+        if self.num_inference_steps is not None:
+            check_count("num_inference_steps", self.num_inference_steps)
+        for name in ("refadapter_weight", "guidance_scale"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name}: expected a finite number, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamConfig(GuidanceConfig):
+    """Settings of a method that takes steps of Adam before each guided step's prediction.
+
+    Attributes:
+        adam_steps: before each prediction.
+        learning_rate: in the first guided step.
+        final_learning_rate: in the last guided step; linear between them.
+    """
+
+    adam_steps: int = 5
+    learning_rate: float = 0.002
+    final_learning_rate: float = 0.001
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("adam_steps", self.adam_steps)
+        for name in ("learning_rate", "final_learning_rate"):
+            check_positive(name, getattr(self, name))
+
+    def rate(self, index: int, guided_steps: int) -> float:
+        """The learning rate in guided step `index` (from 0)."""
+        share = index / (guided_steps - 1) if guided_steps > 1 else 0.0
+        return self.learning_rate + share * (self.final_learning_rate - self.learning_rate)
+
+
+class GuidedModel:
+    """A backbone with the settings of a guided method: passes that are looked into, and guided sampling."""
+
+    def __init__(self, backbone: Backbone, config: GuidanceConfig) -> None:
+        """Read RefAdapter's weights if the configuration uses them.
+
+        Raises:
+            ValueError: when the block does not exist, or RefAdapter is asked for and the backbone has none.
+        """
+        blocks = backbone.transformer.config.num_layers
+        if config.block is not None and not 0 <= config.block < blocks:
+            raise ValueError(f"block: expected 0 to {blocks - 1}, got {config.block}")
+        self.backbone, self.config = backbone, config
+        self.block = middle_block(blocks) if config.block is None else config.block
+        self.num_inference_steps = config.num_inference_steps or backbone.num_inference_steps
+        self.guidance_scale = backbone.guidance_scale if config.guidance_scale is None else config.guidance_scale
+        self.guided_steps = max(1, round(config.guided_share * self.num_inference_steps))
+        self._adapter: RefAdapter | None = None
+        if config.refadapter_weight:
+            if backbone.refadapter is None:
+                raise ValueError(f"refadapter_weight: backbone {backbone.name} has no RefAdapter")
+            self._adapter = RefAdapter.load(backbone.refadapter, backbone.transformer)
+
+    def transfer_config(self) -> dict[str, Any]:
+        """All settings, as they are used; RefAdapter's weights by their digest."""
+        digest = folder_digest(self.backbone.refadapter) if self._adapter and self.backbone.refadapter else None
+        return asdict(self.config) | {
+            "block": self.block,
+            "num_inference_steps": self.num_inference_steps,
+            "guidance_scale": self.guidance_scale,
+            "refadapter": digest,
+        }
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Frames, height and width of the video tokens."""
+        config = self.backbone.transformer.config
+        frames, _, height, width = self.backbone.latent_shape
+        return frames // (config.patch_size_t or 1), height // config.patch_size, width // config.patch_size
+
+    def check_fit(self, reference: Video, caption: str, seed: int) -> None:
+        """Refuse what `fit` cannot take.
+
+        Raises:
+            ValueError: naming the argument.
+        """
+        check_seed(seed)
+        self.backbone.check_frames("reference", reference.frames, self.backbone.num_frames)
+        if not isinstance(caption, str):
+            raise ValueError(f"caption: expected text, got {type(caption).__name__}")
+
+    @torch.no_grad()
+    def look(self, latents: Tensor, condition: Tensor, text: Tensor, timestep: int) -> tuple[BlockCapture, Tensor]:
+        """One whole pass of the backbone alone over the reference: what the block saw, and the prediction.
+
+        Raises:
+            ValueError: when the prediction is not finite.
+        """
+        with captured(self.backbone.transformer, self.block) as seen:
+            times = torch.full((1,), timestep, device=self.backbone.device)
+            prediction = Denoiser(self.backbone)(latents.to(self.backbone.dtype), condition, text, times)
+        if not torch.isfinite(prediction).all():
+            raise ValueError(f"backbone: {self.backbone.name} gave a prediction that is not finite")
+        return seen, prediction
+
+    def sample(self, request: Request, guide: Guide) -> Video:
+        """Make the video of a request, guided in the first `guided_steps` steps.
+
+        Raises:
+            ValueError: naming the field, for a target of another size or output that is not finite.
+        """
+
+        def guide_first(step: Step) -> Step:
+            return guide(step) if step.index < self.guided_steps else step
+
+        weight = self.config.refadapter_weight
+        with self._adapter.attached(weight) if self._adapter else nullcontext():
+            return sample_video(
+                self.backbone,
+                request,
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
+                guide=guide_first,
+            )
+
+    @contextmanager
+    def passes(self, step: Step) -> Iterator[Callable[[Tensor, Rotary | None], BlockCapture]]:
+        """Within it, (latents, positions) -> what the block sees of them at a step with its prompt, with gradients.
+
+        Without classifier-free guidance: the prompt's branch alone, as published. Blocks behind are left out.
+        """
+        transformer = self.backbone.transformer
+        denoiser = Denoiser(self.backbone)
+        # Diffusers' own processor writes positions in place, which gradients by positions do not survive. The one for
+        # extra tokens does not, and with none of them it computes the same.
+        width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
+        no_tokens = torch.zeros(transformer.config.num_layers, 0, width, device=self.backbone.device)
+        timestep = torch.full((1,), step.timestep, device=self.backbone.device)
+        with ExitStack() as stack:
+            stack.enter_context(frozen(transformer))
+            stack.enter_context(checkpointing(transformer, self.config.checkpointing))
+            stack.enter_context(extra_tokens_attached(transformer))
+            stack.enter_context(cut_after(transformer, self.block))
+            seen = stack.enter_context(captured(transformer, self.block))
+            stack.enter_context(torch.enable_grad())
+
+            def see(latents: Tensor, rotary: Rotary | None) -> BlockCapture:
+                tokens = None if rotary is None else {"extra_tokens": no_tokens}
+                noisy = latents.to(self.backbone.dtype)
+                denoiser(noisy, step.condition, step.text[-1:], timestep, tokens, rotary)
+                return seen
+
+            yield see
+
+
+def adam(start: Tensor, loss_of: Callable[[Tensor], Tensor], steps: int, learning_rate: float) -> Tensor:
+    """Take `steps` steps of Adam (betas .9 and .999) from `start` down `loss_of`; in float32, given back as `start` is.
+
+    Raises:
+        ValueError: when the loss is not finite.
+    """
+    value = start.detach().float().clone().requires_grad_()
+    optimiser = torch.optim.Adam([value], lr=learning_rate)
+    for _ in range(steps):
+        value.grad = gradient(value, loss_of)
+        optimiser.step()
+    return value.detach().to(start.dtype)
+
+
+def gradient(value: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The gradient of `loss_of` at `value`, which needs gradients.
+
+    Raises:
+        ValueError: when the loss is not finite.
+    """
+    with torch.enable_grad():
+        loss = loss_of(value)
+    if not torch.isfinite(loss):
+        raise ValueError("loss: not finite while guiding; the backbone's features or the action are damaged")
+    return torch.autograd.grad(loss, value)[0]
+
+
+def check_action(action: Action, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Refuse an action whose float32 entries are not named and shaped as said, or are not finite.
+
+    Raises:
+        ValueError: naming the entry.
+    """
+    if not hasattr(action, "keys") or set(action) != set(shapes):
+        names = sorted(action) if hasattr(action, "keys") else type(action).__name__
+        raise ValueError(f"action: expected entries {sorted(shapes)}, got {names}")
+    for name, shape in shapes.items():
+        tensor = action[name]
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
+            found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(f"action[{name!r}]: expected a float32 tensor, got {found}")
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"action[{name!r}]: expected shape {list(shape)}, got {list(tensor.shape)}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"action[{name!r}]: holds values that are not finite")
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """A copy for an action: float32, on the CPU, contiguous, without gradients."""
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is not an integer of 1 or more.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: expected an integer of 1 or more, got {value}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Refuse what is not a finite number above 0.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}: expected a number above 0, got {value}")

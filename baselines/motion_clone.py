@@ -1,0 +1,182 @@
+"""MotionClone: hold each place's strongest attention over time to that of the reference, without training.
+
+Ling et al., "MotionClone: Training-Free Motion Cloning for Controllable Video Generation", ICLR 2025, arXiv 2406.05338,
+section 3. Temporal attention A[h, p, i, j] of head h is how much place p at frame i looks at itself at frame j. Of the
+reference, noised to timestep 400 and seen once with the null prompt, only the largest value over j of each (h, p, i)
+and its index are kept. In the first 40 % of the timesteps the latents go down the gradient of
+
+    loss = mean over (h, p, i) of (A[h, p, i, j*] - A*[h, p, i, j*])^2,    j* the index kept,
+
+by guidance_weight * (1 - abar) * gradient. The paper's weight is 2,000.
+
+Departures from the paper, whose model is AnimateDiff, a U-Net with attention over time alone:
+- A is the block's attention on tokens of the same place in all frames, renormalised: a softmax over frames of the joint
+  attention's logits. The middle block is taken.
+- The reference's pass is conditioned on its first frame.
+- The released code lowers the noise in the direction term of DDIM, which moves the next latents by
+  weight * sqrt(1 - abar) * sqrt(1 - abar of the next step) * gradient. Here the step's own latents move before its
+  prediction, by almost the same amount, so that the prediction sees it and any sampler will do.
+- It samples in 300 steps of which 180 share the first 40 % of timesteps, one gradient each. Here each of the 20 guided
+  steps of 50 takes `gradient_steps` = 9, so that as many gradients act over the same timesteps. The weight's ramps over
+  the first and last 10 of the 180 are left out.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from baselines.guidance import GuidanceConfig, GuidedModel, check_action, check_count, check_positive, gradient, on_cpu
+from flexiact.backbone import Backbone
+from flexiact.codec import encode_image, encode_text, encode_video
+from flexiact.sampling import Step
+from flexiact.task import Action, Request, Video
+
+STRENGTH_KEY, FRAME_KEY = "attention", "frame"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionCloneConfig(GuidanceConfig):
+    """The defaults are the paper's.
+
+    Attributes:
+        reference_timestep: to which the reference is noised.
+        gradient_steps: before each guided prediction.
+        guidance_weight: factor of (1 - abar) * gradient.
+    """
+
+    guided_share: float = 0.4
+    reference_timestep: int = 400
+    gradient_steps: int = 9
+    guidance_weight: float = 2000.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("gradient_steps", self.gradient_steps)
+        check_positive("guidance_weight", self.guidance_weight)
+        if not isinstance(self.reference_timestep, int) or self.reference_timestep < 0:
+            raise ValueError(f"reference_timestep: expected an integer of 0 or more, got {self.reference_timestep}")
+
+
+PRESETS = {
+    "paper": MotionCloneConfig(),
+    # Not tuned yet. Fewer steps, so that a transfer takes seconds on one core.
+    "puppets": MotionCloneConfig(gradient_steps=2, checkpointing=False),
+}
+
+
+def preset(backbone: Backbone) -> MotionCloneConfig:
+    """The configuration for a backbone: its own, or the paper's for 1e9 parameters and more."""
+    return PRESETS.get(backbone.name) or PRESETS["paper" if backbone.num_parameters >= 10**9 else "puppets"]
+
+
+class MotionClone:
+    """Guidance by sparse temporal attention; the strongest value of every query and its frame are kept."""
+
+    version = 1
+    uses_reference = True
+
+    def __init__(self, backbone: Backbone, config: MotionCloneConfig | None = None) -> None:
+        """Take the backbone's preset where no configuration is given.
+
+        Raises:
+            ValueError: naming the setting that this backbone cannot have.
+        """
+        self.backbone, self.config = backbone, config or preset(backbone)
+        self.model = GuidedModel(backbone, self.config)
+        last = len(backbone.scheduler.alphas_cumprod) - 1
+        if self.config.reference_timestep > last:
+            raise ValueError(f"reference_timestep: expected 0 to {last}, got {self.config.reference_timestep}")
+
+    def fit_config(self) -> dict[str, Any]:
+        """Which block's attention, and at which timestep."""
+        return {"block": self.model.block, "reference_timestep": self.config.reference_timestep}
+
+    def transfer_config(self) -> dict[str, Any]:
+        """The settings."""
+        return self.model.transfer_config()
+
+    def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
+        """One pass over the noised reference; the caption is not read.
+
+        Returns:
+            `attention`, in (0, 1], and `frame`, whole numbers: each float32 [heads, places, F].
+
+        Raises:
+            ValueError: naming the field, for a reference of another size or length than the backbone's.
+        """
+        self.model.check_fit(reference, caption, seed)
+        generator = torch.Generator().manual_seed(seed)
+        clean = encode_video(self.backbone, reference.frames, generator).float()
+        condition = encode_image(self.backbone, reference.frames[0], generator)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        timestep = self.config.reference_timestep
+        abar = self._abar(timestep)
+        noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
+        seen, _ = self.model.look(noisy, condition, encode_text(self.backbone, [""]), timestep)
+        strength, frame = temporal_attention(*seen.queries_and_keys(), self.model.grid[0]).max(dim=-1)
+        return {STRENGTH_KEY: on_cpu(strength), FRAME_KEY: on_cpu(frame)}
+
+    def transfer(self, action: Action, request: Request) -> Video:
+        """Make the video of `request.target` with the temporal attention of the reference.
+
+        Raises:
+            ValueError: naming the field, for an action of another model or a target of another size.
+        """
+        frames, height, width = self.model.grid
+        shape = (self.backbone.transformer.config.num_attention_heads, height * width, frames)
+        check_action(action, {STRENGTH_KEY: shape, FRAME_KEY: shape})
+        strength, frame = (action[key].to(self.backbone.device) for key in (STRENGTH_KEY, FRAME_KEY))
+        if not (frame == frame.long().clamp(0, frames - 1)).all():
+            raise ValueError(f"action[{FRAME_KEY!r}]: expected whole numbers from 0 to {frames - 1}")
+
+        def guide(step: Step) -> Step:
+            return self._guided(step, strength, frame.long())
+
+        return self.model.sample(request, guide)
+
+    def _guided(self, step: Step, strength: Tensor, frame: Tensor) -> Step:
+        rate = self.config.guidance_weight * (1 - self._abar(step.timestep))
+        latents = step.latents.float()
+        with self.model.passes(step) as see:
+
+            def loss_of(latents: Tensor) -> Tensor:
+                attention = temporal_attention(*see(latents, None).queries_and_keys(), self.model.grid[0])
+                return top_loss(attention, strength, frame)
+
+            for _ in range(self.config.gradient_steps):
+                latents = latents.detach().requires_grad_()
+                latents = latents - rate * gradient(latents, loss_of)
+        return replace(step, latents=latents.detach().to(step.latents.dtype))
+
+    def _abar(self, timestep: int) -> Tensor:
+        return self.backbone.scheduler.alphas_cumprod[timestep].to(self.backbone.device, torch.float32)
+
+
+def temporal_attention(query: Tensor, key: Tensor, num_frames: int) -> Tensor:
+    """Attention between frames at the same place, renormalised over frames.
+
+    Args:
+        query: of one clip's video tokens [1, heads, frames * places, d].
+        key: as query.
+        num_frames: of the token grid.
+
+    Returns:
+        Float32 [heads, places, frames of the query, frames]; sums to 1 over the last.
+    """
+    rows, columns = (
+        states[0].float().unflatten(1, (num_frames, -1)).transpose(1, 2) for states in (query, key)
+    )  # [heads, places, frames, d]
+    return (rows @ columns.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(dim=-1)
+
+
+def top_loss(attention: Tensor, strength: Tensor, frame: Tensor) -> Tensor:
+    """Mean squared difference from `strength` of the attention on the frame kept for each query.
+
+    Args:
+        attention: [heads, places, frames of the query, frames].
+        strength: [heads, places, frames of the query].
+        frame: int64, as strength.
+    """
+    return (attention.gather(-1, frame[..., None])[..., 0] - strength).square().mean()
