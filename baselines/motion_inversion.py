@@ -1,0 +1,299 @@
+"""Motion Inversion (Wang et al., arXiv 2403.20193) on an image-to-video DiT: motion as embeddings added to features.
+
+Of every attention layer, with the model frozen, two embeddings are learned from one clip: m_QK [1, frames, C] is added
+to the normed features before the query and key projections, m_V [height * width, frames, C] before that of values:
+
+    softmax((x + m_QK) W_q ((x + m_QK) W_k)^T / sqrt(d)) (x + m_V) W_v.
+
+At inference m_V still holds the reference's looks. For the motion of objects it is replaced by the differences between
+its frames, which drop what does not change (the first frame, having none before it, stays as it is: so the released
+code); for the motion of the camera it is left out.
+
+Departures from the paper and its released code:
+
+- The paper's U-Net attends along time alone, each place by itself, and has embeddings in the layers of lowest
+  resolution. A DiT attends to all places and times at once, at one resolution: every block has both embeddings, added
+  to its video tokens only, never to text. m_QK of a frame is the same at all its places, hence blind to space.
+- m_V is as large as that: 42 x 1,350 x 13 x 3,072 numbers, 8.4 GiB in float32, for CogVideoX-5B.
+- Frames are latent ones (pairs of them where the model has temporal patches).
+- The model sees the clip's first frame. Images and captions are dropped now and then, as in FlexiAct's training on
+  this backbone. Rotary or other positions stay on.
+- The loss is on what the model predicts, velocity for CogVideoX, as in the released code; for a model that predicts
+  anything else it is that of velocity in its place (see `denoising_loss`). Gradients are clipped to norm 1.
+- The initial noise holds none of the reference's inverted latent (half of it in the released code): a transfer starts
+  from the request's seed alone.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import apply_rotary_emb
+from torch import Tensor
+from torch.nn import functional
+
+from flexiact.adapter import load_refadapter
+from flexiact.backbone import Backbone, folder_digest
+from flexiact.batches import Batch, FitConfig, reference_batches
+from flexiact.sampling import Denoiser, sample_video
+from flexiact.task import Action, Request, Video, check_seed
+from flexiact.training import Optimisation, denoising_loss, frozen, optimise
+
+Motion = Literal["object", "camera"]
+
+KEYS = ("query_key", "value")
+BETAS = (0.9, 0.999)
+_AT_TRANSFER = ("motion", "debias", "refadapter_weight", "num_inference_steps", "guidance_scale")
+
+
+@dataclass(frozen=True)
+class MotionInversionConfig:
+    """The defaults are those of the released code.
+
+    Attributes:
+        fit_steps: of AdamW.
+        learning_rate: constant.
+        weight_decay: of AdamW.
+        batch_size: draws of noise for the clip per step.
+        image_dropout: chance of a condition of zeros.
+        caption_dropout: chance of the empty caption.
+        motion: at transfer; "camera" leaves m_V out.
+        debias: at transfer of an object's motion, take the frame differences of m_V instead of m_V.
+        refadapter_weight: at transfer; 0: no RefAdapter.
+        num_inference_steps: None: the backbone's own.
+        guidance_scale: None: the backbone's own.
+    """
+
+    fit_steps: int = 400
+    learning_rate: float = 2e-2
+    weight_decay: float = 1e-2
+    batch_size: int = 1
+    image_dropout: float = 0.05
+    caption_dropout: float = 0.1
+    motion: Motion = "object"
+    debias: bool = True
+    refadapter_weight: float = 0.0
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("fit_steps", "batch_size", "num_inference_steps"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name}: expected an integer of 1 or more, got {value}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay: expected a number of 0 or more, got {self.weight_decay}")
+        for name in ("image_dropout", "caption_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
+        if self.motion not in get_args(Motion):
+            raise ValueError(f"motion: expected one of {', '.join(get_args(Motion))}, got {self.motion!r}")
+        for name in ("refadapter_weight", "guidance_scale"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name}: expected a finite number, got {value}")
+
+
+PRESETS: dict[str, MotionInversionConfig] = {
+    "paper": MotionInversionConfig(),
+    "puppets": MotionInversionConfig(fit_steps=150, batch_size=2),
+}
+
+
+def preset(backbone: Backbone) -> MotionInversionConfig:
+    """The configuration for a backbone: its own where `PRESETS` names it, the paper's for 1e9 parameters and more."""
+    if backbone.name in PRESETS:
+        return PRESETS[backbone.name]
+    return PRESETS["paper" if backbone.num_parameters >= 10**9 else "puppets"]
+
+
+class MotionInversion:
+    """Embeddings of every block, learned by `fit` and given to another video by `transfer`."""
+
+    version = 1
+    uses_reference = True
+
+    def __init__(self, backbone: Backbone, config: MotionInversionConfig | None = None) -> None:
+        """Read RefAdapter's weights if the configuration uses them.
+
+        Raises:
+            ValueError: when RefAdapter is asked for and the backbone has none, or its files are damaged.
+        """
+        self.backbone = backbone
+        self.config = config or preset(backbone)
+        self._adapter = load_refadapter(backbone, self.config.refadapter_weight)
+
+    def fit_config(self) -> dict[str, Any]:
+        """What `fit` reads."""
+        return {name: value for name, value in asdict(self.config).items() if name not in _AT_TRANSFER}
+
+    def transfer_config(self) -> dict[str, Any]:
+        """What `transfer` reads; RefAdapter's weights by their digest."""
+        values = {name: getattr(self.config, name) for name in _AT_TRANSFER}
+        digest = folder_digest(self.backbone.refadapter) if self._adapter and self.backbone.refadapter else None
+        values["num_inference_steps"], values["guidance_scale"] = self._sampler()
+        return values | {"refadapter": digest}
+
+    def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
+        """Fit both embeddings, from zeros, to the whole reference.
+
+        Raises:
+            ValueError: naming the field, for a reference of another size or length than the backbone's.
+        """
+        check_seed(seed)
+        self.backbone.check_frames("reference", reference.frames, self.backbone.num_frames)
+        if not isinstance(caption, str):
+            raise ValueError(f"caption: expected text, got {type(caption).__name__}")
+        config, generator = self.config, torch.Generator().manual_seed(seed)
+        draws = FitConfig(
+            batch_size=config.batch_size,
+            crops=1,
+            crop_min_scale=1.0,  # the whole frame
+            image_dropout=config.image_dropout,
+            caption_dropout=config.caption_dropout,
+        )
+        batches = reference_batches(self.backbone, reference, caption, draws, generator)
+        shapes = embedding_shapes(self.backbone)
+        learned = [torch.zeros(shapes[key], device=self.backbone.device, requires_grad=True) for key in KEYS]
+        kwargs = attention_kwargs(*learned)
+        denoiser, scheduler = Denoiser(self.backbone), self.backbone.scheduler
+
+        def loss_of(batch: Batch) -> Tensor:
+            return denoising_loss(denoiser, scheduler, batch, generator, attention_kwargs=kwargs)
+
+        plan = Optimisation(config.fit_steps, config.learning_rate, config.weight_decay, BETAS)
+        with frozen(self.backbone.transformer), motion_embedding_attached(self.backbone.transformer):
+            optimise(learned, batches, loss_of, plan, label="motion embedding")
+        return {key: tensor.detach().to("cpu", copy=True) for key, tensor in zip(KEYS, learned, strict=True)}
+
+    def transfer(self, action: Action, request: Request) -> Video:
+        """Make the video of `request.target` doing the action.
+
+        Raises:
+            ValueError: naming the field, for an action of another model or a target of another size.
+        """
+        query_key, value = self._embeddings(action)
+        config = self.config
+        if config.motion == "camera":
+            kwargs = attention_kwargs(query_key, None)
+        else:
+            kwargs = attention_kwargs(query_key, frame_differences(value) if config.debias else value)
+        steps, guidance = self._sampler()
+        adapted = self._adapter.attached(config.refadapter_weight) if self._adapter else nullcontext()
+        with adapted, motion_embedding_attached(self.backbone.transformer):
+            return sample_video(
+                self.backbone,
+                request,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                step_kwargs=lambda timestep: kwargs,
+            )
+
+    def _embeddings(self, action: Action) -> list[Tensor]:
+        if not isinstance(action, Mapping) or set(action) != set(KEYS):
+            names = sorted(action) if isinstance(action, Mapping) else type(action).__name__
+            raise ValueError(f"action: expected entries {sorted(KEYS)}, got {names}")
+        for key, shape in embedding_shapes(self.backbone).items():
+            tensor, name = action[key], f"action[{key!r}]"
+            if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
+                found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+                raise ValueError(f"{name}: expected a float32 tensor, got {found}")
+            if tensor.shape != shape:
+                raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{name}: holds values that are not finite")
+        return [action[key].to(self.backbone.device) for key in KEYS]
+
+    def _sampler(self) -> tuple[int, float]:
+        config = self.config
+        steps = self.backbone.num_inference_steps if config.num_inference_steps is None else config.num_inference_steps
+        return steps, self.backbone.guidance_scale if config.guidance_scale is None else config.guidance_scale
+
+
+def embedding_shapes(backbone: Backbone) -> dict[str, tuple[int, ...]]:
+    """Shapes of m_QK, [blocks, frames, width], and m_V, [blocks, places, frames, width]; frames are the tokens'."""
+    config = backbone.transformer.config
+    blocks, width = config.num_layers, config.num_attention_heads * config.attention_head_dim
+    frames = backbone.latent_shape[0] // (config.patch_size_t or 1)
+    return {
+        "query_key": (blocks, frames, width),
+        "value": (blocks, backbone.num_video_tokens // frames, frames, width),
+    }
+
+
+def frame_differences(value: Tensor) -> Tensor:
+    """Replace every frame of m_V [blocks, places, frames, width] but the first by its change since the one before."""
+    return torch.cat([value[:, :, :1], value[:, :, 1:] - value[:, :, :-1]], dim=2)
+
+
+def attention_kwargs(query_key: Tensor, value: Tensor | None) -> dict[str, Any]:
+    """What the processors are given: m_QK, and m_V or None."""
+    return {"motion_query_key": query_key, "motion_value": value}
+
+
+class MotionEmbeddingProcessor:
+    """Attention of one block with motion embeddings added to its video tokens; holds nothing but which block it is."""
+
+    def __init__(self, block: int) -> None:
+        """Take the block's place in the embeddings."""
+        self.block = block
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        *,
+        motion_query_key: Tensor,
+        motion_value: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Attend; returns video states [B, S, width] and text states [B, L, width]."""
+        if attention_mask is not None:
+            raise ValueError("attention_mask: not supported together with motion embeddings")
+        num_text = encoder_hidden_states.shape[1]
+        per_frame = motion_query_key[self.block].to(hidden_states.dtype)
+        places = hidden_states.shape[1] // len(per_frame)
+        moved = hidden_states + per_frame.repeat_interleave(places, dim=0)  # tokens come frame by frame
+        valued = hidden_states
+        if motion_value is not None:
+            valued = hidden_states + motion_value[self.block].transpose(0, 1).flatten(0, 1).to(hidden_states.dtype)
+        states = torch.cat([encoder_hidden_states, moved], dim=1)
+        query, key = _heads(attn, attn.to_q(states)), _heads(attn, attn.to_k(states))
+        value = _heads(attn, attn.to_v(torch.cat([encoder_hidden_states, valued], dim=1)))
+        query = query if attn.norm_q is None else attn.norm_q(query)
+        key = key if attn.norm_k is None else attn.norm_k(key)
+        if image_rotary_emb is not None:
+            query, key = (
+                torch.cat([x[:, :, :num_text], apply_rotary_emb(x[:, :, num_text:], image_rotary_emb)], dim=2)
+                for x in (query, key)
+            )
+        attended = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        attended = attn.to_out[1](attn.to_out[0](attended))
+        return attended[:, num_text:], attended[:, :num_text]
+
+
+@contextmanager
+def motion_embedding_attached(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
+    """Let every block of the transformer take motion embeddings; the processors of before return on leaving."""
+    blocks = [block.attn1 for block in transformer.transformer_blocks]
+    before = [attention.processor for attention in blocks]
+    try:
+        for index, attention in enumerate(blocks):
+            attention.processor = MotionEmbeddingProcessor(index)
+        yield
+    finally:
+        for attention, processor in zip(blocks, before, strict=True):
+            attention.processor = processor
+
+
+def _heads(attn: Attention, states: Tensor) -> Tensor:
+    return states.unflatten(2, (attn.heads, -1)).transpose(1, 2)
