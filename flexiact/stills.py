@@ -1,0 +1,63 @@
+"""Single frames as clips of their own: what they are trained on, and where the transformer takes them to be."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers import CogVideoXTransformer3DModel
+
+from flexiact.backbone import Backbone
+from flexiact.batches import Batch, FitConfig
+from flexiact.codec import encode_image, encode_text, encode_video
+from flexiact.task import Video
+
+
+def still_batches(
+    stills: Backbone, reference: Video, caption: str, config: FitConfig, generator: torch.Generator
+) -> Iterator[Batch]:
+    """Batches of random frames without end, each a clip of its own whose condition it is; encoded once, here and now.
+
+    Args:
+        stills: the backbone for clips of one frame.
+        reference: whose frames are drawn.
+        caption: of the reference.
+        config: batch size and dropouts.
+        generator: of all randomness, on the CPU.
+    """
+    clean = torch.cat([encode_video(stills, frame[None], generator) for frame in reference.frames])
+    conditions = torch.cat([encode_image(stills, frame, generator) for frame in reference.frames])
+    texts = encode_text(stills, ["", caption])
+
+    def draw() -> Iterator[Batch]:
+        size = config.batch_size
+        while True:
+            chosen = torch.randint(len(clean), (size,), generator=generator)
+            keep_image = (torch.rand(size, generator=generator) >= config.image_dropout).view(-1, 1, 1, 1, 1)
+            keep_text = (torch.rand(size, generator=generator) >= config.caption_dropout).long()
+            chosen, keep_image, keep_text = (t.to(stills.device) for t in (chosen, keep_image, keep_text))
+            yield Batch(clean[chosen], conditions[chosen] * keep_image.to(clean.dtype), texts[keep_text])
+
+    return draw()
+
+
+@contextmanager
+def first_frame_positions(transformer: CogVideoXTransformer3DModel, num_latent_frames: int) -> Iterator[None]:
+    """Let clips of so few latent frames have the first learned positions; without learned ones nothing changes.
+
+    Left to itself the model would give another length than its own sinusoidal positions instead of what it learned.
+    """
+    config, own = transformer.config, transformer.patch_embed
+    if not config.use_learned_positional_embeddings:
+        yield
+        return
+    grid = (config.sample_height // config.patch_size) * (config.sample_width // config.patch_size)
+    kept = config.max_text_seq_length + num_latent_frames // (config.patch_size_t or 1) * grid
+    short = copy.copy(own)  # shares every weight
+    short.sample_frames = (num_latent_frames - 1) * config.temporal_compression_ratio + 1
+    short._buffers = own._buffers | {"pos_embedding": own.pos_embedding[:, :kept]}
+    try:
+        transformer._modules["patch_embed"] = short
+        yield
+    finally:
+        transformer._modules["patch_embed"] = own
