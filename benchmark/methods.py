@@ -5,10 +5,10 @@ Reading the table loads nothing: a method's module is imported when the method i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flexiact.backbone import Backbone
@@ -61,7 +61,19 @@ def _base_embedding(backbone: Backbone) -> ActionTransfer:
     return FlexiAct(backbone, base_preset(backbone))
 
 
+def _baseline(module: str, name: str, changes: Mapping[str, Any]) -> Build:
+    """Builds a class of a module with changes to the configuration that the module means for the backbone."""
+
+    def build(backbone: Backbone) -> ActionTransfer:
+        source = import_module(module)
+        method: ActionTransfer = getattr(source, name)(backbone, replace(source.preset(backbone), **changes))
+        return method
+
+    return build
+
+
 _REFADAPTER_DATA = "RefAdapter, trained on untrimmed clips of the training world"
+_WITH_REFADAPTER = {"refadapter_weight": 0.7}  # the paper's weight at inference
 
 METHODS: dict[str, MethodEntry] = {
     "flexiact": MethodEntry(
@@ -78,6 +90,26 @@ METHODS: dict[str, MethodEntry] = {
     "base-embedding": MethodEntry(
         _base_embedding,
         "the paper's Base: the embedding, neither schedule nor RefAdapter, tuned by itself",
+    ),
+    "motion_director": MethodEntry(
+        _class("baselines.motion_director", "MotionDirector"), "MotionDirector (MD-I2V): spatial and temporal LoRA"
+    ),
+    "motion_director+refadapter": MethodEntry(
+        _baseline("baselines.motion_director", "MotionDirector", _WITH_REFADAPTER),
+        "MotionDirector (MD-I2V) with RefAdapter",
+        _REFADAPTER_DATA,
+    ),
+    "motion_inversion": MethodEntry(
+        _class("baselines.motion_inversion", "MotionInversion"), "Motion Inversion: embeddings added to features"
+    ),
+    "motion_inversion-no-debias": MethodEntry(
+        _baseline("baselines.motion_inversion", "MotionInversion", {"debias": False}),
+        "Motion Inversion without frame differences of the value embedding",
+    ),
+    "motion_inversion+refadapter": MethodEntry(
+        _baseline("baselines.motion_inversion", "MotionInversion", _WITH_REFADAPTER),
+        "Motion Inversion with RefAdapter",
+        _REFADAPTER_DATA,
     ),
     "i2v": MethodEntry(_class("baselines.i2v", "ImageToVideo"), "backbone and prompt only; never sees the reference"),
 }

@@ -3,7 +3,9 @@
 import json
 import random
 import socket
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save, save_file
 
+from baselines import motion_director, motion_inversion
+from baselines.motion_director import MotionDirectorConfig
+from baselines.motion_inversion import MotionInversionConfig
 from benchmark.methods import METHODS
 from flexiact.backbone import Backbone, BackboneError
 from flexiact.method import PRESETS, FitConfig, FlexiActConfig, TransferConfig
@@ -26,15 +31,24 @@ CAPTION, PROMPT = "a red dog jumps", "a blue bird"
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-# The paper's schedule and weights, and a fit that takes a second; independent of what other backbones are tuned to.
-TINY_PRESET = FlexiActConfig(
-    FitConfig(embedding_tokens=4, fit_steps=25, learning_rate=3e-2, batch_size=2, crops=4), TransferConfig()
-)
+# Tables of presets, and what they hold for the tiny backbone: the paper's weights, and a fit that takes a second;
+# independent of what other backbones are tuned to.
+TINY_PRESETS: list[tuple[dict[str, Any], Any]] = [
+    (
+        PRESETS,
+        FlexiActConfig(
+            FitConfig(embedding_tokens=4, fit_steps=25, learning_rate=3e-2, batch_size=2, crops=4), TransferConfig()
+        ),
+    ),
+    (motion_director.PRESETS, MotionDirectorConfig(rank=4, spatial_steps=10, temporal_steps=20, learning_rate=1e-2)),
+    (motion_inversion.PRESETS, MotionInversionConfig(fit_steps=25)),
+]
 
 
 @pytest.fixture(autouse=True)
-def tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRESETS, "tiny", TINY_PRESET)
+def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for presets, config in TINY_PRESETS:
+        monkeypatch.setitem(presets, "tiny", config)
 
 
 @pytest.fixture(scope="module")
@@ -306,15 +320,20 @@ def test_weights_that_are_not_finite_are_named(name: str, tmp_path: Path):
 @pytest.mark.golden
 @every_method
 def test_transfer_gives_the_stored_numbers(name: str, shared: Backbone):
-    """A change here means other videos than before: raise the method's `version`, then run this file to store again.
+    """A change here means other videos than before: raise the method's `version`, then store again (see `store`).
 
-    Stored are an action and the mean of 4x4 px cells of its video, with room for other processors' rounding.
+    Stored are an action of each class of methods and the mean of 4x4 px cells of a method's video, with room for other
+    processors' rounding.
     """
     method = METHODS[name].build(shared)
     stored = json.loads((GOLDEN / f"{name}.json").read_text())
     assert stored["version"] == method.version
-    action = load_file(GOLDEN / "action.safetensors") if method.uses_reference else {}
-    np.testing.assert_allclose(cells(transferred(method, action)), stored["cells"], atol=0.5)
+    np.testing.assert_allclose(cells(transferred(method, stored_action(method))), stored["cells"], atol=0.5)
+
+
+def stored_action(method: ActionTransfer) -> Action:
+    path = GOLDEN / f"{type(method).__name__}.safetensors"
+    return load_file(path) if path.exists() else {}
 
 
 def cells(frames: np.ndarray) -> np.ndarray:
@@ -323,19 +342,26 @@ def cells(frames: np.ndarray) -> np.ndarray:
     return frames.reshape(num_frames, height // 4, 4, width // 4, 4, 3).mean(axis=(2, 4), dtype=np.float64)
 
 
-def store() -> None:
-    """Write what the golden test compares with."""
+def store(names: Sequence[str]) -> None:
+    """Write what the golden test compares with: `python -m tests.contracts.test_methods NAME ...`.
+
+    An action that is there is kept; delete its file to have it fitted anew.
+    """
     GOLDEN.mkdir(parents=True, exist_ok=True)
-    PRESETS["tiny"] = TINY_PRESET
+    for presets, config in TINY_PRESETS:
+        presets["tiny"] = config
     with tempfile.TemporaryDirectory() as folder:
         backbone = new_backbone(Path(folder))
-        save_file(dict(fitted(METHODS["flexiact"].build(backbone))), GOLDEN / "action.safetensors")
-        for name, entry in METHODS.items():
-            method = entry.build(backbone)
-            action = load_file(GOLDEN / "action.safetensors") if method.uses_reference else {}
-            values = {"version": method.version, "cells": cells(transferred(method, action)).round(1).tolist()}
+        for name in names:
+            method = METHODS[name].build(backbone)
+            if not stored_action(method) and (action := fitted(method)):
+                save_file(dict(action), GOLDEN / f"{type(method).__name__}.safetensors")
+            values = {
+                "version": method.version,
+                "cells": cells(transferred(method, stored_action(method))).round(1).tolist(),
+            }
             (GOLDEN / f"{name}.json").write_text(json.dumps(values) + "\n")
 
 
 if __name__ == "__main__":
-    store()
+    store(sys.argv[1:])
