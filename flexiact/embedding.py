@@ -77,7 +77,7 @@ class FrequencyAwareEmbedding:
         """
         if length < 1:
             raise ValueError(f"embedding_tokens: expected 1 or more, got {length}")
-        blocks, width = _blocks_and_width(backbone)
+        blocks, width = _blocks_and_width(backbone.transformer.config)
         return cls(torch.zeros(blocks, length, width, device=backbone.device, requires_grad=True))
 
     @classmethod
@@ -87,20 +87,7 @@ class FrequencyAwareEmbedding:
         Raises:
             ValueError: naming the entry that is missing, unknown, of another shape or type, or not finite.
         """
-        if not isinstance(action, Mapping) or set(action) != {ACTION_KEY}:
-            names = sorted(action) if isinstance(action, Mapping) else type(action).__name__
-            raise ValueError(f"action: expected one entry {ACTION_KEY!r}, got {names}")
-        tokens = action[ACTION_KEY]
-        name = f"action[{ACTION_KEY!r}]"
-        if not isinstance(tokens, torch.Tensor) or tokens.dtype != torch.float32:
-            found = tokens.dtype if isinstance(tokens, torch.Tensor) else type(tokens).__name__
-            raise ValueError(f"{name}: expected a float32 tensor, got {found}")
-        blocks, width = _blocks_and_width(backbone)
-        if tokens.ndim != 3 or tokens.shape[0] != blocks or tokens.shape[2] != width or tokens.shape[1] < 1:
-            raise ValueError(f"{name}: expected shape [{blocks}, tokens, {width}], got {list(tokens.shape)}")
-        if not torch.isfinite(tokens).all():
-            raise ValueError(f"{name}: holds values that are not finite")
-        return cls(tokens.to(backbone.device))
+        return cls(action_tokens(action, backbone.transformer.config).to(backbone.device))
 
     def to_action(self) -> Action:
         """A copy of the tokens on the CPU, for saving."""
@@ -145,6 +132,31 @@ def schedule_report(backbone: Backbone, schedule: FrequencySchedule, embedding_t
     return report
 
 
-def _blocks_and_width(backbone: Backbone) -> tuple[int, int]:
-    config = backbone.transformer.config
+def action_tokens(action: Action, config: Any) -> torch.Tensor:
+    """The tokens of an action, float32 [num_blocks, length, width], as they are.
+
+    Args:
+        action: what `fit` learned.
+        config: of the transformer that they are meant for.
+
+    Raises:
+        ValueError: naming the entry that is missing, unknown, of another shape or type, or not finite.
+    """
+    if not isinstance(action, Mapping) or set(action) != {ACTION_KEY}:
+        names = sorted(action) if isinstance(action, Mapping) else type(action).__name__
+        raise ValueError(f"action: expected one entry {ACTION_KEY!r}, got {names}")
+    tokens = action[ACTION_KEY]
+    name = f"action[{ACTION_KEY!r}]"
+    if not isinstance(tokens, torch.Tensor) or tokens.dtype != torch.float32:
+        found = tokens.dtype if isinstance(tokens, torch.Tensor) else type(tokens).__name__
+        raise ValueError(f"{name}: expected a float32 tensor, got {found}")
+    blocks, width = _blocks_and_width(config)
+    if tokens.ndim != 3 or tokens.shape[0] != blocks or tokens.shape[2] != width or tokens.shape[1] < 1:
+        raise ValueError(f"{name}: expected shape [{blocks}, tokens, {width}], got {list(tokens.shape)}")
+    if not torch.isfinite(tokens).all():
+        raise ValueError(f"{name}: holds values that are not finite")
+    return tokens
+
+
+def _blocks_and_width(config: Any) -> tuple[int, int]:
     return config.num_layers, config.num_attention_heads * config.attention_head_dim

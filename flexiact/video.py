@@ -6,6 +6,7 @@ other bytes on every write.
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -36,27 +37,39 @@ def read_video(path: str | os.PathLike[str]) -> Video:
         VideoError: when the file is missing, holds no video, is damaged, or ends before its header says.
     """
     path = Path(path)
-    if not path.is_file():
-        raise VideoError(f"{path}: no such file")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoError(f"{path}: holds no video stream")
-            stream = container.streams.video[0]
-            frames = [_upright(frame, path) for frame in container.decode(stream)]
-            rate = stream.average_rate or stream.guessed_rate
-            expected = _expected_frames(container, stream)
-    except (av.error.FFmpegError, EOFError, UnicodeDecodeError) as error:
-        raise VideoError(f"{path}: cannot be decoded ({_one_line(error)})") from error
-    if not frames:
-        raise VideoError(f"{path}: holds no frames")
-    if not rate:
-        raise VideoError(f"{path}: does not say its frame rate")
-    if expected - len(frames) > MISSING_FRAMES_SHARE * expected:
-        raise VideoError(f"{path}: truncated, {len(frames)} of {expected} frames")
+    with _opened(path) as (container, stream):
+        frames = [_upright(frame, path) for frame in container.decode(stream)]
+        rate = _checked_rate(path, len(frames), container, stream)
     if len({frame.shape for frame in frames}) > 1:
         raise VideoError(f"{path}: frames change size")
-    return Video(np.stack(frames), float(rate))
+    return Video(np.stack(frames), rate)
+
+
+def read_clip(path: str | os.PathLike[str], num_frames: int, height: int, width: int) -> Video:
+    """`fit_frames(read_video(path), ...)`, decoded twice instead of kept: a long film needs no more memory than a clip.
+
+    Fewer frames than wanted are repeated evenly.
+
+    Raises:
+        VideoError: as `read_video`, and for a single frame, which shows no action.
+        ValueError: when a wanted number is below 1.
+    """
+    path = Path(path)
+    with _opened(path) as (container, stream):
+        sizes = [(frame.height, frame.width) for frame in container.decode(stream) if _sound(frame, path)]
+        rate = _checked_rate(path, len(sizes), container, stream)
+    if len(set(sizes)) > 1:
+        raise VideoError(f"{path}: frames change size")
+    if len(sizes) == 1:
+        raise VideoError(f"{path}: holds one frame, which shows no action; expected a video")
+    indices = _evenly(len(sizes), num_frames)
+    with _opened(path) as (container, stream):
+        fitted = {
+            index: fit_image(_upright(frame, path), height, width)
+            for index, frame in enumerate(container.decode(stream))
+            if index in indices
+        }
+    return Video(np.stack([fitted[index] for index in indices]), _stretched(rate, len(sizes), num_frames))
 
 
 def write_lossless(path: str | os.PathLike[str], video: Video) -> None:
@@ -105,15 +118,12 @@ def fit_frames(video: Video, num_frames: int, height: int, width: int) -> Video:
     Raises:
         ValueError: when a wanted number is below 1.
     """
-    if num_frames < 1:
-        raise ValueError(f"num_frames: expected 1 or more, got {num_frames}")
     count = len(video.frames)
     if (count, *video.frames.shape[1:3]) == (num_frames, height, width):
         return video
-    indices = np.rint(np.linspace(0, count - 1, num_frames)).astype(int)
-    fps = video.fps * (num_frames - 1) / (count - 1) if count > 1 and num_frames > 1 else video.fps
-    fitted = {index: fit_image(video.frames[index], height, width) for index in set(indices.tolist())}
-    return Video(np.stack([fitted[index] for index in indices.tolist()]), fps)
+    indices = _evenly(count, num_frames)
+    fitted = {index: fit_image(video.frames[index], height, width) for index in set(indices)}
+    return Video(np.stack([fitted[index] for index in indices]), _stretched(video.fps, count, num_frames))
 
 
 def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -140,10 +150,12 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         VideoError: when the file is missing, no image, or truncated.
     """
     path = Path(path)
-    if not path.is_file():
-        raise VideoError(f"{path}: no such file")
+    _check_file(path, "an image")
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # phones take such pictures
+            image = Image.open(path)
+        with image:
             image.load()
             return np.array(_to_rgb(ImageOps.exif_transpose(image)))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -156,11 +168,62 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     Raises:
         VideoError: when the file cannot be written; nothing is left behind then.
     """
-    with _replacing(Path(path)) as partial:
+    with replacing(Path(path)) as partial:
         Image.fromarray(image).save(partial, format="PNG")
 
 
+def _check_file(path: Path, what: str) -> None:
+    if path.is_dir():
+        raise VideoError(f"{path}: is a folder, expected {what}")
+    if not path.is_file():
+        raise VideoError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path}: is empty")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+    """The container and its first video stream; what goes wrong in decoding it becomes one line."""
+    _check_file(path, "a video")
+    try:
+        with av.open(str(path)) as container:
+            # FFmpeg would show any file that is called .txt as a film of a terminal.
+            if not container.streams.video or container.format.name == "tty":
+                raise VideoError(f"{path}: holds no video stream")
+            yield container, container.streams.video[0]
+    except (av.error.FFmpegError, EOFError, UnicodeDecodeError) as error:
+        raise VideoError(f"{path}: no video, or a damaged one: cannot be decoded ({_one_line(error)})") from error
+
+
+def _checked_rate(
+    path: Path, count: int, container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> float:
+    """Frames per second, once `count` frames are decoded."""
+    rate, expected = stream.average_rate or stream.guessed_rate, _expected_frames(container, stream)
+    if not count:
+        raise VideoError(f"{path}: holds no frames")
+    if not rate:
+        raise VideoError(f"{path}: does not say its frame rate")
+    if expected - count > MISSING_FRAMES_SHARE * expected:
+        raise VideoError(f"{path}: truncated, {count} of {expected} frames")
+    return float(rate)
+
+
+def _evenly(count: int, num_frames: int) -> list[int]:
+    """Indices of `num_frames` of `count` frames, first and last among them."""
+    if num_frames < 1:
+        raise ValueError(f"num_frames: expected 1 or more, got {num_frames}")
+    return [int(index) for index in np.rint(np.linspace(0, count - 1, num_frames))]
+
+
+def _stretched(fps: float, count: int, num_frames: int) -> float:
+    """The rate at which `num_frames` frames last as long as `count` did at `fps`."""
+    return fps * (num_frames - 1) / (count - 1) if count > 1 and num_frames > 1 else fps
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
@@ -169,9 +232,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(frame: av.VideoFrame, path: Path) -> np.ndarray:
+def _sound(frame: av.VideoFrame, path: Path) -> bool:
     if frame.is_corrupt:
         raise VideoError(f"{path}: damaged or truncated frame")
+    return True
+
+
+def _upright(frame: av.VideoFrame, path: Path) -> np.ndarray:
+    _sound(frame, path)
     pixels = frame.to_ndarray(format="rgb24")
     quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 turns
     return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
@@ -194,7 +262,7 @@ def _expected_frames(container: av.container.InputContainer, stream: av.video.st
 def _encode(path: Path, video: Video, *, codec: str, pixels: str, container: str, options: dict[str, str]) -> None:
     rate = Fraction(video.fps).limit_denominator(1001)
     try:
-        with _replacing(path) as partial, av.open(str(partial), "w", format=container) as output:
+        with replacing(path) as partial, av.open(str(partial), "w", format=container) as output:
             if container == "mp4":
                 output.options["movflags"] = "+faststart"
             stream = cast(av.VideoStream, output.add_stream(codec, rate=rate, options=options))
@@ -209,8 +277,12 @@ def _encode(path: Path, video: Video, *, codec: str, pixels: str, container: str
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; move it onto `path` when all went well, remove it otherwise."""
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to; move it onto `path` when all went well, remove it otherwise.
+
+    Raises:
+        VideoError: when it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial

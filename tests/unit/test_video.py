@@ -14,6 +14,7 @@ from flexiact.video import (
     fit_frames,
     fit_image,
     frames_digest,
+    read_clip,
     read_image,
     read_video,
     write_lossless,
@@ -57,17 +58,47 @@ def test_truncated_video_is_refused_in_one_line(tmp_path: Path, share: float):
         path = tmp_path / name
         write(path, Video(random_frames(0), 8.0))
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-        with pytest.raises(VideoError) as caught:
-            read_video(path)
-        assert name in str(caught.value) and "\n" not in str(caught.value)
+        for read in (read_video, lambda path: read_clip(path, 9, 16, 24)):
+            with pytest.raises(VideoError) as caught:
+                read(path)
+            assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_is_no_video_is_refused(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.mp4", "no such file"),
+        ("note.mp4", "cannot be decoded"),
+        ("note.txt", "holds no video stream"),  # which FFmpeg takes for a film of a terminal
+        ("empty.mp4", "is empty"),
+        ("folder", "is a folder, expected a video"),
+    ],
+)
+def test_what_is_no_video_is_refused(tmp_path: Path, name: str, message: str):
     (tmp_path / "note.mp4").write_text("not a video")
+    (tmp_path / "note.txt").write_text("not a video\n" * 50)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "folder").mkdir()
+    for read in (read_video, lambda path: read_clip(path, 9, 16, 24)):
+        with pytest.raises(VideoError, match=f"{name}: .*{message}") as caught:
+            read(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [2, 3, 9, 20])
+def test_clip_is_what_fitting_the_whole_gives(tmp_path: Path, count: int):
+    write_lossless(tmp_path / "a.mkv", Video(random_frames(0, count, 20, 30), 12.0))
+    whole, clip = fit_frames(read_video(tmp_path / "a.mkv"), 9, 16, 24), read_clip(tmp_path / "a.mkv", 9, 16, 24)
+    np.testing.assert_array_equal(clip.frames, whole.frames)
+    assert clip.fps == whole.fps
+    with pytest.raises(ValueError, match="num_frames"):
+        read_clip(tmp_path / "a.mkv", 0, 16, 24)
+
+
+def test_one_frame_is_no_clip(tmp_path: Path):
     write_png(tmp_path / "image.png", random_frames(0)[0])
-    for path in (tmp_path / "missing.mp4", tmp_path / "note.mp4", tmp_path):
-        with pytest.raises(VideoError, match=path.name):
-            read_video(path)
+    with pytest.raises(VideoError, match="one frame, which shows no action"):
+        read_clip(tmp_path / "image.png", 9, 16, 24)
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path):
@@ -163,9 +194,22 @@ def test_png_round_trip_and_damaged_images(tmp_path: Path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
     (tmp_path / "c.png").write_text("not an image")
-    for name in ("b.png", "c.png", "missing.png"):
-        with pytest.raises(VideoError, match=name):
+    (tmp_path / "d.png").touch()
+    (tmp_path / "e.png").mkdir()
+    Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "f.tif")
+    for name in ("b.png", "c.png", "d.png", "e.png", "f.tif", "missing.png"):
+        with pytest.raises(VideoError, match=name) as caught:
             read_image(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_large_pictures_are_read_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_png(tmp_path / "a.png", random_frames(0)[0])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # the picture has 384; from twice the number on it is refused
+    assert read_image(tmp_path / "a.png").shape == (16, 24, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(VideoError, match="a.png"):
+        read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(
