@@ -111,5 +111,29 @@ METHODS: dict[str, MethodEntry] = {
         "Motion Inversion with RefAdapter",
         _REFADAPTER_DATA,
     ),
+    "ditflow": MethodEntry(
+        _class("baselines.ditflow", "DiTFlow"), "DiTFlow: guidance by the displacements attention implies; no training"
+    ),
+    "ditflow+refadapter": MethodEntry(
+        _baseline("baselines.ditflow", "DiTFlow", _WITH_REFADAPTER), "DiTFlow with RefAdapter", _REFADAPTER_DATA
+    ),
+    "smm": MethodEntry(
+        _class("baselines.smm", "SpatialMarginalMean"),
+        "SMM (DMT): guidance by changes of spatially averaged features; no training",
+    ),
+    "smm+refadapter": MethodEntry(
+        _baseline("baselines.smm", "SpatialMarginalMean", _WITH_REFADAPTER),
+        "SMM (DMT) with RefAdapter",
+        _REFADAPTER_DATA,
+    ),
+    "motion_clone": MethodEntry(
+        _class("baselines.motion_clone", "MotionClone"),
+        "MotionClone: guidance by the strongest attention over time; no training",
+    ),
+    "motion_clone+refadapter": MethodEntry(
+        _baseline("baselines.motion_clone", "MotionClone", _WITH_REFADAPTER),
+        "MotionClone with RefAdapter",
+        _REFADAPTER_DATA,
+    ),
     "i2v": MethodEntry(_class("baselines.i2v", "ImageToVideo"), "backbone and prompt only; never sees the reference"),
 }

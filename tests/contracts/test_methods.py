@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save, save_file
 
-from baselines import motion_director, motion_inversion
+from baselines import ditflow, motion_clone, motion_director, motion_inversion, smm
 from baselines.motion_director import MotionDirectorConfig
 from baselines.motion_inversion import MotionInversionConfig
 from benchmark.methods import METHODS
@@ -42,6 +42,9 @@ TINY_PRESETS: list[tuple[dict[str, Any], Any]] = [
     ),
     (motion_director.PRESETS, MotionDirectorConfig(rank=4, spatial_steps=10, temporal_steps=20, learning_rate=1e-2)),
     (motion_inversion.PRESETS, MotionInversionConfig(fit_steps=25)),
+    (ditflow.PRESETS, ditflow.DiTFlowConfig(learning_rate=0.02, final_learning_rate=0.01)),
+    (smm.PRESETS, smm.SpatialMarginalMeanConfig()),
+    (motion_clone.PRESETS, motion_clone.MotionCloneConfig(gradient_steps=2)),
 ]
 
 
