@@ -1,8 +1,9 @@
-"""Finding keypoints: what every pose estimator promises, and the one that runs an mmpose model."""
+"""Finding keypoints: what every pose estimator promises, and those that run an mmpose model."""
 
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +117,8 @@ def axis_score(logits: np.ndarray, places: np.ndarray, bins_per_px: float, scori
     return share.astype(np.float32)
 
 
-class MMPoseEstimator:
-    """Runs an mmpose top-down model with a SimCC head on whole frames, many at a time.
+class TopDownEstimator(ABC):
+    """Runs an mmpose top-down model on whole frames, many at a time; how its head is read is left to the kinds below.
 
     The folder holds `config.json` (an mmengine config that also names `keypoint_names`, `codec` and `scoring`) and
     `model.safetensors`. Nothing is fetched, unpickled or executed. The keypoints are those of mmpose's own
@@ -127,44 +128,47 @@ class MMPoseEstimator:
         name: "mmpose-" and the first digits of the weights' sha256.
         keypoint_names: K names.
         score_threshold: a point that scores less counts as not found.
-        scoring: how scores are read.
     """
 
+    score_threshold: float
+
     def __init__(self, folder: Path | str, device: torch.device | str = "cpu") -> None:
-        """Loads a judge.
+        """Loads an estimator.
 
         Raises:
             ValueError: a file is missing or damaged, the weights do not fit the config or are not finite.
         """
         folder = Path(folder)
-        config = _read_config(folder / "config.json")
+        self.config = read_config(folder)
         weights = folder / "model.safetensors"
-        model = build_model(config)
+        model = build_model(self.config)
         model.load_state_dict(_read_weights(weights, model))
         self.name = f"mmpose-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
-        self.keypoint_names: tuple[str, ...] = tuple(config["keypoint_names"])
-        self.scoring = Scoring(**config["scoring"])
-        self.score_threshold = self.scoring.threshold
-        self._bins_per_px = float(config["codec"]["simcc_split_ratio"])
-        self._input_size = (int(config["codec"]["input_size"][0]), int(config["codec"]["input_size"][1]))
+        self.keypoint_names: tuple[str, ...] = tuple(self.config["keypoint_names"])
+        size = self.config["codec"]["input_size"]
+        self.input_size = (int(size[0]), int(size[1]))
         self._device = torch.device(device)
         self.model = model.to(self._device).eval()
 
     @torch.no_grad()
-    def logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The head's answers [T, K, W] and [T, K, H] to uint8 images [T, H, W, 3] of the model's input size."""
+    def head_answers(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What the head gives, one array [T, K, ...] an output, to uint8 images [T, H, W, 3] of the model's size."""
         processor = self.model.data_preprocessor
         mean, std = (getattr(processor, n).view(1, 3, 1, 1) for n in ("mean", "std"))
         # mmpose reads BGR files: only a model that converts them was trained on RGB.
         order = [0, 1, 2] if processor._channel_conversion else [2, 1, 0]
-        parts: list[tuple[Tensor, Tensor]] = []
+        parts: list[tuple[Tensor, ...]] = []
         for start in range(0, len(images), _BATCH):
             batch = torch.from_numpy(images[start : start + _BATCH][..., order]).to(self._device).permute(0, 3, 1, 2)
             with quiet():
                 features = self.model.extract_feat((batch.float() - mean) / std)
-                parts.append(self.model.head.forward(features))
-        x, y = (torch.cat(axis).float().cpu().numpy() for axis in zip(*parts, strict=True))
-        return x, y
+                answer = self.model.head.forward(features)
+            parts.append(answer if isinstance(answer, tuple) else (answer,))
+        return tuple(torch.cat(output).float().cpu().numpy() for output in zip(*parts, strict=True))
+
+    @abstractmethod
+    def read(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points [T, K, 2] in pixels of the model's input, and scores [T, K], of images of that size."""
 
     def estimate(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Finds the keypoints of the figure in each frame (see `PoseEstimator`).
@@ -176,13 +180,73 @@ class MMPoseEstimator:
             raise ValueError("frames: expected a uint8 array [T, H, W, 3]")
         if frames.shape[-1] != 3:
             raise ValueError(f"frames: expected 3 channels, got shape {list(frames.shape)}")
-        images, scale, origin = _whole_frame(frames, self._input_size)
+        images, scale, origin = _whole_frame(frames, self.input_size)
+        points, scores = self.read(images)
+        keypoints = points / np.asarray(self.input_size) * scale + origin
+        return keypoints.astype(np.float32), scores
+
+
+class MMPoseEstimator(TopDownEstimator):
+    """An mmpose model with a SimCC head, which classifies a point's place on each axis.
+
+    Attributes:
+        scoring: how scores are read.
+    """
+
+    def __init__(self, folder: Path | str, device: torch.device | str = "cpu") -> None:
+        """Loads a SimCC model (see `TopDownEstimator`)."""
+        super().__init__(folder, device)
+        self.scoring = Scoring(**self.config["scoring"])
+        self.score_threshold = self.scoring.threshold
+        self._bins_per_px = float(self.config["codec"]["simcc_split_ratio"])
+
+    def logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The head's answers [T, K, W] and [T, K, H] to uint8 images [T, H, W, 3] of the model's input size."""
+        x, y = self.head_answers(images)
+        return x, y
+
+    def read(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points where mmpose's codec puts them; a score is the less certain axis's."""
         x, y = self.logits(images)
         points = self.model.head.decoder.decode(x.copy(), y.copy())[0]
         pair = ((x, points[..., 0]), (y, points[..., 1]))
         scores = [axis_score(logits, place, self._bins_per_px, self.scoring) for logits, place in pair]
-        keypoints = points / np.asarray(self._input_size) * scale + origin
-        return keypoints.astype(np.float32), np.minimum(*scores)
+        return points, np.minimum(*scores)
+
+
+class HeatmapEstimator(TopDownEstimator):
+    """An mmpose model with a heatmap head. A point's score is the height of its map's peak, cut to [0, 1]."""
+
+    def __init__(self, folder: Path | str, device: torch.device | str = "cpu") -> None:
+        """Loads a heatmap model (see `TopDownEstimator`).
+
+        Raises:
+            ValueError: also when `scoring.threshold` is not in [0, 1].
+        """
+        super().__init__(folder, device)
+        self.score_threshold = float(self.config["scoring"]["threshold"])
+        if not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"scoring.threshold: expected 0 to 1, got {self.score_threshold}")
+
+    def read(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points where mmpose's codec puts them, frame by frame."""
+        (heatmaps,) = self.head_answers(images)
+        with quiet():
+            points = np.concatenate([self.model.head.decoder.decode(maps)[0] for maps in heatmaps])
+        return points, heatmaps.max((2, 3)).clip(0, 1)
+
+
+def load_estimator(folder: Path | str, device: torch.device | str = "cpu") -> TopDownEstimator:
+    """Loads a folder as the kind of estimator that its codec asks for (see `TopDownEstimator`).
+
+    Raises:
+        ValueError: a file is missing or damaged, or the codec is of no known kind.
+    """
+    kind = read_config(Path(folder))["codec"].get("type")
+    kinds = {"SimCCLabel": MMPoseEstimator, "MSRAHeatmap": HeatmapEstimator}
+    if kind not in kinds:
+        raise ValueError(f"codec.type: expected one of {', '.join(kinds)}, got {kind!r}")
+    return kinds[kind](folder, device)
 
 
 def _whole_frame(frames: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -203,7 +267,13 @@ def _whole_frame(frames: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray,
     return frames, scale, centre - scale / 2
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of an estimator's folder.
+
+    Raises:
+        ValueError: it is missing, damaged or incomplete.
+    """
+    path = folder / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:

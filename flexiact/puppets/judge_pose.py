@@ -5,6 +5,7 @@ so that the sharpness of what the model answers says whether there is anything t
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ FRAMES_PER_SCENE = 3
 # Shares of a batch that show no figure: the bare background, and blocks of a frame in another order.
 BARE_SHARE, SHUFFLED_SHARE = 0.05, 0.03
 FLAT_WEIGHT = 0.3  # weight of the targets that say "not there"
+PREPROCESSOR = {
+    "type": "PoseDataPreprocessor",
+    "mean": [127.5, 127.5, 127.5],
+    "std": [64.0, 64.0, 64.0],
+    "bgr_to_rgb": True,
+}
 MARGIN_PX = 8.0  # points this far outside the frame are learnt as lying on its border; farther ones not at all
 
 
@@ -72,12 +79,7 @@ def pose_config() -> dict[str, Any]:
     gau = {"hidden_dims": 128, "s": 64, "expansion_factor": 2, "dropout_rate": 0.0, "drop_path": 0.0}
     model = {
         "type": "TopdownPoseEstimator",
-        "data_preprocessor": {
-            "type": "PoseDataPreprocessor",
-            "mean": [127.5, 127.5, 127.5],
-            "std": [64.0, 64.0, 64.0],
-            "bgr_to_rgb": True,
-        },
+        "data_preprocessor": PREPROCESSOR,
         "backbone": {
             "type": "CSPNeXt",
             "arch": "P5",
@@ -104,6 +106,12 @@ def pose_config() -> dict[str, Any]:
         },
         "test_cfg": {"flip_test": False},
     }
+    scoring = {"beta": 10.0, "temperature": 1.0, "radius_px": SIZE / 16, "threshold": 0.5}
+    return whole_config(model, codec, scoring)
+
+
+def whole_config(model: dict[str, Any], codec: dict[str, Any], scoring: dict[str, float]) -> dict[str, Any]:
+    """An mmengine config of a model of whole puppet frames: with mmpose's test pipeline and our reading of scores."""
     pipeline = [
         {"type": "LoadImage"},
         {"type": "GetBBoxCenterScale", "padding": 1.0},
@@ -118,7 +126,7 @@ def pose_config() -> dict[str, Any]:
         "train_dataloader": {"dataset": {"metainfo": _metainfo()}},
         "test_dataloader": {"dataset": dataset},
         "keypoint_names": list(KEYPOINTS),
-        "scoring": {"beta": 10.0, "temperature": 1.0, "radius_px": SIZE / 16, "threshold": 0.5},
+        "scoring": scoring,
     }
 
 
@@ -157,11 +165,11 @@ def _render_chunk(scenes: list[Scene], generator: torch.Generator) -> tuple[np.n
     )
 
 
-def render_pool(folder: Path, scenes: int, seed: int) -> Pool:
-    """Renders the training frames once, or opens those of an earlier start with the same count and seed."""
+def render_pool(folder: Path, scenes: int, seed: int, split: str = "judge") -> Pool:
+    """Renders frames of a split's worlds once, or opens those of an earlier start with the same count and seed."""
     folder.mkdir(parents=True, exist_ok=True)
     names = ("frames", "bare", "keypoints", "exists")
-    done, stamp = folder / "pool.json", json.dumps({"scenes": scenes, "seed": seed})
+    done, stamp = folder / "pool.json", json.dumps({"scenes": scenes, "seed": seed, "split": split})
     if not (done.exists() and done.read_text() == stamp):
         done.unlink(missing_ok=True)
         generator = torch.Generator().manual_seed(seed)
@@ -172,7 +180,7 @@ def render_pool(folder: Path, scenes: int, seed: int) -> Pool:
             for name, (size, dtype) in zip(names, kinds, strict=True)
         ]
         for start in tqdm(range(0, scenes, 200), desc="render", mininterval=5):
-            batch = [random_scene(generator, "judge") for _ in range(min(200, scenes - start))]
+            batch = [random_scene(generator, split) for _ in range(min(200, scenes - start))]
             for array, part in zip(arrays, _render_chunk(batch, generator), strict=True):
                 array[start : start + len(batch)] = part
         for array in arrays:
@@ -191,12 +199,16 @@ def simcc_labels(keypoints: Tensor, exists: Tensor) -> tuple[Tensor, Tensor, Ten
     Returns:
         Labels of x and of y [B, 13, 128], and weights [B, 13].
     """
-    far = ((keypoints < -MARGIN_PX) | (keypoints > SIZE + MARGIN_PX)).any(-1)
     bins = torch.arange(int(SIZE * BINS_PER_PX), device=keypoints.device)
     centres = (keypoints * BINS_PER_PX).clamp(0, len(bins) - 1)[..., None]
     labels = torch.exp(-((bins - centres) ** 2) / (2 * SIGMA_BINS**2)) * exists[..., None, None]
-    weights = torch.where(exists, torch.where(far, 0.0, 1.0), FLAT_WEIGHT)
-    return labels[:, :, 0], labels[:, :, 1], weights
+    return labels[:, :, 0], labels[:, :, 1], keypoint_weights(keypoints, exists)
+
+
+def keypoint_weights(keypoints: Tensor, exists: Tensor) -> Tensor:
+    """Weight in the loss [B, 13] of points [B, 13, 2]: none far outside the frame, less where there is no point."""
+    far = ((keypoints < -MARGIN_PX) | (keypoints > SIZE + MARGIN_PX)).any(-1)
+    return torch.where(exists, torch.where(far, 0.0, 1.0), FLAT_WEIGHT)
 
 
 def draw_batch(pool: Pool, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -220,6 +232,12 @@ def draw_batch(pool: Pool, generator: torch.Generator, device: torch.device) -> 
     return images, torch.from_numpy(pool.keypoints[rows_np, which_np]).to(device), exists.to(device)
 
 
+def normalised(model: Any, images: Tensor) -> Tensor:
+    """Images [B, 3, S, S] in 0..1 as mmpose's preprocessor hands them to the network."""
+    mean, std = (getattr(model.data_preprocessor, name).view(1, 3, 1, 1) for name in ("mean", "std"))
+    return (images * 255 - mean) / std
+
+
 def pose_loss(model: Any, images: Tensor, keypoints: Tensor, exists: Tensor) -> Tensor:
     """mmpose's loss of a batch, per frame."""
     sample_type = import_mmpose("mmpose.structures").PoseDataSample
@@ -227,9 +245,8 @@ def pose_loss(model: Any, images: Tensor, keypoints: Tensor, exists: Tensor) -> 
     x, y, weights = simcc_labels(keypoints, exists)
     labels = label_type(keypoint_x_labels=x, keypoint_y_labels=y, keypoint_weights=weights)
     sample = sample_type(gt_instance_labels=labels)  # one sample that holds the whole batch
-    mean, std = (getattr(model.data_preprocessor, name).view(1, 3, 1, 1) for name in ("mean", "std"))
     with quiet():
-        losses = model.loss((images * 255 - mean) / std, [sample])
+        losses = model.loss(normalised(model, images), [sample])
     value: Tensor = losses["loss_kpt"] / len(images)
     return value
 
@@ -241,26 +258,52 @@ def save_half(model: nn.Module, path: Path) -> None:
     save_file({n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in state.items()}, path)
 
 
-def train_pose(state: Path, out: Path, steps: int, seed: int, device: torch.device | str = "cpu") -> dict[str, float]:
-    """Trains the pose judge and writes config.json, model.safetensors and README.md.
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """What sets one estimator's training apart from another's.
+
+    Attributes:
+        config: mmengine's, as `whole_config` makes it.
+        split: of the worlds it sees.
+        scenes: rendered, three frames each.
+        loss: of the model, images, keypoints and existence of a batch.
+    """
+
+    config: dict[str, Any]
+    split: str
+    scenes: int
+    loss: Callable[[Any, Tensor, Tensor, Tensor], Tensor]
+
+
+def train_estimator(
+    recipe: Recipe, state: Path, out: Path, steps: int, seed: int, device: torch.device | str = "cpu"
+) -> None:
+    """Trains an estimator and writes config.json and model.safetensors.
 
     Args:
+        recipe: model, worlds and loss.
         state: folder of the rendered frames, the checkpoint and curve.csv; a second start goes on from there.
-        out: folder of the finished judge.
+        out: folder of the finished estimator.
         steps: optimiser steps of 64 frames.
         seed: of the frames, the initial weights and every step.
         device: where to train.
+    """
+    device = torch.device(device)
+    pool = render_pool(state / "pool", recipe.scenes, seed, recipe.split)
+    model = build_model(recipe.config, seed).to(device)
+    plan = Plan(steps, seed, learning_rate=3e-3, ema=0.998, checkpoint_every=250)
+    train(model, lambda _, generator: recipe.loss(model, *draw_batch(pool, generator, device)), plan, state)
+    save_half(model, out / "model.safetensors")
+    (out / "config.json").write_text(json.dumps(recipe.config, indent=1) + "\n")
+
+
+def train_pose(state: Path, out: Path, steps: int, seed: int, device: torch.device | str = "cpu") -> dict[str, float]:
+    """Trains the pose judge, calibrates it and writes its card (see `train_estimator`).
 
     Returns:
         Figures on the test split: see `judge_pose_card.write_card`.
     """
-    device = torch.device(device)
-    pool = render_pool(state / "pool", POOL_SCENES, seed)
     config = pose_config()
-    model = build_model(config, seed).to(device)
-    plan = Plan(steps, seed, learning_rate=3e-3, ema=0.998, checkpoint_every=250)
-    train(model, lambda _, generator: pose_loss(model, *draw_batch(pool, generator, device)), plan, state)
-    save_half(model, out / "model.safetensors")
-    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    train_estimator(Recipe(config, "judge", POOL_SCENES, pose_loss), state, out, steps, seed, device)
     (out / "config.json").write_text(json.dumps(calibrated(out, config), indent=1) + "\n")
     return write_card(out, steps, seed)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexiact.pose import MMPoseEstimator, axis_score
+from flexiact.pose import MMPoseEstimator, PoseEstimator, axis_score
 from flexiact.puppets import degrade
 from flexiact.puppets.actions import TEST_ACTIONS, random_action
 from flexiact.puppets.render import draw
-from flexiact.puppets.rigs import BONES, RIGS
+from flexiact.puppets.rigs import BONES, RIGS, TRAINING_RIGS
 from flexiact.puppets.scene import random_scene
 from flexiact.puppets.world import SIZE, projections, render_clips, target_clip
 
@@ -50,7 +50,7 @@ class Frames:
 def held_out(split: str, seed: int, scenes_per_rig: int = SCENES_PER_RIG) -> Frames:
     """Renders clips of every rig: test actions in the test split, random actions in any other."""
     generator = torch.Generator().manual_seed(seed)
-    rigs = tuple(rig for rig in RIGS for _ in range(scenes_per_rig))
+    rigs = tuple(rig for rig in (TRAINING_RIGS if split == "train" else RIGS) for _ in range(scenes_per_rig))
     scenes = [random_scene(generator, split, rig) for rig in rigs]
     named = list(TEST_ACTIONS.values())
     actions = [named[i % len(named)] if split == "test" else random_action(generator) for i in range(len(scenes))]
@@ -142,9 +142,14 @@ def calibrated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     options = [round(0.6 + 0.1 * i, 1) for i in range(25)]
     temperature = min(options, key=lambda t: abs(float(scores(t).mean()) - float(right.mean())))
     judge.scoring = replace(judge.scoring, temperature=temperature)
-    empty = [np.quantile(judge.estimate(images)[1], 0.99) for images in figureless(data.bare).values()]
-    threshold = max(0.3, float(np.ceil(max(empty) * 100) / 100))
-    return {**config, "scoring": {**config["scoring"], "temperature": temperature, "threshold": round(threshold, 2)}}
+    scoring = {**config["scoring"], "temperature": temperature, "threshold": found_threshold(judge, data)}
+    return {**config, "scoring": scoring}
+
+
+def found_threshold(estimator: PoseEstimator, data: Frames) -> float:
+    """The smallest hundredth, at least 0.3, that 99 % of the points on every kind of figureless image stay below."""
+    empty = [np.quantile(estimator.estimate(images)[1], 0.99) for images in figureless(data.bare).values()]
+    return round(max(0.3, float(np.ceil(max(empty) * 100) / 100)), 2)
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,7 @@ class Accuracy:
         return f"{self.pck:.3f} | {self.error_px:.2f} | {self.missed:.3f}"
 
 
-def accuracy(judge: MMPoseEstimator, data: Frames, frames: np.ndarray, rig: str | None = None) -> Accuracy:
+def accuracy(judge: PoseEstimator, data: Frames, frames: np.ndarray, rig: str | None = None) -> Accuracy:
     """Measures the judge on (degraded) frames [N, T, S, S, 3] of held-out clips, of one rig or all."""
     keep = np.array([rig in (None, r) for r in data.rigs])
     points, scores = judge.estimate(frames[keep].reshape(-1, SIZE, SIZE, 3))
@@ -173,7 +178,7 @@ def accuracy(judge: MMPoseEstimator, data: Frames, frames: np.ndarray, rig: str 
     return Accuracy(float((near & found)[counted].mean()), found_error, float(1 - found[counted].mean()))
 
 
-def displacement_agreement(judge: MMPoseEstimator, data: Frames, frames: np.ndarray) -> float:
+def displacement_agreement(judge: PoseEstimator, data: Frames, frames: np.ndarray) -> float:
     """Mean over clips of the cosine between found and true displacements from the target image; misses do not move."""
     count, length = frames.shape[:2]
     points, scores = (v.reshape(count, length, *v.shape[1:]) for v in judge.estimate(frames.reshape(-1, SIZE, SIZE, 3)))
@@ -204,6 +209,21 @@ def _reliability(judge: MMPoseEstimator, data: Frames) -> list[str]:
     return rows
 
 
+def tables(estimator: PoseEstimator, data: Frames) -> dict[str, str]:
+    """Rows of a card's tables: `rigs`, `conditions` (degradations) and `empty` (images without a figure)."""
+    rigs = [f"| {rig} | {accuracy(estimator, data, data.frames, rig).cells()} |" for rig in RIGS]
+    degradations = []
+    for name, how in conditions().items():
+        frames = degraded(data.frames, how)
+        agreement = displacement_agreement(estimator, data, frames)
+        degradations.append(f"| {name} | {accuracy(estimator, data, frames).cells()} | {agreement:.3f} |")
+    empty = [
+        f"| {name} | {float((estimator.estimate(images)[1] >= estimator.score_threshold).mean()):.4f} |"
+        for name, images in figureless(data.bare).items()
+    ]
+    return {"rigs": "\n".join(rigs), "conditions": "\n".join(degradations), "empty": "\n".join(empty)}
+
+
 def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
     """Measures the finished judge on the test split and writes README.md.
 
@@ -212,16 +232,6 @@ def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
     """
     judge, data = MMPoseEstimator(folder), held_out("test", TEST_SEED)
     scoring, parameters = judge.scoring, sum(p.numel() for p in judge.model.parameters())
-    rig_rows = [f"| {rig} | {accuracy(judge, data, data.frames, rig).cells()} |" for rig in RIGS]
-    condition_rows = []
-    for name, how in conditions().items():
-        frames = degraded(data.frames, how)
-        agreement = displacement_agreement(judge, data, frames)
-        condition_rows.append(f"| {name} | {accuracy(judge, data, frames).cells()} | {agreement:.3f} |")
-    empty_rows = [
-        f"| {name} | {float((judge.estimate(images)[1] >= scoring.threshold).mean()):.4f} |"
-        for name, images in figureless(data.bare).items()
-    ]
     text = CARD.format(
         parameters=f"{parameters / 1e6:.2f}",
         steps=steps,
@@ -231,9 +241,7 @@ def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
         radius=f"{scoring.radius_px:g}",
         temperature=scoring.temperature,
         threshold=scoring.threshold,
-        rigs="\n".join(rig_rows),
-        conditions="\n".join(condition_rows),
-        empty="\n".join(empty_rows),
+        **tables(judge, data),
         reliability="\n".join(_reliability(judge, data)),
     )
     (folder / "README.md").write_text(text)

@@ -1,8 +1,8 @@
-"""Train what the puppet world ships: `python -m flexiact.puppets.train {vae,backbone,refadapter,clip,pose,judge}`.
+"""Train what the puppet world ships: `python -m flexiact.puppets.train RECIPE`.
 
 Every recipe goes on from its state folder, so a stopped run continues with the same command and ends as if it had never
-been stopped. Order: vae, backbone, refadapter; clip and pose at any time. `judge` measures the backbone on
-held-out worlds.
+been stopped. Order: vae, backbone, then refadapter and control; clip, pose and pose_driver at any time. `judge`
+measures the backbone on held-out worlds.
 """
 
 import argparse
@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
-STEPS = {"vae": 2600, "backbone": 40_000, "refadapter": 1500, "clip": 600, "pose": 6000, "judge": 64}
+STEPS = {
+    "vae": 2600,
+    "backbone": 40_000,
+    "refadapter": 1500,
+    "control": 4000,
+    "clip": 600,
+    "pose": 6000,
+    "pose_driver": 1000,
+    "judge": 64,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=2, help="of the processor")
     parser.add_argument(
-        "--shards", type=int, default=64, help="cached training clips, in units of 256 (backbone, refadapter)"
+        "--shards", type=int, default=64, help="cached training clips, in units of 256 (control: of 128)"
     )
     options = parser.parse_args(arguments)
     try:
@@ -58,6 +67,10 @@ def _run(options: argparse.Namespace, steps: int) -> object:
 
         train(state, out / "refadapter", steps, options.seed, device, shards=options.shards)
         return out / "refadapter"
+    if options.recipe == "control":
+        from flexiact.puppets.train_control import train_control
+
+        return train_control(state, out / "control", steps, options.seed, device, shards=options.shards)
     if options.recipe == "judge":
         from flexiact.pose import MMPoseEstimator
         from flexiact.puppets.evaluate import as_markdown, judge
@@ -68,6 +81,10 @@ def _run(options: argparse.Namespace, steps: int) -> object:
         from flexiact.puppets.judge_pose import train_pose
 
         return train_pose(state / "pose", out / "pose", steps, options.seed, device)
+    if options.recipe == "pose_driver":
+        from flexiact.puppets.driver_pose import train_driver
+
+        return train_driver(state / "pose_driver", out / "pose_driver", steps, options.seed, device)
     from flexiact.puppets.judge_clip import train_clip
 
     return train_clip(state / "clip", out / "clip", steps, options.seed, device)
