@@ -1,0 +1,147 @@
+"""Keypoints as pictures: which points are joined, how a skeleton is drawn, and how one body's is fitted to another's.
+
+Drawn as MimicMotion (arXiv 2406.19680, section 3.3) and AnimateAnyone (arXiv 2311.17117, section 3.2) draw it: coloured
+limbs and joints on black, every part as bright as the estimator is sure of it. Keypoints are (x, y) in pixels, pixel
+centres at half-integers.
+"""
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+DRAWING_VERSION = 1
+"""Raised when the same keypoints begin to give another picture: control weights are trained on one way of drawing."""
+
+_SUBPIXEL_BITS = 4
+_FAR = 4.0  # points are drawn at most this many frame sides away from the frame's corner
+
+_SIDES = ("left", "right")
+PUPPET_LINKS = (
+    ("pelvis", "chest"), ("chest", "nose"), ("pelvis", "tail_mid"), ("tail_mid", "tail_tip"),
+    *((root, f"{limb}_{side}_mid") for limb, root in (("fore", "chest"), ("hind", "pelvis")) for side in _SIDES),
+    *((f"{limb}_{side}_mid", f"{limb}_{side}_tip") for limb in ("fore", "hind") for side in _SIDES),
+)  # fmt: skip
+COCO_LINKS = (
+    ("left_eye", "right_eye"),
+    *(pair for s in _SIDES for pair in (
+        ("nose", f"{s}_eye"), (f"{s}_eye", f"{s}_ear"), (f"{s}_ear", f"{s}_shoulder"), (f"{s}_shoulder", f"{s}_elbow"),
+        (f"{s}_elbow", f"{s}_wrist"), (f"{s}_shoulder", f"{s}_hip"), (f"{s}_hip", f"{s}_knee"),
+        (f"{s}_knee", f"{s}_ankle"))),
+    ("left_shoulder", "right_shoulder"), ("left_hip", "right_hip"),
+)  # fmt: skip
+AP10K_LINKS = (
+    ("left_eye", "right_eye"), ("left_eye", "nose"), ("right_eye", "nose"), ("nose", "neck"), ("neck", "root_of_tail"),
+    *(pair for s in _SIDES for pair in (
+        ("neck", f"{s}_shoulder"), (f"{s}_shoulder", f"{s}_elbow"), (f"{s}_elbow", f"{s}_front_paw"),
+        ("root_of_tail", f"{s}_hip"), (f"{s}_hip", f"{s}_knee"), (f"{s}_knee", f"{s}_back_paw"))),
+)  # fmt: skip
+SKELETONS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "puppets": PUPPET_LINKS,
+    "coco": COCO_LINKS,
+    "ap10k": AP10K_LINKS,
+}
+"""Pairs of keypoint names that are joined, of each kind of body."""
+
+
+@dataclass(frozen=True, eq=False)
+class AxisFit:
+    """x' = scale * x + offset, for each axis.
+
+    Attributes:
+        scale: float64 [2], above 0.
+        offset: float64 [2], px.
+    """
+
+    scale: np.ndarray
+    offset: np.ndarray
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Moves points [..., 2]; float32."""
+        return np.asarray(points * self.scale + self.offset, dtype=np.float32)
+
+
+def fit_axes(source: np.ndarray, target: np.ndarray) -> AxisFit:
+    """Least squares of target = scale * source + offset on each axis by itself, over pairs of points.
+
+    What `numpy.polyfit` of degree 1 gives on each axis. Where an axis leaves its scale open (all points in one place)
+    or says that the body is mirrored (a slope of 0 or less, which two different bodies easily give), it takes the other
+    axis's; where both do, 1. Offsets are then those of least squares. Without any pair nothing moves.
+
+    Args:
+        source: [N, 2].
+        target: [N, 2].
+    """
+    if not len(source):
+        return AxisFit(np.ones(2), np.zeros(2))
+    source, target = source.astype(np.float64), target.astype(np.float64)
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    spread = ((source - source_mean) ** 2).mean(0)
+    joint = ((source - source_mean) * (target - target_mean)).mean(0)
+    known = (spread > 1e-6) & (joint > 1e-6 * spread)
+    scale = np.divide(joint, spread, out=np.ones(2), where=known)
+    scale = np.where(known, scale, np.where(known[::-1], scale[::-1], 1.0))
+    return AxisFit(scale, target_mean - scale * source_mean)
+
+
+def links_of(keypoint_names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Pairs of indices to be joined.
+
+    Raises:
+        ValueError: when no skeleton of `SKELETONS` has these keypoints.
+    """
+    names = list(keypoint_names)
+    for links in SKELETONS.values():
+        if {name for link in links for name in link} == set(names):
+            return tuple((names.index(a), names.index(b)) for a, b in links)
+    raise ValueError(f"keypoint_names: no skeleton joins {', '.join(names)}")
+
+
+def palette(count: int) -> np.ndarray:
+    """Colours uint8 [count, 3], hues evenly around the circle."""
+    return np.array([[round(255 * c) for c in colorsys.hsv_to_rgb(i / count, 1, 1)] for i in range(count)], np.uint8)
+
+
+def draw_skeletons(
+    keypoints: np.ndarray, scores: np.ndarray, links: Sequence[tuple[int, int]], size: tuple[int, int]
+) -> np.ndarray:
+    """Draws one figure a frame: limbs, then joints over them, in their own colours.
+
+    A joint's colour is multiplied by its score, a limb's by the product of its ends' (MimicMotion's confidence-aware
+    pose guidance, equation 2). Lines are 1/32 of the shorter side thick, joints 1.5 times that.
+
+    Args:
+        keypoints: [T, K, 2]; what lies outside the frame is cut off.
+        scores: [T, K] in [0, 1]; 0 draws nothing.
+        links: pairs of indices.
+        size: height and width, px.
+
+    Returns:
+        uint8 [T, H, W, 3].
+    """
+    height, width = size
+    thickness = max(1, round(min(size) / 32))
+    radius = max(1.0, 0.75 * thickness)
+    colours = palette(len(links) + keypoints.shape[1])
+    unit = 2**_SUBPIXEL_BITS
+    frames = np.zeros((len(keypoints), height, width, 3), np.uint8)
+    # OpenCV's pixel centres are at whole numbers.
+    places = np.rint((np.clip(keypoints, -_FAR * max(size), _FAR * max(size)) - 0.5) * unit).astype(int)
+    for frame, points, sure in zip(frames, places, np.clip(scores, 0, 1), strict=True):
+        for (a, b), colour in zip(links, colours, strict=False):
+            shade = _shade(colour, sure[a] * sure[b])
+            if any(shade):
+                ends = points[a].tolist(), points[b].tolist()
+                cv2.line(frame, *ends, shade, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+        for point, colour, score in zip(points, colours[len(links) :], sure, strict=True):
+            shade = _shade(colour, score)
+            if any(shade):
+                cv2.circle(frame, point.tolist(), round(radius * unit), shade, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)
+    return frames
+
+
+def _shade(colour: np.ndarray, brightness: float) -> tuple[int, int, int]:
+    red, green, blue = (round(float(channel) * float(brightness)) for channel in colour)
+    return red, green, blue
