@@ -5,7 +5,7 @@ Nothing here knows a width, depth, resolution or length: all of it is read from 
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Backbone:
         num_inference_steps: steps of the sampler unless a method asks for others.
         guidance_scale: of classifier-free guidance unless a method asks for another; 1 or less turns it off.
         refadapter: folder of the matching RefAdapter in peft's format, None where there is none.
+        control: folder of the matching control weights (see `flexiact.control`), None where there is none.
 
     Raises:
         BackboneError: naming the field, when sizes do not fit together or a weight is not finite.
@@ -63,6 +64,7 @@ class Backbone:
     num_inference_steps: int
     guidance_scale: float
     refadapter: Path | None = None
+    control: Path | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
 
@@ -141,6 +143,7 @@ class BackboneSpec:
         revision: commit on the hub; None for a folder, whose digest is its revision.
         settings: the native settings of `Backbone` from num_frames on; None: read from the folder's puppets.json.
         refadapter: folder in peft's format.
+        control: folder as `flexiact.control` reads it.
         cuda_dtype: on a GPU; a CPU computes in float32.
     """
 
@@ -148,13 +151,16 @@ class BackboneSpec:
     revision: str | None = None
     settings: dict[str, Any] | None = None
     refadapter: Path | None = None
+    control: Path | None = None
     cuda_dtype: torch.dtype = torch.float32
 
 
 SETTINGS = ("num_frames", "height", "width", "fps", "max_text_tokens", "num_inference_steps", "guidance_scale")
 
 BACKBONES: dict[str, BackboneSpec] = {
-    "puppets": BackboneSpec(PUPPET_WEIGHTS / "backbone", refadapter=PUPPET_WEIGHTS / "refadapter"),
+    "puppets": BackboneSpec(
+        PUPPET_WEIGHTS / "backbone", refadapter=PUPPET_WEIGHTS / "refadapter", control=PUPPET_WEIGHTS / "control"
+    ),
     "cogvideox-5b-i2v": BackboneSpec(
         "zai-org/CogVideoX-5b-I2V",
         revision="a6f0f4858a8395e7429d82493864ce92bf73af11",
@@ -172,13 +178,16 @@ BACKBONES: dict[str, BackboneSpec] = {
 }
 
 
-def load_backbone(name: str, device: str = "cpu", refadapter: Path | None = None) -> Backbone:
+def load_backbone(
+    name: str, device: str = "cpu", refadapter: Path | None = None, control: Path | None = None
+) -> Backbone:
     """Load an entry of `BACKBONES`.
 
     Args:
         name: of the entry.
         device: "cpu", "cuda", "cuda:1" or "auto".
         refadapter: folder to take instead of the entry's own.
+        control: likewise.
 
     Raises:
         BackboneError: when the name is unknown, or files are missing or damaged.
@@ -188,17 +197,15 @@ def load_backbone(name: str, device: str = "cpu", refadapter: Path | None = None
         hint = f", did you mean {close[0]!r}?" if close else ""
         raise BackboneError(f"backbone: unknown name {name!r}{hint} (known: {', '.join(BACKBONES)})")
     spec = BACKBONES[name]
-    if refadapter and not refadapter.is_dir():
-        raise BackboneError(f"refadapter: no folder {refadapter}")
-    return load_folder(
-        _local_folder(name, spec), name=name, device=device, spec=spec, refadapter=refadapter or spec.refadapter
-    )
+    for field_name, path in (("refadapter", refadapter), ("control", control)):
+        if path and not path.is_dir():
+            raise BackboneError(f"{field_name}: no folder {path}")
+    spec = replace(spec, refadapter=refadapter or spec.refadapter, control=control or spec.control)
+    return load_folder(_local_folder(name, spec), name=name, device=device, spec=spec)
 
 
-def load_folder(
-    folder: Path, *, name: str, device: str = "cpu", spec: BackboneSpec | None = None, refadapter: Path | None = None
-) -> Backbone:
-    """Load a folder in diffusers' layout; a RefAdapter folder that does not exist counts as none.
+def load_folder(folder: Path, *, name: str, device: str = "cpu", spec: BackboneSpec | None = None) -> Backbone:
+    """Load a folder in diffusers' layout; folders of a RefAdapter or control weights that do not exist count as none.
 
     Raises:
         BackboneError: when files are missing or damaged, or sizes do not fit together.
@@ -224,7 +231,8 @@ def load_folder(
         tokenizer=tokenizer,
         scheduler=scheduler,
         **settings,
-        refadapter=refadapter if refadapter and refadapter.is_dir() else None,
+        refadapter=spec.refadapter if spec.refadapter and spec.refadapter.is_dir() else None,
+        control=spec.control if spec.control and spec.control.is_dir() else None,
         device=target,
         dtype=dtype,
     )

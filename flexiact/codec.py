@@ -4,6 +4,7 @@ Pixel frames are uint8 [T, H, W, 3]; latents are [B, F, C, h, w], frames before 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,9 +63,14 @@ def clean_latent(backbone: Backbone, condition: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def encode_video(backbone: Backbone, frames: np.ndarray, generator: torch.Generator) -> torch.Tensor:
     """Clean latents [1, F, C, h, w] of uint8 frames [T, H, W, 3], as the model diffuses them."""
-    latents = _posterior_sample(backbone, frames, generator) * backbone.vae.config.scaling_factor
-    padding = backbone.num_padding_frames
-    return torch.cat([latents[:, :1].expand(-1, padding, -1, -1, -1), latents], dim=1) if padding else latents
+    return _padded(backbone, _posterior_sample(backbone, frames, generator) * backbone.vae.config.scaling_factor)
+
+
+@torch.no_grad()
+def encode_control(backbone: Backbone, frames: np.ndarray) -> torch.Tensor:
+    """Latents [1, F, C, h, w] of a control video, uint8 [T, H, W, 3]: those of the posterior's mode, scaled."""
+    latents = _posterior(backbone, frames).mode().to(backbone.dtype).permute(0, 2, 1, 3, 4)
+    return _padded(backbone, latents * backbone.vae.config.scaling_factor)
 
 
 @torch.no_grad()
@@ -77,7 +83,16 @@ def decode_latents(backbone: Backbone, latents: torch.Tensor) -> np.ndarray:
 
 
 def _posterior_sample(backbone: Backbone, frames: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+    latents = _posterior(backbone, frames).sample(generator)
+    return latents.to(backbone.dtype).permute(0, 2, 1, 3, 4)
+
+
+def _posterior(backbone: Backbone, frames: np.ndarray) -> Any:
     pixels = torch.from_numpy(2.0 * (frames.astype(np.float32) / 255.0) - 1.0)
     pixels = pixels.permute(3, 0, 1, 2)[None].contiguous().to(backbone.device, backbone.dtype)
-    latents = backbone.vae.encode(pixels).latent_dist.sample(generator)
-    return latents.to(backbone.dtype).permute(0, 2, 1, 3, 4)
+    return backbone.vae.encode(pixels).latent_dist
+
+
+def _padded(backbone: Backbone, latents: torch.Tensor) -> torch.Tensor:
+    padding = backbone.num_padding_frames
+    return torch.cat([latents[:, :1].expand(-1, padding, -1, -1, -1), latents], dim=1) if padding else latents

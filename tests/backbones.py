@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from flexiact.adapter import RefAdapter
 from flexiact.backbone import Backbone
+from flexiact.control import PROJECTION, save_control, widened
 
 TEXT_TOKENS = 6
 HEIGHT, WIDTH = 16, 24  # not square, so that swapped axes show
@@ -75,6 +76,7 @@ def tiny_backbone(
     scheduler_config: dict | None = None,
     transformer_config: dict | None = None,
     refadapter: Path | None = None,
+    control: Path | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Backbone:
     """9 frames of 16x24 px, 18 video tokens; every weight drawn from `seed`, the global generator left alone."""
@@ -108,6 +110,7 @@ def tiny_backbone(
         num_inference_steps=4,
         guidance_scale=3.0,
         refadapter=refadapter,
+        control=control,
         dtype=dtype,
     )
 
@@ -119,6 +122,17 @@ def save_tiny_refadapter(folder: Path, backbone: Backbone, seed: int = 0) -> Pat
     for parameter in adapter.parameters():
         parameter.data.normal_(generator=generator).mul_(0.3)
     adapter.save(folder)
+    return folder
+
+
+def save_tiny_control(folder: Path, backbone: Backbone, seed: int = 0) -> Path:
+    """Control weights that do something: random ones for the control's channels, and one other weight changed."""
+    wide = widened(backbone.transformer)
+    generator = torch.Generator().manual_seed(seed)
+    columns = dict(wide.named_parameters())[PROJECTION].data[:, backbone.transformer.config.in_channels :]
+    columns.normal_(generator=generator)
+    wide.transformer_blocks[0].attn1.to_q.weight.data.mul_(1.5)
+    save_control(folder, wide, backbone)
     return folder
 
 
