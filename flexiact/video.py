@@ -296,4 +296,5 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    words = error.strerror if isinstance(error, av.error.FFmpegError) else str(error)
+    return " ".join(str(words).split()) or type(error).__name__

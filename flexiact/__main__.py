@@ -1,0 +1,178 @@
+"""Make the subject of one image do the action of one reference video: `python -m flexiact`.
+
+Exit codes: 0 done; 2 no video was made, for the reason in the line on standard error; 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from flexiact.one_video import Made, Setup
+
+EXAMPLES = """examples:
+  python -m flexiact --image cat.png --reference dance.mp4 --caption "a man dances" --prompt "a cat dances" \\
+      --out cat_dances.mp4 --backbone cogvideox-5b-i2v --refadapter FOLDER
+  python -m flexiact --demo
+"""
+ONLY_PUPPETS = (
+    "backbone: the built-in model only knows puppets; give --backbone cogvideox-5b-i2v (a GPU, and about 21 GB from "
+    "the model hub), --backbone FOLDER with such a model, --backbone puppets if the image is a puppet, or try --demo"
+)
+DEMO_FOLDER = Path("flexiact-demo")
+_NEEDED = ("image", "reference", "caption", "prompt", "out")
+
+
+class _UsageError(ValueError):
+    """What the command line alone gets wrong; the message is one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a wrong argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help shows the options)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; reading it loads no network library."""
+    p = _Parser(
+        prog="python -m flexiact",
+        description=(__doc__ or "").split(": ")[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "--image", type=Path, metavar="FILE", help="the target: any image; cut to the backbone's proportions"
+    )
+    p.add_argument("--reference", type=Path, metavar="FILE", help="a video of the action, cut to the action")
+    p.add_argument("--caption", metavar="TEXT", help="what the reference shows")
+    p.add_argument("--prompt", metavar="TEXT", help="what the video shall show")
+    p.add_argument("--out", type=Path, metavar="FILE", help=f".mp4, or .mkv for lossless; demo: folder ({DEMO_FOLDER})")
+    p.add_argument("--backbone", metavar="NAME", help="puppets, cogvideox-5b-i2v, or a folder in diffusers' layout")
+    p.add_argument("--refadapter", metavar="DIR", help="in peft's format, or none (the backbone's own)")
+    p.add_argument("--method-preset", metavar="NAME", help="settings in flexiact.method.PRESETS (the backbone's own)")
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="of all noise (%(default)s)")
+    p.add_argument("--steps", type=int, metavar="N", help="of the sampler (the backbone's own number)")
+    p.add_argument("--fit-steps", type=int, metavar="N", help="of learning the action (the preset's number)")
+    p.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keeps learned actions for other images (~/.cache/flexiact)"
+    )
+    p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    mode = p.add_mutually_exclusive_group()
+    mode.add_argument("--demo", action="store_true", help="two puppets instead of files: needs nothing else")
+    mode.add_argument("--web", action="store_true", help="a page in the browser; needs the extra 'demo' (gradio)")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: of the command line; those of the process when None.
+
+    Returns:
+        The exit code.
+    """
+    args = parser().parse_args(arguments)
+    try:
+        _check(args)
+        return _run(args)
+    except (ValueError, OSError) as error:  # what loaders and readers refuse, named by them in one line
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; no video was written", file=sys.stderr)
+        return 130
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what needs no library to be refused."""
+    given = [name for name in _NEEDED if getattr(args, name) is not None]
+    if args.demo or args.web:
+        odd = [name for name in given if args.web or name != "out"]
+        if odd:
+            raise _UsageError(f"{odd[0]}: does not go with {'--demo' if args.demo else '--web'}")
+        if args.demo and args.backbone not in {None, "puppets"}:
+            raise _UsageError("backbone: the demo runs on puppets")
+        return
+    if not given:
+        raise _UsageError("nothing to do: give --image, --reference, --caption, --prompt and --out, or try --demo")
+    missing = [f"--{name}" for name in _NEEDED if name not in given]
+    if missing:
+        raise _UsageError(f"missing: {' '.join(missing)} (--help shows the options)")
+    for name in ("image", "reference"):  # the commonest mistake, before advice about models
+        if not getattr(args, name).exists():
+            raise _UsageError(f"{name}: no such file: {getattr(args, name)}")
+    if args.backbone is None:
+        raise _UsageError(ONLY_PUPPETS)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.web:
+        from flexiact.web import check_installed, serve
+
+        check_installed()
+        if args.backbone is None:
+            raise _UsageError(ONLY_PUPPETS)
+        serve(_setup(args))
+        return 0
+    start = time.perf_counter()
+    # From here on networks are loaded: seconds, not milliseconds.
+    from torch import OutOfMemoryError
+
+    from flexiact.countdown import in_words
+
+    try:
+        where, made = _demo(args) if args.demo else _one(args)
+    except OutOfMemoryError as error:
+        raise ValueError(f"device: too little memory ({str(error).splitlines()[0]})") from error
+    print(f"{where}; made in {in_words(time.perf_counter() - start)}: {made.costs()}")
+    return 0
+
+
+def _one(args: argparse.Namespace) -> tuple[str, "Made"]:
+    from flexiact.fits import FitFolder
+    from flexiact.one_video import Order, check_order, load_method, make_video
+
+    order = Order(args.image, args.reference, args.caption, args.prompt, args.seed, args.out)
+    check_order(order)
+    setup = _setup(args)
+    return str(order.out), make_video(load_method(setup), FitFolder(setup.cache), order)
+
+
+def _demo(args: argparse.Namespace) -> tuple[str, "Made"]:
+    from flexiact.fits import FitFolder
+    from flexiact.one_video import load_method
+    from flexiact.puppets.demo import check_folder, show
+    from flexiact.task import check_seed
+
+    check_seed(args.seed)
+    folder = check_folder(args.out or DEMO_FOLDER)
+    setup = _setup(args)
+    made = show(load_method(setup), FitFolder(setup.cache), folder, args.seed)
+    return f"{folder}: reference.mp4, target.png, result.mp4, and all three in side_by_side.mp4", made
+
+
+def _setup(args: argparse.Namespace) -> "Setup":
+    from flexiact.one_video import Setup
+
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Setup(
+        backbone=args.backbone or "puppets",
+        refadapter=args.refadapter,
+        method_preset=args.method_preset,
+        device=args.device,
+        steps=args.steps,
+        fit_steps=args.fit_steps,
+        cache=args.cache or caches / "flexiact",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

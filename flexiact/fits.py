@@ -1,0 +1,88 @@
+"""Fits on disk: found again by everything that they depend on, and by nothing else."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from flexiact.method import FlexiAct
+from flexiact.task import Action, Video
+from flexiact.video import frames_digest, replacing
+
+BACKBONE_FIELDS = ("revision", "num_frames", "height", "width", "max_text_tokens")
+"""Of the backbone: what a fit depends on, the type of its numbers aside."""
+
+
+def fit_description(method: FlexiAct, reference: Video, caption: str, seed: int) -> dict[str, Any]:
+    """Everything a fit depends on, as JSON takes it.
+
+    Args:
+        method: on its backbone.
+        reference: at the backbone's size and length, as `fit` gets it.
+        caption: of the reference.
+        seed: of the fit.
+    """
+    backbone = {name: getattr(method.backbone, name) for name in BACKBONE_FIELDS}
+    return {
+        "method": type(method).__name__,
+        "version": method.version,
+        "config": method.fit_config(),
+        "backbone": backbone | {"dtype": str(method.backbone.dtype)},
+        "reference": frames_digest(reference),
+        "caption": caption,
+        "seed": seed,
+    }
+
+
+@dataclass(frozen=True)
+class FitFolder:
+    """One file a fit: `<SHA-256 of its description>.safetensors`, which holds the description as well.
+
+    Attributes:
+        path: made when it is missing.
+    """
+
+    path: Path
+
+    def check(self) -> None:
+        """Find out, before anything expensive, whether fits can be kept here.
+
+        Raises:
+            ValueError: when the folder cannot be made or written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cache: no folder can be made at {self.path} ({error.strerror})") from error
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise ValueError(f"cache: {self.path} cannot be written to")
+
+    def file(self, description: dict[str, Any]) -> Path:
+        """Where the fit of a description is, or would be."""
+        return self.path / f"{hashlib.sha256(_canonical(description).encode()).hexdigest()}.safetensors"
+
+    def load(self, description: dict[str, Any]) -> Action | None:
+        """The fit, None when there is none or its file is damaged (then it is made again)."""
+        try:
+            action: Action = load_file(self.file(description))
+        except (OSError, SafetensorError):
+            return None
+        return action
+
+    def save(self, description: dict[str, Any], action: Action) -> None:
+        """Keep a fit; its file appears whole or not at all.
+
+        Raises:
+            ValueError: when it cannot be written.
+        """
+        with replacing(self.file(description)) as partial:
+            save_file(dict(action), partial, metadata={"fit": _canonical(description)})
+
+
+def _canonical(description: dict[str, Any]) -> str:
+    return json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,247 @@
+"""One image and one reference video in, one video out: the work behind `python -m flexiact`."""
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flexiact.backbone import (
+    BACKBONES,
+    SETTINGS,
+    Backbone,
+    BackboneError,
+    BackboneSpec,
+    load_backbone,
+    load_folder,
+    resolve_device,
+)
+from flexiact.countdown import in_words, steps_shown
+from flexiact.fits import FitFolder, fit_description
+from flexiact.method import PRESETS, FlexiAct, preset
+from flexiact.task import Action, Request, Video, check_seed
+from flexiact.video import fit_image, read_clip, read_image, write_lossless, write_preview
+
+SETTINGS_FILE = "puppets.json"
+PREVIEW_SIDE_PX = 256  # smaller videos are enlarged by a whole number to about this
+LONG_REFERENCE = 3.0
+"""From so many times the backbone's own clip on, a reference's frames are too far apart to show one action."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What videos are made with.
+
+    Attributes:
+        backbone: name in `BACKBONES`, or a folder in diffusers' layout.
+        refadapter: folder in peft's format; None: the backbone's own; "none": without.
+        method_preset: name in `flexiact.method.PRESETS`; None: the one meant for the backbone.
+        device: as `flexiact.backbone.resolve_device` takes it.
+        steps: of the sampler; None: the backbone's own.
+        fit_steps: None: the preset's.
+        cache: where fits are kept.
+    """
+
+    backbone: str
+    refadapter: str | None
+    method_preset: str | None
+    device: str
+    steps: int | None
+    fit_steps: int | None
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Order:
+    """One video to be made.
+
+    Attributes:
+        image: the target.
+        reference: a video of the action.
+        caption: of the reference.
+        prompt: of the video to be made.
+        seed: of fit and transfer.
+        out: .mp4 for players (H.264), .mkv for the same frames bit by bit (FFV1).
+    """
+
+    image: Path
+    reference: Path
+    caption: str
+    prompt: str
+    seed: int
+    out: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A video and what it cost.
+
+    Attributes:
+        video: at the backbone's size, length and rate.
+        action_file: the fit on disk.
+        fit_s: None when the fit was there already.
+        transfer_s: of the transfer.
+    """
+
+    video: Video
+    action_file: Path
+    fit_s: float | None
+    transfer_s: float
+
+    def costs(self) -> str:
+        """In words, for people."""
+        fit = f"fit {in_words(self.fit_s)}" if self.fit_s is not None else "fit found"
+        return f"{fit} ({self.action_file}), transfer {in_words(self.transfer_s)}"
+
+
+def load_method(setup: Setup) -> FlexiAct:
+    """The method on its backbone, with whatever the setup changes.
+
+    Raises:
+        ValueError: naming the field, when something is unknown, missing or damaged.
+    """
+    if setup.method_preset is not None and setup.method_preset not in PRESETS:
+        raise ValueError(f"method-preset: unknown name {setup.method_preset!r} (known: {', '.join(PRESETS)})")
+    for name, value in (("steps", setup.steps), ("fit-steps", setup.fit_steps)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: expected a number above 0, got {value}")
+    FitFolder(setup.cache).check()
+    resolve_device(setup.device)
+    backbone = _load_backbone(setup)
+    config = PRESETS[setup.method_preset] if setup.method_preset else preset(backbone)
+    if setup.refadapter == "none":
+        config = config.without_refadapter()
+    if setup.fit_steps is not None:
+        config = replace(config, fit=replace(config.fit, fit_steps=setup.fit_steps))
+    if setup.steps is not None:
+        config = replace(config, transfer=replace(config.transfer, num_inference_steps=setup.steps))
+    return FlexiAct(backbone, config)
+
+
+def make_video(method: FlexiAct, fits: FitFolder, order: Order) -> Made:
+    """Make a video from files that `check_order` let pass, and write it.
+
+    Raises:
+        ValueError: naming the field or file that is not as it should be; nothing is written then, but for a fit that
+            was made on the way.
+    """
+    backbone = method.backbone
+    target = fit_image(read_image(order.image), backbone.height, backbone.width)
+    reference = read_clip(order.reference, backbone.num_frames, backbone.height, backbone.width)
+    apart_s = 1 / reference.fps
+    if apart_s * backbone.fps > LONG_REFERENCE:
+        note = f"{backbone.num_frames} frames of it, {apart_s:.2g} s apart, are read; cut it to the action"
+        print(f"note: {order.reference} is long: {note}", file=sys.stderr)
+    made = perform(method, fits, reference, order.caption, Request(target, order.prompt, order.seed))
+    write_video(order.out, made.video)
+    return made
+
+
+def perform(method: FlexiAct, fits: FitFolder, reference: Video, caption: str, request: Request) -> Made:
+    """Fit, unless that was done before, and transfer; both say how long they will take.
+
+    Args:
+        method: on its backbone.
+        fits: where fits are kept.
+        reference: at the backbone's size and length.
+        caption: of the reference.
+        request: its seed is the fit's as well.
+
+    Raises:
+        ValueError: as `FlexiAct.fit` and `FlexiAct.transfer`, or when the fit cannot be kept.
+    """
+    fits.check()
+    description = fit_description(method, reference, caption, request.seed)
+    action, fit_s = fits.load(description), None
+    if action is None:
+        start = time.perf_counter()
+        action = _fit(method, reference, caption, request.seed)
+        fit_s = time.perf_counter() - start
+        fits.save(description, action)
+    start = time.perf_counter()
+    config = method.config.transfer
+    steps = config.num_inference_steps or method.backbone.num_inference_steps
+    with steps_shown(method.backbone.transformer, steps, "transfer"):
+        video = method.transfer(action, request)
+    return Made(video, fits.file(description), fit_s, time.perf_counter() - start)
+
+
+def check_order(order: Order) -> None:
+    """Refuse, before a large model is loaded, what could not be read or written in the end.
+
+    Raises:
+        ValueError: naming the field or file.
+    """
+    check_seed(order.seed)
+    read_image(order.image)
+    read_clip(order.reference, 2, 1, 1)
+    if order.out.suffix.lower() not in {".mp4", ".mkv"}:
+        raise ValueError(f"out: expected a name that ends in .mp4 or .mkv (lossless), got {order.out}")
+    if order.out.is_dir():
+        raise ValueError(f"out: {order.out} is a folder")
+    parent = order.out.absolute().parent
+    if not parent.is_dir():
+        raise ValueError(f"out: there is no folder {order.out.parent}")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(f"out: {order.out.parent} cannot be written to")
+    for name, source in (("image", order.image), ("reference", order.reference)):
+        if order.out.exists() and source.exists() and order.out.samefile(source):
+            raise ValueError(f"out: {order.out} is the {name}, which would be lost")
+
+
+def write_video(path: Path, video: Video) -> None:
+    """Write lossless Matroska for a name that ends in .mkv, otherwise MP4 that players show; small ones are enlarged.
+
+    Raises:
+        ValueError: when the file cannot be written.
+    """
+    if path.suffix.lower() == ".mkv":
+        write_lossless(path, video)
+    else:
+        write_preview(path, video, max(1, PREVIEW_SIDE_PX // min(video.frames.shape[1:3])))
+
+
+def _fit(method: FlexiAct, reference: Video, caption: str, seed: int) -> Action:
+    if sys.stderr.isatty():  # there the fit shows a bar of its own
+        return method.fit(reference, caption, seed=seed)
+    with steps_shown(method.backbone.transformer, method.config.fit.fit_steps, "fit"):
+        return method.fit(reference, caption, seed=seed)
+
+
+def _load_backbone(setup: Setup) -> Backbone:
+    known = BACKBONES.get(setup.backbone)
+    folder = Path(setup.backbone)
+    own = known.refadapter if known else None
+    if setup.refadapter is None and own is None and (known or folder.is_dir()):
+        raise ValueError(
+            f"refadapter: backbone {setup.backbone} comes without a RefAdapter; "
+            "give --refadapter FOLDER (in peft's format), or --refadapter none to do without"
+        )
+    refadapter = None if setup.refadapter in {None, "none"} else Path(str(setup.refadapter))
+    if refadapter is not None and not refadapter.is_dir():
+        raise ValueError(f"refadapter: no folder {refadapter}")
+    if known is None and folder.is_dir():
+        return load_folder(folder, name=folder.resolve().name, device=setup.device, spec=_spec(folder, refadapter))
+    if known is None and (os.sep in setup.backbone or folder.exists()):
+        raise ValueError(f"backbone: {setup.backbone} is no folder")
+    return load_backbone(setup.backbone, setup.device, refadapter)
+
+
+def _spec(folder: Path, refadapter: Path | None) -> BackboneSpec:
+    """Native settings are in the folder itself, or those of the known model that has the same sizes.
+
+    Raises:
+        BackboneError: when there are neither.
+    """
+    if (folder / SETTINGS_FILE).is_file():
+        return BackboneSpec(folder, refadapter=refadapter)
+    try:
+        config = json.loads((folder / "transformer" / "config.json").read_text())
+        sizes = [config.get(name) for name in ("sample_frames", "sample_height", "sample_width", "patch_size_t")]
+    except (OSError, ValueError, AttributeError) as error:
+        raise BackboneError(f"backbone: {folder} holds no model in diffusers' layout ({error})") from error
+    known = BACKBONES["cogvideox-5b-i2v"]
+    if sizes != [49, 60, 90, None]:
+        raise BackboneError(f"backbone: {folder} needs a {SETTINGS_FILE} that says {', '.join(SETTINGS)}")
+    return replace(known, source=folder, revision=None, refadapter=refadapter)

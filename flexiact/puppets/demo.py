@@ -1,0 +1,61 @@
+"""Two puppets instead of files: one shows an action, another of a different kind is to do it."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flexiact.fits import FitFolder
+from flexiact.method import FlexiAct
+from flexiact.one_video import Made, perform, write_video
+from flexiact.puppets.actions import DEV_ACTIONS
+from flexiact.puppets.captions import caption
+from flexiact.puppets.scene import random_scene
+from flexiact.puppets.world import render_clip, target_clip
+from flexiact.task import Request, Video
+from flexiact.video import write_png
+
+ACTION = DEV_ACTIONS["rise"]
+RIGS = "biped", "quadruped"
+
+
+def check_folder(folder: Path) -> Path:
+    """Make the folder of a demo.
+
+    Raises:
+        ValueError: when it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out: no folder can be made at {folder} ({error.strerror})") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"out: {folder} cannot be written to")
+    return folder
+
+
+def show(method: FlexiAct, fits: FitFolder, folder: Path, seed: int) -> Made:
+    """Render two puppets, transfer the action of the first to the second, and write what there is to see.
+
+    Args:
+        method: on the puppet backbone.
+        fits: where fits are kept.
+        folder: gets reference.mp4, target.png, result.mp4, and the three in side_by_side.mp4.
+        seed: of the puppets, of the fit and of the transfer.
+
+    Raises:
+        ValueError: when a file cannot be written.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    first, second = (random_scene(generator, "train", rig) for rig in RIGS)
+    reference, target = render_clip(first, ACTION).video, target_clip(second).video.frames[0]
+    request = Request(target, caption(second, ACTION, "subject"), seed)
+    made = perform(method, fits, reference, caption(first, ACTION, "subject"), request)
+    still = target[None].repeat(len(reference.frames), axis=0)
+    panels = np.concatenate([reference.frames, still, made.video.frames], axis=2)
+    write_video(folder / "reference.mp4", reference)
+    write_png(folder / "target.png", target)
+    write_video(folder / "result.mp4", made.video)
+    write_video(folder / "side_by_side.mp4", Video(panels, reference.fps))
+    return made
