@@ -17,7 +17,7 @@ from benchmark.measure import Cost, measured
 from benchmark.plan import Cell
 from benchmark.rows import SampleRow, one_line
 from benchmark.store import RunFolder, StoreError
-from benchmark.truth import Format, Staged, stage
+from benchmark.truth import Format, SeesTruth, Staged, stage
 from flexiact.backbone import Backbone
 from flexiact.task import Action, ActionTransfer, Request, Video
 from flexiact.video import VideoError, frames_digest, write_lossless, write_png, write_preview
@@ -132,6 +132,8 @@ class Executor:
 
     def _method(self, cell: Cell, staged: Staged, row: SampleRow) -> tuple[SampleRow, Video]:
         method, case = self._methods[cell.method], self._stages.cases[cell.case_id]
+        if isinstance(method, SeesTruth):
+            method.see(staged)
         fit = self._fit(cell, method, staged.reference, case.caption)
         request = Request(staged.target.copy(), case.prompt, cell.seed)
         with measured(self._backbone.device) as cost:

@@ -73,6 +73,7 @@ def _baseline(module: str, name: str, changes: Mapping[str, Any]) -> Build:
 
 
 _REFADAPTER_DATA = "RefAdapter, trained on untrimmed clips of the training world"
+_CONTROL_DATA = "control weights, trained on clips of the training world with their true keypoints"
 _WITH_REFADAPTER = {"refadapter_weight": 0.7}  # the paper's weight at inference
 
 METHODS: dict[str, MethodEntry] = {
@@ -134,6 +135,16 @@ METHODS: dict[str, MethodEntry] = {
         _baseline("baselines.motion_clone", "MotionClone", _WITH_REFADAPTER),
         "MotionClone with RefAdapter",
         _REFADAPTER_DATA,
+    ),
+    "pose_guided": MethodEntry(
+        _class("baselines.pose_guided", "PoseGuided"),
+        "pose guidance: the reference's skeleton, fitted to the target, as a control video",
+        f"{_CONTROL_DATA}; a pose estimator, trained on single frames of that world",
+    ),
+    "pose_guided-true": MethodEntry(
+        _class("benchmark.true_poses", "TruePoseGuided"),
+        "pose guidance with true keypoints in place of estimated ones: what is left is the method's own error",
+        f"{_CONTROL_DATA}; the true keypoints of the reference and of the target image",
     ),
     "i2v": MethodEntry(_class("baselines.i2v", "ImageToVideo"), "backbone and prompt only; never sees the reference"),
 }

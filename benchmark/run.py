@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flexiact.backbone import Backbone
     from metrics.perception import Perception
 
+WEIGHTS = ("backbone", "refadapter", "control", "clip", "pose", "pose_driver")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/<suite>)")
     p.add_argument("--backbone", default="puppets", metavar="NAME", help="in flexiact.backbone.BACKBONES (puppets)")
     p.add_argument("--refadapter", type=Path, metavar="DIR", help="RefAdapter in peft's format (the backbone's own)")
+    p.add_argument("--control", type=Path, metavar="DIR", help="weights for control videos (the backbone's own)")
     p.add_argument("--image-encoder", metavar="NAME", help="open_clip folder, ViT-B-32, or model/weights (embedded)")
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)")
     p.add_argument("--threads", type=int, metavar="N", help="threads on a CPU ($OMP_NUM_THREADS, or one a core)")
@@ -131,9 +133,10 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite) -> "
     from flexiact.backbone import PUPPET_WEIGHTS
 
     try:
-        backbone = load(args.backbone, args.device, args.refadapter, args.steps or suite.num_inference_steps)
+        steps = args.steps or suite.num_inference_steps
+        backbone = load(args.backbone, args.device, args.refadapter, steps, args.control)
         perception = load_judges(args.image_encoder, backbone.device)
-        origin = provenance(backbone.device, [PUPPET_WEIGHTS / n for n in ("backbone", "refadapter", "clip", "pose")])
+        origin = provenance(backbone.device, [PUPPET_WEIGHTS / name for name in WEIGHTS])
         return run_session(request, backbone, perception, origin)
     except (StoreError, UsageError, CaseError):
         raise
@@ -141,7 +144,7 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite) -> "
         raise UsageError(str(error)) from error
 
 
-def load(name: str, device: str, refadapter: Path | None, steps: int | None) -> "Backbone":
+def load(name: str, device: str, refadapter: Path | None, steps: int | None, control: Path | None = None) -> "Backbone":
     """The backbone of a run, with deterministic kernels wherever torch has them.
 
     Raises:
@@ -157,7 +160,7 @@ def load(name: str, device: str, refadapter: Path | None, steps: int | None) -> 
     # Some kernels on a GPU have no deterministic form: torch then warns and goes on.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    backbone = load_backbone(name, device, refadapter)
+    backbone = load_backbone(name, device, refadapter, control)
     return backbone if steps is None else replace(backbone, num_inference_steps=steps)
 
 

@@ -1,12 +1,13 @@
 """What a case shows, rendered at a backbone's size: its reference, its target image, and the right answer.
 
-Only bounds and scores get to see the answer; a method gets `Staged.reference`, `Staged.target` and the two texts.
+Only bounds and scores get to see the answer; a method gets `Staged.reference`, `Staged.target` and the two texts, and
+the keypoints of these two pictures if it says that it is told them (`SeesTruth`).
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -46,6 +47,8 @@ class Staged:
         truth: the right answers.
         answer: the canonical one as a video.
         wrong: the target performing the case's other action.
+        reference_keypoints: float32 [T, K, 2], the true ones of the reference, nan where its body lacks one.
+        target_keypoints: float32 [K, 2], those of the target image likewise.
     """
 
     reference: Video
@@ -53,6 +56,17 @@ class Staged:
     truth: Truth
     answer: Video
     wrong: Video
+    reference_keypoints: np.ndarray
+    target_keypoints: np.ndarray
+
+
+@runtime_checkable
+class SeesTruth(Protocol):
+    """A method that the harness shows each case before it fits or transfers; no other method is shown one."""
+
+    def see(self, staged: Staged) -> None:
+        """Take note of what the case's pictures show."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -141,13 +155,16 @@ def stage(case: Case, form: Format) -> Staged:
         bone_radii_px=clips[0].bone_radii_px,
         body_size_px=target.camera.scale * min(form.height, form.width),
     )
-    shown, wrong = _render(reference, action, form), _render(target, named_action(case.wrong_action), form)
+    shown = _framed(_render(reference, action, form), form)
+    wrong = _render(target, named_action(case.wrong_action), form)
     return Staged(
-        reference=_framed(shown, form).video,
+        reference=shown.video,
         target=image.video.frames[0],
         truth=truth,
         answer=clips[0].video,
         wrong=_framed(wrong, form).video,
+        reference_keypoints=_existing(shown),
+        target_keypoints=_existing(image)[0],
     )
 
 
@@ -174,6 +191,11 @@ def bone_ends() -> np.ndarray:
             start, end = (root, f"{limb}_mid") if part == "upper" else (f"{limb}_mid", f"{limb}_tip")
         pairs.append((KEYPOINTS.index(start), KEYPOINTS.index(end)))
     return np.array(pairs, dtype=np.int64)
+
+
+def _existing(clip: Clip) -> np.ndarray:
+    """A clip's keypoints [T, K, 2], nan where the body lacks one."""
+    return np.where(clip.keypoint_exists[:, None], clip.keypoints, np.float32(np.nan))
 
 
 def _render(scene: Scene, action: PuppetAction, form: Format) -> Clip:

@@ -123,8 +123,8 @@ def load_control(backbone: Backbone) -> Control:
     """
     if backbone.control is None:
         raise ValueError(
-            f"control: backbone {backbone.name} has no control weights (for the puppets: "
-            "python -m flexiact.puppets.train control)"
+            f"control: backbone {backbone.name} has no control weights (a folder as flexiact.control reads it; the "
+            "puppets' are made by python -m flexiact.puppets.train control)"
         )
     return Control.load(backbone.control, backbone)
 

@@ -1,0 +1,185 @@
+"""Pose guidance: the reference's skeleton, fitted to the target's body, is the model's control video.
+
+After MimicMotion (Zhang et al., arXiv 2406.19680) and AnimateAnyone (Hu et al., arXiv 2311.17117): keypoints are
+estimated frame by frame in the reference and once in the target image, moved onto the target's body by a linear fit
+over keypoints, drawn, encoded and injected. Fitting learns nothing: it estimates.
+
+Departures:
+
+- Both papers build on U-Nets: AnimateAnyone adds a small convolutional pose guider's output to the noise latents,
+  MimicMotion to the first layer's features. On this DiT the control video goes through the model's own VAE and is
+  concatenated on channels, as in CogVideoX-Fun; `flexiact.control` says which form of weights serves.
+- The target image enters as the first frame of an image-to-video model, without a reference network or cross-attention.
+- Linear fit: per axis, scale and offset are those of least squares. MimicMotion's released code fits the vertical axis
+  alone, ties the horizontal scale to it by the frames' shapes and fits the horizontal offset; its pairs are all frames
+  of the reference with the target image (`anchor="all"`, the default here) over ten body points, here over all points
+  that are found in both. `anchor="first"` pairs the reference's first frame alone, for references that begin at rest.
+  What happens to an axis whose slope is open or not above 0 is said in `flexiact.skeleton.fit_axes`.
+- Points below the estimator's threshold are not drawn; others are as bright as their scores (MimicMotion's
+  confidence-aware guidance). No hands, no faces, no training loss weighted by region.
+- One figure in the frame, no detector: the whole frame is the box.
+"""
+
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from flexiact.adapter import load_refadapter
+from flexiact.backbone import Backbone, folder_digest
+from flexiact.codec import encode_control
+from flexiact.control import load_control
+from flexiact.pose import PoseEstimator
+from flexiact.pose_models import PUPPETS, estimator_by_name
+from flexiact.sampling import sample_video
+from flexiact.skeleton import DRAWING_VERSION, draw_skeletons, fit_axes, links_of
+from flexiact.task import Action, Request, Video, check_seed
+
+ANCHORS = ("all", "first")
+
+
+@dataclass(frozen=True)
+class PoseGuidedConfig:
+    """The defaults are MimicMotion's where it has them.
+
+    Attributes:
+        estimator: a name that `flexiact.pose_models` knows; rtmpose-m finds people, rtmpose-m-ap10k animals.
+        anchor: which frames of the reference are fitted to the target image: "all" or "first".
+        refadapter_weight: at transfer; 0: no RefAdapter.
+        num_inference_steps: None: the backbone's own.
+        guidance_scale: None: the backbone's own.
+    """
+
+    estimator: str = "rtmpose-m"
+    anchor: str = "all"
+    refadapter_weight: float = 0.0
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.anchor not in ANCHORS:
+            raise ValueError(f"anchor: expected one of {', '.join(ANCHORS)}, got {self.anchor!r}")
+        steps = self.num_inference_steps
+        if steps is not None and (not isinstance(steps, int) or steps < 1):
+            raise ValueError(f"num_inference_steps: expected an integer of 1 or more, got {steps}")
+        for name in ("refadapter_weight", "guidance_scale"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name}: expected a finite number, got {value}")
+
+
+PRESETS: dict[str, PoseGuidedConfig] = {
+    "paper": PoseGuidedConfig(),
+    "puppets": PoseGuidedConfig(estimator=PUPPETS, anchor="first"),
+}
+
+
+def preset(backbone: Backbone) -> PoseGuidedConfig:
+    """The configuration for a backbone: its own where `PRESETS` names it, the paper's for 1e9 parameters and more."""
+    if backbone.name in PRESETS:
+        return PRESETS[backbone.name]
+    return PRESETS["paper" if backbone.num_parameters >= 10**9 else "puppets"]
+
+
+class PoseGuided:
+    """Estimates at `fit`; estimates, fits, draws and samples at `transfer`. An action is keypoints and their scores."""
+
+    version = 1
+    uses_reference = True
+
+    def __init__(
+        self, backbone: Backbone, config: PoseGuidedConfig | None = None, estimator: PoseEstimator | None = None
+    ) -> None:
+        """Read the control weights, and RefAdapter's if the configuration uses them.
+
+        Args:
+            backbone: with control weights.
+            config: the backbone's preset unless given.
+            estimator: instead of the configuration's.
+
+        Raises:
+            ValueError: when weights are missing, damaged or made for another backbone.
+        """
+        self.backbone = backbone
+        self.config = config or preset(backbone)
+        self.estimator = estimator or estimator_by_name(self.config.estimator, backbone.device)
+        self._links = links_of(self.estimator.keypoint_names)
+        self._control = load_control(backbone)
+        self._adapter = load_refadapter(backbone, self.config.refadapter_weight)
+
+    def fit_config(self) -> dict[str, Any]:
+        """What `fit` reads: the estimator, by the name of its weights."""
+        return {"estimator": self.estimator.name}
+
+    def transfer_config(self) -> dict[str, Any]:
+        """What `transfer` reads; weights by their digests."""
+        values = asdict(self.config) | {"estimator": self.estimator.name, "drawing_version": DRAWING_VERSION}
+        values["num_inference_steps"], values["guidance_scale"] = self._sampler()
+        folders = {"control": self.backbone.control, "refadapter": self.backbone.refadapter if self._adapter else None}
+        return values | {name: folder_digest(folder) if folder else None for name, folder in folders.items()}
+
+    def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
+        """Estimate the reference's keypoints; neither the caption nor the seed changes them.
+
+        Raises:
+            ValueError: naming the field, for a reference of another size or length than the backbone's.
+        """
+        check_seed(seed)
+        self.backbone.check_frames("reference", reference.frames, self.backbone.num_frames)
+        if not isinstance(caption, str):
+            raise ValueError(f"caption: expected text, got {type(caption).__name__}")
+        keypoints, scores = self.estimator.estimate(reference.frames)
+        return {"keypoints": torch.tensor(keypoints), "scores": torch.tensor(scores)}
+
+    def transfer(self, action: Action, request: Request) -> Video:
+        """Make the video of `request.target` following the fitted skeleton.
+
+        Raises:
+            ValueError: naming the field, for an action of another estimator or a target of another size.
+        """
+        self.backbone.check_frames("target", request.target[None])
+        latents = encode_control(self.backbone, self.control_video(action, request.target))
+        steps, guidance = self._sampler()
+        adapted = self._adapter.attached(self.config.refadapter_weight) if self._adapter else nullcontext()
+        with self._control.attached(latents), adapted:
+            return sample_video(self.backbone, request, num_inference_steps=steps, guidance_scale=guidance)
+
+    def control_video(self, action: Action, target: np.ndarray) -> np.ndarray:
+        """The skeleton video uint8 [T, H, W, 3] that a transfer to a target image [H, W, 3] is guided by.
+
+        Raises:
+            ValueError: beginning with "action", when it is not one of this estimator's.
+        """
+        keypoints, scores = self._checked(action)
+        points, target_scores = self.estimator.estimate(target[None])
+        threshold = self.estimator.score_threshold
+        anchors = slice(0, 1) if self.config.anchor == "first" else slice(None)
+        pairs = (scores[anchors] >= threshold) & (target_scores >= threshold)
+        matched = np.broadcast_to(points, keypoints[anchors].shape)
+        fit = fit_axes(keypoints[anchors][pairs], matched[pairs])
+        drawn = np.where(scores >= threshold, scores, 0)
+        return draw_skeletons(fit(keypoints), drawn, self._links, (self.backbone.height, self.backbone.width))
+
+    def _checked(self, action: Action) -> tuple[np.ndarray, np.ndarray]:
+        count = len(self.estimator.keypoint_names)
+        shapes = {"keypoints": [self.backbone.num_frames, count, 2], "scores": [self.backbone.num_frames, count]}
+        if not isinstance(action, Mapping) or set(action) != set(shapes):
+            names = sorted(action) if isinstance(action, Mapping) else type(action).__name__
+            raise ValueError(f"action: expected entries {', '.join(shapes)}, got {names}")
+        for name, shape in shapes.items():
+            tensor = action[name]
+            if not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.float32 or list(tensor.shape) != shape:
+                found = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, torch.Tensor) else type(tensor)
+                raise ValueError(f"action[{name!r}]: expected float32 {shape}, got {found}")
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"action[{name!r}]: holds values that are not finite")
+        return action["keypoints"].numpy(), action["scores"].numpy()
+
+    def _sampler(self) -> tuple[int, float]:
+        backbone, config = self.backbone, self.config
+        steps = backbone.num_inference_steps if config.num_inference_steps is None else config.num_inference_steps
+        return steps, backbone.guidance_scale if config.guidance_scale is None else config.guidance_scale
