@@ -85,6 +85,9 @@ class FlexiActConfig:
 
 PRESETS: dict[str, FlexiActConfig] = {
     "paper": FlexiActConfig(),
+    # As the authors' released code: its inference never fills the mask that it builds for the bias (`vid2embed` stays
+    # 0), so the embedding has bias 0 at every step; RefAdapter's weight is 0.7 all the same.
+    "released": FlexiActConfig().without_schedule(),
     # The winner of `benchmark.tune`; every trial is in reports/tuning.
     "puppets": FlexiActConfig(
         fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=1e-2, batch_size=2),
