@@ -181,7 +181,8 @@ class Executor:
         try:
             with safe_open(self._folder.file("fits", f"{fit_key}.safetensors"), "pt") as file:
                 cost = json.loads(file.metadata()["cost"])
-                action = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                # Copies: tensors of a file lie at odd addresses, where products differ in their last bits.
+                action = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
         return Fit(action, cost["seconds"], cost["peak_gib"])

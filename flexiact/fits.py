@@ -69,10 +69,11 @@ class FitFolder:
     def load(self, description: dict[str, Any]) -> Action | None:
         """The fit, None when there is none or its file is damaged (then it is made again)."""
         try:
-            action: Action = load_file(self.file(description))
+            action = load_file(self.file(description))
         except (OSError, SafetensorError):
             return None
-        return action
+        # Copies: tensors of a file lie at odd addresses, where products differ in their last bits.
+        return {name: tensor.clone() for name, tensor in action.items()}
 
     def save(self, description: dict[str, Any], action: Action) -> None:
         """Keep a fit; its file appears whole or not at all.
