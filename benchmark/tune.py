@@ -8,18 +8,17 @@ winners, and how loud FlexiAct's embedding is at the thresholds of its schedule.
 
 import argparse
 import csv
-import itertools
 import json
-import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.cases import load_case, load_suite
 from benchmark.run import load, load_judges, set_threads
 from benchmark.selection import UsageError, select
+from benchmark.tuning_spaces import SPACES
 
 if TYPE_CHECKING:
     from benchmark.execute import Stages
@@ -30,55 +29,6 @@ if TYPE_CHECKING:
 TRIALS = 8
 SUITE = "puppets-dev"
 METRICS = ("motion_agreement", "true_appearance_error")
-_FIT = {"learning_rate": (3e-3, 1e-2, 3e-2)}
-_GUIDANCE = {"guidance_scale": (1.0, 2.0, 3.0, 4.5)}
-_SCHEDULE = {"alpha": (0.5, 1.0, 2.0, 3.0), "thresholds": ((700, 800), (500, 800), (800, 950), (300, 600))}
-
-
-@dataclass(frozen=True)
-class Space:
-    """What may be tuned of a method: `build` makes it from a backbone and one value for each name in `values`."""
-
-    build: "Callable[[Backbone, Mapping[str, Any]], ActionTransfer]"
-    values: Mapping[str, tuple[Any, ...]]
-
-    def trials(self, seed: int) -> list[dict[str, Any]]:
-        """Up to `TRIALS` different settings in a random order; fewer only where the space holds fewer."""
-        every = [dict(zip(self.values, row, strict=True)) for row in itertools.product(*self.values.values())]
-        random.Random(seed).shuffle(every)
-        return every[:TRIALS]
-
-
-def _flexiact(backbone: "Backbone", settings: Mapping[str, Any]) -> "ActionTransfer":
-    from flexiact.embedding import FrequencySchedule
-    from flexiact.method import FlexiAct, preset
-
-    config = preset(backbone)
-    fit = replace(config.fit, learning_rate=settings["learning_rate"])
-    schedule = None
-    if "alpha" in settings:
-        low, high = settings["thresholds"]
-        schedule = FrequencySchedule(settings["alpha"], low, high)
-    transfer = replace(
-        config.transfer,
-        schedule=schedule,
-        refadapter_weight=settings.get("refadapter_weight"),
-        guidance_scale=settings["guidance_scale"],
-    )
-    return FlexiAct(backbone, replace(config, fit=fit, transfer=transfer))
-
-
-def _i2v(backbone: "Backbone", settings: Mapping[str, Any]) -> "ActionTransfer":
-    from baselines.i2v import ImageToVideo
-
-    return ImageToVideo(backbone, guidance_scale=settings["guidance_scale"])
-
-
-SPACES: dict[str, Space] = {
-    "flexiact": Space(_flexiact, {**_FIT, **_GUIDANCE, **_SCHEDULE, "refadapter_weight": (0.4, 0.7, 1.0)}),
-    "base-embedding": Space(_flexiact, {**_FIT, **_GUIDANCE}),
-    "i2v": Space(_i2v, {"guidance_scale": (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)}),
-}
 
 
 def measure(
@@ -111,17 +61,17 @@ def measure(
     return {name: sum(c) / len(c) for name, c in zip(METRICS, columns, strict=True) if c}
 
 
-def trials(names: Sequence[str], seed: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def trials(names: Sequence[str], seed: int, count: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """(method, number, settings) of every trial asked for; those that share a fit are neighbours."""
     for name in names:
-        numbered = list(enumerate(SPACES[name].trials(seed)))
+        numbered = list(enumerate(SPACES[name].trials(seed, count)))
         numbered.sort(key=lambda trial: trial[1].get("learning_rate", 0))
         for number, settings in numbered:
             yield name, number, settings
 
 
-def tune(backbone: "Backbone", names: Sequence[str], seed: int, log: Path) -> None:
-    """Run what is missing of the trials and append each to the log (CSV)."""
+def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]], log: Path) -> None:
+    """Run what the log (CSV) does not hold yet of the planned trials, and append each to it."""
     from tqdm import tqdm
 
     from benchmark.execute import Stages, format_of
@@ -135,7 +85,7 @@ def tune(backbone: "Backbone", names: Sequence[str], seed: int, log: Path) -> No
             done = {(r["method"], r["settings"], r["backbone_revision"]) for r in csv.DictReader(file)}
     log.parent.mkdir(parents=True, exist_ok=True)
     fits: dict[str, Action] = {}
-    for name, number, settings in tqdm(list(trials(names, seed)), desc="trials"):
+    for name, number, settings in tqdm(planned, desc="trials"):
         text = json.dumps(settings, sort_keys=True)
         if (name, text, backbone.revision) in done:
             continue
@@ -150,9 +100,14 @@ def tune(backbone: "Backbone", names: Sequence[str], seed: int, log: Path) -> No
 
 
 def winners(log: Path, revision: str) -> dict[str, dict[str, str]]:
-    """The best row of every method in a log, among those measured on one revision of the backbone."""
+    """The best row of every method in a log, among those measured on one revision of the backbone.
+
+    Each with `trials`, how many the method had.
+    """
     with log.open(newline="") as file:
         rows = [r for r in csv.DictReader(file) if r["backbone_revision"] == revision and r["motion_agreement"]]
+    had = Counter(row["method"] for row in rows)
+    rows = [row | {"trials": str(had[row["method"]])} for row in rows]
     rows.sort(key=lambda row: float(row["motion_agreement"]), reverse=True)  # stable: of equal ones the first wins
     methods = dict.fromkeys(row["method"] for row in rows)
     return {name: next(row for row in rows if row["method"] == name) for name in methods}
@@ -164,11 +119,12 @@ def summary(backbone: "Backbone", log: Path) -> str:
     from flexiact.method import preset
 
     best = winners(log, backbone.revision)
-    lines = [f"# Tuning on {SUITE}", "", f"{TRIALS} trials a method, every one in [{log.name}]({log.name}).", ""]
-    lines += ["| method | best settings | motion agreement | true appearance error |", "|---|---|---|---|"]
+    lines = [f"# Tuning on {SUITE}", "", f"Every trial is in [{log.name}]({log.name}).", ""]
+    lines += ["| method | trials | best settings | motion agreement | true appearance error |", "|---|---|---|---|---|"]
     for name, row in best.items():
         values = ", ".join(f"{k} {v}" for k, v in json.loads(row["settings"]).items())
-        lines.append(f"| {name} | {values} | {row['motion_agreement']} | {row['true_appearance_error']} |")
+        scores = f"{row['motion_agreement']} | {row['true_appearance_error']}"
+        lines.append(f"| {name} | {row['trials']} | {values} | {scores} |")
     if "flexiact" in best:
         settings = json.loads(best["flexiact"]["settings"])
         low, high = settings["thresholds"]
@@ -186,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m benchmark.tune", description=(__doc__ or "").split("\n\n")[0])
     p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(SPACES)}, or all")
     p.add_argument("--seed", type=int, default=0, help="of the draw of the trials (%(default)s)")
+    p.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="of every method (%(default)s)")
     p.add_argument("--log", type=Path, default=Path("reports/tuning/puppets.csv"), help="%(default)s")
     p.add_argument("--device", default="auto", metavar="NAME")
     p.add_argument("--threads", type=int, metavar="N")
@@ -194,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = select(args.methods, list(SPACES), "method")
         set_threads(args.threads)
         backbone = load("puppets", args.device, None, load_suite(SUITE).num_inference_steps)
-        tune(backbone, names, args.seed, args.log)
+        tune(backbone, list(trials(names, args.seed, args.trials)), args.log)
         args.log.with_suffix(".md").write_text(summary(backbone, args.log))
     except (UsageError, ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

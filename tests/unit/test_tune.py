@@ -6,41 +6,48 @@ from dataclasses import replace
 import pytest
 
 from benchmark import tune
+from benchmark.methods import METHODS
 from flexiact.backbone import load_backbone
 
 
 @pytest.mark.parametrize("name", tune.SPACES)
 def test_every_method_gets_the_same_number_of_different_trials(name):
-    settings = [str(sorted(s.items())) for s in tune.SPACES[name].trials(0)]
+    settings = [str(sorted(s.items())) for s in tune.SPACES[name].trials(0, tune.TRIALS)]
     assert len(set(settings)) == len(settings) == tune.TRIALS
 
 
 def test_trials_are_drawn_by_the_seed():
     space = tune.SPACES["flexiact"]
-    assert space.trials(3) == space.trials(3) != space.trials(4)
+    assert space.trials(3, 8) == space.trials(3, 8) != space.trials(4, 8)
+    assert space.trials(3, 4) == space.trials(3, 8)[:4]
+
+
+def test_every_method_with_settings_of_its_own_can_be_tuned():
+    variants = ("-no-", "-true", "+refadapter")
+    assert set(tune.SPACES) == {name for name in METHODS if not any(part in name for part in variants)}
 
 
 @pytest.mark.parametrize("name", tune.SPACES)
 def test_every_trial_builds_its_method(name):
     backbone = load_backbone("puppets", "cpu")
-    for settings in tune.SPACES[name].trials(0):
+    for settings in tune.SPACES[name].trials(0, tune.TRIALS):
         method = tune.SPACES[name].build(backbone, settings)
         assert method.transfer_config()["guidance_scale"] == settings["guidance_scale"]
 
 
 def test_a_second_start_measures_nothing_again(tmp_path, monkeypatch):
     monkeypatch.setattr(tune, "SUITE", "puppets-smoke")
-    monkeypatch.setattr(tune, "TRIALS", 2)
     space = replace(tune.SPACES["i2v"], values={"guidance_scale": (1.0, 2.0)})
     monkeypatch.setattr(tune, "SPACES", {"i2v": space})
+    planned = list(tune.trials(["i2v"], 0, 2))
     backbone = replace(load_backbone("puppets", "cpu"), num_inference_steps=2)
     log = tmp_path / "log" / "trials.csv"
-    tune.tune(backbone, ["i2v"], 0, log)
+    tune.tune(backbone, planned, log)
     with log.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 and all(-1 <= float(r["motion_agreement"]) <= 1 for r in rows)
     monkeypatch.setattr(tune, "measure", lambda *_: pytest.fail("measured again"))
-    tune.tune(backbone, ["i2v"], 0, log)
+    tune.tune(backbone, planned, log)
     assert len(log.read_text().splitlines()) == 3
 
 
@@ -54,5 +61,5 @@ def test_the_summary_names_the_best_trial_and_how_loud_the_embedding_is(tmp_path
         writer.writerows(["flexiact", n, settings, score, 5.0, tune.SUITE, revision] for n, score, revision in rows)
     assert tune.winners(log, backbone.revision)["flexiact"]["trial"] == "1"
     text = tune.summary(backbone, log)
-    assert "| flexiact | alpha 2.0, thresholds [700, 800] | 0.3 | 5.0 |" in text
+    assert "| flexiact | 2 | alpha 2.0, thresholds [700, 800] | 0.3 | 5.0 |" in text
     assert "| 800 | " in text and "| 2.00 | " in text
