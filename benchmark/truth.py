@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 
 from benchmark.cases import Case, CaseError
 from benchmark.keys import digest
@@ -18,7 +19,7 @@ from flexiact.puppets.render import RENDERER_VERSION
 from flexiact.puppets.rigs import BONES, KEYPOINTS
 from flexiact.puppets.scene import Scene, scene_from_dict, scene_to_dict
 from flexiact.puppets.transfer import VISIBLE_MOTION_PX, answers
-from flexiact.puppets.world import SIZE, Clip, render_clip, target_clip
+from flexiact.puppets.world import SIZE, Clip, render_clip, render_values, target_clip
 from flexiact.task import Video
 from metrics.features import Truth
 
@@ -47,6 +48,8 @@ class Staged:
         truth: the right answers.
         answer: the canonical one as a video.
         wrong: the target performing the case's other action.
+        reference_scene: what `reference` shows apart from its action.
+        target_scene: what `target` shows.
         reference_keypoints: float32 [T, K, 2], the true ones of the reference, nan where its body lacks one.
         target_keypoints: float32 [K, 2], those of the target image likewise.
     """
@@ -56,6 +59,8 @@ class Staged:
     truth: Truth
     answer: Video
     wrong: Video
+    reference_scene: Scene
+    target_scene: Scene
     reference_keypoints: np.ndarray
     target_keypoints: np.ndarray
 
@@ -163,9 +168,16 @@ def stage(case: Case, form: Format) -> Staged:
         truth=truth,
         answer=clips[0].video,
         wrong=_framed(wrong, form).video,
+        reference_scene=reference,
+        target_scene=target,
         reference_keypoints=_existing(shown),
         target_keypoints=_existing(image)[0],
     )
+
+
+def performed(scene: Scene, curves: torch.Tensor, form: Format) -> Video:
+    """A scene whose figure does any channel curves [T, 21], drawn and framed as `stage` does with named actions."""
+    return _framed(render_values([scene], curves[None], min(form.height, form.width))[0], form).video
 
 
 def first_scored_frame(num_frames: int) -> int:
