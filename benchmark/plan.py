@@ -46,7 +46,7 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
         run: run.json's fields `backbone`, `methods`, `cases`, `seeds`.
 
     Returns:
-        Methods x cases x seeds, and bounds x cases at the first seed (none of them draws anything).
+        Methods x cases x seeds, and bounds x cases at the first seed (none of them follows a seed).
 
     Raises:
         ValueError: when two methods would make the same videos under two names.
@@ -105,7 +105,7 @@ def _bound_key(backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any],
         {
             "bound": name,
             "version": entry["version"],
-            "backbone": {field: backbone[field] for field in BACKBONE_FIT_FIELDS},
+            "backbone": {field: backbone[field] for field in (*BACKBONE_FIT_FIELDS, *BACKBONE_SAMPLE_FIELDS)},
             "digests": case["digests"],
             "wrong_action": case["wrong_action"],
         },
@@ -113,7 +113,7 @@ def _bound_key(backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any],
 
 
 def _grouped(cells: list[Cell]) -> list[Cell]:
-    """Cells in the order of first appearance, those of one fit pulled together; bounds, which cost nothing, first."""
+    """Cells in the order of first appearance, those of one fit pulled together; bounds, which cost little, first."""
     groups: dict[tuple[bool, str], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.kind == "method", cell.fit_key or cell.method), []).append(cell)

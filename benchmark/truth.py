@@ -15,6 +15,7 @@ import torch
 from benchmark.cases import Case, CaseError
 from benchmark.keys import digest
 from flexiact.puppets.actions import DEV_ACTIONS, TEST_ACTIONS, PuppetAction
+from flexiact.puppets.captions import caption
 from flexiact.puppets.render import RENDERER_VERSION
 from flexiact.puppets.rigs import BONES, KEYPOINTS
 from flexiact.puppets.scene import Scene, scene_from_dict, scene_to_dict
@@ -52,6 +53,7 @@ class Staged:
         target_scene: what `target` shows.
         reference_keypoints: float32 [T, K, 2], the true ones of the reference, nan where its body lacks one.
         target_keypoints: float32 [K, 2], those of the target image likewise.
+        in_words: the full caption of `answer`: subject, and how every channel moves.
     """
 
     reference: Video
@@ -63,6 +65,7 @@ class Staged:
     target_scene: Scene
     reference_keypoints: np.ndarray
     target_keypoints: np.ndarray
+    in_words: str
 
 
 @runtime_checkable
@@ -172,6 +175,7 @@ def stage(case: Case, form: Format) -> Staged:
         target_scene=target,
         reference_keypoints=_existing(shown),
         target_keypoints=_existing(image)[0],
+        in_words=caption(target, right[0], "full"),
     )
 
 

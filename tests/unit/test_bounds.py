@@ -56,6 +56,10 @@ def test_still_repeats_the_target(staged, backbone) -> None:
     assert (BOUNDS["still"].make(staged, backbone).frames == staged.target).all()
 
 
+def test_in_words_is_told_the_action_that_the_prompt_leaves_out(staged) -> None:
+    assert staged.in_words.startswith(CASES[0].prompt) and len(staged.in_words) > len(CASES[0].prompt)
+
+
 def test_oracle_is_the_canonical_answer_and_wrong_action_is_not(staged, backbone) -> None:
     oracle, wrong = (BOUNDS[name].make(staged, backbone) for name in ("oracle", "wrong-action"))
     assert np.array_equal(oracle.frames, staged.truth.frames)

@@ -109,6 +109,7 @@ def test_the_seed_is_part_of_both_keys() -> None:
         ("cases.one.digests.truth", "x9"),
         ("methods.still.version", 2),
         ("backbone.height", 32),
+        ("backbone.num_inference_steps", 3),
     ],
 )
 def test_what_a_bound_depends_on_changes_its_key(path: str, value: object) -> None:
