@@ -5,6 +5,8 @@ Also: whether two descriptions can share one directory.
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from benchmark.bounds import BOUNDS
@@ -18,6 +20,7 @@ from flexiact.backbone import Backbone
 from flexiact.task import ActionTransfer
 from metrics import METRICS
 
+_MIB = 1024.0**2
 _CASE_WORDS = (
     "action", "wrong_action", "reference_id", "target_id", "caption", "prompt", "left_out_share", "licence", "source",
 )  # fmt: skip
@@ -30,9 +33,10 @@ def describe_backbone(backbone: Backbone) -> dict[str, Any]:
     return {"name": backbone.name, "revision": backbone.revision, "dtype": str(backbone.dtype).split(".")[-1], **values}
 
 
-def describe_method(name: str, method: ActionTransfer) -> dict[str, Any]:
-    """run.json's entry of a method: what it is called, what it is, and all of its configuration."""
+def describe_method(name: str, method: ActionTransfer, backbone: Backbone) -> dict[str, Any]:
+    """run.json's entry of a method: what it is called, what it is, what it loads, and all of its configuration."""
     kind = type(method)
+    fit_config, transfer_config = method.fit_config(), method.transfer_config()
     return {
         "kind": "method",
         "version": method.version,
@@ -40,9 +44,20 @@ def describe_method(name: str, method: ActionTransfer) -> dict[str, Any]:
         "uses_reference": method.uses_reference,
         "summary": METHODS[name].summary,
         "extra_supervision": METHODS[name].extra_supervision,
-        "fit_config": method.fit_config(),
-        "transfer_config": method.transfer_config(),
+        "adapter_mib": adapter_mib(backbone, {**fit_config, **transfer_config}),
+        "fit_config": fit_config,
+        "transfer_config": transfer_config,
     }
+
+
+def adapter_mib(backbone: Backbone, config: Mapping[str, Any]) -> float:
+    """MiB of the weights, trained beforehand, that a method loads beside the backbone's own, such as RefAdapter's.
+
+    A configuration names each by its digest, under the backbone's field that holds its folder.
+    """
+    folders = [getattr(backbone, field.name) for field in fields(backbone) if config.get(field.name)]
+    found = [path for folder in folders if isinstance(folder, Path) for path in folder.glob("*.safetensors")]
+    return sum(path.stat().st_size for path in found) / _MIB
 
 
 def describe_bounds() -> dict[str, dict[str, Any]]:
@@ -97,13 +112,14 @@ def describe_run(
         methods: built methods by name.
         metrics: name -> entry, as `describe_metric` gives it.
     """
+    described = {name: describe_method(name, method, backbone) for name, method in methods.items()}
     run = {
         "schema_version": SCHEMA_VERSION,
         "suite": suite,
         "seeds": sorted(set(seeds)),
         "backbone": describe_backbone(backbone),
         "truth": render_settings(),
-        "methods": {name: describe_method(name, method) for name, method in methods.items()} | describe_bounds(),
+        "methods": described | describe_bounds(),
         "metrics": dict(metrics),
         "cases": {case.case_id: describe_case(case) for case in cases},
     }

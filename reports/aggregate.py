@@ -219,7 +219,8 @@ def costs(run: StoredRun) -> pd.DataFrame:
 
     Returns:
         Index method; columns fits (distinct ones), fit_s (median over fits, not over videos: several videos share
-        one), transfer_s, peak_memory_gib, action_mib. NaN where nothing was stored.
+        one), transfer_s, peak_memory_gib, action_mib (what a fit stores), adapter_mib (weights trained beforehand that
+        the method loads beside the backbone's). NaN where nothing was stored.
     """
     made = run.samples[(run.samples["status"] == "ok") & run.samples["method"].isin(run.methods)]
     numbers = ["fit_s", "transfer_s", "peak_memory_gib", "action_mib"]
@@ -228,7 +229,9 @@ def costs(run: StoredRun) -> pd.DataFrame:
     table = made.groupby("method")[numbers[1:]].median()
     table.insert(0, "fit_s", per_fit.median())
     table.insert(0, "fits", per_fit.size())
-    return table.reindex(run.methods)
+    table = table.reindex(run.methods)
+    table["adapter_mib"] = [run.info["methods"][name].get("adapter_mib", float("nan")) for name in run.methods]
+    return table
 
 
 def cell_counts(run: StoredRun) -> pd.DataFrame:

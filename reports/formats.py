@@ -21,7 +21,8 @@ from reports.wording import measured, scope, title
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$", "–": "--", "×": r"$\times$", "∞": r"$\infty$",
+    "°": r"$^{\circ}$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$", "–": "--", "×": r"$\times$",
+    "∞": r"$\infty$",
 }  # fmt: skip
 
 
@@ -71,14 +72,24 @@ def latex(results: Results) -> str:
     rows = [_tex_row(row) for row in methods.rows]
     rows += [r"\midrule", rf"\multicolumn{{{len(methods.columns)}}}{{l}}{{\emph{{{_tex(bounds.title)}}}}} \\"]
     rows += [_tex_row(row) for row in bounds.rows]
+    return _tex_table(caption, methods.columns, "lrl" + "r" * (len(methods.columns) - 3), rows)
+
+
+def latex_table(table: Table) -> str:
+    """One table as a booktabs table (needs booktabs and graphicx)."""
+    rows = [_tex_row(row) for row in table.rows]
+    return _tex_table(f"{table.title}. {table.note}".strip(), table.columns, "l" * len(table.columns), rows)
+
+
+def _tex_table(caption: str, columns: tuple[str, ...], alignment: str, rows: list[str]) -> str:
     lines = [
         r"\begin{table*}",
         r"\centering",
         rf"\caption{{{_tex(caption)}}}",
         r"\resizebox{\textwidth}{!}{%",
-        rf"\begin{{tabular}}{{lrl{'r' * (len(methods.columns) - 3)}}}",
+        rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
-        _tex_row(methods.columns),
+        _tex_row(columns),
         r"\midrule",
         *rows,
         r"\bottomrule",
@@ -100,7 +111,8 @@ def csv(results: Results) -> str:
     """One row a method and metric, numbers unrounded but for the sixth decimal, empty where there is none.
 
     Columns backbone, suite, name, kind, extra_supervision, metric, unit, higher_is_better, headline, mean, low, high,
-    cases, references, ok, failed, skipped, missing, backend.
+    cases, references, ok, failed, skipped, missing, backend; then, the same for all rows of a method, its median costs:
+    fit_s, transfer_s, peak_memory_gib, action_mib, adapter_mib.
     """
     run = results.run
     order = {name: index for index, name in enumerate(results.order + results.bound_order)}
@@ -113,4 +125,6 @@ def csv(results: Results) -> str:
     for place, field in ((6, "unit"), (7, "higher_is_better"), (8, "headline")):
         table.insert(place, field, table["metric"].map(lambda name, field=field: metrics[name][field]))
     table["backend"] = table["metric"].map({name: " + ".join(found) for name, found in score_backends(run).items()})
+    for field in ("fit_s", "transfer_s", "peak_memory_gib", "action_mib", "adapter_mib"):
+        table[field] = table["name"].map(results.costs[field])
     return str(table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))

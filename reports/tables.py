@@ -35,7 +35,9 @@ def methods_table(results: Results) -> Table:
     note = (
         f"Sorted by {label(results.run.headline)}; where intervals overlap the order is no ranking. Means over cases "
         "and seeds, in brackets the 95% interval of a bootstrap clustered by reference. A number in round brackets "
-        "counts the videos with a value where some of those made have none."
+        "counts the videos with a value where some of those made have none. Costs are medians on one machine: the fit "
+        "is paid once a reference, the transfer for each video; peak memory is the device's, or on a CPU the whole "
+        "process's; the adapter is what a fit stores, plus weights trained beforehand that the method loads."
     )
     return _board("Methods", results, results.order, note)
 
@@ -50,6 +52,7 @@ def _board(title: str, results: Results, names: tuple[str, ...], note: str) -> T
     run = results.run
     states = ["ok", "failed", "skipped"] + ["missing"] * bool(results.counts["missing"].sum())
     headings = [heading(run, metric) for metric in run.metrics]
+    spent = ("fit", "transfer", "peak memory", "adapter")
     tallies = [{"ok": "videos", "missing": "not run"}.get(state, state) for state in states]
     cells = results.summary.set_index(["method", "metric"])
     rows = []
@@ -57,8 +60,18 @@ def _board(title: str, results: Results, names: tuple[str, ...], note: str) -> T
         counts = results.counts.loc[name]
         values = [_cell(cells.loc[(name, metric)], int(counts["ok"]), metric == run.headline) for metric in run.metrics]
         given = str(run.info["methods"][name]["extra_supervision"] or "none")
-        rows.append((name, values[0], given, *(str(counts[state]) for state in states), *values[1:]))
-    return Table(title, ("name", headings[0], "extra supervision", *tallies, *headings[1:]), tuple(rows), note)
+        costs = _costs(results.costs.loc[name]) if name in results.costs.index else (NOTHING,) * len(spent)
+        rows.append((name, values[0], given, *costs, *(str(counts[state]) for state in states), *values[1:]))
+    columns = ("name", headings[0], "extra supervision", *spent, *tallies, *headings[1:])
+    return Table(title, columns, tuple(rows), note)
+
+
+def _costs(row: pd.Series) -> tuple[str, str, str, str]:
+    """Fit, transfer, peak memory and adapter of a method."""
+    adapter = amount(row["action_mib"], "MiB")
+    if row["adapter_mib"] > 0:
+        adapter += f" + {amount(row['adapter_mib'], 'MiB')}"
+    return seconds(row["fit_s"]), seconds(row["transfer_s"]), amount(row["peak_memory_gib"], "GiB"), adapter
 
 
 def _cell(row: pd.Series, videos: int, with_interval: bool) -> str:
@@ -133,10 +146,18 @@ def cost_table(results: Results) -> Table:
     for name in results.order:
         row = results.costs.loc[name]
         fits = NOTHING if pd.isna(row["fits"]) else str(int(row["fits"]))
-        sizes = amount(row["peak_memory_gib"], "GiB"), amount(row["action_mib"], "MiB")
-        rows.append((name, seconds(row["fit_s"]), fits, seconds(row["transfer_s"]), *sizes))
-    columns = ("name", "fit (once a reference)", "fits", "transfer (each video)", "peak memory", "stored action")
-    note = "Medians, on one machine; of fits over distinct fits, since methods that differ only at transfer share one."
+        sizes = amount(row["action_mib"], "MiB"), amount(row["adapter_mib"], "MiB")
+        memory = amount(row["peak_memory_gib"], "GiB")
+        rows.append((name, seconds(row["fit_s"]), fits, seconds(row["transfer_s"]), memory, *sizes))
+    columns = (
+        "name", "fit (once a reference)", "fits", "transfer (each video)", "peak memory", "stored action",
+        "adapter trained beforehand",
+    )  # fmt: skip
+    note = (
+        "Medians, on one machine; of fits over distinct fits, since methods that differ only at transfer share one. "
+        "A stored action is learned anew for each reference; an adapter trained beforehand is shared by all of them, "
+        "and what it was trained on is the method's extra supervision."
+    )
     return Table("Costs", columns, tuple(rows), note)
 
 

@@ -78,13 +78,23 @@ def test_title_names_backbone_and_size_and_claims_nothing_larger(results):
         assert re.search(r"9 frames of 48 (×|\$\\times\$) 32 pixels", text)
 
 
+def test_every_form_lists_what_a_method_was_given_and_what_it_costs(results):
+    words = ("extra supervision", "fit", "transfer", "peak memory", "adapter")
+    head = formats.latex(results).split(r"\midrule")[0].split(r"\toprule")[1]
+    assert [part.strip() for part in head.split("&")][2:7] == list(words)
+    board = formats.markdown(results, {}).split("## Methods")[1].splitlines()[2]
+    assert [part.strip() for part in board.split("|")][3:8] == list(words)
+    columns = formats.csv(results).splitlines()[0].split(",")
+    assert {"extra_supervision", "fit_s", "transfer_s", "peak_memory_gib", "action_mib", "adapter_mib"} < set(columns)
+
+
 def test_latex_escapes_and_balances(results):
     text = formats.latex(results)
     assert text.count(r"\begin{") == text.count(r"\end{")
     assert text.count("{") == text.count("}")
     assert text.isascii()
     rows = [line for line in text.splitlines() if line.startswith(("first", "second", "still", "oracle"))]
-    assert {row.count(" & ") for row in rows} == {7}
+    assert {row.count(" & ") for row in rows} == {11}
     assert r"95\%" in text
 
 

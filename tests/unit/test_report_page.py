@@ -105,6 +105,13 @@ def test_stored_text_is_escaped(page_file):
     assert "<NaN>" not in text
 
 
+def test_the_page_lists_costs_beside_results(page_file):
+    text = page_file.read_text(encoding="utf-8")
+    board = text.split('<section id="leaderboard">')[1].split("</section>")[0]
+    for column in ("extra supervision", "fit", "transfer", "peak memory", "adapter"):
+        assert board.count(f'<th scope="col">{column}</th>') == 2, column  # of methods, and of floors and ceilings
+
+
 def test_published_numbers_stand_in_the_appendix_alone(page_file):
     text = page_file.read_text(encoding="utf-8")
     before, after = text.split('<section id="appendix">')
