@@ -5,7 +5,9 @@ from collections import Counter
 import pytest
 
 from benchmark.cases import AXES, CASES_FOLDER, TERCILES, load_case, load_suite, suite_names
-from benchmark.curate import MAX_LEFT_OUT_SHARE, MIN_MOVEMENT_PX, RECIPES, _inside, _movement, curate, write_suite
+from benchmark.curate import RECIPES, curate, write_suite
+from benchmark.curate_factors import FactorRecipe
+from benchmark.curate_rules import MAX_LEFT_OUT_SHARE, MIN_MOVEMENT_PX, inside, movement
 from benchmark.truth import check_digests, named_action, scenes, specification_digests
 from flexiact.puppets.actions import DEV_ACTIONS, TEST_ACTIONS
 from flexiact.puppets.captions import caption
@@ -18,7 +20,9 @@ CASES = {
     f"{suite.name}/{case_id}": load_case(suite, case_id) for suite in SUITES.values() for case_id in suite.case_ids
 }
 LEADERBOARDS = ("puppets", "puppets-full")
+DIFFICULTY = tuple(name for name, recipe in RECIPES.items() if isinstance(recipe, FactorRecipe))
 SIZES = {"puppets": (30, 6), "puppets-full": (250, 25), "puppets-dev": (16, 8), "puppets-smoke": (2, 1)}
+SIZES |= {name: (24 if name == "puppets-easy" else 36, 12) for name in DIFFICULTY}
 
 each_suite = pytest.mark.parametrize("name", SUITES)
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -71,20 +75,20 @@ def test_most_of_the_action_can_be_seen_on_the_target(case) -> None:
     right = answers(reference, target, named_action(case.action))
     assert case.left_out_share == pytest.approx(right.left_out_share, abs=1e-4)
     assert case.left_out_share <= MAX_LEFT_OUT_SHARE
-    assert _movement(target, right.actions[0])[0] >= MIN_MOVEMENT_PX
-    assert _inside(reference, named_action(case.action)) and _inside(target, right.actions[0])
+    assert movement(target, right.actions[0])[0] >= MIN_MOVEMENT_PX
+    assert inside(reference, named_action(case.action)) and inside(target, right.actions[0])
 
 
 @each_case
 def test_the_wrong_action_is_another_one_that_moves(case) -> None:
     _, target = scenes(case)
     assert case.wrong_action != case.action
-    assert _movement(target, named_action(case.wrong_action))[0] >= MIN_MOVEMENT_PX
+    assert movement(target, named_action(case.wrong_action))[0] >= MIN_MOVEMENT_PX
 
 
 @each_case
-def test_leaderboard_scenes_are_held_out_and_others_are_not(case) -> None:
-    held_out = case.suite in LEADERBOARDS
+def test_leaderboard_and_difficulty_scenes_are_held_out_and_others_are_not(case) -> None:
+    held_out = case.suite in (*LEADERBOARDS, *DIFFICULTY)
     for scene in scenes(case):
         assert is_held_out_skin(scene.skin) is held_out
         assert is_held_out_backdrop(scene.backdrop) is held_out
