@@ -43,7 +43,7 @@ def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None
 
     run = load_run(Path(run_dir))
     out_dir = Path(out_dir) if out_dir is not None else Path(run_dir) / "report"
-    with _Staging(out_dir) as staging:
+    with Staging(out_dir) as staging:
         _write(measure(run, against), staging, out_dir, Sheet(), videos=True)
     return out_dir / "leaderboard.html"
 
@@ -66,7 +66,7 @@ def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Pat
     if publish_dir.resolve() == run_dir.resolve():
         raise RunError(f"{publish_dir}: is the run itself; publish to another folder")
     run = load_run(run_dir)
-    with _Staging(publish_dir) as staging:
+    with Staging(publish_dir) as staging:
         _write(measure(run, against), staging, publish_dir, Sheet(max_cases=PUBLISHED_CASES, colours=256), videos=False)
         shutil.copyfile(run_dir / "run.json", staging / "run.json")
         size = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
@@ -93,7 +93,7 @@ def _write(results: Results, folder: Path, final: Path, sheet: Sheet, videos: bo
         (folder / name).write_text(text, encoding="utf-8")
 
 
-class _Staging:
+class Staging:
     """A folder beside `final`; its files move there when the block ends well, and vanish otherwise."""
 
     def __init__(self, final: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,25 @@ def write_figures(results: Results, folder: Path) -> dict[str, str]:
     Returns:
         Name of each -> alternative text. Files are `<name>.svg` and `<name>-dark.svg`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     written = {}
     for name, draw, text in FIGURES:
-        for theme in (LIGHT, DARK):
-            # A fixed salt and no date: the same numbers give the same bytes.
-            with matplotlib.rc_context({**_style(theme), "svg.hashsalt": name, "svg.fonttype": "path"}):
-                figure = draw(results, theme)
-                if figure is None:
-                    break
-                path = folder / f"{name}{theme.suffix}.svg"
-                figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor=theme.paper, dpi=110)
-                written[name] = text(results)
+        if save_themed(name, partial(draw, results), folder):
+            written[name] = text(results)
     return written
+
+
+def save_themed(name: str, draw: Callable[[Theme], Figure | None], folder: Path) -> bool:
+    """Draw a plot in every theme as `<name>.svg` and `<name>-dark.svg`; False when there is nothing to draw."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for theme in (LIGHT, DARK):
+        # A fixed salt and no date: the same numbers give the same bytes.
+        with matplotlib.rc_context({**_style(theme), "svg.hashsalt": name, "svg.fonttype": "path"}):
+            figure = draw(theme)
+            if figure is None:
+                return False
+            path = folder / f"{name}{theme.suffix}.svg"
+            figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor=theme.paper, dpi=110)
+    return True
 
 
 def _style(theme: Theme) -> dict[Any, Any]:

@@ -1,0 +1,185 @@
+"""Difficulty: `python -m reports.difficulty RUN [RUN ...] --publish DIR`, for runs of the suites that take it apart.
+
+One figure and table of the headline over strength for each thing that a suite varies, with bootstrap intervals, and
+what may be claimed on the easy suite. Everything is written as `reports.build` does it: beside its place, then moved.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports.aggregate import Comparison
+from reports.build import Staging
+from reports.figures import Theme, save_themed
+from reports.formats import latex_table, markdown_table
+from reports.stored import AXES, load_run
+from reports.strengths import BASELINE, EASY, FLOOR, STRENGTHS, Difficulty, together
+from reports.tables import Table
+from reports.wording import NOTHING, backbone_size, count, heading, interval, label, number, scope
+
+FIGURE = "difficulty-curves"
+_MARKERS = "osD^vPX*"
+
+
+def curve_table(found: Difficulty, factor: str) -> Table:
+    """The headline of everything at every strength of a factor."""
+    mine = found.curves[found.curves["factor"] == factor]
+    strengths = sorted(set(mine["strength"]))
+    cells = mine.set_index(["method", "strength"])
+    rows = tuple(
+        (name, *(_mean(cells.loc[name, s]) if (name, s) in cells.index else NOTHING for s in strengths))
+        for name in found.order
+    )
+    columns = ("name", *(_place(mine, factor, strength) for strength in strengths))
+    counts = [count(_cases(found, factor if strength else EASY, strength), "case") for strength in strengths]
+    note = (
+        f"Means over cases and seeds of {heading(found.run, found.run.headline)}, in brackets the 95% interval of a "
+        "bootstrap clustered by reference. Strength 0 is the easy suite: the same body, layout and viewpoint. In round "
+        f"brackets the mean distance. {', '.join(counts)}."
+    )
+    return Table(f"{label(found.run.headline).capitalize()} over strength: {factor}", columns, rows, note)
+
+
+def claim_table(found: Difficulty) -> Table:
+    """What may be said of each method on the easy suite."""
+    rows = [
+        (left.first, *_said(left), *_said(right), str(left.estimate.cases), str(left.estimate.references))
+        for left, right in found.claims
+    ]
+    said = [(f"minus {other}", f"verdict, against {other}") for other in (BASELINE, FLOOR)]
+    columns = ("name", *said[0], *said[1], "cases", "references")
+    note = (
+        f"Paired differences in {label(found.run.headline)} over the videos that both have; 95% intervals of a "
+        "bootstrap clustered by reference. A difference is claimed only where the interval excludes 0, with at least "
+        f"12 cases x 3 seeds; no correction for the number of comparisons. {BASELINE} never sees the reference; "
+        f"{FLOOR} is the target image repeated."
+    )
+    return Table("Claims on the easy suite", columns, tuple(rows), note)
+
+
+def _said(item: Comparison) -> tuple[str, str]:
+    ends = interval(item.estimate.low, item.estimate.high, signed=True)
+    return f"{number(item.estimate.mean, signed=True)} {ends}".strip(), item.verdict
+
+
+def _mean(row: pd.Series) -> str:
+    return f"{number(row['mean'])} {interval(row['low'], row['high'])}".strip()
+
+
+def _cases(found: Difficulty, factor: str, strength: int) -> int:
+    rows = found.rows[(found.rows["factor"] == factor) & (found.rows["strength"] == strength)]
+    return int(rows["case_id"].nunique())
+
+
+def _place(curves: pd.DataFrame, factor: str, strength: int) -> str:
+    """A strength, with the mean distance where one axis is varied."""
+    if factor not in AXES or strength == 0:
+        return str(strength)
+    value = curves.loc[curves["strength"] == strength, "distance"].mean()
+    return f"{strength} ({value:.0f}°)" if factor == "viewpoint" else f"{strength} ({value:.2f})"
+
+
+def draw_curves(found: Difficulty, theme: Theme) -> Figure | None:
+    """One panel a factor, one line a method with intervals, bounds as grey lines; None without a factor."""
+    if not found.factors:
+        return None
+    names = [name for name in found.order if name in set(found.curves["method"])]
+    methods = [name for name in names if (found.curves.loc[found.curves["method"] == name, "kind"] == "method").all()]
+    figure = Figure(figsize=(2.2 + 2.6 * len(found.factors), 2.2 + max(2.4, 0.22 * len(methods))))
+    panels = figure.subplots(1, len(found.factors), sharey=True, squeeze=False)[0]
+    for panel, factor in zip(panels, found.factors, strict=True):
+        mine = found.curves[found.curves["factor"] == factor]
+        for name in [name for name in names if name not in methods]:
+            line = mine[mine["method"] == name]
+            panel.plot(line["strength"], line["mean"], color=theme.faint, linewidth=1.2, linestyle=(0, (4, 3)))
+            if panel is panels[-1] and len(line):
+                panel.annotate(
+                    name, (line["strength"].iloc[-1], line["mean"].iloc[-1]), (4, 0), textcoords="offset points",
+                    fontsize=7.5, color=theme.ink, va="center",
+                )  # fmt: skip
+        for index, name in enumerate(methods):
+            line = mine[mine["method"] == name]
+            at = line["strength"] + 0.3 * (
+                (index + 0.5) / len(methods) - 0.5
+            )  # so that intervals do not hide each other
+            colour, marker = (
+                theme.methods[index % len(theme.methods)],
+                _MARKERS[(index + index // len(theme.methods)) % len(_MARKERS)],
+            )
+            panel.vlines(at, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.6)
+            panel.plot(at, line["mean"], marker=marker, color=colour, markersize=4.5, linewidth=1.3, label=name)
+        panel.set_title(factor)
+        panel.set_xticks(STRENGTHS, [_place(mine, factor, s).replace(" ", "\n") for s in STRENGTHS])
+        panel.set_xlim(-0.35, STRENGTHS[-1] + 0.35)
+        panel.grid(axis="y")
+    panels[0].set_ylabel(heading(found.run, found.run.headline))
+    figure.supxlabel("strength, and how far apart reference and target are; 95% intervals", fontsize=10)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+    return figure
+
+
+def csv(found: Difficulty) -> str:
+    """The curves: columns factor, strength, distance, name, kind, mean, low, high, cases, references."""
+    table = found.curves.rename(columns={"method": "name"})
+    return str(table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def claims_csv(found: Difficulty) -> str:
+    """The claims: columns name, minus, mean, low, high, cases, references, seeds, verdict."""
+    records = [
+        {"name": item.first, "minus": item.second, **vars(item.estimate), "seeds": item.seeds, "verdict": item.verdict}
+        for pair in found.claims
+        for item in pair
+    ]
+    return str(pd.DataFrame.from_records(records).to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
+    """Write difficulty.{md,csv,tex}, claims.csv and the figure.
+
+    Returns:
+        Path of difficulty.md.
+
+    Raises:
+        ValueError: when the runs cannot be read or put side by side (reports.stored.RunError).
+        OSError: when it cannot be written.
+    """
+    found = together([load_run(Path(path)) for path in run_dirs])
+    tables = [claim_table(found)] * bool(found.claims) + [curve_table(found, factor) for factor in found.factors]
+    title = f"Difficulty on {found.run.info['backbone']['name']} ({backbone_size(found.run.info['backbone'])})"
+    with Staging(folder) as staging:
+        drawn = save_themed(FIGURE, lambda theme: draw_curves(found, theme), staging / "figures")
+        picture = [f"![{label(found.run.headline)} over strength, as in the tables](figures/{FIGURE}.svg)"] * drawn
+        parts = [f"# {title}", scope(found.run), *picture, *map(markdown_table, tables)]
+        (staging / "difficulty.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        (staging / "difficulty.csv").write_text(csv(found), encoding="utf-8")
+        (staging / "difficulty.tex").write_text("\n".join(latex_table(table) for table in tables), encoding="utf-8")
+        if found.claims:
+            (staging / "claims.csv").write_text(claims_csv(found), encoding="utf-8")
+    return folder / "difficulty.md"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code: 2 with one line when a run or a path is at fault."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reports.difficulty",
+        description="Difficulty curves and claims over runs of puppets-easy and the suites that vary one axis.",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories, one a suite, in any order")
+    parser.add_argument("--publish", type=Path, required=True, metavar="DIR", help="where to write")
+    options = parser.parse_args(arguments)
+    try:
+        print(publish(options.runs, options.publish))
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""How results fall with difficulty: runs of the suites that vary one axis at a time, put side by side.
+
+Such a suite holds every axis at 0 but those that it varies; its near, middle and far cases are strengths 1, 2 and 3.
+The easy suite varies none: strength 0 of every curve. Which suite a run is of is read from its cases, not its name.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports.aggregate import Comparison, Estimate, compare, estimate, ranking, summarise, tidy
+from reports.stored import AXES, TERCILES, RunError, StoredRun
+
+EASY, CROSSED = "easy", "crossed"
+FACTORS = (*AXES, CROSSED)
+STRENGTHS = (0, 1, 2, 3)
+BASELINE, FLOOR = "i2v", "still"
+"""What a method has to beat on the easy suite: the backbone that never sees the reference, and a still image."""
+
+_HELD = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Difficulty:
+    """What several runs say together.
+
+    Attributes:
+        runs: by factor; "easy" is among them when it was given.
+        rows: of the headline, as `reports.aggregate.tidy` gives them, with columns factor, strength and distance (on
+            the varied axis, NaN for easy and crossed).
+        curves: one row a factor, strength and method: columns factor, strength, distance (mean over cases), method,
+            kind and those of Estimate. Strength 0 is in every factor.
+        claims: on the easy suite, each method minus `BASELINE` and minus `FLOOR`, () without an easy run.
+        order: methods, then bounds, each by their mean over everything, best first.
+    """
+
+    runs: Mapping[str, StoredRun]
+    rows: pd.DataFrame
+    curves: pd.DataFrame
+    claims: tuple[tuple[Comparison, Comparison], ...]
+    order: tuple[str, ...]
+
+    @property
+    def run(self) -> StoredRun:
+        """Any of the runs, for what they have in common."""
+        return next(iter(self.runs.values()))
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """The factors that have a curve."""
+        return tuple(factor for factor in FACTORS if factor in self.runs)
+
+
+def factor_of(run: StoredRun) -> str:
+    """What a run's suite varies: "easy", an axis, or "crossed".
+
+    Raises:
+        RunError: when its cases are not graded so.
+    """
+    cases = run.info["cases"]
+    where = f"{run.folder}: suite {run.info['suite']}"
+    for name, case in cases.items():
+        if not all(isinstance(case.get("axes", {}).get(axis), int | float) for axis in AXES):
+            raise RunError(f"{where}: case {name} does not say how far apart its scenes are")
+    varied = tuple(axis for axis in AXES if any(abs(case["axes"][axis]) > _HELD for case in cases.values()))
+    if not varied:
+        return EASY
+    graded = all(
+        min(case["axes"][axis] for axis in varied) > _HELD and len({case["terciles"][axis] for axis in varied}) == 1
+        for case in cases.values()
+    )
+    if not graded or len(varied) not in (1, len(AXES)):
+        raise RunError(f"{where}: does not vary one axis, or all of them together, at graded strengths")
+    return varied[0] if len(varied) == 1 else CROSSED
+
+
+def strength_of(case: Mapping[str, Any], factor: str) -> int:
+    """0 for easy, else 1 to 3: near, middle, far on what the suite varies."""
+    if factor == EASY:
+        return 0
+    return 1 + TERCILES.index(case["terciles"][AXES[0] if factor == CROSSED else factor])
+
+
+def together(runs: Iterable[StoredRun]) -> Difficulty:
+    """Put runs side by side.
+
+    Raises:
+        RunError: when two runs are of the same factor, none varies anything, one is not graded, or they do not share
+            backbone, headline, and the version and settings of a method.
+    """
+    found: dict[str, StoredRun] = {}
+    for run in runs:
+        factor = factor_of(run)
+        if factor in found:
+            raise RunError(f"{run.folder}: the factor {factor} is already that of {found[factor].folder}")
+        found[factor] = run
+    _check_comparable(list(found.values()))
+    rows = pd.concat([_graded(run, factor) for factor, run in found.items()], ignore_index=True)
+    first = next(iter(found.values()))
+    better = first.info["metrics"][first.headline]["higher_is_better"]
+    ranked = ranking(summarise(rows), first.headline, better)
+    kinds = dict(zip(rows["method"], rows["kind"], strict=True))
+    order = tuple(name for kind in ("method", "bound") for name in ranked if kinds[name] == kind)
+    curves = _curves(rows, [factor for factor in FACTORS if factor in found])
+    claims = _claims(rows[rows["factor"] == EASY], first.headline, better, order) if EASY in found else ()
+    return Difficulty(found, rows, curves, claims, order)
+
+
+def _check_comparable(runs: list[StoredRun]) -> None:
+    if not runs:
+        raise RunError("runs: none given")
+    first, methods = runs[0], dict[str, tuple[StoredRun, Any]]()
+    for run in runs:
+        if run.info["backbone"] != first.info["backbone"]:
+            raise RunError(f"{run.folder}: backbone: not the one of {first.folder}, so nothing can be compared")
+        for field in ("version", "backend", "higher_is_better"):
+            metric, other = (r.info["metrics"].get(first.headline, {}).get(field) for r in (run, first))
+            if run.headline != first.headline or metric != other:
+                raise RunError(f"{run.folder}: {first.headline}: not measured as in {first.folder}")
+        for name, entry in run.info["methods"].items():
+            stated = {field: entry.get(field) for field in ("kind", "version", "fit_config", "transfer_config")}
+            before = methods.setdefault(name, (run, stated))
+            if before[1] != stated:
+                raise RunError(f"{run.folder}: methods.{name}: not as in {before[0].folder}")
+
+
+def _graded(run: StoredRun, factor: str) -> pd.DataFrame:
+    """The headline's rows with factor, strength and distance."""
+    cases, rows = run.info["cases"], tidy(run)
+    rows = rows[rows["metric"] == run.headline].assign(factor=factor)
+    rows["strength"] = rows["case_id"].map({name: strength_of(case, factor) for name, case in cases.items()})
+    alone = factor in AXES
+    rows["distance"] = rows["case_id"].map(
+        {name: float(case["axes"][factor]) if alone else float("nan") for name, case in cases.items()}
+    )
+    return rows
+
+
+def _curves(rows: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
+    records = []
+    for factor in factors:
+        for strength in STRENGTHS:
+            mine = rows[(rows["factor"] == (factor if strength else EASY)) & (rows["strength"] == strength)]
+            distance = mine.drop_duplicates("case_id")["distance"].mean() if strength else 0.0
+            for (method, kind), group in mine.groupby(["method", "kind"], sort=False):
+                place = {"factor": factor, "strength": strength, "distance": distance}
+                records.append(place | {"method": method, "kind": kind, **vars(estimate(group))})
+    columns = ["factor", "strength", "distance", "method", "kind", *Estimate.__dataclass_fields__]
+    return pd.DataFrame.from_records(records, columns=columns)
+
+
+def _claims(
+    rows: pd.DataFrame, headline: str, better: bool | None, order: tuple[str, ...]
+) -> tuple[tuple[Comparison, Comparison], ...]:
+    methods = set(rows.loc[rows["kind"] == "method", "method"]) - {BASELINE}
+    return tuple(
+        (compare(rows, headline, name, BASELINE, better), compare(rows, headline, name, FLOOR, better))
+        for name in order
+        if name in methods
+    )
