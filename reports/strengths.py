@@ -19,6 +19,8 @@ STRENGTHS = (0, 1, 2, 3)
 BASELINE, FLOOR = "i2v", "still"
 """What a method has to beat on the easy suite: the backbone that never sees the reference, and a still image."""
 
+COPY = "copy-reference"
+
 _HELD = 1e-6
 
 

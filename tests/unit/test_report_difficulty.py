@@ -213,6 +213,14 @@ def test_the_easy_run_alone_has_claims_and_no_curves(runs, tmp_path) -> None:
     assert not (tmp_path / "out" / "figures").exists()
 
 
+def test_the_claims_say_what_a_copy_of_the_reference_would_score(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(KINDS, "copy-reference", "bound")
+    run = easy_run(
+        tmp_path / "easy", lambda method, *rest: 0.8 if method == "copy-reference" else falling(method, *rest)
+    )
+    assert "The reference itself scores 0.800 here" in difficulty.claim_table(together(loaded([run]))).note
+
+
 def test_the_same_runs_give_the_same_bytes_in_any_order(runs, tmp_path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     difficulty.publish(runs, first)
