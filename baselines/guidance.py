@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexiact.adapter import RefAdapter
+from flexiact.adapter import load_refadapter
 from flexiact.attention import extra_tokens_attached
 from flexiact.backbone import Backbone, folder_digest
 from flexiact.capture import BlockCapture, captured, checkpointing, cut_after, middle_block
@@ -102,11 +102,7 @@ class GuidedModel:
         self.num_inference_steps = config.num_inference_steps or backbone.num_inference_steps
         self.guidance_scale = backbone.guidance_scale if config.guidance_scale is None else config.guidance_scale
         self.guided_steps = max(1, round(config.guided_share * self.num_inference_steps))
-        self._adapter: RefAdapter | None = None
-        if config.refadapter_weight:
-            if backbone.refadapter is None:
-                raise ValueError(f"refadapter_weight: backbone {backbone.name} has no RefAdapter")
-            self._adapter = RefAdapter.load(backbone.refadapter, backbone.transformer)
+        self._adapter = load_refadapter(backbone, config.refadapter_weight)
 
     def transfer_config(self) -> dict[str, Any]:
         """All settings, as they are used; RefAdapter's weights by their digest."""

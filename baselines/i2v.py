@@ -6,6 +6,9 @@ from flexiact.backbone import Backbone
 from flexiact.sampling import sample_video
 from flexiact.task import Action, Request, Video
 
+PRESETS = {"puppets": 1.0}
+"""Guidance by backbone, where tuning found better than the backbone's own."""
+
 
 class ImageToVideo:
     """Plain image-to-video generation; it never looks at the reference."""
@@ -16,10 +19,11 @@ class ImageToVideo:
     def __init__(
         self, backbone: Backbone, num_inference_steps: int | None = None, guidance_scale: float | None = None
     ) -> None:
-        """Take the backbone's own sampler settings where none are given."""
+        """Take the backbone's own steps and the guidance of `PRESETS`, else its own, where none are given."""
         self.backbone = backbone
         self.num_inference_steps = backbone.num_inference_steps if num_inference_steps is None else num_inference_steps
-        self.guidance_scale = backbone.guidance_scale if guidance_scale is None else guidance_scale
+        preset = PRESETS.get(backbone.name, backbone.guidance_scale)
+        self.guidance_scale = preset if guidance_scale is None else guidance_scale
 
     def fit_config(self) -> dict[str, Any]:
         """Nothing is fitted."""

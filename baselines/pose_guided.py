@@ -117,7 +117,11 @@ class PoseGuided:
 
     def transfer_config(self) -> dict[str, Any]:
         """What `transfer` reads; weights by their digests."""
-        values = asdict(self.config) | {"estimator": self.estimator.name, "drawing_version": DRAWING_VERSION}
+        values = asdict(self.config) | {
+            "estimator": self.estimator.name,
+            "score_threshold": self.estimator.score_threshold,
+            "drawing_version": DRAWING_VERSION,
+        }
         values["num_inference_steps"], values["guidance_scale"] = self._sampler()
         folders = {"control": self.backbone.control, "refadapter": self.backbone.refadapter if self._adapter else None}
         return values | {name: folder_digest(folder) if folder else None for name, folder in folders.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmark.truth import Staged
@@ -30,12 +30,14 @@ class Bound:
         summary: one line for people.
         make: the video of a case; deterministic.
         sees: what it may look at that no method may.
+        config: what its videos depend on besides the case and the backbone (JSON); part of their keys.
     """
 
     version: int
     summary: str
     make: Callable[[Staged, Backbone], Video]
     sees: str = "the truth"
+    config: Callable[[], dict[str, Any]] = dict
 
 
 def _still(staged: Staged, backbone: Backbone) -> Video:
@@ -106,12 +108,14 @@ BOUNDS: dict[str, Bound] = {
         "mark: the backbone alone, told the whole action in words: how far it can draw what it is asked for",
         _in_words,
         sees="the action in words",
+        config=lambda: {"least_guidance_scale": _GUIDANCE_BY_WORDS},
     ),
     "retarget": Bound(
         1,
         "ceiling: the action estimated from the reference's pixels, both bodies and cameras known, through the VAE",
         _retarget,
         sees="both scenes' specifications, never the action",
+        config=lambda: {"estimator": _pose_driver().name},
     ),
     "oracle-codec": Bound(1, "ceiling: the right answer through the backbone's VAE", _oracle_codec),
     "oracle": Bound(1, "ceiling: the right answer itself", _oracle),

@@ -69,7 +69,7 @@ def describe_bounds() -> dict[str, dict[str, Any]]:
             "summary": bound.summary,
             "extra_supervision": bound.sees,
             "fit_config": {},
-            "transfer_config": {},
+            "transfer_config": bound.config(),
         }
         for name, bound in BOUNDS.items()
     }

@@ -17,7 +17,7 @@ from benchmark.measure import Cost, measured
 from benchmark.plan import Cell
 from benchmark.rows import SampleRow, one_line
 from benchmark.store import RunFolder, StoreError
-from benchmark.truth import Format, SeesTruth, Staged, stage
+from benchmark.truth import Format, Staged, ToldKeypoints, stage
 from flexiact.backbone import Backbone
 from flexiact.task import Action, ActionTransfer, Request, Video
 from flexiact.video import VideoError, frames_digest, write_lossless, write_png, write_preview
@@ -132,8 +132,9 @@ class Executor:
 
     def _method(self, cell: Cell, staged: Staged, row: SampleRow) -> tuple[SampleRow, Video]:
         method, case = self._methods[cell.method], self._stages.cases[cell.case_id]
-        if isinstance(method, SeesTruth):
-            method.see(staged)
+        if isinstance(method, ToldKeypoints):
+            method.tell_keypoints(staged.reference.frames, staged.reference_keypoints)
+            method.tell_keypoints(staged.target[None], staged.target_keypoints[None])
         fit = self._fit(cell, method, staged.reference, case.caption)
         request = Request(staged.target.copy(), case.prompt, cell.seed)
         with measured(self._backbone.device) as cost:

@@ -97,7 +97,7 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "motion_director+refadapter": MethodEntry(
         _baseline("baselines.motion_director", "MotionDirector", _WITH_REFADAPTER),
-        "MotionDirector (MD-I2V) with RefAdapter",
+        "MotionDirector (MD-I2V) with RefAdapter at the paper's 0.7",
         _REFADAPTER_DATA,
     ),
     "motion_inversion": MethodEntry(
@@ -109,14 +109,16 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "motion_inversion+refadapter": MethodEntry(
         _baseline("baselines.motion_inversion", "MotionInversion", _WITH_REFADAPTER),
-        "Motion Inversion with RefAdapter",
+        "Motion Inversion with RefAdapter at the paper's 0.7",
         _REFADAPTER_DATA,
     ),
     "ditflow": MethodEntry(
         _class("baselines.ditflow", "DiTFlow"), "DiTFlow: guidance by the displacements attention implies; no training"
     ),
     "ditflow+refadapter": MethodEntry(
-        _baseline("baselines.ditflow", "DiTFlow", _WITH_REFADAPTER), "DiTFlow with RefAdapter", _REFADAPTER_DATA
+        _baseline("baselines.ditflow", "DiTFlow", _WITH_REFADAPTER),
+        "DiTFlow with RefAdapter at the paper's 0.7",
+        _REFADAPTER_DATA,
     ),
     "smm": MethodEntry(
         _class("baselines.smm", "SpatialMarginalMean"),
@@ -124,7 +126,7 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "smm+refadapter": MethodEntry(
         _baseline("baselines.smm", "SpatialMarginalMean", _WITH_REFADAPTER),
-        "SMM (DMT) with RefAdapter",
+        "SMM (DMT) with RefAdapter at the paper's 0.7",
         _REFADAPTER_DATA,
     ),
     "motion_clone": MethodEntry(
@@ -133,7 +135,7 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "motion_clone+refadapter": MethodEntry(
         _baseline("baselines.motion_clone", "MotionClone", _WITH_REFADAPTER),
-        "MotionClone with RefAdapter",
+        "MotionClone with RefAdapter at the paper's 0.7",
         _REFADAPTER_DATA,
     ),
     "pose_guided": MethodEntry(

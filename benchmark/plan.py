@@ -105,6 +105,7 @@ def _bound_key(backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any],
         {
             "bound": name,
             "version": entry["version"],
+            "config": entry["transfer_config"],
             "backbone": {field: backbone[field] for field in (*BACKBONE_FIT_FIELDS, *BACKBONE_SAMPLE_FIELDS)},
             "digests": case["digests"],
             "wrong_action": case["wrong_action"],
@@ -113,7 +114,7 @@ def _bound_key(backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any],
 
 
 def _grouped(cells: list[Cell]) -> list[Cell]:
-    """Cells in the order of first appearance, those of one fit pulled together; bounds, which cost little, first."""
+    """Cells in the order of first appearance, those of one fit pulled together; bounds first."""
     groups: dict[tuple[bool, str], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.kind == "method", cell.fit_key or cell.method), []).append(cell)

@@ -6,7 +6,6 @@ The difference between this entry and plain pose guidance is what estimating cos
 import numpy as np
 
 from baselines.pose_guided import PoseGuided
-from benchmark.truth import Staged
 from flexiact.backbone import Backbone
 from flexiact.puppets.rigs import KEYPOINTS
 from flexiact.video import frames_digest
@@ -52,7 +51,6 @@ class TruePoseGuided(PoseGuided):
         self.poses = TruePoses()
         super().__init__(backbone, estimator=self.poses)
 
-    def see(self, staged: Staged) -> None:
-        """Take note of the true keypoints of the case's reference and target."""
-        self.poses.tell(staged.reference.frames, staged.reference_keypoints)
-        self.poses.tell(staged.target[None], staged.target_keypoints[None])
+    def tell_keypoints(self, frames: np.ndarray, keypoints: np.ndarray) -> None:
+        """Take note of the true keypoints of a case's reference or target; see `TruePoses.tell`."""
+        self.poses.tell(frames, keypoints)

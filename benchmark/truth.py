@@ -1,7 +1,7 @@
 """What a case shows, rendered at a backbone's size: its reference, its target image, and the right answer.
 
 Only bounds and scores get to see the answer; a method gets `Staged.reference`, `Staged.target` and the two texts, and
-the keypoints of these two pictures if it says that it is told them (`SeesTruth`).
+the keypoints of these two pictures if it is one that is told them (`ToldKeypoints`).
 """
 
 import math
@@ -69,11 +69,11 @@ class Staged:
 
 
 @runtime_checkable
-class SeesTruth(Protocol):
-    """A method that the harness shows each case before it fits or transfers; no other method is shown one."""
+class ToldKeypoints(Protocol):
+    """A method that the harness tells the true keypoints of its two inputs; `MethodEntry.extra_supervision` says so."""
 
-    def see(self, staged: Staged) -> None:
-        """Take note of what the case's pictures show."""
+    def tell_keypoints(self, frames: np.ndarray, keypoints: np.ndarray) -> None:
+        """Take note of the true keypoints [T, K, 2] in frames [T, H, W, 3], nan where the body lacks one."""
         ...
 
 

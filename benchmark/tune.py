@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.cases import load_case, load_suite
+from benchmark.keys import key
 from benchmark.run import load, load_judges, set_threads
 from benchmark.selection import UsageError, select
 from benchmark.tuning_spaces import SPACES
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 TRIALS = 8
 SUITE = "puppets-dev"
 METRICS = ("motion_agreement", "true_appearance_error")
+COLUMNS = ("method", "trial", "settings", *METRICS, "suite", "backbone_revision", "key")
 
 
 def measure(
@@ -50,15 +52,17 @@ def measure(
     rows = []
     for case_id, case in stages.cases.items():
         staged = stages[case_id]
-        key = json.dumps([method.fit_config(), dict(case.reference), case.action], sort_keys=True)
-        if key not in fits:
-            fits[key] = method.fit(staged.reference, case.caption, seed=0)
-        video = method.transfer(fits[key], Request(staged.target.copy(), case.prompt, 0))
+        learned = [type(method).__qualname__, method.version, method.fit_config(), case.caption]
+        name = json.dumps([*learned, dict(case.reference), case.action], sort_keys=True)
+        if name not in fits:
+            fits[name] = method.fit(staged.reference, case.caption, seed=0)
+        video = method.transfer(fits[name], Request(staged.target.copy(), case.prompt, 0))
         target = perception.describe(Video(staged.target[None], staged.reference.fps))
         features = Features(generated=perception.describe(video), target=target, truth=staged.truth)
         rows.append([TABLE[name].compute(features) for name in METRICS])
-    columns = [[v for v in column if v is not None] for column in zip(*rows, strict=True)]
-    return {name: sum(c) / len(c) for name, c in zip(METRICS, columns, strict=True) if c}
+    # A mean is of all cases or there is none: settings that fail on hard cases shall not win on the rest.
+    columns = dict(zip(METRICS, zip(*rows, strict=True), strict=True))
+    return {name: sum(column) / len(column) for name, column in columns.items() if None not in column}
 
 
 def trials(names: Sequence[str], seed: int, count: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -79,24 +83,47 @@ def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]
     suite = load_suite(SUITE)
     stages = Stages({i: load_case(suite, i) for i in suite.case_ids}, format_of(backbone))
     perception = load_judges(None, backbone.device)
-    done: set[tuple[str, str, str]] = set()
-    if log.exists():
-        with log.open(newline="") as file:
-            done = {(r["method"], r["settings"], r["backbone_revision"]) for r in csv.DictReader(file)}
+    done = {row["key"] for row in _read(log)} if log.exists() else set()
     log.parent.mkdir(parents=True, exist_ok=True)
     fits: dict[str, Action] = {}
     for name, number, settings in tqdm(planned, desc="trials"):
-        text = json.dumps(settings, sort_keys=True)
-        if (name, text, backbone.revision) in done:
+        method = SPACES[name].build(backbone, settings)
+        mark = _key(method, backbone)
+        if mark in done:
             continue
-        found = measure(stages, perception, SPACES[name].build(backbone, settings), fits)
+        try:
+            found = measure(stages, perception, method, fits)
+        except ValueError as error:  # settings with which a method diverges are a result too
+            print(f"trial {number} of {name} failed: {' '.join(str(error).split())}", file=sys.stderr)
+            found = {}
         fresh = not log.exists()
         with log.open("a", newline="") as file:
             writer = csv.writer(file)
             if fresh:
-                writer.writerow(["method", "trial", "settings", *METRICS, "suite", "backbone_revision"])
+                writer.writerow(COLUMNS)
             scores = [f"{found[m]:.4f}" if m in found else "" for m in METRICS]
-            writer.writerow([name, number, text, *scores, SUITE, backbone.revision])
+            text = json.dumps(settings, sort_keys=True)
+            writer.writerow([name, number, text, *scores, SUITE, backbone.revision, mark])
+
+
+def _key(method: "ActionTransfer", backbone: "Backbone") -> str:
+    """Names all that a trial's videos depend on, adapters and presets included."""
+    return key(
+        "trial",
+        {
+            "implementation": type(method).__qualname__,
+            "version": method.version,
+            "fit_config": method.fit_config(),
+            "transfer_config": method.transfer_config(),
+            "backbone": backbone.revision,
+            "num_inference_steps": backbone.num_inference_steps,
+        },
+    )
+
+
+def _read(log: Path) -> list[dict[str, str]]:
+    with log.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def winners(log: Path, revision: str) -> dict[str, dict[str, str]]:
@@ -104,8 +131,7 @@ def winners(log: Path, revision: str) -> dict[str, dict[str, str]]:
 
     Each with `trials`, how many the method had.
     """
-    with log.open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if r["backbone_revision"] == revision and r["motion_agreement"]]
+    rows = [r for r in _read(log) if r["backbone_revision"] == revision and r["motion_agreement"]]
     had = Counter(row["method"] for row in rows)
     rows = [row | {"trials": str(had[row["method"]])} for row in rows]
     rows.sort(key=lambda row: float(row["motion_agreement"]), reverse=True)  # stable: of equal ones the first wins

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from flexiact.adapter import RefAdapter
+from flexiact.adapter import load_refadapter
 from flexiact.attention import extra_tokens_attached
 from flexiact.backbone import Backbone, folder_digest
 from flexiact.batches import Batch, reference_batches
@@ -88,7 +88,7 @@ PRESETS: dict[str, FlexiActConfig] = {
     # As the authors' released code: its inference never fills the mask that it builds for the bias (`vid2embed` stays
     # 0), so the embedding has bias 0 at every step; RefAdapter's weight is 0.7 all the same.
     "released": FlexiActConfig().without_schedule(),
-    # The winner of `benchmark.tune`; every trial is in reports/tuning.
+    # The winner of `benchmark.tune` on an earlier revision of the weights; every trial is in reports/tuning.
     "puppets": FlexiActConfig(
         fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=1e-2, batch_size=2),
         transfer=TransferConfig(FrequencySchedule(alpha=3.0, low=300, high=600), 1.0, guidance_scale=4.5),
@@ -129,11 +129,7 @@ class FlexiAct:
         """
         self.backbone = backbone
         self.config = config or preset(backbone)
-        self._adapter: RefAdapter | None = None
-        if self.config.transfer.refadapter_weight:
-            if backbone.refadapter is None:
-                raise ValueError(f"refadapter_weight: backbone {backbone.name} has no RefAdapter")
-            self._adapter = RefAdapter.load(backbone.refadapter, backbone.transformer)
+        self._adapter = load_refadapter(backbone, self.config.transfer.refadapter_weight or 0.0)
 
     def fit_config(self) -> dict[str, Any]:
         """What `fit` reads."""

@@ -7,6 +7,7 @@ done here), so one figure should fill much of the frame.
 """
 
 import codecs
+import hashlib
 import json
 import os
 import shutil
@@ -140,6 +141,8 @@ def fetched_folder(name: str, cache: Path | None = None) -> Path:
         raise ValueError(
             f"estimator {name}: cannot fetch {model.url} ({reason}); put the file at {checkpoint}"
         ) from error
+    if not hashlib.sha256(checkpoint.read_bytes()).hexdigest().startswith(model.sha256_prefix):
+        raise ValueError(f"estimator {name}: {checkpoint} is not the published file; remove it, or put that one there")
     convert(model, checkpoint, folder)
     return folder
 

@@ -117,12 +117,17 @@ def _check_comparable(runs: list[StoredRun]) -> None:
     for run in runs:
         if run.info["backbone"] != first.info["backbone"]:
             raise RunError(f"{run.folder}: backbone: not the one of {first.folder}, so nothing can be compared")
+        if run.info.get("truth") != first.info.get("truth"):
+            raise RunError(f"{run.folder}: truth: not judged by that of {first.folder}, so nothing can be compared")
         for field in ("version", "backend", "higher_is_better"):
             metric, other = (r.info["metrics"].get(first.headline, {}).get(field) for r in (run, first))
             if run.headline != first.headline or metric != other:
                 raise RunError(f"{run.folder}: {first.headline}: not measured as in {first.folder}")
         for name, entry in run.info["methods"].items():
-            stated = {field: entry.get(field) for field in ("kind", "version", "fit_config", "transfer_config")}
+            stated = {
+                field: entry.get(field)
+                for field in ("kind", "implementation", "version", "fit_config", "transfer_config")
+            }
             before = methods.setdefault(name, (run, stated))
             if before[1] != stated:
                 raise RunError(f"{run.folder}: methods.{name}: not as in {before[0].folder}")

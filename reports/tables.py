@@ -37,7 +37,7 @@ def methods_table(results: Results) -> Table:
         "and seeds, in brackets the 95% interval of a bootstrap clustered by reference. A number in round brackets "
         "counts the videos with a value where some of those made have none. Costs are medians on one machine: the fit "
         "is paid once a reference, the transfer for each video; peak memory is the device's, or on a CPU the whole "
-        "process's; the adapter is what a fit stores, plus weights trained beforehand that the method loads."
+        "process's; the adapter is what a fit stores, plus RefAdapter or control weights that the method loads."
     )
     return _board("Methods", results, results.order, note)
 

@@ -1,9 +1,10 @@
 """Training clips of the puppet world, rendered and encoded once: shards of latents and captions on disk.
 
-A shard is a pure function of its number, the seed and the VAE, so shards may be made in any order and by several
-processes at once; each is written to a temporary name and then renamed.
+A shard is a pure function of its number and of what its folder is named after (`recipe_mark`), so shards may be made in
+any order and by several processes at once; each is written to a temporary name and then renamed.
 """
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -16,11 +17,14 @@ from transformers import PreTrainedTokenizerFast
 from flexiact.puppets.actions import LARGE_GROUPS, PuppetAction, curves, random_action
 from flexiact.puppets.captions import LEVELS, caption
 from flexiact.puppets.loop import step_generator
+from flexiact.puppets.render import RENDERER_VERSION
 from flexiact.puppets.scene import random_scene
 from flexiact.puppets.train_vae import to_tensor
 from flexiact.puppets.world import NUM_FRAMES, render_clips, render_values
 
 SHARD_CLIPS = 256
+CLIPS_VERSION = 2
+"""Raised when the same seed begins to give other scenes, actions or captions."""
 _BATCH = 16
 # Shards draw from generators of their own: no step of any recipe shares a seed with them.
 _SHARD_SEED_OFFSET = 7_000_000
@@ -49,9 +53,7 @@ def _batch(
     # Another moment of the untrimmed recording: before the action, in the middle of it, or in the next one.
     moments = []
     for action in actions:
-        values = curves(
-            (action, _action(generator), ())[int(torch.randint(3, (), generator=generator))], NUM_FRAMES
-        )
+        values = curves((action, _action(generator), ())[int(torch.randint(3, (), generator=generator))], NUM_FRAMES)
         moments.append(values[int(torch.randint(NUM_FRAMES, (), generator=generator))][None])
     others = to_tensor([clip.video for clip in render_values(scenes, torch.stack(moments))])
     captions = [caption(s, a, level) for s, a in zip(scenes, actions, strict=True) for level in LEVELS]
@@ -62,6 +64,14 @@ def _batch(
         "other": encode(vae, others),
         "captions": ids.view(_BATCH, len(LEVELS), -1).to(torch.int16),
     }
+
+
+def recipe_mark(vae: AutoencoderKLCogVideoX, seed: int) -> str:
+    """Names what decides about clips besides their number; half precision, since that is how a VAE is shipped."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vae.encoder.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().half().numpy().tobytes())
+    return f"v{CLIPS_VERSION}-renderer{RENDERER_VERSION}-vae{digest.hexdigest()[:8]}-seed{seed}"
 
 
 def write_shard(
@@ -78,11 +88,12 @@ def write_shard(
 def cached_clips(
     vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, folder: Path, seed: int, shards: int
 ) -> dict[str, Tensor]:
-    """All clips of `shards` shards, made where missing.
+    """All clips of `shards` shards, made where missing, in a folder of their own for all that decides about them.
 
     Returns:
         latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), and captions int16 [N, 3, L] by level.
     """
+    folder = folder / recipe_mark(vae, seed)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{index:04d}.safetensors" for index in range(shards)]
     for index, path in enumerate(tqdm(paths, desc="clips", mininterval=5)):

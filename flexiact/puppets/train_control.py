@@ -20,12 +20,13 @@ from flexiact.puppets.actions import random_action
 from flexiact.puppets.captions import LEVELS, caption
 from flexiact.puppets.latents import encode
 from flexiact.puppets.loop import Plan, step_generator, train
+from flexiact.puppets.render import RENDERER_VERSION
 from flexiact.puppets.rigs import KEYPOINTS
 from flexiact.puppets.scene import random_scene
 from flexiact.puppets.train_backbone import LATE_HIGH_NOISE_SHARE, draw_batch, rotary_positions, velocity_loss
 from flexiact.puppets.train_vae import to_tensor
 from flexiact.puppets.world import SIZE, Clip, render_clips
-from flexiact.skeleton import draw_skeletons, links_of
+from flexiact.skeleton import DRAWING_VERSION, draw_skeletons, links_of
 from flexiact.task import Video
 
 BATCH = 8
@@ -78,14 +79,19 @@ def write_shard(backbone: Backbone, path: Path, seed: int, index: int) -> None:
     partial.replace(path)
 
 
+def recipe_mark(backbone: Backbone, seed: int) -> str:
+    """Names what decides about clips and weights besides this module, so that a change of it starts anew."""
+    return f"{backbone.revision[:12]}-drawing{DRAWING_VERSION}-renderer{RENDERER_VERSION}-seed{seed}"
+
+
 def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int) -> dict[str, Tensor]:
-    """Clips of `shards` shards, made where missing, each revision of the backbone having a folder of its own.
+    """Clips of `shards` shards, made where missing, in a folder of their own for all that decides about them.
 
     Returns:
         latents [N, F, 2C, h, w] (a clip's, then its control's), first [N, 1, 2C, h, w] (an image's, then zeros), both
         float16, and captions int16 [N, 3, L] by level.
     """
-    folder = folder / backbone.revision[:12]
+    folder = folder / recipe_mark(backbone, seed)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{index:04d}.safetensors" for index in range(shards)]
     for index, path in enumerate(tqdm(paths, desc="control clips", mininterval=5)):
@@ -131,7 +137,12 @@ def train_control(state: Path, out: Path, steps: int, seed: int, device: torch.d
         batch = clean, torch.cat([image, control], 2), ids
         return velocity_loss(model, batch, alphas, rotary, generator, LATE_HIGH_NOISE_SHARE)
 
-    train(model, loss_of, Plan(steps, seed, learning_rate=5e-4, ema=0.995), state / "control" / backbone.revision[:12])
+    train(
+        model,
+        loss_of,
+        Plan(steps, seed, learning_rate=5e-4, ema=0.995),
+        state / "control" / recipe_mark(backbone, seed),
+    )
     save_control(out, model.transformer, backbone)
     size_mib = (out / "model.safetensors").stat().st_size / 2**20
     card = CARD.format(

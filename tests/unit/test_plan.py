@@ -34,7 +34,7 @@ RUN = {
     "methods": {
         "a": METHOD,
         "b": METHOD | {"transfer_config": {"w": 2}},
-        "still": {"kind": "bound", "version": 1},
+        "still": {"kind": "bound", "version": 1, "transfer_config": {}},
     },
     "cases": {
         "one": CASE,
@@ -110,6 +110,7 @@ def test_the_seed_is_part_of_both_keys() -> None:
         ("methods.still.version", 2),
         ("backbone.height", 32),
         ("backbone.num_inference_steps", 3),
+        ("methods.still.transfer_config", {"estimator": "b"}),
     ],
 )
 def test_what_a_bound_depends_on_changes_its_key(path: str, value: object) -> None:

@@ -14,7 +14,7 @@ from benchmark.methods import METHODS
 from benchmark.plan import Cell
 from benchmark.store import RunFolder
 from benchmark.true_poses import TruePoseGuided, TruePoses
-from benchmark.truth import SeesTruth, stage
+from benchmark.truth import ToldKeypoints, stage
 from flexiact.backbone import Backbone, load_backbone
 from flexiact.control import Control
 from flexiact.pose import PoseEstimator
@@ -183,8 +183,11 @@ def test_the_truth_of_a_case_is_that_of_its_pictures(case: Case, controlled: Bac
 def test_the_harness_tells_this_method_and_no_other(controlled: Backbone, tmp_path: Path) -> None:
     plain = PoseGuided(controlled, estimator=DarkestPixels())
     told = METHODS["pose_guided-true"].build(controlled)
-    assert isinstance(told, TruePoseGuided) and isinstance(told, SeesTruth) and not isinstance(plain, SeesTruth)
-    assert [name for name in METHODS if name.endswith("-true")] == ["pose_guided-true"]
+    assert isinstance(told, TruePoseGuided) and not isinstance(plain, ToldKeypoints)
+    puppets = load_backbone("puppets", "cpu")
+    tellable = [name for name, entry in METHODS.items() if isinstance(entry.build(puppets), ToldKeypoints)]
+    assert tellable == ["pose_guided-true"]
+    assert "true keypoints" in METHODS["pose_guided-true"].extra_supervision
     folder = RunFolder(tmp_path / "run")
     with folder.opened():
         executor = Executor(folder, controlled, {"m": told}, {case.case_id: case for case in CASES})

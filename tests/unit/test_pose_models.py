@@ -55,6 +55,10 @@ def test_what_cannot_be_fetched_or_is_not_the_published_file_is_said_in_one_line
     with pytest.raises(ValueError, match="estimator rtmpose-m: cannot fetch"):
         fetched_folder("rtmpose-m", tmp_path / "cache")
     (tmp_path / "cache" / "rtmpose-m.pth").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="rtmpose-m.pth is not the published file"):
+        fetched_folder("rtmpose-m", tmp_path / "cache")
+    prefix = hashlib.sha256(b"not a checkpoint").hexdigest()[:8]
+    monkeypatch.setitem(PUBLISHED, "rtmpose-m", replace(served, sha256_prefix=prefix))
     with pytest.raises(ValueError, match="estimator: .*rtmpose-m.pth cannot be read"):
         fetched_folder("rtmpose-m", tmp_path / "cache")
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["rtmpose-m.pth"]

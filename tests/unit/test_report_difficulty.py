@@ -158,6 +158,7 @@ def test_without_an_easy_run_curves_begin_at_1_and_nothing_is_claimed(runs) -> N
     ("change", "message"),
     [
         (lambda info: info["backbone"].update(revision="r2"), "backbone: not the one of"),
+        (lambda info: info.update(truth={"truth_version": 0}), "truth: not judged by that of"),
         (lambda info: info["methods"]["good"].update(fit_config={"steps": 3}), "methods.good: not as in"),
         (lambda info: info["metrics"]["motion_agreement"].update(backend="pose-b"), "not measured as in"),
         (lambda info: info["cases"]["r0-1"]["axes"].update(skeleton=0.3), "does not vary one axis"),

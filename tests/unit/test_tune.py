@@ -57,8 +57,8 @@ def test_the_summary_names_the_best_trial_and_how_loud_the_embedding_is(tmp_path
     rows = [(0, 0.1, backbone.revision), (1, 0.3, backbone.revision), (2, 0.9, "another")]
     with log.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["method", "trial", "settings", *tune.METRICS, "suite", "backbone_revision"])
-        writer.writerows(["flexiact", n, settings, score, 5.0, tune.SUITE, revision] for n, score, revision in rows)
+        writer.writerow(tune.COLUMNS)
+        writer.writerows([["flexiact", n, settings, score, 5.0, tune.SUITE, rev, f"k{n}"] for n, score, rev in rows])
     assert tune.winners(log, backbone.revision)["flexiact"]["trial"] == "1"
     text = tune.summary(backbone, log)
     assert "| flexiact | 2 | alpha 2.0, thresholds [700, 800] | 0.3 | 5.0 |" in text
