@@ -1,4 +1,4 @@
-"""One picture of a run: a row a case; reference, target and every method side by side, some frames of each."""
+"""One picture of a run: a column a case; reference, target and every method below each other, some frames of each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ class Sheet:
     Attributes:
         frames: of each video, evenly spaced up to the last; not the first, which image-to-video models copy from the
             target.
-        max_cases: rows; of more cases evenly spaced ones are taken, whatever their scores.
+        max_cases: columns; of more cases evenly spaced ones are taken, whatever their scores.
         height_px: of each frame; larger ones are reduced, smaller ones stay as they are.
         colours: 0 for all, else the size of a palette, which makes the file about three times smaller.
     """
@@ -46,7 +46,7 @@ def write_contact_sheet(results: Results, path: Path, sheet: Sheet) -> int:
     cases = chosen_cases(run, sheet.max_cases)
     names = ("reference", "target", *results.order, *results.bound_order)
     samples = first_seed(run)
-    rows = [[_cell(run, samples, case, name, sheet) for name in names] for case in cases]
+    rows = [[_cell(run, samples, case, name, sheet) for case in cases] for name in names]
     pictures = [cell for row in rows for cell in row if isinstance(cell, np.ndarray)]
     if not pictures:
         return 0
@@ -127,33 +127,33 @@ def _reduced(frames: np.ndarray, sheet: Sheet) -> np.ndarray:
 def _drawn(
     names: tuple[str, ...], cases: list[str], rows: list[list[np.ndarray | str]], widths: list[int], height: int
 ) -> Image.Image:
-    """Names above, case above each row, cells below each other."""
+    """Cases above, a name left of each row."""
     font = _font()
-    top = 2 * LINE + GAP
-    lefts = np.cumsum([GAP, *(width + GAP for width in widths)])
-    step = height + LINE + GAP
-    image = Image.new("RGB", (int(lefts[-1]), top + step * len(cases)), PAPER)
+    margin = GAP + max(int(font.getlength(name)) for name in names) + GAP
+    lefts = np.cumsum([margin, *(width + GAP for width in widths)])
+    top, step = 2 * LINE + GAP, height + GAP
+    image = Image.new("RGB", (int(lefts[-1]), top + step * len(names)), PAPER)
     draw = ImageDraw.Draw(image)
-    for name, left, width in zip(names, lefts, widths, strict=False):
-        for line, text in enumerate(_two_lines(name, width, font)):
-            draw.text((left, GAP // 2 + line * LINE), text, INK, font)
-    for index, (case, row) in enumerate(zip(cases, rows, strict=True)):
+    for case, left, width in zip(cases, lefts, widths, strict=False):
+        for line, text in enumerate(_two_lines(case, width, font)):
+            draw.text((left, GAP // 2 + line * LINE), text, FAINT, font)
+    for index, (name, row) in enumerate(zip(names, rows, strict=True)):
         y = top + index * step
-        draw.text((lefts[0], y), case, FAINT, font)
+        draw.text((GAP, y + (height - LINE) // 2), name, INK, font)
         for cell, left, width in zip(row, lefts, widths, strict=False):
             if isinstance(cell, str):
-                draw.rectangle((left, y + LINE, left + width - 1, y + LINE + height - 1), GAP_COLOUR)
-                draw.text((left + 4, y + LINE + 4), cell, FAINT, font)
+                draw.rectangle((left, y, left + width - 1, y + height - 1), GAP_COLOUR)
+                draw.text((left + 4, y + 4), cell, FAINT, font)
             else:
-                image.paste(Image.fromarray(cell), (int(left), y + LINE))
+                image.paste(Image.fromarray(cell), (int(left), y))
     return image
 
 
-def _two_lines(name: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
-    """A name broken at a hyphen where it is wider than its column."""
-    if font.getlength(name) <= width or "-" not in name:
-        return [name]
-    parts = name.split("-")
+def _two_lines(case: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    """A case broken at a hyphen where it is wider than its column."""
+    if font.getlength(case) <= width or "-" not in case:
+        return [case]
+    parts = case.split("-")
     fitting = [cut for cut in range(1, len(parts)) if font.getlength("-".join(parts[:cut]) + "-") <= width] or [1]
     return ["-".join(parts[: fitting[-1]]) + "-", "-".join(parts[fitting[-1] :])]
 

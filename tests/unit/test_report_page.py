@@ -120,10 +120,10 @@ def test_published_numbers_stand_in_the_appendix_alone(page_file):
     assert after.count("arXiv 2505.03730, Table 1") == 5
 
 
-def test_contact_sheet_has_a_row_a_case(run):
+def test_contact_sheet_has_a_column_a_case_and_a_row_a_name(run):
     with Image.open(run / "report" / "contact_sheet.png") as sheet:
-        assert sheet.size[1] > 8 * 64
-        assert sheet.size[0] > (1 + 11 * 3) * 64
+        assert sheet.size[0] > 8 * 3 * 64
+        assert sheet.size[1] > 12 * 64
 
 
 def test_published_set_is_small_and_has_no_videos(run, tmp_path):
