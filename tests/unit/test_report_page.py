@@ -120,7 +120,7 @@ def test_published_numbers_stand_in_the_appendix_alone(page_file):
     assert after.count("arXiv 2505.03730, Table 1") == 5
 
 
-def test_contact_sheet_has_a_column_a_case_and_a_row_a_name(run):
+def test_contact_sheet_has_a_column_a_case_and_a_row_a_name(run, page_file):
     with Image.open(run / "report" / "contact_sheet.png") as sheet:
         assert sheet.size[0] > 8 * 3 * 64
         assert sheet.size[1] > 12 * 64
