@@ -14,7 +14,7 @@ from tests.harness import tree
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ["fit_s", "transfer_s", "peak_memory_gib"]
-PARTS = ("backbone", "refadapter", "clip", "pose")
+PARTS = ("backbone", "refadapter", "control", "clip", "pose", "pose_driver")
 
 pytestmark = pytest.mark.slow
 
