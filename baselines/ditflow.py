@@ -28,10 +28,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from baselines.guidance import AdamConfig, GuidedModel, adam, check_action, check_positive, on_cpu
+from baselines.guidance import AdamConfig, GuidedModel, adam, check_positive, on_cpu
+from flexiact.arguments import check_action, check_fit
 from flexiact.backbone import Backbone
 from flexiact.capture import BlockCapture
 from flexiact.codec import encode_image, encode_text, encode_video
+from flexiact.presets import preset_of
 from flexiact.sampling import Rotary, Step, rotary_embedding
 from flexiact.task import Action, Request, Video
 
@@ -68,7 +70,7 @@ PRESETS = {
 
 def preset(backbone: Backbone) -> DiTFlowConfig:
     """The configuration for a backbone: its own, or the paper's for 1e9 parameters and more."""
-    return PRESETS.get(backbone.name) or PRESETS["paper" if backbone.num_parameters >= 10**9 else "puppets"]
+    return preset_of(PRESETS, backbone)
 
 
 class DiTFlow:
@@ -102,7 +104,7 @@ class DiTFlow:
         Raises:
             ValueError: naming the field, for a reference of another size or length than the backbone's.
         """
-        self.model.check_fit(reference, caption, seed)
+        check_fit(self.backbone, reference, caption, seed)
         generator = torch.Generator().manual_seed(seed)
         latents = encode_video(self.backbone, reference.frames, generator)
         condition = encode_image(self.backbone, reference.frames[0], generator)

@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexiact.adapter import load_refadapter
+from flexiact.adapter import load_refadapter, refadapter_digest
 from flexiact.attention import extra_tokens_attached
-from flexiact.backbone import Backbone, folder_digest
+from flexiact.backbone import Backbone
 from flexiact.capture import BlockCapture, captured, checkpointing, cut_after, middle_block
+from flexiact.presets import sampler_settings
 from flexiact.sampling import Denoiser, Guide, Rotary, Step, sample_video
-from flexiact.task import Action, Request, Video, check_seed
+from flexiact.task import Request, Video
 from flexiact.training import frozen
 
 
@@ -99,14 +100,13 @@ class GuidedModel:
             raise ValueError(f"block: expected 0 to {blocks - 1}, got {config.block}")
         self.backbone, self.config = backbone, config
         self.block = middle_block(blocks) if config.block is None else config.block
-        self.num_inference_steps = config.num_inference_steps or backbone.num_inference_steps
-        self.guidance_scale = backbone.guidance_scale if config.guidance_scale is None else config.guidance_scale
+        self.num_inference_steps, self.guidance_scale = sampler_settings(config, backbone)
         self.guided_steps = max(1, round(config.guided_share * self.num_inference_steps))
         self._adapter = load_refadapter(backbone, config.refadapter_weight)
 
     def transfer_config(self) -> dict[str, Any]:
         """All settings, as they are used; RefAdapter's weights by their digest."""
-        digest = folder_digest(self.backbone.refadapter) if self._adapter and self.backbone.refadapter else None
+        digest = refadapter_digest(self.backbone, self.config.refadapter_weight)
         return asdict(self.config) | {
             "block": self.block,
             "num_inference_steps": self.num_inference_steps,
@@ -120,17 +120,6 @@ class GuidedModel:
         config = self.backbone.transformer.config
         frames, _, height, width = self.backbone.latent_shape
         return frames // (config.patch_size_t or 1), height // config.patch_size, width // config.patch_size
-
-    def check_fit(self, reference: Video, caption: str, seed: int) -> None:
-        """Refuse what `fit` cannot take.
-
-        Raises:
-            ValueError: naming the argument.
-        """
-        check_seed(seed)
-        self.backbone.check_frames("reference", reference.frames, self.backbone.num_frames)
-        if not isinstance(caption, str):
-            raise ValueError(f"caption: expected text, got {type(caption).__name__}")
 
     @torch.no_grad()
     def look(self, latents: Tensor, condition: Tensor, text: Tensor, timestep: int) -> tuple[BlockCapture, Tensor]:
@@ -221,26 +210,6 @@ def gradient(value: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
     if not torch.isfinite(loss):
         raise ValueError("loss: not finite while guiding; the backbone's features or the action are damaged")
     return torch.autograd.grad(loss, value)[0]
-
-
-def check_action(action: Action, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Refuse an action whose float32 entries are not named and shaped as said, or are not finite.
-
-    Raises:
-        ValueError: naming the entry.
-    """
-    if not hasattr(action, "keys") or set(action) != set(shapes):
-        names = sorted(action) if hasattr(action, "keys") else type(action).__name__
-        raise ValueError(f"action: expected entries {sorted(shapes)}, got {names}")
-    for name, shape in shapes.items():
-        tensor = action[name]
-        if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
-            found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ValueError(f"action[{name!r}]: expected a float32 tensor, got {found}")
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"action[{name!r}]: expected shape {list(shape)}, got {list(tensor.shape)}")
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"action[{name!r}]: holds values that are not finite")
 
 
 def on_cpu(tensor: Tensor) -> Tensor:

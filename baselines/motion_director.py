@@ -33,13 +33,15 @@ from peft import LoraConfig
 from torch import Tensor
 
 from flexiact.adapter import TARGETS as ATTENTION
-from flexiact.adapter import load_refadapter
-from flexiact.backbone import Backbone, folder_digest
-from flexiact.batches import Batch, FitConfig, reference_batches
+from flexiact.adapter import load_refadapter, refadapter_digest
+from flexiact.arguments import check_fit
+from flexiact.backbone import Backbone
+from flexiact.batches import Batch, reference_batches, whole_frame
 from flexiact.lora import LowRankLayers
+from flexiact.presets import preset_of, sampler_settings
 from flexiact.sampling import Denoiser, sample_video
 from flexiact.stills import first_frame_positions, still_batches
-from flexiact.task import Action, Request, Video, check_seed
+from flexiact.task import Action, Request, Video
 from flexiact.training import Optimisation, frozen, optimise
 
 TARGETS = (*ATTENTION, "ff.net.0.proj", "ff.net.2")
@@ -108,9 +110,7 @@ PRESETS: dict[str, MotionDirectorConfig] = {
 
 def preset(backbone: Backbone) -> MotionDirectorConfig:
     """The configuration for a backbone: its own where `PRESETS` names it, the paper's for 1e9 parameters and more."""
-    if backbone.name in PRESETS:
-        return PRESETS[backbone.name]
-    return PRESETS["paper" if backbone.num_parameters >= 10**9 else "puppets"]
+    return preset_of(PRESETS, backbone)
 
 
 class MotionDirector:
@@ -136,14 +136,12 @@ class MotionDirector:
 
     def transfer_config(self) -> dict[str, Any]:
         """What `transfer` reads; RefAdapter's weights by their digest."""
-        steps, guidance = self._sampler()
+        steps, guidance = sampler_settings(self.config, self.backbone)
         return {
             "rank": self.config.rank,
             "temporal_weight": self.config.temporal_weight,
             "refadapter_weight": self.config.refadapter_weight,
-            "refadapter": folder_digest(self.backbone.refadapter)
-            if self._adapter and self.backbone.refadapter
-            else None,
+            "refadapter": refadapter_digest(self.backbone, self.config.refadapter_weight),
             "num_inference_steps": steps,
             "guidance_scale": guidance,
         }
@@ -154,13 +152,11 @@ class MotionDirector:
         Raises:
             ValueError: naming the field, for a reference of another size or length than the backbone's.
         """
-        check_seed(seed)
-        self.backbone.check_frames("reference", reference.frames, self.backbone.num_frames)
-        if not isinstance(caption, str):
-            raise ValueError(f"caption: expected text, got {type(caption).__name__}")
+        check_fit(self.backbone, reference, caption, seed)
         config, generator = self.config, torch.Generator().manual_seed(seed)
         spatial, temporal = self._lora("spatial", generator), self._lora("temporal", generator)
-        transformer, draws = self.backbone.transformer, self._draws()
+        transformer = self.backbone.transformer
+        draws = whole_frame(config.batch_size, config.image_dropout, config.caption_dropout)
         with frozen(transformer):
             frames = still_batches(self._stills, reference, caption, draws, generator)
             with first_frame_positions(transformer, self._stills.latent_shape[0]), spatial.attached(1.0):
@@ -188,7 +184,7 @@ class MotionDirector:
             raise ValueError(f"action: expected tensors by name, got {type(action).__name__}")
         temporal = self._lora("action", torch.Generator().manual_seed(0))  # whatever is drawn, the action replaces it
         temporal.fill(action)
-        steps, guidance = self._sampler()
+        steps, guidance = sampler_settings(self.config, self.backbone)
         adapted = self._adapter.attached(self.config.refadapter_weight) if self._adapter else nullcontext()
         with adapted, temporal.attached(self.config.temporal_weight):
             return sample_video(self.backbone, request, num_inference_steps=steps, guidance_scale=guidance)
@@ -203,22 +199,8 @@ class MotionDirector:
             parameter.data = parameter.data.float()
         return layers
 
-    def _draws(self) -> FitConfig:
-        return FitConfig(
-            batch_size=self.config.batch_size,
-            crops=1,
-            crop_min_scale=1.0,  # the whole frame
-            image_dropout=self.config.image_dropout,
-            caption_dropout=self.config.caption_dropout,
-        )
-
     def _plan(self, steps: int) -> Optimisation:
         return Optimisation(steps, self.config.learning_rate, self.config.weight_decay, BETAS)
-
-    def _sampler(self) -> tuple[int, float]:
-        config = self.config
-        steps = self.backbone.num_inference_steps if config.num_inference_steps is None else config.num_inference_steps
-        return steps, self.backbone.guidance_scale if config.guidance_scale is None else config.guidance_scale
 
     def _loss(
         self, backbone: Backbone, debias_weight: float, generator: torch.Generator

@@ -25,8 +25,7 @@ Departures from the paper and its released code:
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -37,11 +36,14 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 from torch.nn import functional
 
-from flexiact.adapter import load_refadapter
-from flexiact.backbone import Backbone, folder_digest
-from flexiact.batches import Batch, FitConfig, reference_batches
+from flexiact.adapter import load_refadapter, refadapter_digest
+from flexiact.arguments import check_action, check_fit
+from flexiact.attention import processors_attached
+from flexiact.backbone import Backbone
+from flexiact.batches import Batch, reference_batches, whole_frame
+from flexiact.presets import preset_of, sampler_settings
 from flexiact.sampling import Denoiser, sample_video
-from flexiact.task import Action, Request, Video, check_seed
+from flexiact.task import Action, Request, Video
 from flexiact.training import Optimisation, denoising_loss, frozen, optimise
 
 Motion = Literal["object", "camera"]
@@ -109,9 +111,7 @@ PRESETS: dict[str, MotionInversionConfig] = {
 
 def preset(backbone: Backbone) -> MotionInversionConfig:
     """The configuration for a backbone: its own where `PRESETS` names it, the paper's for 1e9 parameters and more."""
-    if backbone.name in PRESETS:
-        return PRESETS[backbone.name]
-    return PRESETS["paper" if backbone.num_parameters >= 10**9 else "puppets"]
+    return preset_of(PRESETS, backbone)
 
 
 class MotionInversion:
@@ -137,8 +137,8 @@ class MotionInversion:
     def transfer_config(self) -> dict[str, Any]:
         """What `transfer` reads; RefAdapter's weights by their digest."""
         values = {name: getattr(self.config, name) for name in _AT_TRANSFER}
-        digest = folder_digest(self.backbone.refadapter) if self._adapter and self.backbone.refadapter else None
-        values["num_inference_steps"], values["guidance_scale"] = self._sampler()
+        digest = refadapter_digest(self.backbone, self.config.refadapter_weight)
+        values["num_inference_steps"], values["guidance_scale"] = sampler_settings(self.config, self.backbone)
         return values | {"refadapter": digest}
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
@@ -147,18 +147,9 @@ class MotionInversion:
         Raises:
             ValueError: naming the field, for a reference of another size or length than the backbone's.
         """
-        check_seed(seed)
-        self.backbone.check_frames("reference", reference.frames, self.backbone.num_frames)
-        if not isinstance(caption, str):
-            raise ValueError(f"caption: expected text, got {type(caption).__name__}")
+        check_fit(self.backbone, reference, caption, seed)
         config, generator = self.config, torch.Generator().manual_seed(seed)
-        draws = FitConfig(
-            batch_size=config.batch_size,
-            crops=1,
-            crop_min_scale=1.0,  # the whole frame
-            image_dropout=config.image_dropout,
-            caption_dropout=config.caption_dropout,
-        )
+        draws = whole_frame(config.batch_size, config.image_dropout, config.caption_dropout)
         batches = reference_batches(self.backbone, reference, caption, draws, generator)
         shapes = embedding_shapes(self.backbone)
         learned = [torch.zeros(shapes[key], device=self.backbone.device, requires_grad=True) for key in KEYS]
@@ -185,7 +176,7 @@ class MotionInversion:
             kwargs = attention_kwargs(query_key, None)
         else:
             kwargs = attention_kwargs(query_key, frame_differences(value) if config.debias else value)
-        steps, guidance = self._sampler()
+        steps, guidance = sampler_settings(self.config, self.backbone)
         adapted = self._adapter.attached(config.refadapter_weight) if self._adapter else nullcontext()
         with adapted, motion_embedding_attached(self.backbone.transformer):
             return sample_video(
@@ -197,24 +188,8 @@ class MotionInversion:
             )
 
     def _embeddings(self, action: Action) -> list[Tensor]:
-        if not isinstance(action, Mapping) or set(action) != set(KEYS):
-            names = sorted(action) if isinstance(action, Mapping) else type(action).__name__
-            raise ValueError(f"action: expected entries {sorted(KEYS)}, got {names}")
-        for key, shape in embedding_shapes(self.backbone).items():
-            tensor, name = action[key], f"action[{key!r}]"
-            if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
-                found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-                raise ValueError(f"{name}: expected a float32 tensor, got {found}")
-            if tensor.shape != shape:
-                raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
-            if not torch.isfinite(tensor).all():
-                raise ValueError(f"{name}: holds values that are not finite")
+        check_action(action, embedding_shapes(self.backbone))
         return [action[key].to(self.backbone.device) for key in KEYS]
-
-    def _sampler(self) -> tuple[int, float]:
-        config = self.config
-        steps = self.backbone.num_inference_steps if config.num_inference_steps is None else config.num_inference_steps
-        return steps, self.backbone.guidance_scale if config.guidance_scale is None else config.guidance_scale
 
 
 def embedding_shapes(backbone: Backbone) -> dict[str, tuple[int, ...]]:
@@ -281,18 +256,9 @@ class MotionEmbeddingProcessor:
         return attended[:, num_text:], attended[:, :num_text]
 
 
-@contextmanager
-def motion_embedding_attached(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
+def motion_embedding_attached(transformer: CogVideoXTransformer3DModel) -> AbstractContextManager[None]:
     """Let every block of the transformer take motion embeddings; the processors of before return on leaving."""
-    blocks = [block.attn1 for block in transformer.transformer_blocks]
-    before = [attention.processor for attention in blocks]
-    try:
-        for index, attention in enumerate(blocks):
-            attention.processor = MotionEmbeddingProcessor(index)
-        yield
-    finally:
-        for attention, processor in zip(blocks, before, strict=True):
-            attention.processor = processor
+    return processors_attached(transformer, MotionEmbeddingProcessor)
 
 
 def _heads(attn: Attention, states: Tensor) -> Tensor:

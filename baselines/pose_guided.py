@@ -21,7 +21,6 @@ Departures:
 """
 
 import math
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,14 +29,16 @@ import numpy as np
 import torch
 
 from flexiact.adapter import load_refadapter
+from flexiact.arguments import check_action, check_fit
 from flexiact.backbone import Backbone, folder_digest
 from flexiact.codec import encode_control
 from flexiact.control import load_control
 from flexiact.pose import PoseEstimator
 from flexiact.pose_models import PUPPETS, estimator_by_name
+from flexiact.presets import preset_of, sampler_settings
 from flexiact.sampling import sample_video
 from flexiact.skeleton import DRAWING_VERSION, draw_skeletons, fit_axes, links_of
-from flexiact.task import Action, Request, Video, check_seed
+from flexiact.task import Action, Request, Video
 
 ANCHORS = ("all", "first")
 
@@ -80,9 +81,7 @@ PRESETS: dict[str, PoseGuidedConfig] = {
 
 def preset(backbone: Backbone) -> PoseGuidedConfig:
     """The configuration for a backbone: its own where `PRESETS` names it, the paper's for 1e9 parameters and more."""
-    if backbone.name in PRESETS:
-        return PRESETS[backbone.name]
-    return PRESETS["paper" if backbone.num_parameters >= 10**9 else "puppets"]
+    return preset_of(PRESETS, backbone)
 
 
 class PoseGuided:
@@ -122,7 +121,7 @@ class PoseGuided:
             "score_threshold": self.estimator.score_threshold,
             "drawing_version": DRAWING_VERSION,
         }
-        values["num_inference_steps"], values["guidance_scale"] = self._sampler()
+        values["num_inference_steps"], values["guidance_scale"] = sampler_settings(self.config, self.backbone)
         folders = {"control": self.backbone.control, "refadapter": self.backbone.refadapter if self._adapter else None}
         return values | {name: folder_digest(folder) if folder else None for name, folder in folders.items()}
 
@@ -132,10 +131,7 @@ class PoseGuided:
         Raises:
             ValueError: naming the field, for a reference of another size or length than the backbone's.
         """
-        check_seed(seed)
-        self.backbone.check_frames("reference", reference.frames, self.backbone.num_frames)
-        if not isinstance(caption, str):
-            raise ValueError(f"caption: expected text, got {type(caption).__name__}")
+        check_fit(self.backbone, reference, caption, seed)
         keypoints, scores = self.estimator.estimate(reference.frames)
         return {"keypoints": torch.tensor(keypoints), "scores": torch.tensor(scores)}
 
@@ -147,7 +143,7 @@ class PoseGuided:
         """
         self.backbone.check_frames("target", request.target[None])
         latents = encode_control(self.backbone, self.control_video(action, request.target))
-        steps, guidance = self._sampler()
+        steps, guidance = sampler_settings(self.config, self.backbone)
         adapted = self._adapter.attached(self.config.refadapter_weight) if self._adapter else nullcontext()
         with self._control.attached(latents), adapted:
             return sample_video(self.backbone, request, num_inference_steps=steps, guidance_scale=guidance)
@@ -169,21 +165,6 @@ class PoseGuided:
         return draw_skeletons(fit(keypoints), drawn, self._links, (self.backbone.height, self.backbone.width))
 
     def _checked(self, action: Action) -> tuple[np.ndarray, np.ndarray]:
-        count = len(self.estimator.keypoint_names)
-        shapes = {"keypoints": [self.backbone.num_frames, count, 2], "scores": [self.backbone.num_frames, count]}
-        if not isinstance(action, Mapping) or set(action) != set(shapes):
-            names = sorted(action) if isinstance(action, Mapping) else type(action).__name__
-            raise ValueError(f"action: expected entries {', '.join(shapes)}, got {names}")
-        for name, shape in shapes.items():
-            tensor = action[name]
-            if not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.float32 or list(tensor.shape) != shape:
-                found = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, torch.Tensor) else type(tensor)
-                raise ValueError(f"action[{name!r}]: expected float32 {shape}, got {found}")
-            if not torch.isfinite(tensor).all():
-                raise ValueError(f"action[{name!r}]: holds values that are not finite")
+        scores = (self.backbone.num_frames, len(self.estimator.keypoint_names))
+        check_action(action, {"keypoints": (*scores, 2), "scores": scores})
         return action["keypoints"].numpy(), action["scores"].numpy()
-
-    def _sampler(self) -> tuple[int, float]:
-        backbone, config = self.backbone, self.config
-        steps = backbone.num_inference_steps if config.num_inference_steps is None else config.num_inference_steps
-        return steps, backbone.guidance_scale if config.guidance_scale is None else config.guidance_scale

@@ -30,10 +30,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from baselines.guidance import AdamConfig, GuidedModel, adam, check_action, check_count, on_cpu
+from baselines.guidance import AdamConfig, GuidedModel, adam, check_count, on_cpu
+from flexiact.arguments import check_action, check_fit
 from flexiact.backbone import Backbone
 from flexiact.capture import BlockCapture
 from flexiact.codec import encode_image, encode_text, encode_video
+from flexiact.presets import preset_of
 from flexiact.sampling import Step
 from flexiact.task import Action, Request, Video
 from flexiact.training import MIN_NOISE, predicted_clean
@@ -69,7 +71,7 @@ PRESETS = {
 
 def preset(backbone: Backbone) -> SpatialMarginalMeanConfig:
     """The configuration for a backbone: its own, or the paper's for 1e9 parameters and more."""
-    return PRESETS.get(backbone.name) or PRESETS["paper" if backbone.num_parameters >= 10**9 else "puppets"]
+    return preset_of(PRESETS, backbone)
 
 
 class SpatialMarginalMean:
@@ -105,7 +107,7 @@ class SpatialMarginalMean:
         Raises:
             ValueError: naming the field, for a reference of another size or length than the backbone's.
         """
-        self.model.check_fit(reference, caption, seed)
+        check_fit(self.backbone, reference, caption, seed)
         generator = torch.Generator().manual_seed(seed)
         latents = encode_video(self.backbone, reference.frames, generator)
         condition = encode_image(self.backbone, reference.frames[0], generator)

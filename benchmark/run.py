@@ -10,13 +10,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from benchmark.bounds import BOUNDS
 from benchmark.cases import CaseError, Suite, load_case, load_suite, suite_names
 from benchmark.methods import METHODS
 from benchmark.selection import UsageError, select
 from benchmark.store import RunFolder, StoreError
+from flexiact.command_line import OneLineParser
 
 if TYPE_CHECKING:
     import torch
@@ -29,16 +30,9 @@ WEIGHTS = ("backbone", "refadapter", "control", "clip", "pose", "pose_driver")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Answers a wrong argument in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help shows the options)\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line; reading it loads no network library."""
-    p = _Parser(prog="python -m benchmark.run", description=(__doc__ or "").split("\n\n")[0])
+    p = OneLineParser(prog="python -m benchmark.run", description=(__doc__ or "").split("\n\n")[0])
     names = "names, patterns like 'flexiact*', or all; several may be given"
     p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{names}: {', '.join(METHODS)}")
     p.add_argument("--suite", default="puppets", metavar="NAME", help=f"{', '.join(suite_names())} (%(default)s)")

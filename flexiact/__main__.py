@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
+
+from flexiact.command_line import OneLineParser
 
 if TYPE_CHECKING:
     from flexiact.one_video import Made, Setup
@@ -31,16 +33,9 @@ class _UsageError(ValueError):
     """What the command line alone gets wrong; the message is one line."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Answers a wrong argument in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help shows the options)\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line; reading it loads no network library."""
-    p = _Parser(
+    p = OneLineParser(
         prog="python -m flexiact",
         description=(__doc__ or "").split(": ")[0],
         epilog=EXAMPLES,

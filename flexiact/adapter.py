@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from flexiact.backbone import Backbone
+from flexiact.backbone import Backbone, folder_digest
 from flexiact.lora import LowRankLayers
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -89,6 +89,11 @@ class RefAdapter:
             raise ValueError(f"refadapter_weight: expected a finite number, got {weight}")
         with self._layers.attached(weight):
             yield
+
+
+def refadapter_digest(backbone: Backbone, weight: float) -> str | None:
+    """Digest of the RefAdapter that a method uses at `weight`, for its configuration; None for weight 0."""
+    return folder_digest(backbone.refadapter) if weight and backbone.refadapter else None
 
 
 def load_refadapter(backbone: Backbone, weight: float) -> RefAdapter | None:

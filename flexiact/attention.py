@@ -7,8 +7,9 @@ the bias. Bias 0 still leaves the tokens in the softmax: "no tokens" is another 
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
@@ -65,14 +66,19 @@ class ExtraTokensProcessor:
         return attended[:, num_text:], attended[:, :num_text]
 
 
-@contextmanager
-def extra_tokens_attached(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
+def extra_tokens_attached(transformer: CogVideoXTransformer3DModel) -> AbstractContextManager[None]:
     """Let every block of the transformer take `extra_tokens`; the processors of before return on leaving."""
+    return processors_attached(transformer, ExtraTokensProcessor)
+
+
+@contextmanager
+def processors_attached(transformer: CogVideoXTransformer3DModel, processor_of: Callable[[int], Any]) -> Iterator[None]:
+    """Give block i the attention processor `processor_of(i)`; the processors of before return on leaving."""
     blocks = [block.attn1 for block in transformer.transformer_blocks]
     before = [attention.processor for attention in blocks]
     try:
         for index, attention in enumerate(blocks):
-            attention.processor = ExtraTokensProcessor(index)
+            attention.processor = processor_of(index)
         yield
     finally:
         for attention, processor in zip(blocks, before, strict=True):

@@ -73,6 +73,17 @@ class FitConfig:
                 raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
 
 
+def whole_frame(batch_size: int, image_dropout: float, caption_dropout: float) -> FitConfig:
+    """Draws of the one clip as it is, for methods that do not crop."""
+    return FitConfig(
+        batch_size=batch_size,
+        crops=1,
+        crop_min_scale=1.0,
+        image_dropout=image_dropout,
+        caption_dropout=caption_dropout,
+    )
+
+
 def reference_batches(
     backbone: Backbone, reference: Video, caption: str, config: FitConfig, generator: torch.Generator
 ) -> Iterator[Batch]:

@@ -22,7 +22,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from flexiact.command_line import OneLineParser
 
 if TYPE_CHECKING:  # --help answers without the seconds that torch takes
     from flexiact.released import Release, Sizes
@@ -31,17 +33,10 @@ BACKBONE = "cogvideox-5b-i2v"  # the one that the authors published files for
 ALPHA = 32  # of the release's LoRA layers, in its code alone
 
 
-class _Parser(argparse.ArgumentParser):
-    """Answers a wrong argument in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help shows the options)\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line; reading it loads no network library."""
     usage = argparse.RawDescriptionHelpFormatter
-    p = _Parser(prog="python -m flexiact.checkpoints", description=__doc__, formatter_class=usage)
+    p = OneLineParser(prog="python -m flexiact.checkpoints", description=__doc__, formatter_class=usage)
     verbs = p.add_subparsers(dest="verb", required=True, metavar="show|import|export")
     helps = {"show": "what a file holds", "import": "the release's form to ours", "export": "ours to the release's"}
     for verb, text in helps.items():

@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
-from flexiact.adapter import load_refadapter
+from flexiact.adapter import load_refadapter, refadapter_digest
+from flexiact.arguments import check_fit
 from flexiact.attention import extra_tokens_attached
-from flexiact.backbone import Backbone, folder_digest
+from flexiact.backbone import Backbone
 from flexiact.batches import Batch, reference_batches
 from flexiact.batches import FitConfig as FitConfig
 from flexiact.embedding import FrequencyAwareEmbedding, FrequencySchedule
+from flexiact.presets import preset_of, sampler_settings
 from flexiact.sampling import Denoiser, sample_video
-from flexiact.task import Action, Request, Video, check_seed
+from flexiact.task import Action, Request, Video
 from flexiact.training import Optimisation, denoising_loss, frozen, optimise
 
 
@@ -105,9 +107,7 @@ BASE_PRESETS: dict[str, FlexiActConfig] = {
 
 def preset(backbone: Backbone) -> FlexiActConfig:
     """The configuration for a backbone: its own where `PRESETS` names it, the paper's for 1e9 parameters and more."""
-    if backbone.name in PRESETS:
-        return PRESETS[backbone.name]
-    return PRESETS["paper" if backbone.num_parameters >= 10**9 else "puppets"]
+    return preset_of(PRESETS, backbone)
 
 
 def base_preset(backbone: Backbone) -> FlexiActConfig:
@@ -137,9 +137,9 @@ class FlexiAct:
 
     def transfer_config(self) -> dict[str, Any]:
         """What `transfer` reads; RefAdapter's weights by their digest."""
-        digest = folder_digest(self.backbone.refadapter) if self._adapter and self.backbone.refadapter else None
+        digest = refadapter_digest(self.backbone, self.config.transfer.refadapter_weight or 0.0)
         values = asdict(self.config.transfer) | {"refadapter": digest}
-        values["num_inference_steps"], values["guidance_scale"] = self._sampler()
+        values["num_inference_steps"], values["guidance_scale"] = sampler_settings(self.config.transfer, self.backbone)
         return values
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
@@ -148,10 +148,7 @@ class FlexiAct:
         Raises:
             ValueError: naming the field, for a reference of another size or length than the backbone's.
         """
-        check_seed(seed)
-        self.backbone.check_frames("reference", reference.frames, self.backbone.num_frames)
-        if not isinstance(caption, str):
-            raise ValueError(f"caption: expected text, got {type(caption).__name__}")
+        check_fit(self.backbone, reference, caption, seed)
         config, generator = self.config.fit, torch.Generator().manual_seed(seed)
         batches = reference_batches(self.backbone, reference, caption, config, generator)
         embedding = FrequencyAwareEmbedding.zeros(self.backbone, config.embedding_tokens)
@@ -170,7 +167,7 @@ class FlexiAct:
         """
         embedding = FrequencyAwareEmbedding.from_action(action, self.backbone)
         schedule, weight = self.config.transfer.schedule, self.config.transfer.refadapter_weight
-        steps, guidance = self._sampler()
+        steps, guidance = sampler_settings(self.config.transfer, self.backbone)
 
         def step_kwargs(timestep: int) -> dict[str, Any]:
             return embedding.attention_kwargs(schedule(timestep) if schedule else 0.0)
@@ -180,11 +177,6 @@ class FlexiAct:
             return sample_video(
                 self.backbone, request, num_inference_steps=steps, guidance_scale=guidance, step_kwargs=step_kwargs
             )
-
-    def _sampler(self) -> tuple[int, float]:
-        config = self.config.transfer
-        steps = self.backbone.num_inference_steps if config.num_inference_steps is None else config.num_inference_steps
-        return steps, self.backbone.guidance_scale if config.guidance_scale is None else config.guidance_scale
 
     def _loss(self, embedding: FrequencyAwareEmbedding, generator: torch.Generator) -> Callable[[Batch], torch.Tensor]:
         denoiser = Denoiser(self.backbone)
