@@ -65,7 +65,7 @@ def save_themed(name: str, draw: Callable[[Theme], Figure | None], folder: Path)
     folder.mkdir(parents=True, exist_ok=True)
     for theme in (LIGHT, DARK):
         # A fixed salt and no date: the same numbers give the same bytes.
-        with matplotlib.rc_context({**_style(theme), "svg.hashsalt": name, "svg.fonttype": "path"}):
+        with matplotlib.rc_context({**style(theme), "svg.hashsalt": name, "svg.fonttype": "path"}):
             figure = draw(theme)
             if figure is None:
                 return False
@@ -74,7 +74,8 @@ def save_themed(name: str, draw: Callable[[Theme], Figure | None], folder: Path)
     return True
 
 
-def _style(theme: Theme) -> dict[Any, Any]:
+def style(theme: Theme) -> dict[Any, Any]:
+    """Settings of matplotlib for one appearance."""
     inked = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "legend.labelcolor")
     return dict.fromkeys(inked, theme.ink) | {
         "font.size": 10,
