@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexiact.command_line import OneLineParser
+from flexiact.command_line import BACKBONE_HELP, OneLineParser, add_device_options
 
 if TYPE_CHECKING:
     from flexiact.one_video import Made, Setup
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m flexiact --image cat.png --reference dance.mp4 --caption "a man dances" --prompt "a cat dances" \\
       --out cat_dances.mp4 --backbone cogvideox-5b-i2v --refadapter FOLDER
+  python -m flexiact --image dog.png --action learned.safetensors --prompt "a dog dances" --out dog_dances.mp4 \\
+      --backbone cogvideox-5b-i2v --refadapter FOLDER --offload
   python -m flexiact --demo
 """
 ONLY_PUPPETS = (
@@ -27,6 +29,7 @@ ONLY_PUPPETS = (
 )
 DEMO_FOLDER = Path("flexiact-demo")
 _NEEDED = ("image", "reference", "caption", "prompt", "out")
+_LEARNING = ("reference", "caption", "fit_steps")  # says nothing about an action that was learned before
 
 
 class _UsageError(ValueError):
@@ -47,9 +50,10 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--reference", type=Path, metavar="FILE", help="a video of the action, cut to the action")
     p.add_argument("--caption", metavar="TEXT", help="what the reference shows")
+    p.add_argument("--action", type=Path, metavar="FILE", help="learned before or imported, instead of a reference")
     p.add_argument("--prompt", metavar="TEXT", help="what the video shall show")
     p.add_argument("--out", type=Path, metavar="FILE", help=f".mp4, or .mkv for lossless; demo: folder ({DEMO_FOLDER})")
-    p.add_argument("--backbone", metavar="NAME", help="puppets, cogvideox-5b-i2v, or a folder in diffusers' layout")
+    p.add_argument("--backbone", metavar="NAME", help=BACKBONE_HELP)
     p.add_argument("--refadapter", metavar="DIR", help="in peft's format, or none (the backbone's own)")
     p.add_argument("--method-preset", metavar="NAME", help="settings in flexiact.method.PRESETS (the backbone's own)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="of all noise (%(default)s)")
@@ -58,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--cache", type=Path, metavar="DIR", help="keeps learned actions for other images (~/.cache/flexiact)"
     )
-    p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    add_device_options(p)
     mode = p.add_mutually_exclusive_group()
     mode.add_argument("--demo", action="store_true", help="two puppets instead of files: needs nothing else")
     mode.add_argument("--web", action="store_true", help="a page in the browser; needs the extra 'demo' (gradio)")
@@ -88,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what needs no library to be refused."""
-    given = [name for name in _NEEDED if getattr(args, name) is not None]
+    given = [name for name in (*_NEEDED, "action") if getattr(args, name) is not None]
     if args.demo or args.web:
         odd = [name for name in given if args.web or name != "out"]
         if odd:
@@ -98,10 +102,14 @@ def _check(args: argparse.Namespace) -> None:
         return
     if not given:
         raise _UsageError("nothing to do: give --image, --reference, --caption, --prompt and --out, or try --demo")
-    missing = [f"--{name}" for name in _NEEDED if name not in given]
+    needless = [name for name in _LEARNING if args.action and getattr(args, name) is not None]
+    if needless:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in needless)
+        raise _UsageError(f"action: was learned already, so it goes without {options}")
+    missing = [f"--{name}" for name in _NEEDED if name not in given and not (args.action and name in _LEARNING)]
     if missing:
         raise _UsageError(f"missing: {' '.join(missing)} (--help shows the options)")
-    for name in ("image", "reference"):  # the commonest mistake, before advice about models
+    for name in ("image", "action" if args.action else "reference"):  # the commonest mistake, before advice on models
         if not getattr(args, name).exists():
             raise _UsageError(f"{name}: no such file: {getattr(args, name)}")
     if args.backbone is None:
@@ -133,9 +141,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def _one(args: argparse.Namespace) -> tuple[str, "Made"]:
     from flexiact.fits import FitFolder
-    from flexiact.one_video import Order, check_order, load_method, make_video
+    from flexiact.one_video import Order, Shown, check_order, load_method, make_video
 
-    order = Order(args.image, args.reference, args.caption, args.prompt, args.seed, args.out)
+    action = args.action or Shown(args.reference, args.caption)
+    order = Order(args.image, action, args.prompt, args.seed, args.out)
     check_order(order)
     setup = _setup(args)
     return str(order.out), make_video(load_method(setup), FitFolder(setup.cache), order)
@@ -155,6 +164,7 @@ def _demo(args: argparse.Namespace) -> tuple[str, "Made"]:
 
 
 def _setup(args: argparse.Namespace) -> "Setup":
+    from flexiact.loading import Savings
     from flexiact.one_video import Setup
 
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -166,6 +176,8 @@ def _setup(args: argparse.Namespace) -> "Setup":
         steps=args.steps,
         fit_steps=args.fit_steps,
         cache=args.cache or caches / "flexiact",
+        savings=Savings(args.offload, args.quantise),
+        fits=args.action is None,
     )
 
 

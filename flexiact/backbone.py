@@ -1,31 +1,33 @@
-"""The diffusers components of one CogVideoX image-to-video model, and the table of those the suite knows.
+"""The diffusers components of one CogVideoX image-to-video model, and how to load them.
+
+Which models there are, and what a command line may call one, is in `flexiact.catalogue`.
 
 Nothing here knows a width, depth, resolution or length: all of it is read from the components.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
-from diffusers.utils import logging as diffusers_logging
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
-from transformers.utils import logging as transformers_logging
 
-PUPPET_WEIGHTS = Path(__file__).parent / "puppets" / "weights"
+from flexiact.catalogue import BACKBONES as BACKBONES
+from flexiact.catalogue import PUPPET_WEIGHTS as PUPPET_WEIGHTS
+from flexiact.catalogue import SETTINGS as SETTINGS
+from flexiact.catalogue import BackboneSpec as BackboneSpec
+from flexiact.catalogue import find_spec, native_settings
+from flexiact.loading import NO_SAVINGS, Savings, fetch, load_networks, one_line
+from flexiact.loading import BackboneError as BackboneError
+from flexiact.loading import folder_digest as folder_digest
+from flexiact.loading import resolve_device as resolve_device
+
 SCHEDULERS = {
     "CogVideoXDDIMScheduler": CogVideoXDDIMScheduler,
     "CogVideoXDPMScheduler": CogVideoXDPMScheduler,
 }
-
-
-class BackboneError(ValueError):
-    """A backbone that is unknown, missing or unusable; the message is one line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +35,8 @@ class Backbone:
     """Components and native settings of one model; networks are in eval mode and their weights stay as they are.
 
     Attributes:
-        name: key in `BACKBONES`, for presets and tables.
-        revision: names the exact weights: a commit, or the SHA-256 of a local folder.
+        name: key in `BACKBONES`, for presets and tables; a folder's own name.
+        revision: names the exact weights: a commit or the SHA-256 of a local folder, and how they are quantised.
         num_frames: pixel frames of a clip; one more than a multiple of twice the temporal compression.
         height: of a frame, px.
         width: of a frame, px.
@@ -44,9 +46,13 @@ class Backbone:
         guidance_scale: of classifier-free guidance unless a method asks for another; 1 or less turns it off.
         refadapter: folder of the matching RefAdapter in peft's format, None where there is none.
         control: folder of the matching control weights (see `flexiact.control`), None where there is none.
+        device: where the networks compute.
+        dtype: in which they compute.
+        tiled_decode: decode latents in overlapping tiles: less memory, seams blended (other numbers than at once).
+        quantised: how the transformer's linear layers are held, "8bit" or "4bit"; None: in `dtype`.
 
     Raises:
-        BackboneError: naming the field, when sizes do not fit together or a weight is not finite.
+        BackboneError: naming the field, when sizes do not fit together.
     """
 
     name: str
@@ -67,6 +73,8 @@ class Backbone:
     control: Path | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    tiled_decode: bool = False
+    quantised: str | None = None
 
     def __post_init__(self) -> None:
         clip = 2 * self.vae.config.temporal_compression_ratio
@@ -77,10 +85,6 @@ class Backbone:
         for side in ("height", "width"):
             if getattr(self, side) < 1 or getattr(self, side) % patch:
                 raise BackboneError(f"{side}: expected a multiple of {patch} px, got {getattr(self, side)}")
-        for part in ("vae", "transformer", "text_encoder"):
-            for name, parameter in getattr(self, part).named_parameters():
-                if not torch.isfinite(parameter).all():
-                    raise BackboneError(f"{part}.{name}: holds values that are not finite")
 
     @property
     def spatial_compression(self) -> int:
@@ -117,7 +121,7 @@ class Backbone:
     @property
     def num_parameters(self) -> int:
         """Weights of the transformer: the number a table is titled with."""
-        return sum(parameter.numel() for parameter in self.transformer.parameters())
+        return int(self.transformer.num_parameters())  # counts weights of 4 bits as two to a byte
 
     def check_frames(self, name: str, frames: np.ndarray, num_frames: int | None = None) -> None:
         """Refuse uint8 frames [T, H, W, 3] of another size than the model's, or another length than `num_frames`.
@@ -134,77 +138,41 @@ class Backbone:
             raise ValueError(f"{name}: expected {num_frames} frames, got {len(frames)}")
 
 
-@dataclass(frozen=True)
-class BackboneSpec:
-    """Where a backbone comes from.
-
-    Attributes:
-        source: a local folder in diffusers' layout, or the name of a repository on the model hub.
-        revision: commit on the hub; None for a folder, whose digest is its revision.
-        settings: the native settings of `Backbone` from num_frames on; None: read from the folder's puppets.json.
-        refadapter: folder in peft's format.
-        control: folder as `flexiact.control` reads it.
-        cuda_dtype: on a GPU; a CPU computes in float32.
-    """
-
-    source: Path | str
-    revision: str | None = None
-    settings: dict[str, Any] | None = None
-    refadapter: Path | None = None
-    control: Path | None = None
-    cuda_dtype: torch.dtype = torch.float32
-
-
-SETTINGS = ("num_frames", "height", "width", "fps", "max_text_tokens", "num_inference_steps", "guidance_scale")
-
-BACKBONES: dict[str, BackboneSpec] = {
-    "puppets": BackboneSpec(
-        PUPPET_WEIGHTS / "backbone", refadapter=PUPPET_WEIGHTS / "refadapter", control=PUPPET_WEIGHTS / "control"
-    ),
-    "cogvideox-5b-i2v": BackboneSpec(
-        "zai-org/CogVideoX-5b-I2V",
-        revision="a6f0f4858a8395e7429d82493864ce92bf73af11",
-        settings={
-            "num_frames": 49,
-            "height": 480,
-            "width": 720,
-            "fps": 8.0,
-            "max_text_tokens": 226,
-            "num_inference_steps": 50,
-            "guidance_scale": 6.0,
-        },
-        cuda_dtype=torch.bfloat16,
-    ),
-}
-
-
 def load_backbone(
-    name: str, device: str = "cpu", refadapter: Path | None = None, control: Path | None = None
+    backbone: str,
+    device: str = "cpu",
+    refadapter: Path | None = None,
+    control: Path | None = None,
+    savings: Savings = NO_SAVINGS,
 ) -> Backbone:
-    """Load an entry of `BACKBONES`.
+    """Load an entry of `BACKBONES` or a folder.
 
     Args:
-        name: of the entry.
+        backbone: as `find_spec` takes it.
         device: "cpu", "cuda", "cuda:1" or "auto".
         refadapter: folder to take instead of the entry's own.
         control: likewise.
+        savings: ways to need less memory.
 
     Raises:
         BackboneError: when the name is unknown, or files are missing or damaged.
     """
-    if name not in BACKBONES:
-        close = get_close_matches(name, BACKBONES, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        raise BackboneError(f"backbone: unknown name {name!r}{hint} (known: {', '.join(BACKBONES)})")
-    spec = BACKBONES[name]
+    name, spec = find_spec(backbone)
     for field_name, path in (("refadapter", refadapter), ("control", control)):
         if path and not path.is_dir():
             raise BackboneError(f"{field_name}: no folder {path}")
     spec = replace(spec, refadapter=refadapter or spec.refadapter, control=control or spec.control)
-    return load_folder(_local_folder(name, spec), name=name, device=device, spec=spec)
+    return load_folder(_local_folder(name, spec), name=name, device=device, spec=spec, savings=savings)
 
 
-def load_folder(folder: Path, *, name: str, device: str = "cpu", spec: BackboneSpec | None = None) -> Backbone:
+def load_folder(
+    folder: Path,
+    *,
+    name: str,
+    device: str = "cpu",
+    spec: BackboneSpec | None = None,
+    savings: Savings = NO_SAVINGS,
+) -> Backbone:
     """Load a folder in diffusers' layout; folders of a RefAdapter or control weights that do not exist count as none.
 
     Raises:
@@ -212,21 +180,24 @@ def load_folder(folder: Path, *, name: str, device: str = "cpu", spec: BackboneS
     """
     spec = spec or BackboneSpec(folder)
     target = resolve_device(device)
+    savings.check(target)
     dtype = spec.cuda_dtype if target.type == "cuda" else torch.float32
     try:
         index = json.loads((folder / "model_index.json").read_text())
-        settings = spec.settings or json.loads((folder / "puppets.json").read_text())
-        settings = {key: settings[key] for key in SETTINGS}
+        settings = native_settings(spec, folder)
         scheduler = SCHEDULERS[index["scheduler"][1]].from_pretrained(folder, subfolder="scheduler")
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-        networks = _load_networks(folder, target, dtype)
+        networks = load_networks(folder, target, dtype, savings)
+    except BackboneError:
+        raise
     except KeyError as error:
         raise BackboneError(f"backbone {name}: {folder} does not say {error}") from error
     except (OSError, ValueError) as error:
-        raise BackboneError(f"backbone {name}: cannot be loaded from {folder} ({_one_line(error)})") from error
+        raise BackboneError(f"backbone {name}: cannot be loaded from {folder} ({one_line(error)})") from error
+    revision = spec.revision or folder_digest(folder)
     return Backbone(
         name=name,
-        revision=spec.revision or folder_digest(folder),
+        revision=f"{revision}+{savings.quantise}" if savings.quantise else revision,
         **networks,
         tokenizer=tokenizer,
         scheduler=scheduler,
@@ -235,31 +206,9 @@ def load_folder(folder: Path, *, name: str, device: str = "cpu", spec: BackboneS
         control=spec.control if spec.control and spec.control.is_dir() else None,
         device=target,
         dtype=dtype,
+        tiled_decode=spec.tiled_decode,
+        quantised=savings.quantise,
     )
-
-
-def resolve_device(device: str) -> torch.device:
-    """Turn "auto" into the GPU where there is one, otherwise the CPU; pass other names on.
-
-    Raises:
-        BackboneError: when the name is no device or the device is not there.
-    """
-    try:
-        resolved = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    except RuntimeError as error:
-        raise BackboneError(f"device: unknown name {device!r}") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise BackboneError(f"device: {device!r} asked for, but torch sees no GPU")
-    return resolved
-
-
-def folder_digest(folder: Path) -> str:
-    """SHA-256 (hex) over the names and bytes of all weights and configurations below a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json"}):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return digest.hexdigest()
 
 
 def _local_folder(name: str, spec: BackboneSpec) -> Path:
@@ -267,35 +216,12 @@ def _local_folder(name: str, spec: BackboneSpec) -> Path:
         if not (spec.source / "model_index.json").is_file():
             raise BackboneError(f"backbone {name}: no weights at {spec.source}")
         return spec.source
-    from huggingface_hub import snapshot_download  # here, because only backbones on the hub need it
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
+    if spec.revision is None:
+        raise BackboneError(
+            f"backbone: {name} has no pinned revision; give {name}@COMMIT, a commit of {spec.source} on the model hub, "
+            "or a folder with the model"
+        )
     try:
-        patterns = ["*.json", "*.safetensors", "*.model", "*.txt"]
-        return Path(snapshot_download(spec.source, revision=spec.revision, allow_patterns=patterns))
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise BackboneError(f"backbone {name}: cannot fetch {spec.source} ({_one_line(error)})") from error
-
-
-def _load_networks(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    classes = {
-        "vae": AutoencoderKLCogVideoX,
-        "transformer": CogVideoXTransformer3DModel,
-        "text_encoder": T5EncoderModel,
-    }
-    bars = diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    try:
-        networks = {
-            part: kind.from_pretrained(folder, subfolder=part, torch_dtype=dtype) for part, kind in classes.items()
-        }
-        return {part: network.to(device).eval().requires_grad_(False) for part, network in networks.items()}
-    finally:
-        for module, enabled in zip((diffusers_logging, transformers_logging), bars, strict=True):
-            if enabled:
-                module.enable_progress_bar()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        return fetch(spec.source, spec.revision)
+    except OSError as error:
+        raise BackboneError(f"backbone {name}: cannot fetch {spec.source} ({one_line(error)})") from error

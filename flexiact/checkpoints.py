@@ -10,9 +10,9 @@ holds one file of the release beside others, or the output of its training, whos
 are opened as tensors only, never as code. Every name, shape and number is checked first, and there and back keeps every
 bit.
 
-Sizes must be those of --backbone (of a backbone on the hub only the configuration is fetched); with `none` the file's
-own are taken, so that blocks missing at its end go unseen. Exit codes: 0 done; 2 nothing was written, for the reason in
-the line on standard error.
+Sizes must be those of --backbone (published ones are known, nothing is fetched); with `none` the file's own are taken,
+so that blocks missing at its end go unseen. Exit codes: 0 done; 2 nothing was written, for the reason in the line on
+standard error.
 """
 
 from __future__ import annotations
@@ -164,32 +164,24 @@ def _load_ours(path: Path, sizes: Sizes | None) -> tuple[Release, float | None, 
 
 
 def _backbone(name: str) -> tuple[Sizes | None, str | None]:
-    """Sizes and revision of a backbone, without its weights."""
+    """Sizes of a backbone, and its revision where one is known, without its weights."""
     if name == "none":
         return None, None
     import torch
     from diffusers import CogVideoXTransformer3DModel
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    from flexiact.backbone import BACKBONES, folder_digest
+    from flexiact.catalogue import configurations, find_spec
+    from flexiact.loading import folder_digest
     from flexiact.released import Sizes
 
-    if name not in BACKBONES:
-        raise ValueError(f"backbone: unknown name {name!r} (known: {', '.join(BACKBONES)}, none)")
-    spec = BACKBONES[name]
+    _, spec = find_spec(name)
     try:
-        folder = spec.source
-        if not isinstance(folder, Path):
-            config_file = hf_hub_download(folder, "transformer/config.json", revision=spec.revision)
-            folder = Path(config_file).parents[1]
-        config = CogVideoXTransformer3DModel.load_config(folder, subfolder="transformer")
         with torch.device("meta"):
-            transformer = CogVideoXTransformer3DModel.from_config(config)
-    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+            transformer = CogVideoXTransformer3DModel.from_config(configurations(spec)["transformer"])
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"backbone: {name} cannot be looked up, `none` does without ({reason})") from error
-    return Sizes.of(transformer), spec.revision or folder_digest(folder)
+    return Sizes.of(transformer), folder_digest(spec.source) if isinstance(spec.source, Path) else spec.revision
 
 
 def _published_settings(release: Release, alpha: float) -> dict[str, Any]:

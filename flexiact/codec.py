@@ -76,10 +76,22 @@ def encode_control(backbone: Backbone, frames: np.ndarray) -> torch.Tensor:
 @torch.no_grad()
 def decode_latents(backbone: Backbone, latents: torch.Tensor) -> np.ndarray:
     """Frames uint8 [B, T, H, W, 3] of latents [B, F, C, h, w]."""
-    latents = latents[:, backbone.num_padding_frames :].permute(0, 2, 1, 3, 4)
-    pixels = backbone.vae.decode(1 / backbone.vae.config.scaling_factor * latents).sample
-    pixels = (pixels * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1).cpu().float().numpy()
+    pixels = decode_pixels(backbone, latents).permute(0, 2, 3, 4, 1).cpu().float().numpy()
     return (pixels * 255).round().astype(np.uint8)
+
+
+@torch.no_grad()
+def decode_pixels(backbone: Backbone, latents: torch.Tensor) -> torch.Tensor:
+    """Pixels [B, 3, T, H, W] in [0, 1] of latents [B, F, C, h, w], on the device; in tiles if the backbone says so."""
+    latents = latents[:, backbone.num_padding_frames :].permute(0, 2, 1, 3, 4)
+    vae, before = backbone.vae, (backbone.vae.use_tiling, backbone.vae.use_slicing)
+    if backbone.tiled_decode:  # for decoding alone: conditions are encoded whole, as the model was trained to see them
+        vae.use_tiling = vae.use_slicing = True
+    try:
+        pixels: torch.Tensor = vae.decode(1 / vae.config.scaling_factor * latents).sample
+    finally:
+        vae.use_tiling, vae.use_slicing = before
+    return (pixels * 0.5 + 0.5).clamp(0, 1)
 
 
 def _posterior_sample(backbone: Backbone, frames: np.ndarray, generator: torch.Generator) -> torch.Tensor:

@@ -126,6 +126,8 @@ def load_control(backbone: Backbone) -> Control:
             f"control: backbone {backbone.name} has no control weights (a folder as flexiact.control reads it; the "
             "puppets' are made by python -m flexiact.puppets.train control)"
         )
+    if backbone.quantised:
+        raise ValueError(f"control: its weights do not go with a transformer held in {backbone.quantised}")
     return Control.load(backbone.control, backbone)
 
 

@@ -1,29 +1,23 @@
 """One image and one reference video in, one video out: the work behind `python -m flexiact`."""
 
-import json
 import os
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flexiact.backbone import (
-    BACKBONES,
-    SETTINGS,
-    Backbone,
-    BackboneError,
-    BackboneSpec,
-    load_backbone,
-    load_folder,
-    resolve_device,
-)
+from flexiact.backbone import Backbone, load_backbone
+from flexiact.catalogue import find_spec
 from flexiact.countdown import in_words, steps_shown
+from flexiact.embedding import ACTION_KEY
 from flexiact.fits import FitFolder, fit_description
+from flexiact.loading import NO_SAVINGS, Savings, resolve_device
+from flexiact.memory import check_memory
 from flexiact.method import PRESETS, FlexiAct, preset
+from flexiact.stored import load_action
 from flexiact.task import Action, Request, Video, check_seed
 from flexiact.video import fit_image, read_clip, read_image, write_lossless, write_preview
 
-SETTINGS_FILE = "puppets.json"
 PREVIEW_SIDE_PX = 256  # smaller videos are enlarged by a whole number to about this
 LONG_REFERENCE = 3.0
 """From so many times the backbone's own clip on, a reference's frames are too far apart to show one action."""
@@ -34,13 +28,15 @@ class Setup:
     """What videos are made with.
 
     Attributes:
-        backbone: name in `BACKBONES`, or a folder in diffusers' layout.
+        backbone: as `flexiact.catalogue.find_spec` takes it.
         refadapter: folder in peft's format; None: the backbone's own; "none": without.
         method_preset: name in `flexiact.method.PRESETS`; None: the one meant for the backbone.
-        device: as `flexiact.backbone.resolve_device` takes it.
+        device: as `flexiact.loading.resolve_device` takes it.
         steps: of the sampler; None: the backbone's own.
         fit_steps: None: the preset's.
         cache: where fits are kept.
+        savings: ways to need less memory.
+        fits: whether actions will be learned; transfers alone need less memory.
     """
 
     backbone: str
@@ -50,6 +46,21 @@ class Setup:
     steps: int | None
     fit_steps: int | None
     cache: Path
+    savings: Savings = NO_SAVINGS
+    fits: bool = True
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An action that is to be learned.
+
+    Attributes:
+        reference: a video of it.
+        caption: of the reference.
+    """
+
+    reference: Path
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -58,16 +69,14 @@ class Order:
 
     Attributes:
         image: the target.
-        reference: a video of the action.
-        caption: of the reference.
+        action: what shows it, or a file of one that was learned before (see `flexiact.stored.load_action`).
         prompt: of the video to be made.
         seed: of fit and transfer.
         out: .mp4 for players (H.264), .mkv for the same frames bit by bit (FFV1).
     """
 
     image: Path
-    reference: Path
-    caption: str
+    action: Shown | Path
     prompt: str
     seed: int
     out: Path
@@ -79,8 +88,8 @@ class Made:
 
     Attributes:
         video: at the backbone's size, length and rate.
-        action_file: the fit on disk.
-        fit_s: None when the fit was there already.
+        action_file: what was learned, on disk.
+        fit_s: None when that was there already.
         transfer_s: of the transfer.
     """
 
@@ -106,7 +115,8 @@ def load_method(setup: Setup) -> FlexiAct:
     for name, value in (("steps", setup.steps), ("fit-steps", setup.fit_steps)):
         if value is not None and value < 1:
             raise ValueError(f"{name}: expected a number above 0, got {value}")
-    FitFolder(setup.cache).check()
+    if setup.fits:
+        FitFolder(setup.cache).check()
     resolve_device(setup.device)
     backbone = _load_backbone(setup)
     config = PRESETS[setup.method_preset] if setup.method_preset else preset(backbone)
@@ -128,12 +138,12 @@ def make_video(method: FlexiAct, fits: FitFolder, order: Order) -> Made:
     """
     backbone = method.backbone
     target = fit_image(read_image(order.image), backbone.height, backbone.width)
-    reference = read_clip(order.reference, backbone.num_frames, backbone.height, backbone.width)
-    apart_s = 1 / reference.fps
-    if apart_s * backbone.fps > LONG_REFERENCE:
-        note = f"{backbone.num_frames} frames of it, {apart_s:.2g} s apart, are read; cut it to the action"
-        print(f"note: {order.reference} is long: {note}", file=sys.stderr)
-    made = perform(method, fits, reference, order.caption, Request(target, order.prompt, order.seed))
+    request = Request(target, order.prompt, order.seed)
+    if isinstance(order.action, Shown):
+        reference = _read_reference(order.action.reference, backbone)
+        made = perform(method, fits, reference, order.action.caption, request)
+    else:
+        made = perform_again(method, order.action, request)
     write_video(order.out, made.video)
     return made
 
@@ -159,12 +169,22 @@ def perform(method: FlexiAct, fits: FitFolder, reference: Video, caption: str, r
         action = _fit(method, reference, caption, request.seed)
         fit_s = time.perf_counter() - start
         fits.save(description, action)
-    start = time.perf_counter()
-    config = method.config.transfer
-    steps = config.num_inference_steps or method.backbone.num_inference_steps
-    with steps_shown(method.backbone.transformer, steps, "transfer"):
-        video = method.transfer(action, request)
-    return Made(video, fits.file(description), fit_s, time.perf_counter() - start)
+    video, transfer_s = _transfer(method, action, request)
+    return Made(video, fits.file(description), fit_s, transfer_s)
+
+
+def perform_again(method: FlexiAct, file: Path, request: Request) -> Made:
+    """Transfer an action that was learned before, or imported; a note is printed if its header names other weights.
+
+    Raises:
+        ValueError: when the file cannot be read or belongs to a model of another size.
+    """
+    action, about = load_action(file)
+    theirs, ours = about.get("backbone_revision"), method.backbone.revision.partition("+")[0]  # quantised or not
+    if theirs not in {None, ours}:
+        print(f"note: {file} was made for revision {theirs!s:.12} of the backbone, this is {ours:.12}", file=sys.stderr)
+    video, transfer_s = _transfer(method, action, request)
+    return Made(video, file, None, transfer_s)
 
 
 def check_order(order: Order) -> None:
@@ -175,7 +195,12 @@ def check_order(order: Order) -> None:
     """
     check_seed(order.seed)
     read_image(order.image)
-    read_clip(order.reference, 2, 1, 1)
+    if isinstance(order.action, Shown):
+        kind, source = "reference", order.action.reference
+        read_clip(source, 2, 1, 1)
+    else:
+        kind, source = "action", order.action
+        _check_action(source)
     if order.out.suffix.lower() not in {".mp4", ".mkv"}:
         raise ValueError(f"out: expected a name that ends in .mp4 or .mkv (lossless), got {order.out}")
     if order.out.is_dir():
@@ -185,8 +210,8 @@ def check_order(order: Order) -> None:
         raise ValueError(f"out: there is no folder {order.out.parent}")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise ValueError(f"out: {order.out.parent} cannot be written to")
-    for name, source in (("image", order.image), ("reference", order.reference)):
-        if order.out.exists() and source.exists() and order.out.samefile(source):
+    for name, path in (("image", order.image), (kind, source)):
+        if order.out.exists() and path.exists() and order.out.samefile(path):
             raise ValueError(f"out: {order.out} is the {name}, which would be lost")
 
 
@@ -202,6 +227,27 @@ def write_video(path: Path, video: Video) -> None:
         write_preview(path, video, max(1, PREVIEW_SIDE_PX // min(video.frames.shape[1:3])))
 
 
+def _check_action(file: Path) -> None:
+    if file.suffix != ".safetensors":
+        raise ValueError(
+            f"action: expected a .safetensors file, got {file}; python -m flexiact.checkpoints import makes one of a "
+            "released file"
+        )
+    action, _ = load_action(file)
+    if set(action) != {ACTION_KEY}:
+        raise ValueError(f"action: {file} holds {', '.join(sorted(action)[:3]) or 'nothing'}, expected {ACTION_KEY}")
+
+
+def _read_reference(path: Path, backbone: Backbone) -> Video:
+    """The clip at the backbone's size and length; a note is printed if it is much longer than that."""
+    reference = read_clip(path, backbone.num_frames, backbone.height, backbone.width)
+    apart_s = 1 / reference.fps
+    if apart_s * backbone.fps > LONG_REFERENCE:
+        note = f"{backbone.num_frames} frames of it, {apart_s:.2g} s apart, are read; cut it to the action"
+        print(f"note: {path} is long: {note}", file=sys.stderr)
+    return reference
+
+
 def _fit(method: FlexiAct, reference: Video, caption: str, seed: int) -> Action:
     if sys.stderr.isatty():  # there the fit shows a bar of its own
         return method.fit(reference, caption, seed=seed)
@@ -209,11 +255,18 @@ def _fit(method: FlexiAct, reference: Video, caption: str, seed: int) -> Action:
         return method.fit(reference, caption, seed=seed)
 
 
+def _transfer(method: FlexiAct, action: Action, request: Request) -> tuple[Video, float]:
+    """The video, and how many seconds it took."""
+    start = time.perf_counter()
+    steps = method.config.transfer.num_inference_steps or method.backbone.num_inference_steps
+    with steps_shown(method.backbone.transformer, steps, "transfer"):
+        video = method.transfer(action, request)
+    return video, time.perf_counter() - start
+
+
 def _load_backbone(setup: Setup) -> Backbone:
-    known = BACKBONES.get(setup.backbone)
-    folder = Path(setup.backbone)
-    own = known.refadapter if known else None
-    if setup.refadapter is None and own is None and (known or folder.is_dir()):
+    _, spec = find_spec(setup.backbone)
+    if setup.refadapter is None and spec.refadapter is None:
         raise ValueError(
             f"refadapter: backbone {setup.backbone} comes without a RefAdapter; "
             "give --refadapter FOLDER (in peft's format), or --refadapter none to do without"
@@ -221,27 +274,5 @@ def _load_backbone(setup: Setup) -> Backbone:
     refadapter = None if setup.refadapter in {None, "none"} else Path(str(setup.refadapter))
     if refadapter is not None and not refadapter.is_dir():
         raise ValueError(f"refadapter: no folder {refadapter}")
-    if known is None and folder.is_dir():
-        return load_folder(folder, name=folder.resolve().name, device=setup.device, spec=_spec(folder, refadapter))
-    if known is None and (os.sep in setup.backbone or folder.exists()):
-        raise ValueError(f"backbone: {setup.backbone} is no folder")
-    return load_backbone(setup.backbone, setup.device, refadapter)
-
-
-def _spec(folder: Path, refadapter: Path | None) -> BackboneSpec:
-    """Native settings are in the folder itself, or those of the known model that has the same sizes.
-
-    Raises:
-        BackboneError: when there are neither.
-    """
-    if (folder / SETTINGS_FILE).is_file():
-        return BackboneSpec(folder, refadapter=refadapter)
-    try:
-        config = json.loads((folder / "transformer" / "config.json").read_text())
-        sizes = [config.get(name) for name in ("sample_frames", "sample_height", "sample_width", "patch_size_t")]
-    except (OSError, ValueError, AttributeError) as error:
-        raise BackboneError(f"backbone: {folder} holds no model in diffusers' layout ({error})") from error
-    known = BACKBONES["cogvideox-5b-i2v"]
-    if sizes != [49, 60, 90, None]:
-        raise BackboneError(f"backbone: {folder} needs a {SETTINGS_FILE} that says {', '.join(SETTINGS)}")
-    return replace(known, source=folder, revision=None, refadapter=refadapter)
+    check_memory(setup.backbone, setup.device, setup.savings, fits=setup.fits)
+    return load_backbone(setup.backbone, setup.device, refadapter, savings=setup.savings)

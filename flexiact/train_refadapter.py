@@ -14,8 +14,9 @@ import torch
 from accelerate import Accelerator
 
 from flexiact.adapter import RefAdapter
-from flexiact.backbone import BACKBONES, Backbone, load_backbone
+from flexiact.backbone import Backbone, load_backbone
 from flexiact.batches import Batch, untrimmed_batch
+from flexiact.command_line import BACKBONE_HELP
 from flexiact.sampling import Denoiser
 from flexiact.task import Video, check_seed
 from flexiact.training import Optimisation, denoising_loss, frozen, optimise
@@ -130,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flexiact.train_refadapter", description=__doc__)
     parser.add_argument("videos", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--backbone", default="puppets", help=f"one of {', '.join(BACKBONES)}")
+    parser.add_argument("--backbone", default="puppets", help=BACKBONE_HELP)
     parser.add_argument("--steps", type=int, default=defaults.steps)
     parser.add_argument("--rank", type=int, default=defaults.rank)
     parser.add_argument("--alpha", type=float, default=defaults.alpha)

@@ -27,7 +27,7 @@ def serve(setup: "Setup") -> None:
         ValueError: naming the field, when the model cannot be loaded.
     """
     from flexiact.fits import FitFolder
-    from flexiact.one_video import Order, check_order, load_method, make_video
+    from flexiact.one_video import Order, Shown, check_order, load_method, make_video
 
     gradio = import_module("gradio")  # by name: nothing else of the suite needs it
     method, fits = load_method(setup), FitFolder(setup.cache)
@@ -37,7 +37,7 @@ def serve(setup: "Setup") -> None:
         if not (image and reference):
             raise gradio.Error("An image and a reference video are needed.")
         out = Path(tempfile.mkdtemp(dir=folder)) / "video.mp4"
-        order = Order(Path(image), Path(reference), caption, prompt, int(seed or 0), out)
+        order = Order(Path(image), Shown(Path(reference), caption), prompt, int(seed or 0), out)
         try:
             check_order(order)
             make_video(method, fits, order)

@@ -1,15 +1,22 @@
 """The smallest real backbone: diffusers' and transformers' own classes with random weights, nothing fetched."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    CogVideoXDDIMScheduler,
+    CogVideoXDPMScheduler,
+    CogVideoXImageToVideoPipeline,
+    CogVideoXTransformer3DModel,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from flexiact.adapter import RefAdapter
-from flexiact.backbone import Backbone
+from flexiact.backbone import SETTINGS, Backbone
 from flexiact.control import PROJECTION, save_control, widened
 
 TEXT_TOKENS = 6
@@ -113,6 +120,15 @@ def tiny_backbone(
         control=control,
         dtype=dtype,
     )
+
+
+def save_tiny_folder(folder: Path, backbone: Backbone) -> Path:
+    """A backbone as a folder in diffusers' layout, with its native settings."""
+    CogVideoXImageToVideoPipeline(
+        backbone.tokenizer, backbone.text_encoder, backbone.vae, backbone.transformer, backbone.scheduler
+    ).save_pretrained(folder)
+    (folder / "puppets.json").write_text(json.dumps({name: getattr(backbone, name) for name in SETTINGS}))
+    return folder
 
 
 def save_tiny_refadapter(folder: Path, backbone: Backbone, seed: int = 0) -> Path:

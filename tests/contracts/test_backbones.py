@@ -17,15 +17,18 @@ from flexiact.backbone import (
     SETTINGS,
     Backbone,
     BackboneError,
+    BackboneSpec,
     folder_digest,
     load_backbone,
     load_folder,
     resolve_device,
 )
+from flexiact.catalogue import find_spec
 from flexiact.codec import decode_latents, encode_video
+from flexiact.loading import Savings
 from flexiact.sampling import sample_video
 from flexiact.task import Request
-from tests.backbones import random_frames, tiny_backbone
+from tests.backbones import random_frames, save_tiny_folder, tiny_backbone
 
 LOCAL = [name for name, spec in BACKBONES.items() if isinstance(spec.source, Path)]
 
@@ -40,9 +43,14 @@ def test_entry_is_pinned_and_complete(name: str):
     if isinstance(spec.source, Path):
         assert spec.revision is None  # the digest of its files is
     else:
-        assert re.fullmatch("[0-9a-f]{40}", spec.revision)
         assert set(spec.settings) == set(SETTINGS)
         assert (spec.settings["num_frames"] - 1) % 8 == 0
+        if spec.revision is None:  # whoever uses it names the commit
+            with pytest.raises(BackboneError, match=f"no pinned revision; give {name}@COMMIT") as caught:
+                load_backbone(name)
+            assert "\n" not in str(caught.value)
+        else:
+            assert re.fullmatch("[0-9a-f]{40}", spec.revision)
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -79,13 +87,7 @@ def test_loop_equals_the_stock_pipeline_on_the_folder(name: str):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    backbone = tiny_backbone()
-    CogVideoXImageToVideoPipeline(
-        backbone.tokenizer, backbone.text_encoder, backbone.vae, backbone.transformer, backbone.scheduler
-    ).save_pretrained(tmp_path / "model")
-    settings = {name: getattr(backbone, name) for name in SETTINGS}
-    (tmp_path / "model" / "puppets.json").write_text(json.dumps(settings))
-    return tmp_path / "model"
+    return save_tiny_folder(tmp_path / "model", tiny_backbone())
 
 
 def test_folder_gives_back_the_same_model(folder: Path, capfd: pytest.CaptureFixture[str]):
@@ -148,6 +150,45 @@ def test_unknown_names_are_answered_with_the_closest():
     with pytest.raises(BackboneError, match="refadapter"):
         load_backbone("puppets", refadapter=Path("missing"))
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_name_is_an_entry_a_commit_of_one_or_a_folder(folder: Path, tmp_path: Path):
+    commit = "0123456789abcdef" * 2 + "01234567"
+    for name in ("cogvideox-5b-i2v", "cogvideox-1.5-5b-i2v"):
+        assert find_spec(name) == (name, BACKBONES[name])
+        assert find_spec(f"{name}@{commit}") == (name, replace(BACKBONES[name], revision=commit))
+        with pytest.raises(BackboneError, match=f"expected a commit .* after {name}@, got 'main'"):
+            find_spec(f"{name}@main")
+    with pytest.raises(BackboneError, match="puppets is not on the hub"):
+        find_spec(f"puppets@{commit}")
+    for wrong, message in (("./none", "is no folder"), (str(folder / "puppets.json"), "is no folder")):
+        with pytest.raises(BackboneError, match=message):
+            find_spec(wrong)
+    assert find_spec(str(folder)) == ("model", BackboneSpec(folder))
+    assert load_backbone(str(folder)).revision == folder_digest(folder)
+
+
+@pytest.mark.parametrize("name", ["cogvideox-5b-i2v", "cogvideox-1.5-5b-i2v"])
+def test_a_folder_with_the_sizes_of_a_published_model_has_its_settings(name: str, tmp_path: Path):
+    published = BACKBONES[name].published
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps(published.transformer))
+    assert find_spec(str(tmp_path)) == (tmp_path.name, replace(BACKBONES[name], source=tmp_path, revision=None))
+    other = published.transformer | {"sample_frames": 17}
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps(other))
+    with pytest.raises(BackboneError, match="needs a puppets.json that says num_frames"):
+        find_spec(str(tmp_path))
+
+
+def test_what_cannot_be_quantised_is_said_in_one_line(folder: Path):
+    with pytest.raises(BackboneError, match="quantise: expected one of 8bit, 4bit, got '2bit'"):
+        Savings(quantise="2bit")
+    with pytest.raises(BackboneError, match="quantise: needs a GPU .CUDA., the device is cpu"):
+        load_folder(folder, name="tiny", savings=Savings(quantise="8bit"))
+    with pytest.raises(BackboneError, match="quantise: needs bitsandbytes .* pip install 'bitsandbytes>="):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("flexiact.loading.is_bitsandbytes_version", lambda *_: False)
+            Savings(quantise="4bit").check(torch.device("cuda"))
 
 
 def test_sizes_that_do_not_fit_are_named():

@@ -1,6 +1,5 @@
 """The release's files: every name of the 5B model, the numbers of its arithmetic, and round trips by the bit."""
 
-import copy
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from flexiact.backbone import BACKBONES, Backbone, load_backbone
 from flexiact.checkpoints import ALPHA, export_file, import_file
 from flexiact.embedding import ACTION_KEY, FrequencyAwareEmbedding
 from flexiact.method import PRESETS, FitConfig, FlexiAct, FlexiActConfig, TransferConfig
+from flexiact.published import COGVIDEOX_5B_I2V
 from flexiact.released import Sizes, checked, load_release, save_release
 from flexiact.sampling import Denoiser
 from flexiact.stored import action_of, load_action, load_refadapter, release_of, save_action, save_refadapter
@@ -25,23 +25,6 @@ from tests.release_files import TINY, dense, embedding_state, refadapter_state, 
 from tests.slow_attention import random_inputs, slow_prediction
 
 LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "proj": "to_out.0"}
-PUBLISHED = {  # transformer/config.json of CogVideoX-5b-I2V
-    "num_attention_heads": 48,
-    "attention_head_dim": 64,
-    "in_channels": 32,
-    "out_channels": 16,
-    "time_embed_dim": 512,
-    "text_embed_dim": 4096,
-    "num_layers": 42,
-    "sample_width": 90,
-    "sample_height": 60,
-    "sample_frames": 49,
-    "patch_size": 2,
-    "temporal_compression_ratio": 4,
-    "max_text_seq_length": 226,
-    "use_rotary_positional_embeddings": True,
-    "use_learned_positional_embeddings": True,
-}
 
 
 def assert_same(path: Path, state: OrderedDict) -> None:
@@ -58,16 +41,13 @@ def assert_same(path: Path, state: OrderedDict) -> None:
 def published() -> CogVideoXTransformer3DModel:
     """The 5B transformer without memory."""
     with torch.device("meta"):
-        return CogVideoXTransformer3DModel(**PUBLISHED)
+        return CogVideoXTransformer3DModel(**COGVIDEOX_5B_I2V.transformer)
 
 
 @pytest.fixture
 def large(published: CogVideoXTransformer3DModel) -> Backbone:
-    """A backbone with the 5B transformer and its settings; a new one could not check weights without memory."""
-    backbone = copy.copy(tiny_backbone())
-    for name, value in {"transformer": published, "device": torch.device("meta")}.items():
-        object.__setattr__(backbone, name, value)
-    return backbone
+    """A backbone with the 5B transformer."""
+    return replace(tiny_backbone(), transformer=published, device=torch.device("meta"))
 
 
 # ---------------------------------------------------------------------------------------------------- the 5B model

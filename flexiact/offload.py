@@ -1,0 +1,58 @@
+"""Networks that wait on the CPU and take turns on a device: each comes there when it is used, and the others leave.
+
+A pipeline's model offload (accelerate's `cpu_offload_with_hook`) sends one predecessor away, in the one order in which
+a pipeline uses its networks. Fit and transfer use them in other orders, so here a network sends all others away. And it
+counts as present only when every weight is there: adapters are attached to a transformer wherever it is at that time.
+"""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
+from accelerate.utils.memory import clear_device_cache
+from torch import nn
+
+HOME = torch.device("cpu")
+
+
+class TakingTurns(ModelHook):
+    """Makes room on the device before its network computes; diffusers' VAE calls it from `encode` and `decode` too."""
+
+    def __init__(self, device: torch.device, others: Sequence[nn.Module]) -> None:
+        """Take the device, and the networks that have to leave it."""
+        self.device = device
+        self.others = others
+
+    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Send the others home and bring the network here; what it is called with is on the device already."""
+        leaving = [other for other in self.others if not _is_on(other, HOME)]
+        for other in leaving:
+            other.to(HOME)
+        if leaving:
+            clear_device_cache()
+        if not _is_on(module, self.device):
+            module.to(self.device)
+        return args, kwargs
+
+
+def take_turns(
+    networks: Mapping[str, nn.Module], device: torch.device, staying: AbstractSet[str] = frozenset()
+) -> None:
+    """Let networks that are on the CPU take turns on a device.
+
+    Args:
+        networks: by part.
+        device: where they compute.
+        staying: parts that are on the device and stay there.
+    """
+    for part, network in networks.items():
+        others = [other for name, other in networks.items() if name != part and name not in staying]
+        add_hook_to_module(network, TakingTurns(device, others), append=True)
+
+
+def _is_on(network: nn.Module, device: torch.device) -> bool:
+    """Whether all weights are there; "cuda" without a number is any GPU, as torch takes it."""
+    places = {tensor.device for tensors in (network.parameters(), network.buffers()) for tensor in tensors}
+    return all(place.type == device.type and device.index in {None, place.index} for place in places)
