@@ -17,13 +17,14 @@ from benchmark.cases import CaseError, Suite, load_case, load_suite, suite_names
 from benchmark.methods import METHODS
 from benchmark.selection import UsageError, select
 from benchmark.store import RunFolder, StoreError
-from flexiact.command_line import OneLineParser
+from flexiact.command_line import BACKBONE_HELP, OneLineParser, add_device_options
 
 if TYPE_CHECKING:
     import torch
 
     from benchmark.session import Outcome, RunRequest
     from flexiact.backbone import Backbone
+    from flexiact.loading import Savings
     from metrics.perception import Perception
 
 WEIGHTS = ("backbone", "refadapter", "control", "clip", "pose", "pose_driver")
@@ -41,11 +42,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--metrics", nargs="+", default=["all"], metavar="NAME", help="metrics: names or patterns")
     p.add_argument("--steps", type=int, metavar="N", help="sampler steps (the suite's or the backbone's own number)")
     p.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/<suite>)")
-    p.add_argument("--backbone", default="puppets", metavar="NAME", help="in flexiact.backbone.BACKBONES (puppets)")
+    p.add_argument("--backbone", default="puppets", metavar="NAME", help=f"{BACKBONE_HELP} (puppets)")
     p.add_argument("--refadapter", type=Path, metavar="DIR", help="RefAdapter in peft's format (the backbone's own)")
     p.add_argument("--control", type=Path, metavar="DIR", help="weights for control videos (the backbone's own)")
     p.add_argument("--image-encoder", metavar="NAME", help="open_clip folder, ViT-B-32, or model/weights (embedded)")
-    p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    add_device_options(p)
     p.add_argument("--threads", type=int, metavar="N", help="threads on a CPU ($OMP_NUM_THREADS, or one a core)")
     p.add_argument("--retry-failed", action="store_true", help="make videos again that failed before")
     return p
@@ -125,10 +126,12 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite) -> "
     from benchmark.provenance import provenance
     from benchmark.session import run_session
     from flexiact.backbone import PUPPET_WEIGHTS
+    from flexiact.loading import Savings
 
     try:
+        savings = Savings(args.offload, args.quantise)
         steps = args.steps or suite.num_inference_steps
-        backbone = load(args.backbone, args.device, args.refadapter, steps, args.control)
+        backbone = load(args.backbone, args.device, args.refadapter, steps, args.control, savings)
         perception = load_judges(args.image_encoder, backbone.device)
         origin = provenance(backbone.device, [PUPPET_WEIGHTS / name for name in WEIGHTS])
         return run_session(request, backbone, perception, origin)
@@ -138,7 +141,14 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite) -> "
         raise UsageError(str(error)) from error
 
 
-def load(name: str, device: str, refadapter: Path | None, steps: int | None, control: Path | None = None) -> "Backbone":
+def load(
+    name: str,
+    device: str,
+    refadapter: Path | None,
+    steps: int | None,
+    control: Path | None = None,
+    savings: "Savings | None" = None,
+) -> "Backbone":
     """The backbone of a run, with deterministic kernels wherever torch has them.
 
     Raises:
@@ -148,13 +158,16 @@ def load(name: str, device: str, refadapter: Path | None, steps: int | None, con
 
     import torch
 
-    from flexiact.backbone import load_backbone, resolve_device
+    from flexiact.backbone import load_backbone
+    from flexiact.loading import NO_SAVINGS
+    from flexiact.memory import check_memory
 
-    resolve_device(device)  # before any file is read
+    savings = savings or NO_SAVINGS
+    check_memory(name, device, savings)  # and the device itself, before any file is read
     # Some kernels on a GPU have no deterministic form: torch then warns and goes on.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    backbone = load_backbone(name, device, refadapter, control)
+    backbone = load_backbone(name, device, refadapter, control, savings)
     return backbone if steps is None else replace(backbone, num_inference_steps=steps)
 
 
