@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmark.truth import Staged
+    from benchmark.truth import Shown, Staged
     from flexiact.backbone import Backbone
     from flexiact.pose import PoseEstimator
     from flexiact.task import Video
@@ -28,26 +28,31 @@ class Bound:
     Attributes:
         version: raised when it begins to give other videos.
         summary: one line for people.
-        make: the video of a case; deterministic.
-        sees: what it may look at that no method may.
+        make: the video of a case (`benchmark.truth.Staged`, or any `Shown` where it needs no truth); deterministic.
+        sees: what it may look at that no method may; "none" when it needs no truth.
         config: what its videos depend on besides the case and the backbone (JSON); part of their keys.
     """
 
     version: int
     summary: str
-    make: Callable[[Staged, Backbone], Video]
+    make: Callable[[Any, Backbone], Video]
     sees: str = "the truth"
     config: Callable[[], dict[str, Any]] = dict
 
+    @property
+    def needs_truth(self) -> bool:
+        """Whether it can be made only where the right answer is known."""
+        return self.sees != "none"
 
-def _still(staged: Staged, backbone: Backbone) -> Video:
+
+def _still(shown: Shown, backbone: Backbone) -> Video:
     from flexiact.task import Video
 
-    return Video(staged.target[None].repeat(len(staged.answer.frames), axis=0), staged.answer.fps)
+    return Video(shown.target[None].repeat(len(shown.reference.frames), axis=0), shown.reference.fps)
 
 
-def _copy_reference(staged: Staged, backbone: Backbone) -> Video:
-    return staged.reference
+def _copy_reference(shown: Shown, backbone: Backbone) -> Video:
+    return shown.reference
 
 
 def _wrong_action(staged: Staged, backbone: Backbone) -> Video:

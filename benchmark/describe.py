@@ -12,6 +12,7 @@ from typing import Any
 from benchmark.bounds import BOUNDS
 from benchmark.cases import Case
 from benchmark.methods import METHODS
+from benchmark.real_cases import AnyCase, FileCase
 from benchmark.score import backend_of
 from benchmark.selection import UsageError
 from benchmark.store import SCHEMA_VERSION
@@ -20,10 +21,15 @@ from flexiact.backbone import Backbone
 from flexiact.task import ActionTransfer
 from metrics import METRICS
 
+HEADLINE_WITHOUT_TRUTH = "motion_fidelity"
+"""What tables are sorted by where nobody knows the right answer."""
+
 _MIB = 1024.0**2
 _CASE_WORDS = (
     "action", "wrong_action", "reference_id", "target_id", "caption", "prompt", "left_out_share", "licence", "source",
 )  # fmt: skip
+
+_FILE_CASE_WORDS = ("action", "reference_id", "target_id", "caption", "prompt", "licence", "source")
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, Any]:
@@ -60,8 +66,8 @@ def adapter_mib(backbone: Backbone, config: Mapping[str, Any]) -> float:
     return sum(path.stat().st_size for path in found) / _MIB
 
 
-def describe_bounds() -> dict[str, dict[str, Any]]:
-    """run.json's entries of all bounds."""
+def describe_bounds(truth_known: bool) -> dict[str, dict[str, Any]]:
+    """run.json's entries of all bounds that can be made."""
     return {
         name: {
             "kind": "bound",
@@ -72,6 +78,7 @@ def describe_bounds() -> dict[str, dict[str, Any]]:
             "transfer_config": bound.config(),
         }
         for name, bound in BOUNDS.items()
+        if truth_known or not bound.needs_truth
     }
 
 
@@ -82,8 +89,19 @@ def describe_metric(name: str, backends: Mapping[str, str]) -> dict[str, Any]:
     return {field: getattr(metric, field) for field in fields} | {"backend": backend_of(metric, backends)}
 
 
-def describe_case(case: Case) -> dict[str, Any]:
-    """run.json's entry of a case."""
+def describe_case(case: AnyCase) -> dict[str, Any]:
+    """run.json's entry of a case; axes and terciles are empty where they are not known."""
+    if isinstance(case, FileCase):
+        return {
+            **{name: getattr(case, name) for name in _FILE_CASE_WORDS},
+            "files": {
+                "reference": {"name": case.reference.name, "sha256": case.reference.sha256, "frames": case.frames},
+                "target": {"name": case.target.name, "sha256": case.target.sha256},
+            },
+            "axes": {},
+            "terciles": {},
+            "digests": case.digests,
+        }
     return {
         **{name: getattr(case, name) for name in _CASE_WORDS},
         "reference_rig": case.reference.get("rig"),
@@ -96,7 +114,7 @@ def describe_case(case: Case) -> dict[str, Any]:
 
 def describe_run(
     suite: str,
-    cases: Iterable[Case],
+    cases: Iterable[AnyCase],
     seeds: Iterable[int],
     backbone: Backbone,
     methods: Mapping[str, ActionTransfer],
@@ -112,14 +130,18 @@ def describe_run(
         methods: built methods by name.
         metrics: name -> entry, as `describe_metric` gives it.
     """
+    cases = tuple(cases)
+    truth_known = all(isinstance(case, Case) for case in cases)
     described = {name: describe_method(name, method, backbone) for name, method in methods.items()}
+    if not truth_known:
+        metrics = {name: {**entry, "headline": name == HEADLINE_WITHOUT_TRUTH} for name, entry in metrics.items()}
     run = {
         "schema_version": SCHEMA_VERSION,
         "suite": suite,
         "seeds": sorted(set(seeds)),
         "backbone": describe_backbone(backbone),
-        "truth": render_settings(),
-        "methods": described | describe_bounds(),
+        "truth": render_settings() if truth_known else {"known": False},
+        "methods": described | describe_bounds(truth_known),
         "metrics": dict(metrics),
         "cases": {case.case_id: describe_case(case) for case in cases},
     }

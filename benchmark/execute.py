@@ -15,9 +15,11 @@ from benchmark.bounds import BOUNDS
 from benchmark.cases import Case
 from benchmark.measure import Cost, measured
 from benchmark.plan import Cell
+from benchmark.real_cases import NO_TRUTH, AnyCase, FileCase
+from benchmark.real_stages import FileStages
 from benchmark.rows import SampleRow, one_line
 from benchmark.store import RunFolder, StoreError
-from benchmark.truth import Format, Staged, ToldKeypoints, stage
+from benchmark.truth import Format, Shown, Staged, ToldKeypoints, stage
 from flexiact.backbone import Backbone
 from flexiact.task import Action, ActionTransfer, Request, Video
 from flexiact.video import VideoError, frames_digest, write_lossless, write_png, write_preview
@@ -51,12 +53,12 @@ class Executor:
         folder: RunFolder,
         backbone: Backbone,
         methods: Mapping[str, ActionTransfer],
-        cases: Mapping[str, Case],
+        cases: Mapping[str, AnyCase],
     ) -> None:
         self._folder = folder
         self._backbone = backbone
         self._methods = methods
-        self._stages = Stages(cases, format_of(backbone))
+        self._stages = stages_of(cases, format_of(backbone))
         self._last_fit: tuple[str, Fit] | None = None
         self._failed_fits: dict[str, str] = {}
 
@@ -88,6 +90,7 @@ class Executor:
         Raises:
             StoreError: when it cannot be written.
             CaseError: when the case cannot be rendered.
+            VideoError: when its files cannot be read.
         """
         folder = self._folder.path / "inputs" / case_id
         if (folder / "target.png").is_file():
@@ -114,9 +117,11 @@ class Executor:
             seed=cell.seed,
             status="ok",
         )
+        if isinstance(self._stages.cases[cell.case_id], FileCase) and self._needs_truth(cell):
+            return replace(row, status="skipped", error=NO_TRUTH), None
         try:
-            staged = self._stages[cell.case_id]
-            row, video = self._bound(cell, staged, row) if bound else self._method(cell, staged, row)
+            shown = self._stages[cell.case_id]
+            row, video = self._bound(cell, shown, row) if bound else self._method(cell, shown, row)
             _check_output(video, self._backbone)
         except StoreError:
             raise
@@ -127,16 +132,21 @@ class Executor:
         path = self._folder.file("videos", f"{cell.key}.mkv")
         return replace(row, video=self._folder.relative(path), video_digest=frames_digest(video)), video
 
-    def _bound(self, cell: Cell, staged: Staged, row: SampleRow) -> tuple[SampleRow, Video]:
-        return row, BOUNDS[cell.method].make(staged, self._backbone)
+    def _needs_truth(self, cell: Cell) -> bool:
+        if cell.kind == "bound":
+            return BOUNDS[cell.method].needs_truth
+        return isinstance(self._methods[cell.method], ToldKeypoints)
 
-    def _method(self, cell: Cell, staged: Staged, row: SampleRow) -> tuple[SampleRow, Video]:
+    def _bound(self, cell: Cell, shown: Shown, row: SampleRow) -> tuple[SampleRow, Video]:
+        return row, BOUNDS[cell.method].make(shown, self._backbone)
+
+    def _method(self, cell: Cell, shown: Shown, row: SampleRow) -> tuple[SampleRow, Video]:
         method, case = self._methods[cell.method], self._stages.cases[cell.case_id]
-        if isinstance(method, ToldKeypoints):
-            method.tell_keypoints(staged.reference.frames, staged.reference_keypoints)
-            method.tell_keypoints(staged.target[None], staged.target_keypoints[None])
-        fit = self._fit(cell, method, staged.reference, case.caption)
-        request = Request(staged.target.copy(), case.prompt, cell.seed)
+        if isinstance(method, ToldKeypoints) and isinstance(shown, Staged):
+            method.tell_keypoints(shown.reference.frames, shown.reference_keypoints)
+            method.tell_keypoints(shown.target[None], shown.target_keypoints[None])
+        fit = self._fit(cell, method, shown.reference, case.caption)
+        request = Request(shown.target.copy(), case.prompt, cell.seed)
         with measured(self._backbone.device) as cost:
             video = method.transfer(fit.action, request)
         row = replace(
@@ -202,6 +212,19 @@ class Stages:
 
     def __getitem__(self, case_id: str) -> Staged:
         return self._render(case_id)
+
+
+def stages_of(cases: Mapping[str, AnyCase], form: Format) -> Stages | FileStages:
+    """What cases of one kind show.
+
+    Raises:
+        ValueError: when puppets and files are mixed.
+    """
+    puppets = {case_id: case for case_id, case in cases.items() if isinstance(case, Case)}
+    files = {case_id: case for case_id, case in cases.items() if isinstance(case, FileCase)}
+    if puppets and files:
+        raise ValueError("cases: puppets and files cannot share a run")
+    return FileStages(files, form) if files else Stages(puppets, form)
 
 
 def format_of(backbone: Backbone) -> Format:

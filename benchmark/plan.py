@@ -108,7 +108,7 @@ def _bound_key(backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any],
             "config": entry["transfer_config"],
             "backbone": {field: backbone[field] for field in (*BACKBONE_FIT_FIELDS, *BACKBONE_SAMPLE_FIELDS)},
             "digests": case["digests"],
-            "wrong_action": case["wrong_action"],
+            "wrong_action": case.get("wrong_action"),  # cases of files have none
         },
     )
 

@@ -8,14 +8,16 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.bounds import BOUNDS
 from benchmark.cases import CaseError, Suite, load_case, load_suite, suite_names
+from benchmark.flexiact_folder import flexiact_suite
 from benchmark.methods import METHODS
-from benchmark.selection import UsageError, select
+from benchmark.real_cases import AnyCase, FileCase, FileSuite, folder_suite
+from benchmark.selection import UsageError, select, unknown
 from benchmark.store import RunFolder, StoreError
 from flexiact.command_line import BACKBONE_HELP, OneLineParser, add_device_options
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from metrics.perception import Perception
 
 WEIGHTS = ("backbone", "refadapter", "control", "clip", "pose", "pose_driver")
+FILE_SUITES: dict[str, Callable[[str], FileSuite]] = {"flexiact": flexiact_suite, "folder": folder_suite}
+"""Suites of real material: what stands before the colon of `--suite`, and what reads the place after it."""
+
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -36,13 +41,15 @@ def parser() -> argparse.ArgumentParser:
     p = OneLineParser(prog="python -m benchmark.run", description=(__doc__ or "").split("\n\n")[0])
     names = "names, patterns like 'flexiact*', or all; several may be given"
     p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{names}: {', '.join(METHODS)}")
-    p.add_argument("--suite", default="puppets", metavar="NAME", help=f"{', '.join(suite_names())} (%(default)s)")
+    real = "flexiact:FOLDER or flexiact:hub@COMMIT (the authors' benchmark), folder:FOLDER (reference.mp4 and images/)"
+    suites = f"{', '.join(suite_names())}; real material: {real} (%(default)s)"
+    p.add_argument("--suite", default="puppets", metavar="NAME", help=suites)
     p.add_argument("--cases", nargs="+", default=["all"], metavar="NAME", help="cases of the suite: names or patterns")
     p.add_argument("--seeds", nargs="+", default=["0"], metavar="N", help="seeds, e.g. 0 1 2 or 0-2 (0)")
     p.add_argument("--metrics", nargs="+", default=["all"], metavar="NAME", help="metrics: names or patterns")
     p.add_argument("--steps", type=int, metavar="N", help="sampler steps (the suite's or the backbone's own number)")
     p.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/<suite>)")
-    p.add_argument("--backbone", default="puppets", metavar="NAME", help=f"{BACKBONE_HELP} (puppets)")
+    p.add_argument("--backbone", metavar="NAME", help=f"{BACKBONE_HELP} (puppets)")
     p.add_argument("--refadapter", type=Path, metavar="DIR", help="RefAdapter in peft's format (the backbone's own)")
     p.add_argument("--control", type=Path, metavar="DIR", help="weights for control videos (the backbone's own)")
     p.add_argument("--image-encoder", metavar="NAME", help="open_clip folder, ViT-B-32, or model/weights (embedded)")
@@ -93,22 +100,23 @@ def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
 
 
 def _run(args: argparse.Namespace, command: str) -> int:
-    suite = load_suite(args.suite)
-    case_ids = select(args.cases, suite.case_ids, f"case of suite {suite.name}")
     chosen = select(args.methods, [*METHODS, *BOUNDS], "method")
     seeds = parse_seeds(args.seeds)
     for name in ("steps", "threads"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"{name}: expected a number above 0, got {getattr(args, name)}")
+    suite = open_suite(args)
+    cases = _cases(suite, select(args.cases, suite.case_ids, f"case of suite {suite.name}"))
     out = args.out or Path("runs") / suite.name
     RunFolder(out).check()
-    cases = tuple(load_case(suite, case_id) for case_id in case_ids)
     set_threads(args.threads)
 
     # From here on networks are loaded: seconds, not milliseconds.
+    from benchmark.real_stages import check_readable
     from benchmark.session import RunRequest
     from metrics import METRICS
 
+    check_readable(case for case in cases if isinstance(case, FileCase))
     request = RunRequest(
         suite=suite.name,
         cases=cases,
@@ -122,7 +130,35 @@ def _run(args: argparse.Namespace, command: str) -> int:
     return _report(request, _session(request, args, suite))
 
 
-def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite) -> "Outcome":
+def open_suite(args: argparse.Namespace) -> Suite | FileSuite:
+    """The suite that is asked for.
+
+    Raises:
+        UsageError: when there is none of that name or in that place, or real material is to be made by the puppets'
+            model or judged by their image encoder because no other one was named.
+        CaseError: when its files are not as they should be.
+    """
+    kind, colon, place = args.suite.partition(":")
+    if not colon:
+        return load_suite(args.suite)
+    if kind not in FILE_SUITES:
+        raise UsageError(unknown(kind, list(FILE_SUITES), "kind of suite"))
+    if not place:
+        raise UsageError(f"suite: expected a folder after the colon, as in {kind}:FOLDER")
+    absent = [] if args.backbone else ["--backbone NAME (the built-in model knows puppets alone)"]
+    absent += [] if args.image_encoder else ["--image-encoder ViT-B-32 (the embedded one was trained on puppets)"]
+    if absent:
+        raise UsageError(f"suite {kind}: real material needs {' and '.join(absent)}")
+    return FILE_SUITES[kind](place)
+
+
+def _cases(suite: Suite | FileSuite, case_ids: Sequence[str]) -> tuple[AnyCase, ...]:
+    if isinstance(suite, FileSuite):
+        return tuple(case for case in suite.cases if case.case_id in case_ids)
+    return tuple(load_case(suite, case_id) for case_id in case_ids)
+
+
+def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite | FileSuite) -> "Outcome":
     from benchmark.provenance import provenance
     from benchmark.session import run_session
     from flexiact.backbone import PUPPET_WEIGHTS
@@ -131,8 +167,8 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite) -> "
     try:
         savings = Savings(args.offload, args.quantise)
         steps = args.steps or suite.num_inference_steps
-        backbone = load(args.backbone, args.device, args.refadapter, steps, args.control, savings)
-        perception = load_judges(args.image_encoder, backbone.device)
+        backbone = load(args.backbone or "puppets", args.device, args.refadapter, steps, args.control, savings)
+        perception = load_judges(args.image_encoder, backbone.device, puppets=isinstance(suite, Suite))
         origin = provenance(backbone.device, [PUPPET_WEIGHTS / name for name in WEIGHTS])
         return run_session(request, backbone, perception, origin)
     except (StoreError, UsageError, CaseError):
@@ -171,8 +207,13 @@ def load(
     return backbone if steps is None else replace(backbone, num_inference_steps=steps)
 
 
-def load_judges(image_encoder: str | None, device: "torch.device") -> "Perception":
+def load_judges(image_encoder: str | None, device: "torch.device", puppets: bool = True) -> "Perception":
     """What measures the videos: the embedded pose estimator and image encoder, or another image encoder.
+
+    Args:
+        image_encoder: as `metrics.perception.load_image_encoder` takes it; None: the embedded one.
+        device: where they run.
+        puppets: whether the videos show puppets; the pose estimator knows nothing else and is left out otherwise.
 
     Raises:
         ValueError: when weights are missing or damaged.
@@ -181,7 +222,7 @@ def load_judges(image_encoder: str | None, device: "torch.device") -> "Perceptio
     from flexiact.pose import MMPoseEstimator
     from metrics.perception import load_perception
 
-    pose = MMPoseEstimator(PUPPET_WEIGHTS / "pose", device)
+    pose = MMPoseEstimator(PUPPET_WEIGHTS / "pose", device) if puppets else None
     return load_perception(image_encoder or PUPPET_WEIGHTS / "clip", pose, device)
 
 

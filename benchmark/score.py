@@ -12,8 +12,11 @@ from safetensors.numpy import load_file, save
 from benchmark.execute import Stages
 from benchmark.keys import key
 from benchmark.plan import Cell
+from benchmark.real_cases import NO_TRUTH
+from benchmark.real_stages import FileStages
 from benchmark.rows import SampleRow, one_line
 from benchmark.store import RunFolder
+from benchmark.truth import Staged
 from flexiact.task import Video
 from flexiact.video import frames_digest, read_video
 from metrics.features import Features, VideoFeatures
@@ -24,6 +27,7 @@ FEATURES_VERSION = 1
 
 _FIELDS = ("image_embeddings", "tracks", "track_visible", "keypoints", "keypoint_scores")
 _FEATURE_BACKENDS = ("image_encoder", "tracker", "pose")
+_PUPPET_POSE = "the shipped pose judge knows puppets alone"
 
 
 class Perceiver(Protocol):
@@ -54,7 +58,13 @@ class Perceiver(Protocol):
 class Scorer:
     """Scores the samples of one run."""
 
-    def __init__(self, folder: RunFolder, stages: Stages, perception: Perceiver, metrics: Mapping[str, Metric]) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        stages: Stages | FileStages,
+        perception: Perceiver,
+        metrics: Mapping[str, Metric],
+    ) -> None:
         self._folder = folder
         self._stages = stages
         self._perception = perception
@@ -114,14 +124,16 @@ class Scorer:
         if frames_digest(video) != row.video_digest:
             raise ValueError(f"{row.video}: its frames are not those that were stored")
         target, reference = self._case_features(cell.case_id)
-        truth = self._stages[cell.case_id].truth
+        shown = self._stages[cell.case_id]
+        truth = shown.truth if isinstance(shown, Staged) else None
+        distance = None if truth is None else self._perception.perceptual_distance(video.frames, truth.frames)
         return Features(
             generated=self._described(video),
             target=target,
             reference=reference,
             prompt=self._text(self._stages.cases[cell.case_id].prompt),
             truth=truth,
-            perceptual_distance=self._perception.perceptual_distance(video.frames, truth.frames),
+            perceptual_distance=distance,
         )
 
     def _read_case_features(self, case_id: str) -> tuple[VideoFeatures, VideoFeatures]:
@@ -157,12 +169,18 @@ def evaluated(metric: Metric, features: Features) -> dict[str, Any]:
     try:
         value = metric.compute(features)
         if value is None:
-            return {"status": "skipped", "value": None, "error": metric.skip_reason(features)}
+            return {"status": "skipped", "value": None, "error": _why_skipped(metric, features)}
     except Exception as error:  # a fault in one formula must not take the others down
         return {"status": "failed", "value": None, "error": one_line(error)}
     if not math.isfinite(value):
         return {"status": "failed", "value": None, "error": f"the value is {value}"}
     return {"status": "ok", "value": float(value), "error": None}
+
+
+def _why_skipped(metric: Metric, features: Features) -> str:
+    if features.truth is not None or "truth" not in metric.needs:
+        return metric.skip_reason(features)
+    return f"{NO_TRUTH}; {_PUPPET_POSE}" if metric.backend == "pose" else NO_TRUTH
 
 
 def backend_of(metric: Metric, backends: Mapping[str, str]) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 from benchmark.cases import Case
 from benchmark.describe import describe_metric, describe_run, merged
-from benchmark.execute import Executor, Stages, format_of
+from benchmark.execute import Executor, format_of, stages_of
 from benchmark.methods import METHODS
 from benchmark.plan import Cell, plan
 from benchmark.progress import Progress
+from benchmark.real_cases import AnyCase, check_unchanged
 from benchmark.rows import SampleRow
 from benchmark.score import Perceiver, Scorer
 from benchmark.selection import UsageError
@@ -30,7 +31,7 @@ class RunRequest:
     Attributes:
         suite: name.
         cases: of the suite.
-        methods: names in `METHODS`; bounds are always made.
+        methods: names in `METHODS`; bounds are always made, those that need the truth only where it is known.
         seeds: of fits and transfers.
         metrics: names in `METRICS`.
         out: the run directory.
@@ -39,7 +40,7 @@ class RunRequest:
     """
 
     suite: str
-    cases: tuple[Case, ...]
+    cases: tuple[AnyCase, ...]
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
@@ -99,7 +100,10 @@ def run_session(
         StoreError: when the run directory cannot be written.
     """
     for case in request.cases:
-        check_digests(case)
+        if isinstance(case, Case):
+            check_digests(case)
+        else:
+            check_unchanged(case)
     methods = build_methods(request.methods, backbone)
     metrics = {name: describe_metric(name, perception.backends) for name in request.metrics}
     fresh = describe_run(request.suite, request.cases, request.seeds, backbone, methods, metrics)
@@ -111,7 +115,7 @@ def run_session(
         stored = folder.read_run()
         cases = {case.case_id: case for case in request.cases}
         executor = Executor(folder, backbone, methods, cases)
-        stages = Stages(cases, format_of(backbone))
+        stages = stages_of(cases, format_of(backbone))
         scorer = Scorer(folder, stages, perception, {name: METRICS[name] for name in request.metrics})
         work = _to_do(folder, asked, scorer, request.retry_failed)
         run = _with_history(stored, merged(stored, fresh), request.command, provenance or {}, new=any(work))

@@ -40,12 +40,23 @@ _ENDS = {"trunk": ("pelvis", "chest"), "head": ("chest", "nose"), "tail_base": (
 
 
 @dataclass(frozen=True, eq=False)
-class Staged:
-    """A case at a backbone's size, length and rate.
+class Shown:
+    """What of any case a method sees, at a backbone's size, length and rate.
 
     Attributes:
         reference: the reference performing the action.
         target: uint8 [H, W, 3], the target in its action-independent pose.
+    """
+
+    reference: Video
+    target: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Staged(Shown):
+    """A puppet case, whose right answer is known as well.
+
+    Attributes:
         truth: the right answers.
         answer: the canonical one as a video.
         wrong: the target performing the case's other action.
@@ -56,8 +67,6 @@ class Staged:
         in_words: the full caption of `answer`: subject, and how every channel moves.
     """
 
-    reference: Video
-    target: np.ndarray
     truth: Truth
     answer: Video
     wrong: Video

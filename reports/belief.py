@@ -71,10 +71,12 @@ def belief(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
         reference); within_case and within_method (mean Spearman inside each, so that neither easy cases nor strong
         methods can make the correlation); over_methods (Spearman of the methods' means); truth_preferred (share of
         duels on one case in which the true video scores better than a wrong one, ties as half) and duels. NaN where
-        too little varies.
+        too little varies. No row where the headline does not read the truth either.
     """
     records = []
-    for metric in truth_free(run):
+    # A headline that reads no truth itself is nothing to hold the others against.
+    yardstick = needs_truth(run.info["metrics"][run.headline]) is not False
+    for metric in truth_free(run) if yardstick else ():
         pairs = paired_values(run, rows, metric)
         low, high = _interval(pairs)
         preferred, duels = _truth_preferred(run, rows, metric)

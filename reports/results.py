@@ -112,6 +112,12 @@ def cautions(results: Results) -> list[str]:
     """What a reader must know before believing the numbers."""
     run, counts = results.run, results.counts
     found = list(run.notes)
+    if not run.truth_known:
+        found.append(
+            "Nobody knows the right answers of this material. Metrics that read them are skipped, bounds that show "
+            "them are not made, and how far apart reference and target are was not measured. The metrics that are left "
+            "reward some wrong videos: read them beside still and copy-reference."
+        )
     references = len({case["reference_id"] for case in run.info["cases"].values()})
     if references == 1:
         found.append("There is one reference video: without a second one no interval can be given.")

@@ -70,6 +70,11 @@ class StoredRun:
         """Names of the metrics, headline first, else in run.json's order."""
         return [self.headline, *(name for name in self.info["metrics"] if name != self.headline)]
 
+    @property
+    def truth_known(self) -> bool:
+        """Whether the right answers of the cases are known, as they are of puppets and not of real material."""
+        return bool((self.info.get("truth") or {}).get("known", True))
+
     def planned(self) -> pd.DataFrame:
         """Every cell that the run describes: method, case_id, seed.
 

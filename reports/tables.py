@@ -128,7 +128,7 @@ def tercile_table(results: Results) -> Table:
                 found = cells.loc[(name, axis, tercile)] if (name, axis, tercile) in cells.index else None
                 row.append(NOTHING if found is None else _mean_and_interval(found))
         rows.append(tuple(row))
-    sizes = [f"{axis} {' / '.join(str(_cases_in(results, axis, tercile)) for tercile in TERCILES)}" for axis in AXES]
+    sizes = [f"{axis} {_sizes(results, axis)}" for axis in AXES]
     note = (
         "Terciles of how far apart reference and target are, by the formulas of the suite. The axes are not varied one "
         f"at a time, so a difference along one may be due to another. Cases near / middle / far: {'; '.join(sizes)}."
@@ -136,8 +136,14 @@ def tercile_table(results: Results) -> Table:
     return Table(f"{label(results.run.headline).capitalize()} by axis", columns, tuple(rows), note)
 
 
-def _cases_in(results: Results, axis: str, tercile: str) -> int:
-    return sum(case["terciles"].get(axis) == tercile for case in results.run.info["cases"].values())
+def _sizes(results: Results, axis: str) -> str:
+    """Numbers of cases near, middle and far, and of those that do not say."""
+    said = [case["terciles"].get(axis) for case in results.run.info["cases"].values()]
+    unknown = said.count(None)
+    sizes = " / ".join(str(said.count(tercile)) for tercile in TERCILES)
+    if unknown == len(said):
+        return "not known"
+    return f"{sizes}, not known {unknown}" if unknown else sizes
 
 
 def cost_table(results: Results) -> Table:
@@ -184,6 +190,11 @@ def belief_table(results: Results) -> Table:
         )
         for row in results.belief.to_dict("records")
     ]
+    title = "How far each truth-free metric can be believed"
+    if not rows:
+        blind = needs_truth(results.run.info["metrics"][results.run.headline]) is False
+        why = f"{label(results.run.headline)} reads no right answer either" if blind else "all metrics read the truth"
+        return Table(title, columns, (), f"Nothing to compare: {why}.")
     note = (
         f"Rank correlation with {label(results.run.headline)} over the videos of the methods, turned so that + means "
         "agreement; 1 follows the truth, 0 knows nothing of it, below 0 rewards the wrong videos. Prefers the truth: "
@@ -191,7 +202,7 @@ def belief_table(results: Results) -> Table:
         "wrong-action ones, ties as half. Metrics without a better side are correlated as they are. The yardstick is "
         "motion: a metric of appearance is not bad for measuring something else, but it cannot stand in for motion."
     )
-    return Table("How far each truth-free metric can be believed", columns, tuple(rows), note)
+    return Table(title, columns, tuple(rows), note)
 
 
 def metrics_table(results: Results) -> Table:

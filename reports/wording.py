@@ -88,9 +88,10 @@ def title(run: StoredRun) -> str:
 
 def scope(run: StoredRun) -> str:
     """What the numbers do not say."""
+    footage = "real footage" if run.truth_known else "other footage"
     return (
         f"All numbers are of the backbone {run.info['backbone']['name']} as described here; "
-        "they say nothing about larger backbones, other resolutions or real footage."
+        f"they say nothing about larger backbones, other resolutions or {footage}."
     )
 
 

@@ -1,0 +1,222 @@
+"""Cases made of files: a reference video and a target image of real material, whose right answer nobody knows.
+
+They stand beside those of `benchmark.cases`, which are rendered and come with their truth. Finding them needs no
+network library and decodes nothing; what they show is read in `benchmark.real_stages`.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.cases import Case, CaseError
+from benchmark.keys import digest
+from benchmark.selection import UsageError
+
+READING_VERSION = 1
+"""Raised when the same files begin to give other frames."""
+
+NO_TRUTH = "needs the right answer, which nobody knows of real material"
+"""Why a metric, bound or method is skipped on a case of files."""
+
+UNSTATED = "not stated"
+"""Licence of material that does not say."""
+
+_LISTED = 10  # of the faults of a folder; the others are counted
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a suite.
+
+    Attributes:
+        path: where it is.
+        name: its path inside the suite's folder, with slashes.
+        sha256: of its bytes (64 hex digits).
+    """
+
+    path: Path
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FileCase:
+    """One transfer to be made between files. How far apart its two scenes are is not known.
+
+    Attributes:
+        case_id: unique in the suite, fit for the name of a folder.
+        suite: name of the suite.
+        action: name of the action.
+        reference_id: cases of one reference share it; statistics are clustered by it.
+        caption: describes the reference, read while fitting.
+        prompt: describes the target, read while transferring.
+        licence: of the material, as far as it says.
+        source: where the material comes from.
+        reference: the video of the action.
+        target: the image.
+        frames: first and one past the last frame of the reference that show the action; None: all of it.
+    """
+
+    case_id: str
+    suite: str
+    action: str
+    reference_id: str
+    caption: str
+    prompt: str
+    licence: str
+    source: str
+    reference: File
+    target: File
+    frames: tuple[int, int] | None = None
+
+    @property
+    def target_id(self) -> str:
+        """Name of the target image."""
+        return self.target.name
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What results are named by: the files' digests, which part of them is shown, and how they are read."""
+        parts: dict[str, dict[str, Any]] = {
+            "reference": {"sha256": self.reference.sha256, "frames": self.frames},
+            "target": {"sha256": self.target.sha256},
+        }
+        return {name: digest({"reading_version": READING_VERSION, **part}) for name, part in parts.items()}
+
+
+AnyCase = Case | FileCase
+
+
+@dataclass(frozen=True)
+class FileSuite:
+    """A set of cases found in a folder.
+
+    Attributes:
+        name: for tables and run directories; holds no path.
+        cases: in the order of their ids.
+        num_inference_steps: as `benchmark.cases.Suite` has it; a folder asks for none.
+    """
+
+    name: str
+    cases: tuple[FileCase, ...]
+    num_inference_steps: int | None = None
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """Ids of all cases."""
+        return tuple(case.case_id for case in self.cases)
+
+
+def folder_suite(place: str) -> FileSuite:
+    """One reference and any number of targets in a plain folder, each case with its own text.
+
+    `reference.mp4` is the video and `reference.txt` says what it shows; `images/NAME.png` (or any format that Pillow
+    reads) is a target and `images/NAME.txt` says what its video shall show.
+
+    Args:
+        place: the folder.
+
+    Raises:
+        UsageError: when there is no such folder.
+        CaseError: when files are missing or empty; the message names all of them, up to ten.
+    """
+    root = Path(place).expanduser()
+    if not root.is_dir():
+        raise UsageError(f"suite: there is no folder {root}")
+    found = sorted((root / "images").glob("[!.]*"))
+    images = [path for path in found if path.is_file() and path.suffix.lower() != ".txt"]
+    problems = [] if (root / "reference.mp4").is_file() else ["reference.mp4 is missing"]
+    problems += [] if images else ["images/ holds no image"]
+    caption = _text(root, "reference.txt", "what reference.mp4 shows", problems)
+    prompts = [
+        _text(root, f"images/{image.stem}.txt", f"what the video of {image.name} shall show", problems)
+        for image in images
+    ]
+    refuse(root, problems)
+    action = file_name(root.resolve().name)
+    reference = file_of(root, "reference.mp4")
+    cases = [
+        FileCase(
+            case_id=name,
+            suite=f"folder-{action}",
+            action=action,
+            reference_id=action,
+            caption=caption,
+            prompt=prompt,
+            licence=UNSTATED,
+            source="a folder of files",
+            reference=reference,
+            target=file_of(root, f"images/{image.name}"),
+        )
+        for name, image, prompt in zip(unique_names(image.stem for image in images), images, prompts, strict=True)
+    ]
+    return FileSuite(f"folder-{action}", tuple(sorted(cases, key=lambda case: case.case_id)))
+
+
+def file_of(root: Path, name: str) -> File:
+    """A file of a suite's folder with its digest.
+
+    Raises:
+        CaseError: when it cannot be read.
+    """
+    path = root / name
+    try:
+        with path.open("rb") as stream:
+            return File(path, name, hashlib.file_digest(stream, "sha256").hexdigest())
+    except OSError as error:
+        raise CaseError(f"{path}: {error.strerror or error}") from error
+
+
+def check_unchanged(case: FileCase) -> None:
+    """Refuse a case whose files are no longer what they were when the suite was read.
+
+    Raises:
+        CaseError: naming the file.
+    """
+    for file in (case.reference, case.target):
+        if file_of(file.path.parent, file.path.name).sha256 != file.sha256:
+            raise CaseError(f"case {case.case_id}: {file.name}: the file has changed")
+
+
+def refuse(where: Path | str, problems: Sequence[str]) -> None:
+    """Say everything that is wrong at once, if anything is.
+
+    Raises:
+        CaseError: one line with up to ten of the problems and the number of the others.
+    """
+    if problems:
+        rest = len(problems) - _LISTED
+        raise CaseError(f"{where}: {'; '.join(problems[:_LISTED])}" + (f"; and {rest} more like these" * (rest > 0)))
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a file: letters, digits, `_`, `.` and `-`, not hidden, not empty."""
+    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "unnamed"
+
+
+def unique_names(texts: Iterable[str]) -> list[str]:
+    """`file_name` of each; of equal ones, the later get -2, -3 and so on."""
+    names: list[str] = []
+    for text in texts:
+        name, count = file_name(text), 1
+        while name in names:
+            count += 1
+            name = f"{file_name(text)}-{count}"
+        names.append(name)
+    return names
+
+
+def _text(root: Path, name: str, what: str, problems: list[str]) -> str:
+    try:
+        text = " ".join((root / name).read_text(encoding="utf-8-sig").split())
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{name} cannot be read ({type(error).__name__})")
+        return ""
+    if not text:
+        problems.append(f"{name} is missing or empty: write into it {what}")
+    return text
