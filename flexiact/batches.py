@@ -1,7 +1,7 @@
-"""What a training step sees: random crops of one reference, or random windows of untrimmed videos, as latents."""
+"""What a step of a fit sees: random crops of one reference, as latents."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from flexiact.backbone import Backbone
-from flexiact.codec import clean_latent, encode_image, encode_text, encode_video
+from flexiact.codec import encode_image, encode_text, encode_video
 from flexiact.task import Video
 
 
@@ -131,44 +131,3 @@ def random_crops(frames: np.ndarray, count: int, min_scale: float, generator: to
         resized = [image.resize((width, height), Image.Resampling.BICUBIC, box=box) for image in images]
         crops.append(np.stack([np.asarray(image) for image in resized]))
     return crops
-
-
-def untrimmed_batch(
-    backbone: Backbone,
-    clips: Sequence[tuple[Video, str]],
-    generator: torch.Generator,
-    *,
-    image_dropout: float = 0.05,
-    caption_dropout: float = 0.1,
-) -> Batch:
-    """RefAdapter's batch: of each untrimmed video a random window, with any frame of the whole as its condition.
-
-    The window's first clean latent is replaced by that frame's, so that the model learns to start from an image whose
-    pose and place are not the clip's own. Where the image is dropped the clip stays whole.
-
-    Args:
-        backbone: whose frame size the videos have.
-        clips: videos of at least the backbone's number of frames, and their captions.
-        generator: of windows, frames, dropouts and the VAE's samples.
-        image_dropout: chance of a condition of zeros.
-        caption_dropout: chance of the empty caption.
-    """
-    cleans, conditions, texts = [], [], []
-    for video, caption in clips:
-        spare = len(video.frames) - backbone.num_frames
-        if spare < 0:
-            raise ValueError(f"clips: expected {backbone.num_frames} frames or more, got {len(video.frames)}")
-        backbone.check_frames("clips", video.frames)
-        start = int(torch.randint(spare + 1, (), generator=generator))
-        frame = int(torch.randint(len(video.frames), (), generator=generator))
-        drop_image, drop_caption = torch.rand(2, generator=generator).tolist()
-        clean = encode_video(backbone, video.frames[start : start + backbone.num_frames], generator)
-        condition = encode_image(backbone, video.frames[frame], generator)
-        if drop_image < image_dropout:  # then the clip does not give the image away either
-            condition = torch.zeros_like(condition)
-        else:
-            clean = torch.cat([clean_latent(backbone, condition), clean[:, 1:]], dim=1)
-        cleans.append(clean)
-        conditions.append(condition)
-        texts.append("" if drop_caption < caption_dropout else caption)
-    return Batch(torch.cat(cleans), torch.cat(conditions), encode_text(backbone, texts))

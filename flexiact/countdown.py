@@ -1,13 +1,15 @@
-"""How long the steps of a model will go on, shown without the loop that takes them knowing of it."""
+"""How long steps will go on: those of a model, whose loop does not know of it, or the items of a loop."""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TextIO, TypeVar
 
 from torch import nn
 from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 LINE_EVERY_S = 20.0
 """Where a bar cannot be drawn, a line is printed this often."""
@@ -25,26 +27,53 @@ def steps_shown(network: nn.Module, total: int, label: str, stream: TextIO | Non
         label: what they are for.
         stream: where to show it; standard error when None.
     """
-    stream = stream or sys.stderr
-    bar = tqdm(total=total, desc=label, file=stream, delay=2, leave=False) if stream.isatty() else None
-    start = last = time.monotonic()
-    taken = 0
+    with _counter(total, 0, label, stream) as count:
+        hook = network.register_forward_hook(lambda *_: count())
+        try:
+            yield
+        finally:
+            hook.remove()
 
-    def step(*_: Any) -> None:
+
+def counted(
+    items: Iterable[Item], total: int, label: str, *, first: int = 0, stream: TextIO | None = None
+) -> Iterator[Item]:
+    """Go through items, and say in the same way how long the rest of them will take.
+
+    Args:
+        items: what is gone through.
+        total: of them, with those that were done before.
+        label: what they are for.
+        first: so many of `total` were done before.
+        stream: where to show it; standard error when None.
+    """
+    with _counter(total, first, label, stream) as count:
+        for item in items:
+            yield item
+            count()
+
+
+@contextmanager
+def _counter(total: int, first: int, label: str, stream: TextIO | None) -> Iterator[Callable[[], None]]:
+    """A function to call after each step."""
+    stream = stream or sys.stderr
+    bar = tqdm(total=total, initial=first, desc=label, file=stream, delay=2, leave=False) if stream.isatty() else None
+    start = last = time.monotonic()
+    taken = first
+
+    def count() -> None:
         nonlocal taken, last
         taken, now = taken + 1, time.monotonic()
         if bar is not None:
             bar.update()
         elif now - last >= LINE_EVERY_S:
             last = now
-            left = (now - start) / taken * (total - taken)
+            left = (now - start) / (taken - first) * (total - taken)
             print(f"{label}: step {taken} of {total}, about {in_words(left)} left", file=stream, flush=True)
 
-    hook = network.register_forward_hook(step)
     try:
-        yield
+        yield count
     finally:
-        hook.remove()
         if bar is not None:
             bar.close()
 

@@ -1,164 +1,127 @@
-"""Train RefAdapter on untrimmed videos: `python -m flexiact.train_refadapter VIDEOS --backbone NAME --out FOLDER`.
+"""Train RefAdapter on untrimmed videos.
 
-VIDEOS is a folder of video files, each with its caption in a text file of the same name (`jump.mp4`, `jump.txt`). Under
-`accelerate launch` every process takes its own part of the randomness and gradients are averaged.
+    accelerate launch -m flexiact.train_refadapter DATA --backbone NAME --out FOLDER
+
+DATA is a folder of video files, each with its caption in a text file of the same name (`jump.mp4`, `jump.txt`), or a
+.csv file with the header `path,caption`, whose paths are relative to its folder and stay inside.
+
+Videos and captions are encoded once, by all processes together, into --cache; the training reads only that. Checkpoints
+and the loss curve are kept in --state: after a stop the same command goes on there and ends as if nothing had happened.
+More --steps go on as well; any other change that changes numbers needs another --state.
+
+Every process draws --batch-size videos a step, and gradients are averaged over processes. On CPUs accelerate starts one
+process only; more are started by `ACCELERATE_USE_CPU=true torchrun --nproc-per-node 2 -m flexiact.train_refadapter`.
+
+Exit codes: 0 done; 2 stopped, for the reason in the line on standard error.
 """
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import InitProcessGroupKwargs
 
-from flexiact.adapter import RefAdapter
 from flexiact.backbone import Backbone, load_backbone
-from flexiact.batches import Batch, untrimmed_batch
-from flexiact.command_line import BACKBONE_HELP
-from flexiact.sampling import Denoiser
-from flexiact.task import Video, check_seed
-from flexiact.training import Optimisation, denoising_loss, frozen, optimise
-from flexiact.video import fit_frames, read_video
+from flexiact.clip_cache import CacheConfig, CacheError, cache_clips
+from flexiact.clips import list_clips
+from flexiact.command_line import BACKBONE_HELP, OneLineParser
+from flexiact.refadapter_training import LongRun, train_long
+from flexiact.refadapter_training import RefAdapterConfig as RefAdapterConfig
+from flexiact.released import one_line
 
-VIDEO_SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
+PATIENCE = timedelta(hours=12)
+"""So long processes wait for each other: the shares of a large data set are not encoded in equal times."""
 
-
-@dataclass(frozen=True)
-class RefAdapterConfig:
-    """How the adapter is made and trained; the defaults are the paper's.
-
-    Attributes:
-        rank: of every layer.
-        alpha: layers are scaled by alpha / rank.
-        steps: of AdamW.
-        learning_rate: constant.
-        batch_size: videos per step and process.
-    """
-
-    rank: int = 64
-    alpha: float = 32
-    steps: int = 40_000
-    learning_rate: float = 1e-5
-    batch_size: int = 8
+TRACKERS = ("tensorboard", "wandb")
 
 
-def train_refadapter(
-    backbone: Backbone,
-    batches: Iterable[Batch],
-    config: RefAdapterConfig,
-    *,
-    seed: int,
-    accelerator: Accelerator | None = None,
-) -> tuple[RefAdapter, list[float]]:
-    """Train an adapter from nothing; the backbone is left as it was.
-
-    Args:
-        backbone: to adapt.
-        batches: with conditions from anywhere in a video, as `untrimmed_batch` makes them.
-        config: size, steps and rate.
-        seed: of the adapter's beginning and of noise and timesteps.
-        accelerator: averages gradients over processes, if there are several.
-
-    Returns:
-        The adapter, and the loss of every step.
-    """
-    check_seed(seed)
-    adapter = RefAdapter(backbone.transformer, config.rank, config.alpha, seed)
-    parameters = adapter.parameters()
-    for parameter in parameters:  # half precision would lose steps as small as these
-        parameter.data = parameter.data.float()
-    rank = accelerator.process_index if accelerator else 0
-    generator = torch.Generator().manual_seed(_process_seed(seed, rank))
-    denoiser = Denoiser(backbone)
-
-    def loss_of(batch: Batch) -> torch.Tensor:
-        return denoising_loss(denoiser, backbone.scheduler, batch, generator)
-
-    def backward(loss: torch.Tensor) -> None:
-        loss.backward()
-        if accelerator and accelerator.num_processes > 1:
-            for parameter in parameters:
-                parameter.grad = accelerator.reduce(parameter.grad, "mean")
-
-    plan = Optimisation(config.steps, config.learning_rate)
-    with frozen(backbone.transformer), adapter.attached(1.0):
-        losses = optimise(parameters, batches, loss_of, plan, backward=backward, label="RefAdapter")
-    return adapter, losses
-
-
-def untrimmed_batches(
-    backbone: Backbone, clips: Sequence[tuple[Video, str]], batch_size: int, generator: torch.Generator
-) -> Iterator[Batch]:
-    """Random batches of videos and captions without end.
-
-    Raises:
-        ValueError: when there are no clips, or one does not fit the backbone.
-    """
-    if not clips:
-        raise ValueError("clips: none given")
-    while True:
-        chosen = torch.randint(len(clips), (batch_size,), generator=generator).tolist()
-        yield untrimmed_batch(backbone, [clips[index] for index in chosen], generator)
-
-
-def read_clips(folder: Path, backbone: Backbone) -> list[tuple[Video, str]]:
-    """Every video of a folder at the backbone's frame size, with its caption.
-
-    Raises:
-        ValueError: when there are no videos, one cannot be read or is too short, or a caption is missing.
-    """
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-    if not paths:
-        raise ValueError(f"{folder}: holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    clips = []
-    for path in paths:
-        caption = path.with_suffix(".txt")
-        if not caption.is_file():
-            raise ValueError(f"{path}: its caption {caption.name} is missing")
-        video = read_video(path)
-        if len(video.frames) < backbone.num_frames:
-            raise ValueError(f"{path}: expected {backbone.num_frames} frames or more, got {len(video.frames)}")
-        video = fit_frames(video, len(video.frames), backbone.height, backbone.width)
-        clips.append((video, caption.read_text(encoding="utf-8").strip()))
-    return clips
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    config, cache = RefAdapterConfig(), CacheConfig()
+    usage = argparse.RawDescriptionHelpFormatter
+    p = OneLineParser(prog="python -m flexiact.train_refadapter", description=__doc__, formatter_class=usage)
+    p.add_argument("data", type=Path, metavar="DATA", help="folder of videos, or table path,caption")
+    p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="of the adapter, in peft's format")
+    p.add_argument("--backbone", default="puppets", help=f"{BACKBONE_HELP} (%(default)s)")
+    p.add_argument("--steps", type=int, default=config.steps, help="of AdamW (%(default)s)")
+    p.add_argument("--rank", type=int, default=config.rank, help="of every layer (%(default)s)")
+    p.add_argument("--alpha", type=float, default=config.alpha, help="layers are scaled by alpha / rank (%(default)s)")
+    p.add_argument("--learning-rate", type=float, default=config.learning_rate, help="constant (%(default)s)")
+    p.add_argument("--batch-size", type=int, default=config.batch_size, help="per step and process (%(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
+    p.add_argument("--ema", type=float, metavar="DECAY", help="write the weights' running average (none)")
+    p.add_argument("--state", type=Path, metavar="FOLDER", help="checkpoint and curve (OUT.state)")
+    p.add_argument("--checkpoint-every", type=int, default=500, metavar="STEPS", help="(%(default)s)")
+    p.add_argument("--cache", type=Path, metavar="FOLDER", help="encoded clips (STATE/cache)")
+    p.add_argument("--windows", type=int, default=cache.windows, help="random windows of a clip (%(default)s)")
+    p.add_argument("--frames", type=int, default=cache.frames, help="random condition frames of a clip (%(default)s)")
+    p.add_argument("--tracker", choices=TRACKERS, help="that gets the losses as well; tensorboard: in STATE")
+    return p
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    defaults = RefAdapterConfig()
-    parser = argparse.ArgumentParser(prog="python -m flexiact.train_refadapter", description=__doc__)
-    parser.add_argument("videos", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--backbone", default="puppets", help=BACKBONE_HELP)
-    parser.add_argument("--steps", type=int, default=defaults.steps)
-    parser.add_argument("--rank", type=int, default=defaults.rank)
-    parser.add_argument("--alpha", type=float, default=defaults.alpha)
-    parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
-    parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    config = RefAdapterConfig(options.rank, options.alpha, options.steps, options.learning_rate, options.batch_size)
-    accelerator = Accelerator()
+    options = parser().parse_args(arguments)
+    state = options.state or Path(f"{options.out}.state")
+    installed = options.tracker in [str(tracker) for tracker in get_available_trackers()]
+    accelerator = Accelerator(
+        log_with=options.tracker if installed else None,
+        project_dir=state,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
     try:
-        backbone = load_backbone(options.backbone, str(accelerator.device))
-        # Another generator than the loss's, so that data and noise do not move together.
-        generator = torch.Generator().manual_seed(_process_seed(options.seed, accelerator.process_index) + 1)
-        batches = untrimmed_batches(backbone, read_clips(options.videos, backbone), config.batch_size, generator)
-        adapter, losses = train_refadapter(backbone, batches, config, seed=options.seed, accelerator=accelerator)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if options.tracker and not installed:
+            raise ValueError(f"tracker: {options.tracker} is not installed (pip install {options.tracker})")
+        message = train(options, state, accelerator)
+    except (ValueError, OSError) as error:
+        if accelerator.is_main_process or isinstance(error, CacheError):  # all others are the same in all processes
+            print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    accelerator.end_training()
     if accelerator.is_main_process:
-        adapter.save(options.out)
-        recent = losses[-100:]
-        print(f"{options.out}: mean loss of the last {len(recent)} steps {sum(recent) / len(recent):.4f}")
+        print(message)
     return 0
 
 
-def _process_seed(seed: int, rank: int) -> int:
-    return (seed + 2_654_435_761 * rank) % (2**63 - 1)
+def train(options: argparse.Namespace, state: Path, accelerator: Accelerator) -> str:
+    """Encode, train, and write the adapter.
+
+    Returns:
+        A line about it.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    config = RefAdapterConfig(options.rank, options.alpha, options.steps, options.learning_rate, options.batch_size)
+    run = LongRun(config, options.seed, state, options.checkpoint_every, options.ema)
+    cache = CacheConfig(options.windows, options.frames, options.seed)
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"out: {options.out} is no folder")
+    listed = list_clips(options.data)
+    backbone = load_backbone(options.backbone, str(accelerator.device))
+    clips = cache_clips(options.cache or state / "cache", backbone, listed, cache, accelerator)
+    release_encoders(backbone)
+    if accelerator.log_with:
+        settings = {name: value for name, value in vars(options).items() if isinstance(value, int | float | str)}
+        accelerator.init_trackers("refadapter", settings)
+    adapter, losses = train_long(backbone, clips, run, accelerator)
+    if accelerator.is_main_process:
+        adapter.save(options.out)
+    recent = losses[-100:]
+    return f"{options.out}: mean loss of the last {len(recent)} steps {sum(recent) / len(recent):.4f}"
+
+
+def release_encoders(backbone: Backbone) -> None:
+    """Free the memory of the networks that training does not call; their sizes can still be asked for."""
+    for network in (backbone.vae, backbone.text_encoder):
+        network.to("meta")
+    if backbone.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

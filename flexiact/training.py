@@ -1,7 +1,7 @@
 """Losses and loops: the fit of an embedding to one reference, and what RefAdapter's training shares with it.
 
-A loop takes any iterable of batches and any function from a batch to a loss, so that a fit, a recipe on rendered clips
-and a run under accelerate all go through `optimise`.
+A loop takes any iterable of batches and any function from a batch to a loss, so that a fit and a recipe on rendered
+clips both go through `optimise`; a long run under accelerate (`flexiact.refadapter_training`) takes the same steps.
 """
 
 import math
@@ -114,7 +114,6 @@ def optimise(
     loss_of: Callable[[Batch], Tensor],
     plan: Optimisation,
     *,
-    backward: Callable[[Tensor], object] = Tensor.backward,
     label: str = "fit",
 ) -> list[float]:
     """Take `plan.steps` steps, one batch each; a progress bar shows on a terminal once it takes longer than 5 s.
@@ -124,7 +123,6 @@ def optimise(
         batches: at least as many as steps.
         loss_of: the loss of a batch.
         plan: steps and rates.
-        backward: how gradients are computed, for accelerate.
         label: of the progress bar.
 
     Returns:
@@ -133,9 +131,7 @@ def optimise(
     Raises:
         ValueError: when batches run out, or the loss is not finite.
     """
-    optimiser = torch.optim.AdamW(
-        parameters, lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay, fused=True
-    )
+    optimiser = new_optimiser(parameters, plan)
     source = iter(batches)
     losses: list[Tensor] = []
     for step in tqdm(range(plan.steps), desc=label, delay=5, leave=False, disable=None):
@@ -144,14 +140,36 @@ def optimise(
             raise ValueError(f"batches: ran out after {step} of {plan.steps} steps")
         with torch.enable_grad():
             loss = loss_of(batch)
-            backward(loss)
-        torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+        take_step(optimiser, parameters, plan)
         losses.append(loss.detach())
         if step % 50 == 49 or step == plan.steps - 1:  # not every step: reading a number makes a GPU wait
-            _check_finite(losses[-50:], step)
+            check_finite(losses[-50:], step)
     return [float(loss) for loss in losses]
+
+
+def new_optimiser(parameters: Sequence[Tensor], plan: Optimisation) -> torch.optim.AdamW:
+    """AdamW with the plan's numbers."""
+    return torch.optim.AdamW(
+        parameters, lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay, fused=True
+    )
+
+
+def take_step(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], plan: Optimisation) -> None:
+    """Scale the gradients down to the plan's norm, let the optimiser use them, and drop them."""
+    torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+
+
+def check_finite(losses: Sequence[Tensor], step: int) -> None:
+    """Refuse losses up to `step` that are not finite.
+
+    Raises:
+        ValueError: naming the step.
+    """
+    if not torch.isfinite(torch.stack(list(losses))).all():
+        raise ValueError(f"loss: not finite by step {step}; lower the learning rate, or look at the input")
 
 
 @contextmanager
@@ -171,8 +189,3 @@ def frozen(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
             parameter.requires_grad_(needed)
         if large and not checkpointing:
             transformer.disable_gradient_checkpointing()
-
-
-def _check_finite(losses: list[Tensor], step: int) -> None:
-    if not torch.isfinite(torch.stack(losses)).all():
-        raise ValueError(f"loss: not finite by step {step}; lower the learning rate, or look at the input")

@@ -7,7 +7,7 @@ other bytes on every write.
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -55,21 +55,47 @@ def read_clip(path: str | os.PathLike[str], num_frames: int, height: int, width:
         ValueError: when a wanted number is below 1.
     """
     path = Path(path)
+    count, rate = count_frames(path)
+    if count == 1:
+        raise VideoError(f"{path}: holds one frame, which shows no action; expected a video")
+    indices = _evenly(count, num_frames)
+    fitted = read_frames(path, set(indices), height, width)
+    return Video(np.stack([fitted[index] for index in indices]), _stretched(rate, count, num_frames))
+
+
+def count_frames(path: str | os.PathLike[str]) -> tuple[int, float]:
+    """How many frames a video has, and its rate; all of it is decoded, nothing kept.
+
+    Raises:
+        VideoError: as `read_video`.
+    """
+    path = Path(path)
     with _opened(path) as (container, stream):
         sizes = [(frame.height, frame.width) for frame in container.decode(stream) if _sound(frame, path)]
         rate = _checked_rate(path, len(sizes), container, stream)
     if len(set(sizes)) > 1:
         raise VideoError(f"{path}: frames change size")
-    if len(sizes) == 1:
-        raise VideoError(f"{path}: holds one frame, which shows no action; expected a video")
-    indices = _evenly(len(sizes), num_frames)
+    return len(sizes), rate
+
+
+def read_frames(
+    path: str | os.PathLike[str], indices: Collection[int], height: int, width: int
+) -> dict[int, np.ndarray]:
+    """Some frames of a video by their index, each as `fit_image` makes it.
+
+    Raises:
+        VideoError: as `read_video`, and when the video ends before the last index.
+    """
+    path = Path(path)
     with _opened(path) as (container, stream):
         fitted = {
             index: fit_image(_upright(frame, path), height, width)
             for index, frame in enumerate(container.decode(stream))
             if index in indices
         }
-    return Video(np.stack([fitted[index] for index in indices]), _stretched(rate, len(sizes), num_frames))
+    if len(fitted) < len(set(indices)):
+        raise VideoError(f"{path}: has no frame {max(indices)}")
+    return fitted
 
 
 def write_lossless(path: str | os.PathLike[str], video: Video) -> None:

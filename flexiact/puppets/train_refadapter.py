@@ -11,7 +11,7 @@ from flexiact.backbone import Backbone, load_backbone
 from flexiact.codec import clean_latent
 from flexiact.puppets.latents import cached_clips
 from flexiact.puppets.train_backbone import draw_batch
-from flexiact.train_refadapter import RefAdapterConfig, train_refadapter
+from flexiact.refadapter_training import RefAdapterConfig, train_refadapter
 from flexiact.training import Batch
 
 CONFIG = RefAdapterConfig(rank=16, alpha=16, steps=1500, learning_rate=5e-4, batch_size=8)

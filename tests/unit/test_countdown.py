@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from flexiact import countdown
-from flexiact.countdown import in_words, steps_shown
+from flexiact.countdown import counted, in_words, steps_shown
 
 
 class Terminal(io.StringIO):
@@ -28,6 +28,18 @@ def test_a_log_gets_lines_with_the_time_left(monkeypatch: pytest.MonkeyPatch) ->
         "fit: step 1 of 20, about 3 min 10 s left",
         "fit: step 2 of 20, about 3 min 00 s left",
         "fit: step 3 of 20, about 2 min 50 s left",
+    ]
+
+
+def test_items_are_counted_from_where_they_went_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(countdown, "LINE_EVERY_S", 0.0)
+    clock = iter([0.0, 10.0, 20.0])
+    monkeypatch.setattr(countdown, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    stream = io.StringIO()
+    assert list(counted(range(18, 20), 20, "train", first=18, stream=stream)) == [18, 19]
+    assert stream.getvalue().splitlines() == [
+        "train: step 19 of 20, about 10 s left",
+        "train: step 20 of 20, about 0.0 s left",
     ]
 
 

@@ -1,7 +1,6 @@
 """Losses against their formulas, crops, batches, and the loop."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +12,12 @@ from flexiact import batches as batches_module
 from flexiact import training
 from flexiact.attention import extra_tokens_attached
 from flexiact.backbone import Backbone
-from flexiact.batches import Batch, FitConfig, random_crops, reference_batches, untrimmed_batch
+from flexiact.batches import Batch, FitConfig, random_crops, reference_batches
 from flexiact.codec import encode_text
 from flexiact.method import FlexiAct, FlexiActConfig
 from flexiact.sampling import Denoiser
 from flexiact.task import Request, Video
-from flexiact.train_refadapter import RefAdapterConfig, main, read_clips, train_refadapter, untrimmed_batches
 from flexiact.training import MIN_NOISE, Optimisation, denoising_loss, frozen, optimise, predicted_clean
-from flexiact.video import VideoError, write_lossless
 from tests.backbones import random_frames, save_tiny_refadapter, tiny_backbone, tiny_scheduler
 
 CROPS = FitConfig(crops=3, crop_min_scale=0.5, batch_size=4)
@@ -229,77 +226,3 @@ def test_half_precision_backbone_fits_a_float_embedding(tmp_path: Path, referenc
     action = method.fit(reference, "a dog", seed=0)
     assert all(tensor.dtype == torch.float32 and tensor.any() for tensor in action.values())
     assert method.transfer(action, Request(target, "a dog", 0)).frames.shape == reference.frames.shape
-    clips = [(Video(random_frames(0, 12), 8.0), "a dog")]
-    batches = untrimmed_batches(backbone, clips, 1, torch.Generator().manual_seed(0))
-    adapter, _ = train_refadapter(backbone, batches, RefAdapterConfig(rank=2, alpha=2, steps=2), seed=0)
-    assert all(parameter.dtype == torch.float32 for parameter in adapter.parameters())
-
-
-def test_untrimmed_batch_starts_from_another_moment(backbone: Backbone):
-    video = Video(random_frames(3, 40), 8.0)
-    kept = untrimmed_batch(
-        backbone, [(video, "a dog")] * 3, torch.Generator().manual_seed(0), image_dropout=0.0, caption_dropout=0.0
-    )
-    assert kept.clean.shape == (3, *backbone.latent_shape)
-    assert torch.equal(kept.clean[:, 0], kept.condition[:, 0]) and not kept.condition[:, 1:].any()
-    assert len({row.numpy().tobytes() for row in kept.condition[:, 0]}) == 3
-    dropped = untrimmed_batch(
-        backbone, [(video, "a dog")], torch.Generator().manual_seed(0), image_dropout=1.0, caption_dropout=1.0
-    )
-    assert not dropped.condition.any() and dropped.clean[:, 0].any()
-    assert torch.equal(dropped.text, encode_text(backbone, [""]))
-
-
-@pytest.mark.parametrize("frames", [random_frames(0, 8), random_frames(0, 12, 24, 16)])
-def test_clips_that_do_not_fit_are_named(backbone: Backbone, frames: np.ndarray):
-    with pytest.raises(ValueError, match="clips"):
-        untrimmed_batch(backbone, [(Video(frames, 8.0), "a dog")], torch.Generator())
-    with pytest.raises(ValueError, match="clips"):
-        next(untrimmed_batches(backbone, [], 1, torch.Generator()))
-
-
-def test_refadapter_learns_and_leaves_the_backbone(backbone: Backbone):
-    clips = [(Video(random_frames(seed, 12), 8.0), "a dog") for seed in range(2)]
-    before = {name: value.clone() for name, value in backbone.transformer.state_dict().items()}
-
-    def batches() -> Iterator[Batch]:
-        return untrimmed_batches(backbone, clips, 2, torch.Generator().manual_seed(0))
-
-    config = RefAdapterConfig(rank=2, alpha=2, steps=4, learning_rate=1e-2)
-    adapter, losses = train_refadapter(backbone, batches(), config, seed=0)
-    again, _ = train_refadapter(backbone, batches(), config, seed=0)
-    assert len(losses) == 4 and all(math.isfinite(loss) for loss in losses)
-    first, second = ([p.detach() for p in trained.parameters()] for trained in (adapter, again))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert all(value.any() for value in first)  # the up halves start from zero
-    after = backbone.transformer.state_dict()
-    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_refadapter_command_reads_a_folder(
-    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    write_lossless(videos / "a.mkv", Video(random_frames(0, 12, 32, 48), 8.0))
-    with pytest.raises(ValueError, match="a.txt"):
-        read_clips(videos, backbone)
-    (videos / "a.txt").write_text("a dog jumps\n")
-    [(video, caption)] = read_clips(videos, backbone)
-    assert video.frames.shape == (12, 16, 24, 3) and caption == "a dog jumps"
-
-    monkeypatch.setattr("flexiact.train_refadapter.load_backbone", lambda *_: backbone)
-    arguments = ["--steps", "2", "--rank", "2", "--alpha", "2", "--batch-size", "1"]
-    assert main([str(videos), "--out", str(tmp_path / "out"), *arguments]) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    ]
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    assert main([str(empty), "--out", str(tmp_path / "none"), *arguments]) == 2
-    assert "no videos" in capsys.readouterr().err and not (tmp_path / "none").exists()
-    (videos / "b.mp4").write_bytes(b"")
-    with pytest.raises(VideoError, match="b.mp4"):
-        (videos / "b.txt").write_text("x")
-        read_clips(videos, backbone)

@@ -11,10 +11,12 @@ from PIL import Image
 from flexiact.task import Request, Video
 from flexiact.video import (
     VideoError,
+    count_frames,
     fit_frames,
     fit_image,
     frames_digest,
     read_clip,
+    read_frames,
     read_image,
     read_video,
     write_lossless,
@@ -93,6 +95,18 @@ def test_clip_is_what_fitting_the_whole_gives(tmp_path: Path, count: int):
     assert clip.fps == whole.fps
     with pytest.raises(ValueError, match="num_frames"):
         read_clip(tmp_path / "a.mkv", 0, 16, 24)
+
+
+def test_frames_are_read_by_their_index(tmp_path: Path):
+    video = Video(random_frames(0, 20, 20, 30), 12.0)
+    write_lossless(tmp_path / "a.mkv", video)
+    assert count_frames(tmp_path / "a.mkv") == (20, 12.0)
+    frames = read_frames(tmp_path / "a.mkv", [19, 3], 16, 24)
+    assert sorted(frames) == [3, 19]
+    for index, frame in frames.items():
+        np.testing.assert_array_equal(frame, fit_image(video.frames[index], 16, 24))
+    with pytest.raises(VideoError, match="a.mkv: has no frame 20"):
+        read_frames(tmp_path / "a.mkv", [3, 20], 16, 24)
 
 
 def test_one_frame_is_no_clip(tmp_path: Path):
