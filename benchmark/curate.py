@@ -18,16 +18,16 @@ RECIPES: dict[str, BalancedRecipe | FactorRecipe] = {
     "puppets": BalancedRecipe(
         "6 test actions x 5 targets, the default", "test", "test", 6, 5, seed=11, num_inference_steps=25
     ),
-    "puppets-full": BalancedRecipe("25 test actions x 10 targets", "test", "test", None, 10, 12, 25, candidates=48),
-    "puppets-easy": FactorRecipe("12 test actions x 2 looks: same body, layout and viewpoint", ()),
-    "puppets-layout": FactorRecipe("12 test actions x 3 strengths of another layout, nothing else", ("layout",)),
+    "puppets-full": BalancedRecipe("25 test actions x 10 targets", "test", "test", None, 10, 12, 25, 48, large=False),
+    "puppets-easy": FactorRecipe("8 test actions x 2 looks: same body, layout and viewpoint", ()),
+    "puppets-layout": FactorRecipe("8 test actions x 3 strengths of another layout, nothing else", ("layout",)),
     "puppets-viewpoint": FactorRecipe(
-        "12 test actions x 3 strengths of another viewpoint, nothing else", ("viewpoint",)
+        "8 test actions x 3 strengths of another viewpoint, nothing else", ("viewpoint",)
     ),
-    "puppets-skeleton": FactorRecipe("12 test actions x 3 strengths of another body, nothing else", ("skeleton",)),
-    "puppets-crossed": FactorRecipe("12 test actions x 3 strengths of all three at once", AXES),
+    "puppets-skeleton": FactorRecipe("8 test actions x 3 strengths of another body, nothing else", ("skeleton",)),
+    "puppets-crossed": FactorRecipe("8 test actions x 3 strengths of all three at once", AXES),
     "puppets-dev": BalancedRecipe(
-        "8 development actions x 2 targets, for tuning only", "dev", "train", None, 2, seed=13, num_inference_steps=25
+        "4 development actions x 4 targets, for tuning only", "dev", "train", None, 4, seed=13, num_inference_steps=25
     ),
     "puppets-smoke": BalancedRecipe(
         "2 cases, to see that everything runs", "dev", "train", 1, 2, seed=14, num_inference_steps=8

@@ -20,6 +20,7 @@ from benchmark.curate_rules import (
     distant_actions,
     fitting_rigs,
     generator_of,
+    large_actions,
     make_case,
     shows_all,
 )
@@ -42,6 +43,7 @@ class BalancedRecipe:
         seed: of all draws.
         num_inference_steps: None for the backbone's own.
         candidates: targets drawn per reference.
+        large: only actions of large movements, see `large_actions`.
     """
 
     summary: str
@@ -52,6 +54,7 @@ class BalancedRecipe:
     seed: int
     num_inference_steps: int | None = None
     candidates: int = 80
+    large: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,8 @@ def balanced(name: str, recipe: BalancedRecipe) -> tuple[Suite, list[Case]]:
 
 
 def _references(recipe: BalancedRecipe) -> Iterator[Reference]:
-    pool, used = POOLS[recipe.pool], Counter[str]()
+    pool = large_actions(recipe.pool) if recipe.large else POOLS[recipe.pool]
+    used = Counter[str]()
     names = list(pool) if recipe.references is None else distant_actions(pool, recipe.split)[: recipe.references]
     for name in names:
         rigs = sorted(fitting_rigs(pool[name], recipe.split), key=lambda rig: used[rig])

@@ -30,6 +30,7 @@ from benchmark.curate_rules import (
     fitting_rigs,
     generator_of,
     inside,
+    large_actions,
     make_case,
     shows_all,
 )
@@ -49,8 +50,8 @@ default suite, about where its near, middle and far begin and end."""
 
 STRENGTHS = 3
 
-REFERENCES = 12
-"""Families, one action each: what a claim needs as cases, and clusters enough for a bootstrap."""
+REFERENCES = 8
+"""Families, one action of large movements each: all there are, and clusters enough for a bootstrap."""
 
 LOOKS = 2
 """Targets of each reference in the easy suite; the first one is the base of the others."""
@@ -119,7 +120,7 @@ def families() -> tuple[Family, ...]:
     Raises:
         UsageError: when too few actions have one.
     """
-    pool, used = POOLS[_POOL], Counter[str]()
+    pool, used = large_actions(_POOL), Counter[str]()
     found: list[Family] = []
     for name in distant_actions(pool, _SPLIT):
         rigs = sorted(fitting_rigs(pool[name], _SPLIT), key=lambda rig: used[rig])

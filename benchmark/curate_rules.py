@@ -9,7 +9,15 @@ import torch
 
 from benchmark.cases import AXES, Case, tercile
 from benchmark.truth import COUNTED_MOTION_SHARE, first_scored_frame, specification_digests
-from flexiact.puppets.actions import DEV_ACTIONS, TEST_ACTIONS, PuppetAction, action_distance, curves, restricted
+from flexiact.puppets.actions import (
+    DEV_ACTIONS,
+    TEST_ACTIONS,
+    PuppetAction,
+    action_distance,
+    curves,
+    is_large,
+    restricted,
+)
 from flexiact.puppets.captions import caption
 from flexiact.puppets.rigs import RIGS
 from flexiact.puppets.scene import Scene, random_scene, scene_to_dict
@@ -43,6 +51,14 @@ class Candidate:
 def generator_of(*words: object) -> torch.Generator:
     """A generator seeded by words, so that one part of a suite does not depend on how many draws another part took."""
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:7], "big"))
+
+
+def large_actions(pool: str) -> dict[str, PuppetAction]:
+    """A pool's actions of the movements that the puppet backbone was trained on.
+
+    A comparison of methods needs a backbone that can draw at all what they ask of it.
+    """
+    return {name: action for name, action in POOLS[pool].items() if is_large(action)}
 
 
 def fitting_rigs(action: PuppetAction, split: str) -> list[str]:

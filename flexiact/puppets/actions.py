@@ -4,7 +4,7 @@ A curve is `amplitude * SHAPES[shape](u)` with u running from 0 at the first fra
 not begin at zero: an action may start in mid-movement, so its first frame is not the neutral pose of a target image.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -160,19 +160,39 @@ def _choose(generator: torch.Generator, options: tuple[str, ...]) -> str:
     return options[int(torch.randint(len(options), (), generator=generator))]
 
 
-# How often each group of channels is drawn: as the judges see them, and for models that have to draw every movement.
-EVEN_GROUPS = ("trunk", "trunk", "travel", "fore", "fore", "fore", "hind", "hind", "head", "tail")
-LARGE_GROUPS = ("trunk",) * 3 + ("travel",) * 3 + ("fore",) * 3 + ("hind",) * 2 + ("head", "tail")
+# How often each group of channels is drawn.
+_GROUPS = ("trunk", "trunk", "travel", "fore", "fore", "fore", "hind", "hind", "head", "tail")
+_MAX_PARTS = 3
 
 
-def _random_part(generator: torch.Generator, groups: tuple[str, ...]) -> PuppetAction:
-    group, shape = _choose(generator, groups), _choose(generator, tuple(SHAPES))
+def _pair(limb: str, motion: str) -> tuple[str, str]:
+    return f"{limb}_left_{motion}", f"{limb}_right_{motion}"
+
+
+# Channels that move alike in a large movement, as often as each is drawn.
+_LARGE_PARTS: tuple[tuple[str, ...], ...] = (
+    *[("trunk_pitch",)] * 3, *[("hop",)] * 2, *[("shift",)] * 2,
+    *[_pair("fore", "swing")] * 2, *[_pair("fore", "spread")] * 2,
+    _pair("hind", "swing"), _pair("hind", "spread"), _pair("hind", "flex"),
+)  # fmt: skip
+
+
+def _amplitude(generator: torch.Generator) -> float:
     sign = 1.0 if torch.rand((), generator=generator) < 0.5 else -1.0
-    amplitude = sign * _uniform(generator, 0.45, 1.35)
+    return sign * _uniform(generator, 0.45, 1.35)
+
+
+def _possible(motion: str, amplitude: float) -> float:
+    """Spreading or bending the wrong way is anatomically impossible."""
+    return abs(amplitude) if motion in ("spread", "flex") else amplitude
+
+
+def _random_part(generator: torch.Generator) -> PuppetAction:
+    group, shape = _choose(generator, _GROUPS), _choose(generator, tuple(SHAPES))
+    amplitude = _amplitude(generator)
     if group in ("fore", "hind"):
         motion = _choose(generator, ("swing", "swing", "spread", "spread", "flex"))
-        # Spreading or bending the wrong way is anatomically impossible.
-        amplitude = amplitude if motion == "swing" else abs(amplitude)
+        amplitude = _possible(motion, amplitude)
         pairing = _choose(generator, ("left", "right", "both", "opposite"))
         if pairing in ("left", "right"):
             return (Motion(f"{group}_{pairing}_{motion}", shape, amplitude),)
@@ -181,23 +201,43 @@ def _random_part(generator: torch.Generator, groups: tuple[str, ...]) -> PuppetA
     return (Motion(_choose(generator, names[group]), shape, amplitude),)
 
 
-def random_action(
-    generator: torch.Generator, groups: tuple[str, ...] = EVEN_GROUPS, max_parts: int = 3
-) -> PuppetAction:
-    """A random training action that moves, far enough from every test and development action.
+def _random_large_part(generator: torch.Generator, channels: Sequence[str]) -> PuppetAction:
+    able = tuple(part for part in _LARGE_PARTS if set(part) <= set(channels))
+    part, shape = able[int(torch.randint(len(able), (), generator=generator))], _choose(generator, tuple(SHAPES))
+    amplitude = _possible(part[0].rsplit("_", 1)[-1], _amplitude(generator))
+    return tuple(Motion(channel, shape, amplitude) for channel in part)
 
-    Args:
-        generator: source of all randomness.
-        groups: of channels, each as often as it is to be drawn: `EVEN_GROUPS` or `LARGE_GROUPS`.
-        max_parts: at most so many parts move.
-    """
+
+def _random_action(generator: torch.Generator, draw_part: Callable[[], PuppetAction]) -> PuppetAction:
     while True:
-        count = 1 + int(torch.randint(max_parts, (), generator=generator))
+        count = 1 + int(torch.randint(_MAX_PARTS, (), generator=generator))
         action: PuppetAction = ()
         for _ in range(count):
             used = {m.channel for m in action}
-            part = _random_part(generator, groups)
+            part = draw_part()
             action += part if not used & {m.channel for m in part} else ()
         moves = any(m.shape != "hold" for m in action)
         if moves and distance_to_named(action) >= MIN_DISTANCE_TO_TEST:
             return action
+
+
+def random_action(generator: torch.Generator) -> PuppetAction:
+    """A random training action of up to three parts that moves, far enough from every test and development action."""
+    return _random_action(generator, lambda: _random_part(generator))
+
+
+def random_large_action(generator: torch.Generator, channels: Sequence[str] = CHANNELS) -> PuppetAction:
+    """Like `random_action`, of large movements alone: those that move the whole body or a pair of limbs alike.
+
+    Args:
+        generator: source of all randomness.
+        channels: those that the body has.
+    """
+    return _random_action(generator, lambda: _random_large_part(generator, channels))
+
+
+def is_large(action: PuppetAction) -> bool:
+    """Whether an action consists of movements that `random_large_action` draws."""
+    known = {tuple(Motion(c, m.shape, m.amplitude) for c in part) for part in _LARGE_PARTS for m in action}
+    covered = {m for part in known if set(part) <= set(action) for m in part}
+    return covered == set(action)

@@ -1,8 +1,10 @@
 """Judging the puppet backbone on held-out worlds before any method runs on it: does it follow a full caption?
 
-Generated clips stand beside a still image, the same scene doing another action, and the truth through the VAE.
+Judged apart are test actions of the large movements it was trained on, and all others. Generated clips stand beside a
+still image, the same scene doing another action, and the truth through the VAE.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +14,7 @@ from tqdm import tqdm
 from flexiact.backbone import Backbone
 from flexiact.codec import decode_latents, encode_video
 from flexiact.pose import PoseEstimator
-from flexiact.puppets.actions import TEST_ACTIONS, PuppetAction
+from flexiact.puppets.actions import TEST_ACTIONS, PuppetAction, is_large
 from flexiact.puppets.captions import caption
 from flexiact.puppets.rigs import RIGS, TRAINING_RIGS
 from flexiact.puppets.scene import Scene, random_scene
@@ -21,6 +23,8 @@ from flexiact.sampling import sample_video
 from flexiact.task import Request
 
 CANDIDATES = ("generated", "still", "another action", "truth through the VAE")
+LARGE_ACTIONS = {name: action for name, action in TEST_ACTIONS.items() if is_large(action)}
+OTHER_ACTIONS = {name: action for name, action in TEST_ACTIONS.items() if name not in LARGE_ACTIONS}
 _RESAMPLES = 2000
 
 
@@ -39,12 +43,14 @@ class Judgement:
     motion: np.ndarray
 
 
-def judge(backbone: Backbone, pose: PoseEstimator, worlds: int, seed: int) -> Judgement:
-    """Generates `worlds` clips from first frame and full caption: test actions, held-out looks, rigs of training."""
+def judge(
+    backbone: Backbone, pose: PoseEstimator, actions: Mapping[str, PuppetAction], worlds: int, seed: int
+) -> Judgement:
+    """Generates `worlds` clips of `actions` from first frame and full caption: held-out looks, rigs of training."""
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for index in tqdm(range(worlds), desc="judging", delay=5):
-        scene, action, other = _draw(generator, index)
+        scene, action, other = _draw(generator, actions, index)
         truth = render_clip(scene, action)
         request = Request(truth.video.frames[0], caption(scene, action, "full"), seed + index)
         generated = sample_video(
@@ -61,13 +67,14 @@ def judge(backbone: Backbone, pose: PoseEstimator, worlds: int, seed: int) -> Ju
     return Judgement(table[..., 0], table[..., 1], table[..., 2])
 
 
-def _draw(generator: torch.Generator, index: int) -> tuple[Scene, PuppetAction, PuppetAction]:
-    """A scene, a test action that its body can mostly do, and another action."""
-    names = list(TEST_ACTIONS)
+def _draw(
+    generator: torch.Generator, actions: Mapping[str, PuppetAction], index: int
+) -> tuple[Scene, PuppetAction, PuppetAction]:
+    """A scene, an action that its body can do, and another one."""
     scene = random_scene(generator, "test", TRAINING_RIGS[index % len(TRAINING_RIGS)])
-    able = [n for n in names if all(m.channel in RIGS[scene.rig].channels for m in TEST_ACTIONS[n])]
+    able = [n for n, a in actions.items() if {m.channel for m in a} <= set(RIGS[scene.rig].channels)]
     first, second = torch.randperm(len(able), generator=generator)[:2].tolist()
-    return scene, TEST_ACTIONS[able[first]], TEST_ACTIONS[able[second]]
+    return scene, actions[able[first]], actions[able[second]]
 
 
 def _errors(frames: np.ndarray, truth: Clip, pose: PoseEstimator) -> tuple[float, float, float]:

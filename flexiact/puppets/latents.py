@@ -14,25 +14,26 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from flexiact.puppets.actions import LARGE_GROUPS, PuppetAction, curves, random_action
+from flexiact.puppets.actions import PuppetAction, curves, random_large_action
 from flexiact.puppets.captions import LEVELS, caption
 from flexiact.puppets.loop import step_generator
 from flexiact.puppets.render import RENDERER_VERSION
-from flexiact.puppets.scene import random_scene
+from flexiact.puppets.rigs import RIGS
+from flexiact.puppets.scene import Scene, random_scene
 from flexiact.puppets.train_vae import to_tensor
 from flexiact.puppets.world import NUM_FRAMES, render_clips, render_values
 
 SHARD_CLIPS = 256
-CLIPS_VERSION = 2
+CLIPS_VERSION = 3
 """Raised when the same seed begins to give other scenes, actions or captions."""
 _BATCH = 16
 # Shards draw from generators of their own: no step of any recipe shares a seed with them.
 _SHARD_SEED_OFFSET = 7_000_000
 
 
-def _action(generator: torch.Generator) -> PuppetAction:
-    # A model that draws learns captions of one or two large movements several times sooner than of three of any size.
-    return random_action(generator, LARGE_GROUPS, max_parts=2)
+def _action(generator: torch.Generator, scene: Scene) -> PuppetAction:
+    # How soon a model that draws learns a movement depends on how often it sees it: a few large ones are learned.
+    return random_large_action(generator, RIGS[scene.rig].channels)
 
 
 @torch.no_grad()
@@ -48,12 +49,13 @@ def _batch(
     vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
 ) -> dict[str, Tensor]:
     scenes = [random_scene(generator, "train") for _ in range(_BATCH)]
-    actions = [_action(generator) for _ in range(_BATCH)]
+    actions = [_action(generator, scene) for scene in scenes]
     clips = to_tensor([clip.video for clip in render_clips(scenes, actions)])
     # Another moment of the untrimmed recording: before the action, in the middle of it, or in the next one.
     moments = []
-    for action in actions:
-        values = curves((action, _action(generator), ())[int(torch.randint(3, (), generator=generator))], NUM_FRAMES)
+    for scene, action in zip(scenes, actions, strict=True):
+        done = (action, _action(generator, scene), ())[int(torch.randint(3, (), generator=generator))]
+        values = curves(done, NUM_FRAMES)
         moments.append(values[int(torch.randint(NUM_FRAMES, (), generator=generator))][None])
     others = to_tensor([clip.video for clip in render_values(scenes, torch.stack(moments))])
     captions = [caption(s, a, level) for s, a in zip(scenes, actions, strict=True) for level in LEVELS]

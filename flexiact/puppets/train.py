@@ -13,9 +13,9 @@ from pathlib import Path
 WEIGHTS = Path(__file__).parent / "weights"
 STEPS = {
     "vae": 2600,
-    "backbone": 40_000,
+    "backbone": 18_000,
     "refadapter": 1500,
-    "control": 4000,
+    "control": 2000,
     "clip": 600,
     "pose": 6000,
     "pose_driver": 1000,
@@ -73,10 +73,14 @@ def _run(options: argparse.Namespace, steps: int) -> object:
         return train_control(state, out / "control", steps, options.seed, device, shards=options.shards)
     if options.recipe == "judge":
         from flexiact.pose import MMPoseEstimator
-        from flexiact.puppets.evaluate import as_markdown, judge
+        from flexiact.puppets.evaluate import LARGE_ACTIONS, OTHER_ACTIONS, as_markdown, judge
 
         backbone, pose = load_backbone("puppets", str(device)), MMPoseEstimator(WEIGHTS / "pose")
-        return as_markdown(judge(backbone, pose, steps, options.seed))
+        tables = {
+            title: as_markdown(judge(backbone, pose, actions, steps, options.seed))
+            for title, actions in (("Large movements", LARGE_ACTIONS), ("Others", OTHER_ACTIONS))
+        }
+        return "\n".join(f"{title}:\n\n{table}" for title, table in tables.items())
     if options.recipe == "pose":
         from flexiact.puppets.judge_pose import train_pose
 

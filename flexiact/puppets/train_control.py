@@ -29,7 +29,7 @@ from flexiact.puppets.world import SIZE, Clip, render_clips
 from flexiact.skeleton import DRAWING_VERSION, draw_skeletons, links_of
 from flexiact.task import Video
 
-BATCH = 8
+BATCH = 16
 SHARD_CLIPS = 128
 _RENDERED = 16  # clips at a time
 _SHARD_SEED_OFFSET = 8_000_000  # no shard shares a seed with any step, nor with the backbone's clips
@@ -148,6 +148,7 @@ def train_control(state: Path, out: Path, steps: int, seed: int, device: torch.d
     card = CARD.format(
         revision=backbone.revision[:12],
         steps=steps,
+        batch=BATCH,
         shards=shards,
         clips=len(clips["latents"]),
         seed=seed,
@@ -166,5 +167,5 @@ keypoints with an estimator's jitter, misses and scores.
 
     python -m flexiact.puppets.train control --steps {steps} --shards {shards} --seed {seed}
 
-{steps} steps of 8 clips, averaged weights. Another revision of the backbone needs other weights.
+{steps} steps of {batch} clips, averaged weights. Another revision of the backbone needs other weights.
 """

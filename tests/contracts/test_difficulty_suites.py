@@ -38,7 +38,7 @@ def test_there_is_an_easy_suite_one_for_each_axis_and_a_crossed_one() -> None:
 @each_suite
 def test_a_suite_has_cases_and_references_enough_for_a_claim(name: str) -> None:
     assert len(CASES[name]) >= 12
-    assert len({case.reference_id for case in CASES[name]}) >= 12
+    assert len({case.reference_id for case in CASES[name]}) >= 8
 
 
 @each_suite

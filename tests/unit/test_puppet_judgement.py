@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from flexiact.puppets.evaluate import CANDIDATES, Judgement, _draw, _errors, as_markdown
+from flexiact.puppets.evaluate import (
+    CANDIDATES,
+    LARGE_ACTIONS,
+    OTHER_ACTIONS,
+    Judgement,
+    _draw,
+    _errors,
+    as_markdown,
+)
 from flexiact.puppets.rigs import RIGS
 from flexiact.puppets.world import render_clip
 
@@ -22,7 +30,7 @@ class TruePose:
 
 
 def test_errors_of_the_truth_are_zero_and_of_a_still_are_not():
-    scene, action, _ = _draw(torch.Generator().manual_seed(0), 1)
+    scene, action, _ = _draw(torch.Generator().manual_seed(0), LARGE_ACTIONS, 1)
     truth = render_clip(scene, action)
     pixel, keypoint, motion = _errors(truth.video.frames, truth, TruePose(truth.keypoints))
     assert (pixel, keypoint) == (0, 0)
@@ -32,10 +40,12 @@ def test_errors_of_the_truth_are_zero_and_of_a_still_are_not():
     assert pixel > 1 and keypoint > 0.5 and motion == 0
 
 
+@pytest.mark.parametrize("actions", [LARGE_ACTIONS, OTHER_ACTIONS], ids=["large", "others"])
 @pytest.mark.parametrize("index", range(8))
-def test_worlds_ask_only_for_what_a_body_can_do(index):
-    scene, action, other = _draw(torch.Generator().manual_seed(index), index)
+def test_worlds_ask_only_for_what_a_body_can_do(index, actions):
+    scene, action, other = _draw(torch.Generator().manual_seed(index), actions, index)
     assert action != other
+    assert {action, other} <= set(actions.values())
     assert all(m.channel in RIGS[scene.rig].channels for m in (*action, *other))
 
 

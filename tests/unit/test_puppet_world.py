@@ -1,6 +1,7 @@
 """The puppet world: deterministic, free of leakage, and its truth agrees with its pictures."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from flexiact.puppets.actions import (
     action_distance,
     curves,
     distance_to_named,
+    is_large,
     random_action,
+    random_large_action,
     restricted,
 )
 from flexiact.puppets.captions import LEVELS, caption, vocabulary
@@ -124,11 +127,30 @@ def test_training_never_meets_what_is_held_out(seed):
     assert not is_held_out_skin(one.skin) and not is_held_out_backdrop(one.backdrop)
     other = random_scene(g, "test")
     assert is_held_out_skin(other.skin) and is_held_out_backdrop(other.backdrop)
-    action = random_action(g)
     named = [*TEST_ACTIONS.values(), *DEV_ACTIONS.values()]
-    nearest = min(action_distance(action, other) for other in named)
-    assert nearest >= MIN_DISTANCE_TO_TEST
-    assert nearest == pytest.approx(distance_to_named(action), abs=1e-5)
+    for action in (random_action(g), random_large_action(g, RIGS[one.rig].channels)):
+        nearest = min(action_distance(action, other) for other in named)
+        assert nearest >= MIN_DISTANCE_TO_TEST
+        assert nearest == pytest.approx(distance_to_named(action), abs=1e-5)
+
+
+@given(st.integers(0, 2**31), st.sampled_from(sorted(RIGS)))
+@settings(max_examples=40, deadline=None)
+def test_large_actions_are_whole_movements_of_channels_that_the_body_has(seed, rig):
+    action = random_large_action(generator(seed), RIGS[rig].channels)
+    assert is_large(action)
+    assert {motion.channel for motion in action} <= set(RIGS[rig].channels)
+    for motion in action:
+        if "_left_" in motion.channel:
+            twin = replace(motion, channel=motion.channel.replace("_left_", "_right_"))
+            assert twin in action
+            assert not is_large(tuple(m for m in action if m != twin))
+
+
+def test_named_large_actions():
+    large = {name for name, action in (TEST_ACTIONS | DEV_ACTIONS).items() if is_large(action)}
+    assert large == {"jump", "squat", "stretch", "flap", "bounce", "rear", "dive", "star",
+                     "lean", "row", "rise", "charge"}  # fmt: skip
 
 
 def test_development_and_test_actions_are_apart():
