@@ -137,7 +137,6 @@ def test_the_larger_model_has_its_tokens():
     assert planned.latent_shape == (22, 16, 96, 170) and planned.num_padding_frames == 1
     assert planned.num_video_tokens == 11 * 48 * 85 == 44_880
     found = estimate(planned)
-    assert found.activations["denoise"] > estimate(outline("cogvideox-5b-i2v")).activations["denoise"]
     # A step's states at guidance, [2, text + video, 3072] in bfloat16, several times over, but no logits.
     states = 2 * (226 + 44_880) * 3072 * 2
     assert 4 * states < found.activations["denoise"] < 40 * states
