@@ -2,7 +2,7 @@
 
 Writes `<device>.json`, tables (`.md`) and a plot (`.png`) of it. A ratio is the median of the ratios inside the rounds,
 its interval their quartiles. Called again for other comparisons (`--only`), it adds to the file while environment and
-model are the same, and begins anew otherwise.
+model are the same (each comparison names its code), and begins anew otherwise.
 """
 
 import argparse
@@ -107,20 +107,22 @@ def _run(args: argparse.Namespace) -> str:
     set_threads(None)
 
     from benchmark.provenance import device_name, provenance
-    from benchmark.speed_measure import measure
+    from benchmark.speed_measure import clock_name, measure
     from flexiact.backbone import PUPPET_WEIGHTS
     from reports.speed_table import SCHEMA_VERSION, write_page
 
     puppets = load("puppets", args.device, None, None)
     device = puppets.device
     weights = [PUPPET_WEIGHTS / name for name in ("backbone", "refadapter", "pose", "clip")]
+    environment = provenance(device, weights) | {"clock": clock_name(device)}
+    code = environment.pop("code")  # said of each comparison, since they may be measured one after the other
     with tempfile.TemporaryDirectory() as folder:
         model, about = _model(puppets, Path(folder))
         result = {
             "schema_version": SCHEMA_VERSION,
             "device": device_name(device),
             "model": about,
-            "environment": provenance(device, weights),
+            "environment": environment,
             "run": whole,
             "comparisons": {},
         }
@@ -129,7 +131,7 @@ def _run(args: argparse.Namespace) -> str:
         for name in names:
             print(f"measuring: {name}", file=sys.stderr)
             found = measure(_comparison(name, puppets, model)(), device, args.repeats)
-            result["comparisons"][name] = {"command": command_of(args), **found}
+            result["comparisons"][name] = {"command": command_of(args), "code": code, **found}
             write_json(result, path)  # after each: what is measured stays, whatever becomes of the next one
     return write_page(path)
 

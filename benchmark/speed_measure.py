@@ -1,5 +1,6 @@
 """Run one comparison: warm up, time its variants between each other, and take their peak memory on a GPU."""
 
+import resource
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -69,14 +70,30 @@ def measure(comparison: Comparison, device: torch.device, repeats: int | None = 
 
 
 def device_clock(device: torch.device) -> Clock:
-    """Wall time, read once the device has done what it was given."""
+    """What measures on a device.
+
+    On a GPU and with several threads wall time, read once the device has done what it was given. With one thread on a
+    CPU the processor's time of this process and of those it has ended: on an idle machine that is the wall time, and
+    what else a machine does is not counted.
+    """
+    if device.type == "cpu":
+        return time.perf_counter if torch.get_num_threads() > 1 else _processor_time
 
     def clock() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        torch.cuda.synchronize(device)
         return time.perf_counter()
 
     return clock
+
+
+def clock_name(device: torch.device) -> str:
+    """What `device_clock` reads."""
+    return "processor time" if device_clock(device) is _processor_time else "wall time"
+
+
+def _processor_time() -> float:
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 def _first_run(variant: Variant, device: torch.device, clock: Clock) -> tuple[float, float | None]:

@@ -5,7 +5,6 @@ Always on the puppets backbone, since a price can be named only where the truth 
 """
 
 import re
-import time
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -19,7 +18,7 @@ from benchmark.cases import Case, load_case, load_suite
 from benchmark.execute import Stages, format_of
 from benchmark.rows import one_line
 from benchmark.run import load_judges
-from benchmark.speed_measure import Comparison, type_name
+from benchmark.speed_measure import Comparison, device_clock, type_name
 from benchmark.speed_timing import Variant
 from flexiact.backbone import Backbone
 from flexiact.task import Request
@@ -63,12 +62,13 @@ def price(
     request = Request(stages[first].target.copy(), stages.cases[first].prompt, 0)
     figures: dict[str, dict[str, float]] = {}
     left_out = {}
+    clock = device_clock(backbone.device)
     quick = f"{count(native, 'step')}, compiled"
     try:
-        start = time.perf_counter()
+        start = clock()
         method = ImageToVideo(compiled(backbone, compiler), native, guidance)
         method.transfer({}, request)
-        figures[quick] = {"first_video_s": time.perf_counter() - start}
+        figures[quick] = {"first_video_s": clock() - start}
         methods[quick] = method
     except Exception as error:  # compilers fail in many ways, and all of them mean the same here
         left_out[quick] = without_paths(one_line(error))

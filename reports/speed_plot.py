@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
 from reports.figures import LIGHT, Theme, style
 from reports.wording import label, number, seconds
@@ -54,9 +54,11 @@ def _panel(panel: Any, comparison: Mapping[str, Any], theme: Theme) -> None:
         )  # fmt: skip
     panel.set_xscale("log")
     panel.set_xlim(min(min(ends) / 1.15, 0.8), max(max(ends) * 1.15, 1.25))
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    low, high = panel.get_xlim()
+    near = [step / 10 for step in range(1, 20) if low <= step / 10 <= high]
+    panel.xaxis.set_major_locator(FixedLocator(near) if high < 2 * low else LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_yticks(range(len(variants)), list(variants))
     panel.set_ylim(len(variants) - 0.4, -0.6)
     panel.set_title(f"{comparison['title']}, × {rival}")

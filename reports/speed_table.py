@@ -14,7 +14,8 @@ SCHEMA_VERSION = 1
 """The layout of the JSON."""
 
 _FIELDS = ("device", "model", "environment", "run", "comparisons")
-_COMPARISON_FIELDS = ("command", "title", "setting", "rivals", "variants", "left_out")
+_ENVIRONMENT_FIELDS = ("threads", "clock", "python", "packages")
+_COMPARISON_FIELDS = ("command", "code", "title", "setting", "rivals", "variants", "left_out")
 _VARIANT_FIELDS = ("seconds", "ratios", "peak_gib", "figures", "rounds_s")
 _SPREAD_FIELDS = ("median", "low", "high")
 
@@ -33,6 +34,7 @@ def load_speed(path: Path) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise ValueError(f"{path.name}: schema_version {version!r}, this code reads {SCHEMA_VERSION}")
     _check(stored, _FIELDS, path.name)
+    _check(stored["environment"], _ENVIRONMENT_FIELDS, f"{path.name}: environment")
     for name, comparison in stored["comparisons"].items():
         _check(comparison, _COMPARISON_FIELDS, f"{path.name}: {name}")
         for way, variant in comparison["variants"].items():
@@ -68,8 +70,8 @@ def markdown(stored: Mapping[str, Any], runs: list[dict[str, Any]], picture: str
     versions = ", ".join(f"{name} {origin['packages'][name]}" for name in ("torch", "diffusers", "peft"))
     parts = [
         f"# Speed on {stored['device']}: {stored['model']}",
-        f"{threads}, {versions}, Python {origin['python']}. Ways to do the same run in turn in one process, after "
-        "warming up; a ratio is the median of the ratios inside the rounds, in brackets their quartiles; below 1 is "
+        f"{threads}, {origin['clock']}, {versions}, Python {origin['python']}. Ways to do the same run in turn in one "
+        "process, warmed up; a ratio is the median of those inside the rounds, in brackets their quartiles; below 1 is "
         "faster. Memory is a GPU's: what was allocated at most beyond weights and inputs.",
     ]
     parts += [f"![The ratios of the tables below, on a log axis]({picture})"] if picture else []

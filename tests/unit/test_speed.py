@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import re
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from benchmark import speed
 from benchmark.session import RunRequest, run_session
 from benchmark.speed_attention import AttentionShape, attention
-from benchmark.speed_measure import measure
+from benchmark.speed_measure import clock_name, device_clock, measure
 from benchmark.speed_timing import BUDGET_S, ROUNDS, Spread, Variant, interleaved, paired_ratios, spread, timed
 from flexiact.backbone import Backbone
 from reports.speed_table import SCHEMA_VERSION, load_speed, write_page
@@ -123,9 +124,28 @@ def test_warming_up_is_left_out() -> None:
     assert timed({}, clock, {}) == {}
 
 
+@pytest.mark.parametrize(("threads", "name"), [(1, "processor time"), (2, "wall time")])
+def test_with_one_thread_waiting_for_the_machine_is_not_counted(threads: int, name: str) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        clock = device_clock(CPU)
+        start = clock()
+        time.sleep(0.2)
+        assert (clock() - start < 0.1) == (threads == 1)
+        assert clock_name(CPU) == name
+    finally:
+        torch.set_num_threads(before)
+
+
 def stored_of_attention() -> dict:
-    origin = {"threads": 1, "python": "3.11.0", "packages": dict.fromkeys(("torch", "diffusers", "peft"), "1.0")}
-    found = {"command": "python -m benchmark.speed", **measure(attention(SHAPE, CPU), CPU, repeats=3)}
+    origin = {"threads": 1, "clock": "wall time", "python": "3.11.0"}
+    origin |= {"packages": dict.fromkeys(("torch", "diffusers", "peft"), "1.0")}
+    found = {
+        "command": "python -m benchmark.speed",
+        "code": {"commit": None, "dirty": None},
+        **measure(attention(SHAPE, CPU), CPU, repeats=3),
+    }
     found["left_out"] = {"another way": "out of memory"}
     words = {"schema_version": SCHEMA_VERSION, "device": "A Card (R)", "model": "a tiny backbone"}
     return words | {"environment": origin, "run": None, "comparisons": {"attention": found}}
