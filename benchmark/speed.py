@@ -118,7 +118,7 @@ def _run(args: argparse.Namespace) -> str:
     code = environment.pop("code")  # said of each comparison, since they may be measured one after the other
     with tempfile.TemporaryDirectory() as folder:
         model, about = _model(puppets, Path(folder))
-        result = {
+        result: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "device": device_name(device),
             "model": about,

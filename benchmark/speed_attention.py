@@ -44,7 +44,7 @@ def attention(shape: AttentionShape, device: torch.device) -> Comparison:
     query, key, value = draw(num_own), draw(num_own + num_extra), draw(num_own + num_extra)
     ours = query, key, value, shape.text, num_extra, BIAS
     every_query = torch.cat([query, draw(num_extra)], dim=2)
-    released = *(as_released(states, shape.text, num_extra) for states in (every_query, key, value)), *ours[3:]
+    q, k, v = (as_released(states, shape.text, num_extra) for states in (every_query, key, value))
     none, dense = "no bias", "dense mask, as released"
     return Comparison(
         title="Attention of one block",
@@ -57,7 +57,7 @@ def attention(shape: AttentionShape, device: torch.device) -> Comparison:
             "ours: by rule": Variant(partial(biased_attention, *ours)),
             "ours: one more channel": Variant(partial(attention_with_channel, *ours)),
             "ours: mask": Variant(partial(attention_with_mask, *ours)),
-            dense: Variant(partial(dense_attention, *released)),
+            dense: Variant(partial(dense_attention, q, k, v, shape.text, num_extra, BIAS)),
         },
         rivals=(none, dense),
     )

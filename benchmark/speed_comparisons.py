@@ -41,13 +41,13 @@ def step(backbone: Backbone) -> Comparison:
     config, weight = preset(backbone), _weight(backbone)
     generator = torch.Generator().manual_seed(0)
     text_size = backbone.max_text_tokens, backbone.transformer.config.text_embed_dim
-    drawn = [
+    latents, condition, text = (
         torch.randn(2, *size, generator=generator).to(backbone.device, backbone.dtype)
         for size in (backbone.latent_shape, backbone.latent_shape, text_size)
-    ]
-    inputs = *drawn, torch.full((2,), TIMESTEP, device=backbone.device)
+    )
+    inputs = latents, condition, text, torch.full((2,), TIMESTEP, device=backbone.device)
     tokens = _tokens(backbone, config.fit.embedding_tokens).to(backbone.device)
-    told = *inputs, {"extra_tokens": tokens, "extra_bias": BIAS}
+    told = {"extra_tokens": tokens, "extra_bias": BIAS}
 
     model, adapted = backbone.transformer, partial(_refadapter(backbone, backbone.transformer).attached, weight)
     merged = fused(backbone, weight)
@@ -62,10 +62,10 @@ def step(backbone: Backbone) -> Comparison:
         ),
         variants={
             bare: Variant(partial(alone, *inputs)),
-            "with the embedding": Variant(partial(alone, *told), listening),
+            "with the embedding": Variant(partial(alone, *inputs, told), listening),
             "with RefAdapter": Variant(partial(alone, *inputs), adapted),
-            "with both": Variant(partial(alone, *told), partial(_all_of, adapted, listening)),
-            "with both, RefAdapter merged": Variant(partial(in_merged, *told), merged_listening),
+            "with both": Variant(partial(alone, *inputs, told), partial(_all_of, adapted, listening)),
+            "with both, RefAdapter merged": Variant(partial(in_merged, *inputs, told), merged_listening),
         },
         rivals=(bare, "with both"),
     )
