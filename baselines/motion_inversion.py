@@ -105,7 +105,7 @@ class MotionInversionConfig:
 
 PRESETS: dict[str, MotionInversionConfig] = {
     "paper": MotionInversionConfig(),
-    "puppets": MotionInversionConfig(fit_steps=150, batch_size=2),
+    "puppets": MotionInversionConfig(fit_steps=150, batch_size=2, guidance_scale=2.0),
 }
 
 

@@ -75,7 +75,7 @@ class PoseGuidedConfig:
 
 PRESETS: dict[str, PoseGuidedConfig] = {
     "paper": PoseGuidedConfig(),
-    "puppets": PoseGuidedConfig(estimator=PUPPETS, anchor="first"),
+    "puppets": PoseGuidedConfig(estimator=PUPPETS, anchor="first", guidance_scale=2.0),
 }
 
 

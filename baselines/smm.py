@@ -65,7 +65,10 @@ class SpatialMarginalMeanConfig(AdamConfig):
 
 PRESETS = {
     "paper": SpatialMarginalMeanConfig(),
-    "puppets": SpatialMarginalMeanConfig(checkpointing=False),  # not tuned yet
+    # Found by `benchmark.tune`.
+    "puppets": SpatialMarginalMeanConfig(
+        learning_rate=0.02, final_learning_rate=0.01, low_pass=4, guidance_scale=2.0, checkpointing=False
+    ),
 }
 
 

@@ -93,7 +93,7 @@ PRESETS: dict[str, FlexiActConfig] = {
     # Found by `benchmark.tune`: the fit with the Base, the rest with FlexiAct; every trial is in reports/tuning.
     "puppets": FlexiActConfig(
         fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=3e-2, batch_size=2),
-        transfer=TransferConfig(FrequencySchedule(alpha=3.0, low=300, high=600), 1.0, guidance_scale=4.5),
+        transfer=TransferConfig(FrequencySchedule(alpha=0.5, low=570, high=705), 0.4, guidance_scale=1.0),
     ),
 }
 # The paper's Base competes with settings of its own, found with as many trials.
