@@ -11,7 +11,8 @@ from transformers import T5Config, T5EncoderModel
 
 from benchmark.speed_measure import GIB
 from flexiact.adapter import RefAdapter
-from flexiact.backbone import BACKBONES, Backbone
+from flexiact.backbone import Backbone
+from flexiact.published import COGVIDEOX_5B_I2V
 
 LARGE_GPU_GIB = 40.0
 """Memory from which on a GPU is measured on the 5B model's architecture."""
@@ -46,34 +47,13 @@ class Architecture:
 
 def five_b(text_encoder_layers: int = 24) -> Architecture:
     """CogVideoX-5B-I2V and RefAdapter at the paper's size; fewer layers of T5-XXL where 24 have no room."""
+    model = COGVIDEOX_5B_I2V
     return Architecture(
         name="cogvideox-5b-i2v-random",
-        transformer={
-            "num_attention_heads": 48,
-            "attention_head_dim": 64,
-            "in_channels": 32,
-            "out_channels": 16,
-            "time_embed_dim": 512,
-            "text_embed_dim": 4096,
-            "num_layers": 42,
-            "sample_width": 90,
-            "sample_height": 60,
-            "sample_frames": 49,
-            "max_text_seq_length": 226,
-            "use_rotary_positional_embeddings": True,
-            "use_learned_positional_embeddings": True,
-        },
-        vae={"scaling_factor": 0.7},  # the class's defaults are this model's in all else
-        text_encoder={
-            "vocab_size": 32128,
-            "d_model": 4096,
-            "d_kv": 64,
-            "d_ff": 10240,
-            "num_heads": 64,
-            "num_layers": text_encoder_layers,
-            "feed_forward_proj": "gated-gelu",
-        },
-        settings=BACKBONES["cogvideox-5b-i2v"].settings or {},
+        transformer=model.transformer,
+        vae=model.vae,
+        text_encoder=model.text_encoder | {"num_layers": text_encoder_layers},
+        settings=model.settings,
     )
 
 

@@ -19,10 +19,11 @@ from flexiact.catalogue import PUPPET_WEIGHTS as PUPPET_WEIGHTS
 from flexiact.catalogue import SETTINGS as SETTINGS
 from flexiact.catalogue import BackboneSpec as BackboneSpec
 from flexiact.catalogue import find_spec, native_settings
-from flexiact.loading import NO_SAVINGS, Savings, fetch, load_networks, one_line
+from flexiact.loading import NO_SAVINGS, Savings, fetch, load_networks
 from flexiact.loading import BackboneError as BackboneError
 from flexiact.loading import folder_digest as folder_digest
 from flexiact.loading import resolve_device as resolve_device
+from flexiact.wording import one_line
 
 SCHEDULERS = {
     "CogVideoXDDIMScheduler": CogVideoXDDIMScheduler,

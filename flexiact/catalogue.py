@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from flexiact.loading import BackboneError, one_line
+from flexiact.loading import BackboneError
 from flexiact.published import COGVIDEOX_5B_I2V, COGVIDEOX_15_5B_I2V, Published
+from flexiact.wording import one_line
 
 PUPPET_WEIGHTS = Path(__file__).parent / "puppets" / "weights"
 SETTINGS_FILE = "puppets.json"
@@ -91,7 +92,7 @@ def find_spec(backbone: str) -> tuple[str, BackboneSpec]:
         return name, replace(spec, revision=revision)
     folder = Path(backbone)
     if folder.is_dir():
-        return folder.resolve().name, _folder_spec(folder)
+        return f"{folder.resolve().name} (folder)", _folder_spec(folder)  # never the name of an entry or a preset
     if os.sep in backbone or folder.exists():
         raise BackboneError(f"backbone: {backbone} is no folder")
     close = get_close_matches(name, BACKBONES, n=1)

@@ -187,7 +187,7 @@ def _backbone(name: str) -> tuple[Sizes | None, str | None]:
 def _published_settings(release: Release, alpha: float) -> dict[str, Any]:
     """The paper's hyper-parameters; a file does not say whether it was trained with them."""
     from flexiact.batches import FitConfig
-    from flexiact.train_refadapter import RefAdapterConfig
+    from flexiact.refadapter_training import RefAdapterConfig
 
     if release.kind == "refadapter":
         return asdict(RefAdapterConfig(rank=release.inner, alpha=alpha))

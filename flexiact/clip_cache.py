@@ -34,9 +34,9 @@ from flexiact.clips import Clip, some_of
 from flexiact.codec import as_condition, clean_latent, encode_image, encode_text, encode_video
 from flexiact.countdown import counted
 from flexiact.fits import BACKBONE_FIELDS, FitFolder
-from flexiact.released import one_line
 from flexiact.task import check_seed
 from flexiact.video import count_frames, read_frames, replacing
+from flexiact.wording import one_line
 
 CACHE_VERSION = 1
 """Raised when the same clip begins to give other files."""
@@ -113,9 +113,10 @@ class CachedClips:
         condition = as_condition(torch.cat(images).to(backbone.device), whole.shape[1])
         given = torch.tensor(with_image, device=backbone.device).view(-1, 1, 1, 1, 1)
         # Where the image is dropped, the window does not give it away either.
-        first = torch.where(given, clean_latent(backbone, condition), whole[:, :1])
+        lead = 1 + backbone.num_padding_frames  # padding frames repeat the first one
+        first = torch.where(given, clean_latent(backbone, condition).expand(-1, lead, -1, -1, -1), whole[:, :lead])
         condition = torch.where(given, condition, torch.zeros_like(condition))
-        return Batch(torch.cat([first, whole[:, 1:]], 1), condition, torch.stack(texts).to(backbone.device))
+        return Batch(torch.cat([first, whole[:, lead:]], 1), condition, torch.stack(texts).to(backbone.device))
 
     def _row(self, path: Path, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, bool]:
         """A window [1, F, C, h, w], an image [1, 1, C, h, w], text states [L, width], and whether the image is seen."""
@@ -181,8 +182,11 @@ def cache_clips(
 
     _in_shares(accelerator, [list(sources)], prepare, "prepare")
     _in_shares(accelerator, list(sources), make, "encode")
-    with safe_open(empty, "pt") as opened:
-        return CachedClips(tuple(files), opened.get_tensor("text").clone())
+    try:
+        with safe_open(empty, "pt") as opened:
+            return CachedClips(tuple(files), opened.get_tensor("text").clone())
+    except (OSError, SafetensorError) as error:  # a folder that this process does not share
+        raise CacheError(f"cache: {empty} cannot be read ({one_line(error)})") from error
 
 
 def encode_clip(backbone: Backbone, clip: Clip, config: CacheConfig, generator: torch.Generator) -> dict[str, Tensor]:
@@ -248,16 +252,16 @@ def _in_shares(
 def _marks(folder: Path, paths: Sequence[Path], accelerator: Accelerator) -> dict[str, list[Any]]:
     """Size, time of change (ns) and SHA-256 (hex) of each file; what has not changed is not read again."""
     try:
-        known = json.loads((folder / MARKS_FILE).read_text())
-    except (OSError, ValueError):
+        known = dict(json.loads((folder / MARKS_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
         known = {}
 
     def mark(path: Path) -> list[Any]:
         stat = path.stat()
         size_and_time = [stat.st_size, stat.st_mtime_ns]
         before = known.get(str(path))
-        if before and before[:2] == size_and_time:
-            return list(before)
+        if isinstance(before, list) and len(before) == 3 and before[:2] == size_and_time:
+            return before
         with path.open("rb") as file:
             return [*size_and_time, hashlib.file_digest(file, "sha256").hexdigest()]
 

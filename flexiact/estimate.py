@@ -28,11 +28,12 @@ from flexiact.catalogue import configurations, find_spec, native_settings
 from flexiact.codec import decode_pixels
 from flexiact.embedding import FrequencyAwareEmbedding
 from flexiact.live_bytes import FusedAttention, LiveBytes
-from flexiact.loading import BackboneError, Savings, one_line
+from flexiact.loading import BackboneError, Savings
 from flexiact.method import preset
+from flexiact.refadapter_training import RefAdapterConfig
 from flexiact.sampling import Denoiser
-from flexiact.train_refadapter import RefAdapterConfig
 from flexiact.training import frozen
+from flexiact.wording import one_line
 
 META = torch.device("meta")
 Job = Literal["transfer", "fit"]

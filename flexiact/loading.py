@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from flexiact.command_line import QUANTISE
 from flexiact.offload import take_turns
+from flexiact.wording import one_line
 
 NETWORKS = {
     "text_encoder": T5EncoderModel,
@@ -136,11 +137,6 @@ def fetch(repository: str, revision: str) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise OSError(one_line(error)) from error
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, for the end of another message."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _quantisation(quantise: str, dtype: torch.dtype) -> BitsAndBytesConfig:

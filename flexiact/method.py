@@ -90,13 +90,13 @@ PRESETS: dict[str, FlexiActConfig] = {
     # As the authors' released code: its inference never fills the mask that it builds for the bias (`vid2embed` stays
     # 0), so the embedding has bias 0 at every step; RefAdapter's weight is 0.7 all the same.
     "released": FlexiActConfig().without_schedule(),
-    # Found by `benchmark.tune`: the fit with the Base, the rest with FlexiAct; every trial is in reports/tuning.
+    # Found by `benchmark.tune`: the fit with the Base, the rest with FlexiAct; see reports/tuning for every trial.
     "puppets": FlexiActConfig(
         fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=3e-2, batch_size=2),
         transfer=TransferConfig(FrequencySchedule(alpha=0.5, low=570, high=705), 0.4, guidance_scale=1.0),
     ),
 }
-# The paper's Base competes with settings of its own, found with as many trials.
+# The paper's Base competes with settings of its own.
 BASE_PRESETS: dict[str, FlexiActConfig] = {
     "puppets": FlexiActConfig(
         fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=3e-2, batch_size=2),

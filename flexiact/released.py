@@ -21,6 +21,7 @@ from diffusers import CogVideoXTransformer3DModel
 from safetensors import SafetensorError
 
 from flexiact.adapter import CONFIG_FILE, PREFIX
+from flexiact.wording import one_line
 
 Kind = Literal["refadapter", "embedding"]
 
@@ -233,8 +234,3 @@ def _described(value: object) -> str:
 def _some(names: Sequence[str], between: str = ", ", most: int = 3) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (between.join(names[:most]) or "nothing") + more
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, for the end of another message."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -30,12 +30,13 @@ from flexiact.released import (
     creating,
     embedding_names,
     num_blocks,
-    one_line,
     refadapter_names,
 )
 from flexiact.task import Action
+from flexiact.wording import one_line
 
 _METADATA = "flexiact"  # entry of a safetensors header
+_FIT = "fit"  # the entry that `flexiact.fits` writes
 
 
 def save_refadapter(release: Release, folder: Path, alpha: float, about: Mapping[str, Any]) -> None:
@@ -125,7 +126,7 @@ def save_action(action: Action, path: Path, about: Mapping[str, Any]) -> None:
 
 
 def load_action(path: Path) -> tuple[Action, dict[str, Any]]:
-    """Read an action and what is known about it, {} where the header does not say (as in fits of a run).
+    """Read an action and what is known about it, {} where the header does not say.
 
     Raises:
         ValueError: when the file is missing or damaged.
@@ -136,10 +137,13 @@ def load_action(path: Path) -> tuple[Action, dict[str, Any]]:
 def _safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+            header = file.metadata() or {}
+            about = dict(json.loads(header.get(_METADATA, "{}")))
+            backbone = json.loads(header.get(_FIT, "{}")).get("backbone", {})
+            about |= {"backbone_revision": backbone["revision"]} if "revision" in backbone else {}
             # Copies: the file's own memory is not aligned, and unaligned weights change the last bits of a product.
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, dict(about)  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"checkpoint: {path} cannot be read ({one_line(error)})") from error
 
 

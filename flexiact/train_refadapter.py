@@ -30,9 +30,8 @@ from flexiact.backbone import Backbone, load_backbone
 from flexiact.clip_cache import CacheConfig, CacheError, cache_clips
 from flexiact.clips import list_clips
 from flexiact.command_line import BACKBONE_HELP, OneLineParser
-from flexiact.refadapter_training import LongRun, train_long
-from flexiact.refadapter_training import RefAdapterConfig as RefAdapterConfig
-from flexiact.released import one_line
+from flexiact.refadapter_training import LongRun, RefAdapterConfig, train_long
+from flexiact.wording import one_line
 
 PATIENCE = timedelta(hours=12)
 """So long processes wait for each other: the shares of a large data set are not encoded in equal times."""

@@ -1,6 +1,7 @@
 """How far training stays from what is tested: `python -m flexiact.puppets.leakage` prints the world card's figures."""
 
 import argparse
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -8,20 +9,39 @@ from torch import Tensor
 from flexiact.puppets.actions import (
     MIN_DISTANCE_TO_TEST,
     TEST_ACTIONS,
+    PuppetAction,
     action_distance,
     distance_to_named,
     random_action,
+    random_large_action,
 )
-from flexiact.puppets.rigs import HELD_OUT_RIG, TRAINING_RIGS
+from flexiact.puppets.rigs import HELD_OUT_RIG, RIGS, TRAINING_RIGS
 from flexiact.puppets.scene import COLOURS, PATTERNS, Skin, is_held_out_skin
 
 QUANTILES = (0.0, 0.01, 0.1, 0.5)
 
 
-def nearest_distances(count: int, seed: int) -> Tensor:
-    """Distance [count] of random training actions to the nearest test or development action."""
+def _large_action(generator: torch.Generator) -> PuppetAction:
+    rig = TRAINING_RIGS[int(torch.randint(len(TRAINING_RIGS), (), generator=generator))]
+    return random_large_action(generator, RIGS[rig].channels)
+
+
+# Who is trained on which actions.
+TRAINING: dict[str, Callable[[torch.Generator], PuppetAction]] = {
+    "backbone and RefAdapter": _large_action,
+    "control weights and judges": random_action,
+}
+
+
+def nearest_distances(draw: Callable[[torch.Generator], PuppetAction], count: int, seed: int) -> Tensor:
+    """Distance [count] of drawn actions to the nearest test or development action."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.tensor([distance_to_named(random_action(generator)) for _ in range(count)])
+    return torch.tensor([distance_to_named(draw(generator)) for _ in range(count)])
+
+
+def _spread(distances: Tensor) -> str:
+    values = torch.quantile(distances, torch.tensor(QUANTILES)).tolist()
+    return ", ".join(f"{value:.2f} ({share:.0%})" for share, value in zip(QUANTILES, values, strict=True))
 
 
 def as_markdown(count: int, seed: int) -> str:
@@ -29,12 +49,11 @@ def as_markdown(count: int, seed: int) -> str:
     names = list(TEST_ACTIONS)
     between = min(action_distance(TEST_ACTIONS[a], TEST_ACTIONS[b]) for i, a in enumerate(names) for b in names[:i])
     skins = [Skin(a, b, p, 1.0) for a in COLOURS for b in COLOURS if a != b for p in PATTERNS]
-    quantiles = torch.quantile(nearest_distances(count, seed), torch.tensor(QUANTILES)).tolist()
-    spread = ", ".join(f"{value:.2f} ({share:.0%})" for share, value in zip(QUANTILES, quantiles, strict=True))
+    spreads = [f"{who}: {_spread(nearest_distances(draw, count, seed))}" for who, draw in TRAINING.items()]
     return "\n".join(
         [
             f"- Training actions keep a distance of {MIN_DISTANCE_TO_TEST} from every test and development action; "
-            f"quantiles of the nearest distance over {count} drawn ones: {spread}.",
+            f"quantiles of the nearest distance over {count} drawn ones: {'; '.join(spreads)}.",
             f"- The two most alike test actions are {between:.2f} apart.",
             f"- Held-out skins: {sum(map(is_held_out_skin, skins))} of {len(skins)} combinations.",
             f"- Bodies of training: {', '.join(TRAINING_RIGS)}; held out: {HELD_OUT_RIG}.",

@@ -1,4 +1,4 @@
-"""Recipe of the puppets' RefAdapter: cached untrimmed clips handed to `flexiact.train_refadapter`."""
+"""Recipe of the puppets' RefAdapter: cached untrimmed clips handed to `flexiact.refadapter_training`."""
 
 from collections.abc import Iterator
 from dataclasses import replace

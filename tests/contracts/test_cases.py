@@ -22,7 +22,7 @@ CASES = {
 LEADERBOARDS = ("puppets", "puppets-full")
 DIFFICULTY = tuple(name for name, recipe in RECIPES.items() if isinstance(recipe, FactorRecipe))
 SIZES = {"puppets": (30, 6), "puppets-full": (250, 25), "puppets-dev": (16, 4), "puppets-smoke": (2, 1)}
-SIZES |= {name: (24 if name == "puppets-easy" else 36, 12) for name in DIFFICULTY}
+SIZES |= {name: (16 if name == "puppets-easy" else 24, 8) for name in DIFFICULTY}
 
 each_suite = pytest.mark.parametrize("name", SUITES)
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)

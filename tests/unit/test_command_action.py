@@ -1,10 +1,12 @@
 """`python -m flexiact --action`, and the options about memory: what is made, and what is refused in one line."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from flexiact.__main__ import main
@@ -70,6 +72,20 @@ def test_a_kept_action_gives_the_video_of_its_reference(
     code, _, err = call(model, capsys, "--action", str(kept), "--out", "c.mkv", "--offload")
     assert (code, err) == (0, "")
     np.testing.assert_array_equal(read_video("a.mkv").frames, read_video("c.mkv").frames)
+
+
+def test_a_kept_action_of_other_weights_is_taken_with_a_note(
+    model: Path, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = ["--reference", "dance.mkv", "--caption", "a bird jumps", "--fit-steps", "1", "--cache", "c"]
+    assert call(model, capsys, *shown, "--out", "a.mkv")[0] == 0
+    (kept,) = Path("c").iterdir()
+    with safe_open(kept, "pt") as file:
+        fit = json.loads(file.metadata()["fit"])
+    fit["backbone"]["revision"] = "0123456789abcdef"
+    save_file(load_action(kept)[0], files / "older.safetensors", {"fit": json.dumps(fit)})
+    code, _, err = call(model, capsys, "--action", "older.safetensors", "--out", "b.mkv")
+    assert code == 0 and "note: older.safetensors was made for revision 0123456789ab of the backbone" in err
 
 
 def test_an_action_of_other_weights_is_taken_with_a_note(
