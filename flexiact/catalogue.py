@@ -92,7 +92,7 @@ def find_spec(backbone: str) -> tuple[str, BackboneSpec]:
         return name, replace(spec, revision=revision)
     folder = Path(backbone)
     if folder.is_dir():
-        return f"{folder.resolve().name} (folder)", _folder_spec(folder)  # never the name of an entry or a preset
+        return folder.resolve().name, _folder_spec(folder)
     if os.sep in backbone or folder.exists():
         raise BackboneError(f"backbone: {backbone} is no folder")
     close = get_close_matches(name, BACKBONES, n=1)

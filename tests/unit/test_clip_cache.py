@@ -141,14 +141,18 @@ def test_a_window_starts_from_another_moment(data: Path, tmp_path: Path, transfo
     drawn = CachedClips(clips.files, clips.empty, 0.0, 0.0).draw(backbone, 40, torch.Generator().manual_seed(0))
     assert drawn.clean.shape == drawn.condition.shape == (40, *backbone.latent_shape)
     scale = backbone.vae.config.scaling_factor**2 if inverted else 1
-    assert torch.equal(drawn.clean[:, 0], drawn.condition[:, 0] * scale) and not drawn.condition[:, 1:].any()
+    lead = 1 + backbone.num_padding_frames
+    assert lead == (2 if transformer else 1)
+    for frame in range(lead):  # padding repeats the first frame
+        assert torch.equal(drawn.clean[:, frame], drawn.condition[:, 0] * scale)
+    assert not drawn.condition[:, 1:].any()
     seen = set()
     for clean, condition, text in zip(drawn.clean, drawn.condition, drawn.text, strict=True):
         [(clip, window)] = [
             (index, number)
             for index, clip in enumerate(kept)
             for number, whole in enumerate(clip["windows"])
-            if torch.equal(whole[1:], clean[1:])
+            if torch.equal(whole[lead:], clean[lead:])
         ]
         [image] = [n for n, image in enumerate(kept[clip]["images"]) if torch.equal(image[0], condition[0])]
         assert torch.equal(text, encode_text(backbone, [CAPTIONS[clip]])[0])
