@@ -288,11 +288,13 @@ def test_help_is_quick_and_names_everything() -> None:
         assert name in done.stdout
 
 
+@pytest.mark.parametrize("weight", ["vae.decoder.conv_in.conv.weight", "transformer.proj_out.weight"])
 def test_weights_that_are_not_finite_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, quiet_threads: None
+    weight: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, quiet_threads: None
 ) -> None:
     folder, broken = tmp_path / "weights", tiny_backbone()
-    next(broken.vae.decoder.parameters()).data.fill_(float("nan"))
+    part, _, parameter = weight.partition(".")
+    getattr(broken, part).get_parameter(parameter).data.flatten()[-1] = float("nan")
     for part in ("vae", "transformer", "text_encoder", "tokenizer", "scheduler"):
         getattr(broken, part).save_pretrained(folder / part)
     names = ("num_frames", "height", "width", "fps", "max_text_tokens", "num_inference_steps", "guidance_scale")
@@ -303,7 +305,7 @@ def test_weights_that_are_not_finite_are_refused(
     code = command.main(["--suite", "puppets-smoke", "--device", "cpu", "--out", str(tmp_path / "run")])
     shown = capsys.readouterr().err
     assert code == 2
-    assert re.fullmatch(r"error: .*vae.decoder.*not finite.*\n", shown)
+    assert re.fullmatch(rf"error: {re.escape(weight)}: .*not finite.*\n", shown)
     assert not (tmp_path / "run").exists()
 
 
