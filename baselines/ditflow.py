@@ -28,12 +28,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from baselines.guidance import AdamConfig, GuidedModel, adam, check_positive, on_cpu
+from baselines.guidance import AdamConfig, GuidedModel, adam, on_cpu
 from flexiact.arguments import check_action, check_fit
 from flexiact.backbone import Backbone
 from flexiact.capture import BlockCapture
 from flexiact.codec import encode_image, encode_text, encode_video
 from flexiact.presets import preset_of
+from flexiact.ranges import check_positive
 from flexiact.sampling import Rotary, Step, rotary_embedding
 from flexiact.task import Action, Request, Video
 

@@ -10,7 +10,6 @@ backbone in float32 (12.2 and 1.0). At CogVideoX-5B's native size (L = 17,776, C
 bfloat16) that comes to 28 GB without and 3.6 GB with checkpointing, not measured there.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -23,7 +22,8 @@ from flexiact.adapter import load_refadapter, refadapter_digest
 from flexiact.attention import extra_tokens_attached
 from flexiact.backbone import Backbone
 from flexiact.capture import BlockCapture, captured, checkpointing, cut_after, middle_block
-from flexiact.presets import sampler_settings
+from flexiact.presets import check_sampler_settings, sampler_settings
+from flexiact.ranges import check_count, check_number, check_positive
 from flexiact.sampling import Denoiser, Guide, Rotary, Step, sample_video
 from flexiact.task import Request, Video
 from flexiact.training import frozen
@@ -52,12 +52,8 @@ class GuidanceConfig:
     def __post_init__(self) -> None:
         if not 0 < self.guided_share <= 1:
             raise ValueError(f"guided_share: expected a share in (0, 1], got {self.guided_share}")
-        if self.num_inference_steps is not None:
-            check_count("num_inference_steps", self.num_inference_steps)
-        for name in ("refadapter_weight", "guidance_scale"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name}: expected a finite number, got {value}")
+        check_number("refadapter_weight", self.refadapter_weight)
+        check_sampler_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,23 +211,3 @@ def gradient(value: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
 def on_cpu(tensor: Tensor) -> Tensor:
     """A copy for an action: float32, on the CPU, contiguous, without gradients."""
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
-
-
-def check_count(name: str, value: object) -> None:
-    """Refuse what is not an integer of 1 or more.
-
-    Raises:
-        ValueError: naming the field.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: expected an integer of 1 or more, got {value}")
-
-
-def check_positive(name: str, value: float) -> None:
-    """Refuse what is not a finite number above 0.
-
-    Raises:
-        ValueError: naming the field.
-    """
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}: expected a number above 0, got {value}")

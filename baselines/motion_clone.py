@@ -27,11 +27,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baselines.guidance import GuidanceConfig, GuidedModel, check_count, check_positive, gradient, on_cpu
+from baselines.guidance import GuidanceConfig, GuidedModel, gradient, on_cpu
 from flexiact.arguments import check_action, check_fit
 from flexiact.backbone import Backbone
 from flexiact.codec import encode_image, encode_text, encode_video
 from flexiact.presets import preset_of
+from flexiact.ranges import check_count, check_positive
 from flexiact.sampling import Step
 from flexiact.task import Action, Request, Video
 

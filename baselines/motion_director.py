@@ -38,7 +38,8 @@ from flexiact.arguments import check_fit
 from flexiact.backbone import Backbone
 from flexiact.batches import Batch, reference_batches, whole_frame
 from flexiact.lora import LowRankLayers
-from flexiact.presets import preset_of, sampler_settings
+from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
+from flexiact.ranges import check_count, check_not_negative, check_number, check_positive, check_share
 from flexiact.sampling import Denoiser, sample_video
 from flexiact.stills import first_frame_positions, still_batches
 from flexiact.task import Action, Request, Video
@@ -84,22 +85,16 @@ class MotionDirectorConfig:
     guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rank", "spatial_steps", "temporal_steps", "batch_size", "num_inference_steps"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name}: expected an integer of 1 or more, got {value}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate}")
+        for name in ("rank", "spatial_steps", "temporal_steps", "batch_size"):
+            check_count(name, getattr(self, name))
+        check_positive("learning_rate", self.learning_rate)
         for name in ("weight_decay", "debias_weight"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name}: expected a number of 0 or more, got {getattr(self, name)}")
+            check_not_negative(name, getattr(self, name))
         for name in ("image_dropout", "caption_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
-        for name in ("temporal_weight", "refadapter_weight", "guidance_scale"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name}: expected a finite number, got {value}")
+            check_share(name, getattr(self, name))
+        for name in ("temporal_weight", "refadapter_weight"):
+            check_number(name, getattr(self, name))
+        check_sampler_settings(self)
 
 
 PRESETS: dict[str, MotionDirectorConfig] = {

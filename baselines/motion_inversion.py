@@ -24,7 +24,6 @@ Departures from the paper and its released code:
   from the request's seed alone.
 """
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -41,7 +40,8 @@ from flexiact.arguments import check_action, check_fit
 from flexiact.attention import processors_attached
 from flexiact.backbone import Backbone
 from flexiact.batches import Batch, reference_batches, whole_frame
-from flexiact.presets import preset_of, sampler_settings
+from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
+from flexiact.ranges import check_count, check_not_negative, check_number, check_positive, check_share
 from flexiact.sampling import Denoiser, sample_video
 from flexiact.task import Action, Request, Video
 from flexiact.training import Optimisation, denoising_loss, frozen, optimise
@@ -84,23 +84,16 @@ class MotionInversionConfig:
     guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("fit_steps", "batch_size", "num_inference_steps"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name}: expected an integer of 1 or more, got {value}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay: expected a number of 0 or more, got {self.weight_decay}")
+        for name in ("fit_steps", "batch_size"):
+            check_count(name, getattr(self, name))
+        check_positive("learning_rate", self.learning_rate)
+        check_not_negative("weight_decay", self.weight_decay)
         for name in ("image_dropout", "caption_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
+            check_share(name, getattr(self, name))
         if self.motion not in get_args(Motion):
             raise ValueError(f"motion: expected one of {', '.join(get_args(Motion))}, got {self.motion!r}")
-        for name in ("refadapter_weight", "guidance_scale"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name}: expected a finite number, got {value}")
+        check_number("refadapter_weight", self.refadapter_weight)
+        check_sampler_settings(self)
 
 
 PRESETS: dict[str, MotionInversionConfig] = {

@@ -20,7 +20,6 @@ Departures:
 - One figure in the frame, no detector: the whole frame is the box.
 """
 
-import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,7 +34,8 @@ from flexiact.codec import encode_control
 from flexiact.control import load_control
 from flexiact.pose import PoseEstimator
 from flexiact.pose_models import PUPPETS, estimator_by_name
-from flexiact.presets import preset_of, sampler_settings
+from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
+from flexiact.ranges import check_number
 from flexiact.sampling import sample_video
 from flexiact.skeleton import DRAWING_VERSION, draw_skeletons, fit_axes, links_of
 from flexiact.task import Action, Request, Video
@@ -64,13 +64,8 @@ class PoseGuidedConfig:
     def __post_init__(self) -> None:
         if self.anchor not in ANCHORS:
             raise ValueError(f"anchor: expected one of {', '.join(ANCHORS)}, got {self.anchor!r}")
-        steps = self.num_inference_steps
-        if steps is not None and (not isinstance(steps, int) or steps < 1):
-            raise ValueError(f"num_inference_steps: expected an integer of 1 or more, got {steps}")
-        for name in ("refadapter_weight", "guidance_scale"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name}: expected a finite number, got {value}")
+        check_number("refadapter_weight", self.refadapter_weight)
+        check_sampler_settings(self)
 
 
 PRESETS: dict[str, PoseGuidedConfig] = {

@@ -30,12 +30,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from baselines.guidance import AdamConfig, GuidedModel, adam, check_count, on_cpu
+from baselines.guidance import AdamConfig, GuidedModel, adam, on_cpu
 from flexiact.arguments import check_action, check_fit
 from flexiact.backbone import Backbone
 from flexiact.capture import BlockCapture
 from flexiact.codec import encode_image, encode_text, encode_video
 from flexiact.presets import preset_of
+from flexiact.ranges import check_count
 from flexiact.sampling import Step
 from flexiact.task import Action, Request, Video
 from flexiact.training import MIN_NOISE, predicted_clean

@@ -17,7 +17,7 @@ from benchmark.measure import Cost, measured
 from benchmark.plan import Cell
 from benchmark.real_cases import NO_TRUTH, AnyCase, FileCase
 from benchmark.real_stages import FileStages
-from benchmark.rows import SampleRow, one_line
+from benchmark.rows import SampleRow, error_text
 from benchmark.store import RunFolder, StoreError
 from benchmark.truth import Format, Shown, Staged, ToldKeypoints, stage
 from flexiact.backbone import Backbone
@@ -73,7 +73,7 @@ class Executor:
             if video is not None:
                 self._write_video(cell, video)
         except (VideoError, OSError) as error:
-            raise StoreError(one_line(error)) from error
+            raise StoreError(error_text(error)) from error
         self._folder.write_json("records", cell.key, asdict(row))
         return row
 
@@ -102,7 +102,7 @@ class Executor:
             write_preview(folder / "reference.mp4", staged.reference, preview_scale(staged.reference))
             write_png(folder / "target.png", staged.target)
         except (VideoError, OSError) as error:
-            raise StoreError(one_line(error)) from error
+            raise StoreError(error_text(error)) from error
 
     def _made(self, cell: Cell) -> tuple[SampleRow, Video | None]:
         bound = cell.kind == "bound"
@@ -128,7 +128,7 @@ class Executor:
         except Exception as error:  # whatever a method does wrong is its result, not the end of the run
             if self._backbone.device.type == "cuda":
                 torch.cuda.empty_cache()
-            return replace(row, status="failed", error=one_line(error)), None
+            return replace(row, status="failed", error=error_text(error)), None
         path = self._folder.file("videos", f"{cell.key}.mkv")
         return replace(row, video=self._folder.relative(path), video_digest=frames_digest(video)), video
 
@@ -180,7 +180,7 @@ class Executor:
                 if not torch.isfinite(tensor).all():
                     raise ValueError(f"{name}: the fit holds values that are not finite")
         except Exception as error:
-            self._failed_fits[cell.fit_key] = one_line(error)
+            self._failed_fits[cell.fit_key] = error_text(error)
             raise
         metadata = {"cost": json.dumps({"seconds": cost.seconds, "peak_gib": cost.peak_gib})}
         with self._folder.replacing(self._folder.file("fits", f"{cell.fit_key}.safetensors")) as partial:

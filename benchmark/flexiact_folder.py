@@ -30,6 +30,7 @@ from pathlib import Path, PurePosixPath
 
 from benchmark.real_cases import UNSTATED, FileCase, FileSuite, file_of, refuse, unique_names
 from benchmark.selection import UsageError
+from flexiact.wording import one_line
 
 REPOSITORY = "shiyi0408/FlexiAct"
 """The authors' dataset on the model hub."""
@@ -211,7 +212,7 @@ def _rows(root: Path, path: Path, columns: int, problems: list[str]) -> list[lis
         problems.append(f"{name} is missing")
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        problems.append(f"{name}: cannot be read ({' '.join(str(error).split())})")
+        problems.append(f"{name}: cannot be read ({one_line(error)})")
         return []
     rows = [[cell.strip() for cell in row] for row in table if any(cell.strip() for cell in row)]
     if not rows:

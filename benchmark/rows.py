@@ -78,7 +78,7 @@ class ScoreRow:
     error: str | None
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
+def error_text(error: BaseException, limit: int = 300) -> str:
     """Type and message of an error on one line of at most `limit` characters."""
     text = " ".join(str(error).split())
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -20,6 +20,7 @@ from benchmark.real_cases import AnyCase, FileCase, FileSuite, folder_suite
 from benchmark.selection import UsageError, select, unknown
 from benchmark.store import RunFolder, StoreError
 from flexiact.command_line import BACKBONE_HELP, OneLineParser, add_device_options
+from flexiact.wording import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(args, f"python -m benchmark.run {shlex.join(arguments)}".strip())
     except (UsageError, CaseError, StoreError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)

@@ -14,7 +14,7 @@ from benchmark.keys import key
 from benchmark.plan import Cell
 from benchmark.real_cases import NO_TRUTH
 from benchmark.real_stages import FileStages
-from benchmark.rows import SampleRow, one_line
+from benchmark.rows import SampleRow, error_text
 from benchmark.store import RunFolder
 from benchmark.truth import Staged
 from flexiact.task import Video
@@ -106,7 +106,7 @@ class Scorer:
             try:
                 features = self._features(cell, row)
             except Exception as problem:  # one damaged video must not stop the scoring of the others
-                error = one_line(problem)
+                error = error_text(problem)
         entries = {}
         for name in names:
             metric = self._metrics[name]
@@ -171,7 +171,7 @@ def evaluated(metric: Metric, features: Features) -> dict[str, Any]:
         if value is None:
             return {"status": "skipped", "value": None, "error": _why_skipped(metric, features)}
     except Exception as error:  # a fault in one formula must not take the others down
-        return {"status": "failed", "value": None, "error": one_line(error)}
+        return {"status": "failed", "value": None, "error": error_text(error)}
     if not math.isfinite(value):
         return {"status": "failed", "value": None, "error": f"the value is {value}"}
     return {"status": "ok", "value": float(value), "error": None}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.run import load, set_threads
 from benchmark.selection import UsageError, select
 from flexiact.command_line import OneLineParser
+from flexiact.wording import one_line
 
 if TYPE_CHECKING:
     from benchmark.speed_measure import Comparison
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(_run(args))
     except (UsageError, ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

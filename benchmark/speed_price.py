@@ -16,7 +16,7 @@ from benchmark import tune
 from benchmark.bounds import BOUNDS
 from benchmark.cases import Case, load_case, load_suite
 from benchmark.execute import Stages, format_of
-from benchmark.rows import one_line
+from benchmark.rows import error_text
 from benchmark.run import load_judges
 from benchmark.speed_measure import Comparison, device_clock, type_name
 from benchmark.speed_timing import Variant
@@ -71,7 +71,7 @@ def price(
         figures[quick] = {"first_video_s": clock() - start}
         methods[quick] = method
     except Exception as error:  # compilers fail in many ways, and all of them mean the same here
-        left_out[quick] = without_paths(one_line(error))
+        left_out[quick] = without_paths(error_text(error))
     for name, method in methods.items():
         figures[name] = tune.measure(stages, perception, method, {}) | figures.get(name, {})
     return Comparison(

@@ -20,6 +20,7 @@ from benchmark.keys import key
 from benchmark.run import load, load_judges, set_threads
 from benchmark.selection import UsageError, select
 from benchmark.tuning_spaces import SPACES
+from flexiact.wording import one_line
 
 if TYPE_CHECKING:
     from benchmark.execute import Stages
@@ -94,7 +95,7 @@ def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]
         try:
             found = measure(stages, perception, method, fits)
         except ValueError as error:  # settings with which a method diverges are a result too
-            print(f"trial {number} of {name} failed: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"trial {number} of {name} failed: {one_line(error)}", file=sys.stderr)
             found = {}
         fresh = not log.exists()
         with log.open("a", newline="") as file:
@@ -180,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tune(backbone, list(trials(names, args.seed, args.trials)), args.log)
         args.log.with_suffix(".md").write_text(summary(backbone, args.log))
     except (UsageError, ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

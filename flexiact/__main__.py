@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexiact.command_line import BACKBONE_HELP, OneLineParser, add_device_options
+from flexiact.wording import one_line
 
 if TYPE_CHECKING:
     from flexiact.one_video import Made, Setup
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check(args)
         return _run(args)
     except (ValueError, OSError) as error:  # what loaders and readers refuse, named by them in one line
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; no video was written", file=sys.stderr)

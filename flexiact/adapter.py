@@ -5,7 +5,6 @@ transformer and take the places of the layers they wrap only while attached; the
 """
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,8 @@ from torch import nn
 
 from flexiact.backbone import Backbone, folder_digest
 from flexiact.lora import LowRankLayers
+from flexiact.ranges import check_count, check_number, check_positive
+from flexiact.wording import one_line
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 PREFIX = "base_model.model."  # how peft names the wrapped model in its files
@@ -39,10 +40,8 @@ class RefAdapter:
         Raises:
             ValueError: when rank is below 1 or alpha not above 0.
         """
-        if rank < 1:
-            raise ValueError(f"rank: expected 1 or more, got {rank}")
-        if not (math.isfinite(alpha) and alpha > 0):
-            raise ValueError(f"alpha: expected a number above 0, got {alpha}")
+        check_count("rank", rank)
+        check_positive("alpha", alpha)
         self.rank, self.alpha = rank, alpha
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))
         self._layers = LowRankLayers(transformer, _NAME, TARGETS, config, seed)
@@ -59,7 +58,7 @@ class RefAdapter:
             weights = load_file(folder / WEIGHTS_FILE)
             adapter = cls(transformer, int(config["r"]), config["lora_alpha"])
         except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
-            raise ValueError(f"refadapter: cannot be read from {folder} ({' '.join(str(error).split())})") from error
+            raise ValueError(f"refadapter: cannot be read from {folder} ({one_line(error)})") from error
         adapter._layers.fill({key.removeprefix(PREFIX): tensor for key, tensor in weights.items()})
         return adapter
 
@@ -85,8 +84,7 @@ class RefAdapter:
         Raises:
             ValueError: when the weight is not a finite number.
         """
-        if not math.isfinite(weight):
-            raise ValueError(f"refadapter_weight: expected a finite number, got {weight}")
+        check_number("refadapter_weight", weight)
         with self._layers.attached(weight):
             yield
 
@@ -102,8 +100,7 @@ def load_refadapter(backbone: Backbone, weight: float) -> RefAdapter | None:
     Raises:
         ValueError: when the weight is not a finite number, the backbone has no RefAdapter, or its files are damaged.
     """
-    if not math.isfinite(weight):
-        raise ValueError(f"refadapter_weight: expected a finite number, got {weight}")
+    check_number("refadapter_weight", weight)
     if weight == 0:
         return None
     if backbone.refadapter is None:

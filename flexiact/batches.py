@@ -1,6 +1,5 @@
 """What a step of a fit sees: random crops of one reference, as latents."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from PIL import Image
 
 from flexiact.backbone import Backbone
 from flexiact.codec import encode_image, encode_text, encode_video
+from flexiact.ranges import check_count, check_not_negative, check_positive, check_share
 from flexiact.task import Video
 
 
@@ -60,17 +60,13 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         for name in ("embedding_tokens", "fit_steps", "batch_size", "crops"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected an integer of 1 or more, got {getattr(self, name)}")
+            check_count(name, getattr(self, name))
         for name in ("learning_rate", "max_grad_norm"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)}")
+            check_positive(name, getattr(self, name))
         for name in ("debias_weight", "weight_decay"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name}: expected a number of 0 or more, got {getattr(self, name)}")
+            check_not_negative(name, getattr(self, name))
         for name in ("image_dropout", "caption_dropout", "crop_min_scale"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
+            check_share(name, getattr(self, name))
 
 
 def whole_frame(batch_size: int, image_dropout: float, caption_dropout: float) -> FitConfig:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flexiact.command_line import OneLineParser
+from flexiact.wording import one_line
 
 if TYPE_CHECKING:  # --help answers without the seconds that torch takes
     from flexiact.released import Release, Sizes
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(export_file(options.file, options.out, options.backbone, options.alpha))
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 
@@ -179,7 +180,7 @@ def _backbone(name: str) -> tuple[Sizes | None, str | None]:
         with torch.device("meta"):
             transformer = CogVideoXTransformer3DModel.from_config(configurations(spec)["transformer"])
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(f"backbone: {name} cannot be looked up, `none` does without ({reason})") from error
     return Sizes.of(transformer), folder_digest(spec.source) if isinstance(spec.source, Path) else spec.revision
 

@@ -34,6 +34,7 @@ from flexiact.clips import Clip, some_of
 from flexiact.codec import as_condition, clean_latent, encode_image, encode_text, encode_video
 from flexiact.countdown import counted
 from flexiact.fits import BACKBONE_FIELDS, FitFolder
+from flexiact.ranges import check_count
 from flexiact.task import check_seed
 from flexiact.video import count_frames, read_frames, replacing
 from flexiact.wording import one_line
@@ -71,8 +72,7 @@ class CacheConfig:
 
     def __post_init__(self) -> None:
         for name in ("windows", "frames"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+            check_count(name, getattr(self, name))
         check_seed(self.seed)
 
 

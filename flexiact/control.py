@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from flexiact.backbone import Backbone
 from flexiact.skeleton import DRAWING_VERSION
+from flexiact.wording import one_line
 
 CONTROL_FILE, WEIGHTS_FILE = "control.json", "model.safetensors"
 PROJECTION = "patch_embed.proj.weight"
@@ -76,7 +77,7 @@ class Control:
             revision, drawing = made_for["backbone_revision"], made_for["drawing_version"]
             weights = load_file(folder / WEIGHTS_FILE)
         except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
-            raise ValueError(f"control: cannot be read from {folder} ({' '.join(str(error).split())})") from error
+            raise ValueError(f"control: cannot be read from {folder} ({one_line(error)})") from error
         if revision != backbone.revision:
             raise ValueError(
                 f"control: {folder} was trained on revision {str(revision)[:12]} of the backbone, this is "

@@ -24,6 +24,7 @@ from flexiact.adapter import CONFIG_FILE, PREFIX, TARGETS, WEIGHTS_FILE
 from flexiact.attention import extra_tokens_attached
 from flexiact.embedding import FrequencySchedule, action_tokens
 from flexiact.task import Action
+from flexiact.wording import one_line
 
 
 def export_lora(folder: str | os.PathLike[str], file: str | os.PathLike[str]) -> str:
@@ -48,7 +49,7 @@ def export_lora(folder: str | os.PathLike[str], file: str | os.PathLike[str]) ->
         # Rank and alpha go along: without them the product of a layer would be scaled by 1 instead of alpha / rank.
         metadata = {"r": int(config["r"]), "lora_alpha": config["lora_alpha"], "target_modules": list(TARGETS)}
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
-        raise ValueError(f"refadapter: cannot be read from {folder} ({' '.join(str(error).split())})") from error
+        raise ValueError(f"refadapter: cannot be read from {folder} ({one_line(error)})") from error
     CogVideoXImageToVideoPipeline.save_lora_weights(
         file.parent,
         transformer_lora_layers={name.removeprefix(PREFIX): tensor for name, tensor in weights.items()},

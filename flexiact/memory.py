@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from flexiact.command_line import QUANTISE, OneLineParser
+from flexiact.wording import one_line
 
 if TYPE_CHECKING:  # --help answers without the seconds that torch takes
     from flexiact.estimate import Estimate, Job
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             print(table(estimate(outline(name))), end="\n\n")
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     print(
         f"GiB, computed, not measured. A card counts as {CUDA_GIB:g} GiB smaller, for CUDA itself. Transfers carry a "

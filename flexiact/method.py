@@ -1,6 +1,5 @@
 """FlexiAct: learn the action of one reference video as an embedding, and give it to any target image."""
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +14,8 @@ from flexiact.backbone import Backbone
 from flexiact.batches import Batch, reference_batches
 from flexiact.batches import FitConfig as FitConfig
 from flexiact.embedding import FrequencyAwareEmbedding, FrequencySchedule
-from flexiact.presets import preset_of, sampler_settings
+from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
+from flexiact.ranges import check_number
 from flexiact.sampling import Denoiser, sample_video
 from flexiact.task import Action, Request, Video
 from flexiact.training import Optimisation, denoising_loss, frozen, optimise
@@ -38,12 +38,9 @@ class TransferConfig:
     guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
-        if self.num_inference_steps is not None and self.num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps: expected 1 or more, got {self.num_inference_steps}")
-        for name in ("refadapter_weight", "guidance_scale"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name}: expected a finite number, got {value}")
+        if self.refadapter_weight is not None:
+            check_number("refadapter_weight", self.refadapter_weight)
+        check_sampler_settings(self)
 
 
 @dataclass(frozen=True)

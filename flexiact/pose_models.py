@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from flexiact.backbone import PUPPET_WEIGHTS
 from flexiact.mmpose_stubs import import_mmpose, quiet
 from flexiact.pose import PoseEstimator, build_model, load_estimator
+from flexiact.wording import one_line
 
 COCO_KEYPOINTS = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
@@ -137,7 +138,7 @@ def fetched_folder(name: str, cache: Path | None = None) -> Path:
         if not checkpoint.is_file():
             torch.hub.download_url_to_file(model.url, str(checkpoint), model.sha256_prefix, progress=False)
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(
             f"estimator {name}: cannot fetch {model.url} ({reason}); put the file at {checkpoint}"
         ) from error
@@ -161,7 +162,7 @@ def convert(model: PublishedModel, checkpoint: Path, folder: Path) -> None:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
         network.load_state_dict(state)
     except Exception as error:  # whatever a damaged pickle may raise
-        raise ValueError(f"estimator: {checkpoint} cannot be read ({' '.join(str(error).split())[:200]})") from error
+        raise ValueError(f"estimator: {checkpoint} cannot be read ({one_line(error)[:200]})") from error
     partial = Path(tempfile.mkdtemp(dir=folder.parent))
     save_file({n: t.contiguous() for n, t in network.state_dict().items()}, partial / "model.safetensors")
     (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n")

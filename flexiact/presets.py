@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 from flexiact.backbone import Backbone
+from flexiact.ranges import check_count, check_number
 
 LARGE = 10**9
 """Parameters from which on a backbone without a preset of its own gets the paper's."""
@@ -28,6 +29,18 @@ def preset_of(presets: Mapping[str, Config], backbone: Backbone) -> Config:
     if backbone.name in presets:
         return presets[backbone.name]
     return presets["paper" if backbone.num_parameters >= LARGE else "puppets"]
+
+
+def check_sampler_settings(config: SamplerSettings) -> None:
+    """Refuse settings out of range.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if config.num_inference_steps is not None:
+        check_count("num_inference_steps", config.num_inference_steps)
+    if config.guidance_scale is not None:
+        check_number("guidance_scale", config.guidance_scale)
 
 
 def sampler_settings(config: SamplerSettings, backbone: Backbone) -> tuple[int, float]:

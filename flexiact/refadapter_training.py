@@ -4,7 +4,6 @@ Paper: FlexiAct (arXiv 2505.03730): AdamW at a constant rate, 40,000 steps of 8 
 """
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from flexiact.backbone import Backbone
 from flexiact.batches import Batch
 from flexiact.clip_cache import CachedClips
 from flexiact.countdown import counted
+from flexiact.ranges import check_count, check_positive
 from flexiact.sampling import Denoiser
 from flexiact.task import check_seed
 from flexiact.training import Optimisation, check_finite, denoising_loss, frozen, optimise
@@ -56,10 +56,8 @@ class RefAdapterConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS:
             raise ValueError(f"steps: expected 1 to {MAX_STEPS}, got {self.steps}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: expected 1 or more, got {self.batch_size}")
+        check_positive("learning_rate", self.learning_rate)
+        check_count("batch_size", self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,7 @@ class LongRun:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        if self.checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every: expected 1 or more, got {self.checkpoint_every}")
+        check_count("checkpoint_every", self.checkpoint_every)
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema: expected a decay between 0 and 1, got {self.ema}")
 

@@ -14,6 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flexiact.wording import one_line
+
 if TYPE_CHECKING:  # only the standard library is loaded before there is work to do, so that `--help` answers at once
     from reports.contact_sheet import Sheet
     from reports.results import Results
@@ -137,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.publish is not None:
             print(publish(options.run, options.publish, options.against))
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from flexiact.wording import one_line
 from reports.aggregate import Comparison, estimate
 from reports.build import Staging
 from reports.figures import Theme, save_themed
@@ -184,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         print(publish(options.runs, options.publish))
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

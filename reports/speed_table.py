@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flexiact.wording import one_line
 from reports.formats import markdown_table
 from reports.speed_plot import duration, write_plot
 from reports.tables import Table
@@ -29,7 +30,7 @@ def load_speed(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path.name}: not readable as JSON ({' '.join(str(error).split())})") from error
+        raise ValueError(f"{path.name}: not readable as JSON ({one_line(error)})") from error
     version = stored.get("schema_version") if isinstance(stored, dict) else None
     if version != SCHEMA_VERSION:
         raise ValueError(f"{path.name}: schema_version {version!r}, this code reads {SCHEMA_VERSION}")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from flexiact.wording import one_line
+
 SCHEMA_VERSION = 1
 """The layout of run directories that these reports understand."""
 
@@ -121,7 +123,7 @@ def _load_info(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise RunError(f"{path}: missing, so this is no run directory") from None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path}: not readable as JSON ({_one_line(error)})") from error
+        raise RunError(f"{path}: not readable as JSON ({one_line(error)})") from error
     if not isinstance(info, dict):
         raise RunError(f"{path}: expected an object, got {type(info).__name__}")
     version = info.get("schema_version")
@@ -164,7 +166,7 @@ def _load_table(path: Path, columns: list[str]) -> pd.DataFrame:
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
-        raise RunError(f"{path}: not readable as Parquet ({_one_line(error)})") from error
+        raise RunError(f"{path}: not readable as Parquet ({one_line(error)})") from error
     absent = [column for column in columns if column not in table.columns]
     if absent:
         raise RunError(f"{path}: column {absent[0]} is missing")
@@ -210,7 +212,3 @@ def score_backends(run: StoredRun) -> dict[str, list[str]]:
     found = rows.groupby("metric")["backend"].unique()
     stated = {name: str(entry["backend"]) for name, entry in run.info["metrics"].items()}
     return {name: sorted(map(str, found.get(name, [stated[name]]))) for name in run.metrics}
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

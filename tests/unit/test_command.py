@@ -1,9 +1,7 @@
 """`python -m flexiact`: one image and one reference video in, one video out, and one line for whatever is wrong."""
 
-import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,30 +9,23 @@ import av
 import numpy as np
 import pytest
 import torch
-from diffusers import CogVideoXImageToVideoPipeline
 from PIL import Image
 
 from flexiact.__main__ import _NEEDED, main, parser
-from flexiact.backbone import BACKBONES, SETTINGS
+from flexiact.backbone import BACKBONES
 from flexiact.method import PRESETS, FlexiAct
 from flexiact.task import Video
 from flexiact.video import read_video, write_lossless, write_png, write_preview
-from tests.backbones import random_frames, save_tiny_refadapter, tiny_backbone
-
-ROOT = Path(__file__).parents[2]
+from tests.backbones import random_frames, save_tiny_folder, save_tiny_refadapter, tiny_backbone
+from tests.quick_help import help_of
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model in diffusers' layout, and its RefAdapter beside it."""
     root, backbone = tmp_path_factory.mktemp("model"), tiny_backbone()
-    CogVideoXImageToVideoPipeline(
-        backbone.tokenizer, backbone.text_encoder, backbone.vae, backbone.transformer, backbone.scheduler
-    ).save_pretrained(root / "tiny")
-    settings = {name: getattr(backbone, name) for name in SETTINGS}
-    (root / "tiny" / "puppets.json").write_text(json.dumps(settings))
     save_tiny_refadapter(root / "refadapter", backbone)
-    return root / "tiny"
+    return save_tiny_folder(root / "tiny", backbone)
 
 
 @pytest.fixture
@@ -284,16 +275,8 @@ def test_demo_shows_two_puppets(files: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_help_is_quick_and_names_everything() -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "flexiact", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "400"},
-    )
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    shown, imported = help_of("flexiact")
     assert not imported & {"torch", "numpy", "diffusers", "transformers", "PIL", "av"}
     for name in (*BACKBONES, *(f"--{name}" for name in _NEEDED), "--demo", "--web"):
-        assert name in done.stdout
+        assert name in shown
     assert parser().prog == "python -m flexiact"

@@ -1,8 +1,5 @@
 """Memory before anything is loaded: bytes that are counted, bytes that are followed, and what is said about them."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +14,8 @@ from flexiact.live_bytes import FusedAttention, LiveBytes
 from flexiact.loading import NO_SAVINGS, Savings
 from flexiact.memory import GIB, check_memory, main, shortage, table
 from tests.backbones import save_tiny_folder, tiny_backbone
+from tests.quick_help import help_of
 
-ROOT = Path(__file__).parents[2]
 LARGE = ["cogvideox-5b-i2v", "cogvideox-1.5-5b-i2v"]
 
 
@@ -228,13 +225,5 @@ def test_command_prints_a_table_and_refuses_in_one_line(capsys: pytest.CaptureFi
 
 
 def test_help_loads_no_network_library():
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "flexiact.memory", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "400"},
-    )
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"torch", "diffusers", "transformers"} and "--backbone" in done.stdout
+    shown, imported = help_of("flexiact.memory")
+    assert not imported & {"torch", "diffusers", "transformers"} and "--backbone" in shown

@@ -17,7 +17,7 @@ from benchmark.selection import UsageError
 from flexiact.backbone import BACKBONES, PUPPET_WEIGHTS, BackboneSpec
 from flexiact.task import Video
 from reports.build import build
-from tests.backbones import tiny_backbone
+from tests.backbones import save_tiny_folder, tiny_backbone
 from tests.harness import session, small_perception, tree
 from tests.real_material import official, plain, write_image
 
@@ -158,13 +158,7 @@ def test_the_command_runs_the_authors_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(command, "set_threads", lambda threads: None)  # of the process, which tests share
-    weights, tiny = tmp_path / "weights", tiny_backbone()
-    for part in ("vae", "transformer", "text_encoder", "tokenizer", "scheduler"):
-        getattr(tiny, part).save_pretrained(weights / part)
-    names = ("num_frames", "height", "width", "fps", "max_text_tokens", "num_inference_steps", "guidance_scale")
-    (weights / "puppets.json").write_text(json.dumps({name: getattr(tiny, name) for name in names}))
-    (weights / "model_index.json").write_text('{"scheduler": ["diffusers", "CogVideoXDDIMScheduler"]}')
-    monkeypatch.setitem(BACKBONES, "tiny", BackboneSpec(weights))
+    monkeypatch.setitem(BACKBONES, "tiny", BackboneSpec(save_tiny_folder(tmp_path / "weights", tiny_backbone())))
     official(tmp_path / "data")
     arguments = [
         "--suite",
