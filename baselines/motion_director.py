@@ -106,7 +106,7 @@ PRESETS: dict[str, MotionDirectorConfig] = {
         temporal_steps=120,
         learning_rate=1e-3,
         batch_size=2,
-        temporal_weight=1.3,
+        temporal_weight=1.0,
         guidance_scale=2.0,
     ),
 }

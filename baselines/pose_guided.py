@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flexiact.adapter import load_refadapter
+from flexiact.adapter import load_refadapter, refadapter_digest
 from flexiact.arguments import check_action, check_fit
 from flexiact.backbone import Backbone, folder_digest
 from flexiact.codec import encode_control
@@ -117,8 +117,9 @@ class PoseGuided:
             "drawing_version": DRAWING_VERSION,
         }
         values["num_inference_steps"], values["guidance_scale"] = sampler_settings(self.config, self.backbone)
-        folders = {"control": self.backbone.control, "refadapter": self.backbone.refadapter if self._adapter else None}
-        return values | {name: folder_digest(folder) if folder else None for name, folder in folders.items()}
+        control = folder_digest(self.backbone.control) if self.backbone.control else None
+        refadapter = refadapter_digest(self.backbone, self.config.refadapter_weight)
+        return values | {"control": control, "refadapter": refadapter}
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
         """Estimate the reference's keypoints; neither the caption nor the seed changes them.

@@ -68,7 +68,7 @@ PRESETS = {
     "paper": SpatialMarginalMeanConfig(),
     # Found by `benchmark.tune`.
     "puppets": SpatialMarginalMeanConfig(
-        learning_rate=0.02, final_learning_rate=0.01, low_pass=4, guidance_scale=2.0, checkpointing=False
+        learning_rate=0.05, final_learning_rate=0.025, low_pass=2, guidance_scale=3.0, checkpointing=False
     ),
 }
 

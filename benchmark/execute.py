@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from benchmark.bounds import BOUNDS
@@ -21,6 +21,7 @@ from benchmark.rows import SampleRow, error_text
 from benchmark.store import RunFolder, StoreError
 from benchmark.truth import Format, Shown, Staged, ToldKeypoints, stage
 from flexiact.backbone import Backbone
+from flexiact.files import read_tensors
 from flexiact.task import Action, ActionTransfer, Request, Video
 from flexiact.video import VideoError, frames_digest, write_lossless, write_png, write_preview
 
@@ -58,7 +59,7 @@ class Executor:
         self._folder = folder
         self._backbone = backbone
         self._methods = methods
-        self._stages = stages_of(cases, format_of(backbone))
+        self.stages = stages_of(cases, format_of(backbone))
         self._last_fit: tuple[str, Fit] | None = None
         self._failed_fits: dict[str, str] = {}
 
@@ -95,7 +96,7 @@ class Executor:
         folder = self._folder.path / "inputs" / case_id
         if (folder / "target.png").is_file():
             return
-        staged = self._stages[case_id]
+        staged = self.stages[case_id]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_lossless(folder / "reference.mkv", staged.reference)
@@ -117,10 +118,10 @@ class Executor:
             seed=cell.seed,
             status="ok",
         )
-        if isinstance(self._stages.cases[cell.case_id], FileCase) and self._needs_truth(cell):
+        if isinstance(self.stages.cases[cell.case_id], FileCase) and self._needs_truth(cell):
             return replace(row, status="skipped", error=NO_TRUTH), None
         try:
-            shown = self._stages[cell.case_id]
+            shown = self.stages[cell.case_id]
             row, video = self._bound(cell, shown, row) if bound else self._method(cell, shown, row)
             _check_output(video, self._backbone)
         except StoreError:
@@ -141,7 +142,7 @@ class Executor:
         return row, BOUNDS[cell.method].make(shown, self._backbone)
 
     def _method(self, cell: Cell, shown: Shown, row: SampleRow) -> tuple[SampleRow, Video]:
-        method, case = self._methods[cell.method], self._stages.cases[cell.case_id]
+        method, case = self._methods[cell.method], self.stages.cases[cell.case_id]
         if isinstance(method, ToldKeypoints) and isinstance(shown, Staged):
             method.tell_keypoints(shown.reference.frames, shown.reference_keypoints)
             method.tell_keypoints(shown.target[None], shown.target_keypoints[None])
@@ -190,10 +191,8 @@ class Executor:
     def _load_fit(self, fit_key: str) -> Fit | None:
         """A stored fit, None when there is none or the file is damaged (then it is computed again)."""
         try:
-            with safe_open(self._folder.file("fits", f"{fit_key}.safetensors"), "pt") as file:
-                cost = json.loads(file.metadata()["cost"])
-                # Copies: tensors of a file lie at odd addresses, where products differ in their last bits.
-                action = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+            action, header = read_tensors(self._folder.file("fits", f"{fit_key}.safetensors"))
+            cost = json.loads(header["cost"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
         return Fit(action, cost["seconds"], cost["peak_gib"])

@@ -117,7 +117,6 @@ def read_benchmark(root: Path, source: str) -> FileSuite:
             cases.append(
                 FileCase(
                     case_id=f"{scenario}-{action}-to-{PurePosixPath(name).stem}",
-                    suite="flexiact",
                     action=action,
                     reference_id=f"{scenario}-{action}",
                     caption=clip.caption,

@@ -48,7 +48,6 @@ class FileCase:
 
     Attributes:
         case_id: unique in the suite, fit for the name of a folder.
-        suite: name of the suite.
         action: name of the action.
         reference_id: cases of one reference share it; statistics are clustered by it.
         caption: describes the reference, read while fitting.
@@ -61,7 +60,6 @@ class FileCase:
     """
 
     case_id: str
-    suite: str
     action: str
     reference_id: str
     caption: str
@@ -141,7 +139,6 @@ def folder_suite(place: str) -> FileSuite:
     cases = [
         FileCase(
             case_id=name,
-            suite=f"folder-{action}",
             action=action,
             reference_id=action,
             caption=caption,

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark.cases import Case
 from benchmark.describe import describe_metric, describe_run, merged
-from benchmark.execute import Executor, format_of, stages_of
+from benchmark.execute import Executor
 from benchmark.methods import METHODS
 from benchmark.plan import Cell, plan
 from benchmark.progress import Progress
@@ -115,8 +115,7 @@ def run_session(
         stored = folder.read_run()
         cases = {case.case_id: case for case in request.cases}
         executor = Executor(folder, backbone, methods, cases)
-        stages = stages_of(cases, format_of(backbone))
-        scorer = Scorer(folder, stages, perception, {name: METRICS[name] for name in request.metrics})
+        scorer = Scorer(folder, executor.stages, perception, {name: METRICS[name] for name in request.metrics})
         work = _to_do(folder, asked, scorer, request.retry_failed)
         run = _with_history(stored, merged(stored, fresh), request.command, provenance or {}, new=any(work))
         folder.write_run(run)

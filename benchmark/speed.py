@@ -11,7 +11,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +131,7 @@ def _run(args: argparse.Namespace) -> str:
         result = _with_earlier(result, path)
         for name in names:
             print(f"measuring: {name}", file=sys.stderr)
-            found = measure(_comparison(name, puppets, model)(), device, args.repeats)
+            found = measure(_comparison(name, puppets, model), device, args.repeats)
             result["comparisons"][name] = {"command": command_of(args), "code": code, **found}
             write_json(result, path)  # after each: what is measured stays, whatever becomes of the next one
     return write_page(path)
@@ -188,8 +188,8 @@ def _model(puppets: "Backbone", folder: Path) -> tuple["Backbone", str]:
     return model, f"{about}; prices on the puppets backbone"
 
 
-def _comparison(name: str, puppets: "Backbone", model: "Backbone") -> "Callable[[], Comparison]":
-    """How a comparison is built; only then is memory taken for it."""
+def _comparison(name: str, puppets: "Backbone", model: "Backbone") -> "Comparison":
+    """Build a comparison; memory is taken for this one alone."""
     from functools import partial
 
     from benchmark.speed_attention import CPU_SHAPE, GPU_SHAPE, attention
@@ -203,7 +203,7 @@ def _comparison(name: str, puppets: "Backbone", model: "Backbone") -> "Callable[
         "transfer": partial(transfer, model),
         "fit": partial(fit, model),
         "price": partial(price_on_suite, puppets),
-    }[name]
+    }[name]()
 
 
 if __name__ == "__main__":

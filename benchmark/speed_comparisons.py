@@ -215,8 +215,7 @@ def _weight(backbone: Backbone) -> float:
 
 def _tokens(backbone: Backbone, length: int) -> torch.Tensor:
     """Learned tokens that nobody learned, float32 [blocks, length, width] on the CPU."""
-    config = backbone.transformer.config
-    size = config.num_layers, length, config.num_attention_heads * config.attention_head_dim
+    size = FrequencyAwareEmbedding.zeros(backbone, length).tokens.shape
     return torch.randn(size, generator=torch.Generator().manual_seed(1))
 
 

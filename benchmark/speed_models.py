@@ -1,6 +1,5 @@
 """Models of the true size with weights that mean nothing: what a step costs does not depend on what was learned."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from transformers import T5Config, T5EncoderModel
 from benchmark.speed_measure import GIB
 from flexiact.adapter import RefAdapter
 from flexiact.backbone import Backbone
-from flexiact.published import COGVIDEOX_5B_I2V
+from flexiact.published import COGVIDEOX_5B_I2V, Published
 
 LARGE_GPU_GIB = 40.0
 """Memory from which on a GPU is measured on the 5B model's architecture."""
@@ -23,38 +22,24 @@ _STD = 0.02
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """Sizes of one CogVideoX image-to-video model.
+class Architecture(Published):
+    """Sizes of one CogVideoX image-to-video model and of a RefAdapter for it, by default the paper's.
 
     Attributes:
         name: of the backbone.
-        transformer: configuration, as published.
-        vae: likewise.
-        text_encoder: likewise.
-        settings: native settings of `Backbone`, from num_frames on.
         rank: of its RefAdapter.
         alpha: of its RefAdapter.
     """
 
-    name: str
-    transformer: Mapping[str, Any]
-    vae: Mapping[str, Any]
-    text_encoder: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    name: str = "cogvideox-5b-i2v-random"
     rank: int = 64
     alpha: float = 32.0
 
 
 def five_b(text_encoder_layers: int = 24) -> Architecture:
     """CogVideoX-5B-I2V and RefAdapter at the paper's size; fewer layers of T5-XXL where 24 have no room."""
-    model = COGVIDEOX_5B_I2V
-    return Architecture(
-        name="cogvideox-5b-i2v-random",
-        transformer=model.transformer,
-        vae=model.vae,
-        text_encoder=model.text_encoder | {"num_layers": text_encoder_layers},
-        settings=model.settings,
-    )
+    text_encoder = COGVIDEOX_5B_I2V.text_encoder | {"num_layers": text_encoder_layers}
+    return Architecture(**(vars(COGVIDEOX_5B_I2V) | {"text_encoder": text_encoder}))
 
 
 def random_backbone(

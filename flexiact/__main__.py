@@ -152,13 +152,14 @@ def _one(args: argparse.Namespace) -> tuple[str, "Made"]:
 
 
 def _demo(args: argparse.Namespace) -> tuple[str, "Made"]:
+    from flexiact.files import make_folder
     from flexiact.fits import FitFolder
     from flexiact.one_video import load_method
-    from flexiact.puppets.demo import check_folder, show
+    from flexiact.puppets.demo import show
     from flexiact.task import check_seed
 
     check_seed(args.seed)
-    folder = check_folder(args.out or DEMO_FOLDER)
+    folder = make_folder("out", args.out or DEMO_FOLDER)
     setup = _setup(args)
     made = show(load_method(setup), FitFolder(setup.cache), folder, args.seed)
     return f"{folder}: reference.mp4, target.png, result.mp4, and all three in side_by_side.mp4", made

@@ -89,20 +89,20 @@ class RefAdapter:
             yield
 
 
-def refadapter_digest(backbone: Backbone, weight: float) -> str | None:
-    """Digest of the RefAdapter that a method uses at `weight`, for its configuration; None for weight 0."""
+def refadapter_digest(backbone: Backbone, weight: float | None) -> str | None:
+    """Digest of the RefAdapter that a method uses at `weight`, for its configuration; None for weight 0 and None."""
     return folder_digest(backbone.refadapter) if weight and backbone.refadapter else None
 
 
-def load_refadapter(backbone: Backbone, weight: float) -> RefAdapter | None:
-    """The backbone's RefAdapter for a method that uses it at `weight`; None for weight 0.
+def load_refadapter(backbone: Backbone, weight: float | None) -> RefAdapter | None:
+    """The backbone's RefAdapter for a method that uses it at `weight`; None for weight 0 and None.
 
     Raises:
         ValueError: when the weight is not a finite number, the backbone has no RefAdapter, or its files are damaged.
     """
-    check_number("refadapter_weight", weight)
-    if weight == 0:
+    if not weight:
         return None
+    check_number("refadapter_weight", weight)
     if backbone.refadapter is None:
         raise ValueError(f"refadapter_weight: backbone {backbone.name} has no RefAdapter")
     return RefAdapter.load(backbone.refadapter, backbone.transformer)

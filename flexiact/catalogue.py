@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from flexiact.loading import BackboneError
+from flexiact.loading import NETWORKS, BackboneError
 from flexiact.published import COGVIDEOX_5B_I2V, COGVIDEOX_15_5B_I2V, Published
 from flexiact.wording import one_line
 
@@ -116,12 +116,11 @@ def configurations(spec: BackboneSpec) -> dict[str, dict[str, Any]]:
     Raises:
         OSError: when files are missing (or ValueError, when they are no JSON).
     """
-    parts = ("text_encoder", "transformer", "vae")
     if isinstance(spec.source, Path):
-        return {part: json.loads((spec.source / part / "config.json").read_text()) for part in parts}
+        return {part: json.loads((spec.source / part / "config.json").read_text()) for part in NETWORKS}
     if spec.published is None:
         raise BackboneError(f"backbone: the sizes of {spec.source} are not known without fetching it")
-    return {part: getattr(spec.published, part) for part in parts}
+    return {part: getattr(spec.published, part) for part in NETWORKS}
 
 
 def _folder_spec(folder: Path) -> BackboneSpec:

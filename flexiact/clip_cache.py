@@ -33,7 +33,8 @@ from flexiact.batches import Batch
 from flexiact.clips import Clip, some_of
 from flexiact.codec import as_condition, clean_latent, encode_image, encode_text, encode_video
 from flexiact.countdown import counted
-from flexiact.fits import BACKBONE_FIELDS, FitFolder
+from flexiact.files import make_folder
+from flexiact.fits import BACKBONE_FIELDS
 from flexiact.ranges import check_count
 from flexiact.task import check_seed
 from flexiact.video import count_frames, read_frames, replacing
@@ -175,7 +176,7 @@ def cache_clips(
             save_file({name: tensor.cpu() for name, tensor in tensors.items()}, unfinished)
 
     def prepare(paths: Sequence[Path]) -> None:
-        FitFolder(folder).check()
+        make_folder("cache", folder)
         _check_room(folder, backbone, config, paths)
         with replacing(folder / MARKS_FILE) as unfinished:
             unfinished.write_text(json.dumps(marks))

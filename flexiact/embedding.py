@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from flexiact.backbone import Backbone
+from flexiact.ranges import check_number
 from flexiact.task import Action
 
 Shape = Literal["cosine", "linear", "hard", "constant"]
@@ -40,8 +41,7 @@ class FrequencySchedule:
 
     def __post_init__(self) -> None:
         for name in ("alpha", "low", "high"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"schedule.{name}: expected a finite number, got {getattr(self, name)}")
+            check_number(f"schedule.{name}", getattr(self, name))
         if self.low > self.high:
             raise ValueError(f"schedule.low: expected at most high = {self.high}, got {self.low}")
         if self.shape not in get_args(Shape):

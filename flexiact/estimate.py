@@ -26,6 +26,7 @@ from flexiact.attention import extra_tokens_attached
 from flexiact.backbone import Backbone
 from flexiact.catalogue import configurations, find_spec, native_settings
 from flexiact.codec import decode_pixels
+from flexiact.command_line import QUANTISE
 from flexiact.embedding import FrequencyAwareEmbedding
 from flexiact.live_bytes import FusedAttention, LiveBytes
 from flexiact.loading import BackboneError, Savings
@@ -121,7 +122,7 @@ def estimate(backbone: Backbone) -> Estimate:
         backbone=backbone,
         text_encoder=held(backbone.text_encoder),
         vae=held(backbone.vae),
-        transformer={quantise: held(backbone.transformer, quantise) + beside for quantise in (None, "8bit", "4bit")},
+        transformer={quantise: held(backbone.transformer, quantise) + beside for quantise in (None, *QUANTISE)},
         activations={
             "text": 0,
             "image": _encoding(backbone, 1),

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from flexiact.files import make_folder, read_tensors
 from flexiact.method import FlexiAct
 from flexiact.task import Action, Video
 from flexiact.video import frames_digest, replacing
@@ -55,12 +55,7 @@ class FitFolder:
         Raises:
             ValueError: when the folder cannot be made or written to.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"cache: no folder can be made at {self.path} ({error.strerror})") from error
-        if not os.access(self.path, os.W_OK | os.X_OK):
-            raise ValueError(f"cache: {self.path} cannot be written to")
+        make_folder("cache", self.path)
 
     def file(self, description: dict[str, Any]) -> Path:
         """Where the fit of a description is, or would be."""
@@ -69,11 +64,9 @@ class FitFolder:
     def load(self, description: dict[str, Any]) -> Action | None:
         """The fit, None when there is none or its file is damaged (then it is made again)."""
         try:
-            action = load_file(self.file(description))
+            return read_tensors(self.file(description))[0]
         except (OSError, SafetensorError):
             return None
-        # Copies: tensors of a file lie at odd addresses, where products differ in their last bits.
-        return {name: tensor.clone() for name, tensor in action.items()}
 
     def save(self, description: dict[str, Any], action: Action) -> None:
         """Keep a fit; its file appears whole or not at all.

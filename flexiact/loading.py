@@ -16,7 +16,6 @@ from transformers.utils import logging as transformers_logging
 
 from flexiact.command_line import QUANTISE
 from flexiact.offload import take_turns
-from flexiact.wording import one_line
 
 NETWORKS = {
     "text_encoder": T5EncoderModel,
@@ -131,12 +130,8 @@ def fetch(repository: str, revision: str) -> Path:
         OSError: when it cannot be fetched.
     """
     from huggingface_hub import snapshot_download  # here, because only backbones on the hub need it
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise OSError(one_line(error)) from error
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=FILES))
 
 
 def _quantisation(quantise: str, dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -126,7 +126,7 @@ class FlexiAct:
         """
         self.backbone = backbone
         self.config = config or preset(backbone)
-        self._adapter = load_refadapter(backbone, self.config.transfer.refadapter_weight or 0.0)
+        self._adapter = load_refadapter(backbone, self.config.transfer.refadapter_weight)
 
     def fit_config(self) -> dict[str, Any]:
         """What `fit` reads."""
@@ -134,7 +134,7 @@ class FlexiAct:
 
     def transfer_config(self) -> dict[str, Any]:
         """What `transfer` reads; RefAdapter's weights by their digest."""
-        digest = refadapter_digest(self.backbone, self.config.transfer.refadapter_weight or 0.0)
+        digest = refadapter_digest(self.backbone, self.config.transfer.refadapter_weight)
         values = asdict(self.config.transfer) | {"refadapter": digest}
         values["num_inference_steps"], values["guidance_scale"] = sampler_settings(self.config.transfer, self.backbone)
         return values

@@ -14,6 +14,7 @@ from flexiact.fits import FitFolder, fit_description
 from flexiact.loading import NO_SAVINGS, Savings, resolve_device
 from flexiact.memory import check_memory
 from flexiact.method import PRESETS, FlexiAct, preset
+from flexiact.presets import sampler_settings
 from flexiact.stored import load_action
 from flexiact.task import Action, Request, Video, check_seed
 from flexiact.video import fit_image, read_clip, read_image, write_lossless, write_preview
@@ -258,7 +259,7 @@ def _fit(method: FlexiAct, reference: Video, caption: str, seed: int) -> Action:
 def _transfer(method: FlexiAct, action: Action, request: Request) -> tuple[Video, float]:
     """The video, and how many seconds it took."""
     start = time.perf_counter()
-    steps = method.config.transfer.num_inference_steps or method.backbone.num_inference_steps
+    steps, _ = sampler_settings(method.config.transfer, method.backbone)
     with steps_shown(method.backbone.transformer, steps, "transfer"):
         video = method.transfer(action, request)
     return video, time.perf_counter() - start

@@ -18,6 +18,7 @@ from flexiact.backbone import Backbone
 from flexiact.batches import Batch
 from flexiact.clip_cache import CachedClips
 from flexiact.countdown import counted
+from flexiact.files import make_folder
 from flexiact.ranges import check_count, check_positive
 from flexiact.sampling import Denoiser
 from flexiact.task import check_seed
@@ -146,12 +147,9 @@ def train_long(
     """
     adapter = _new_adapter(backbone, run.config, run.seed)
     plan = Optimisation(run.config.steps, run.config.learning_rate)
-    state = TrainingState(adapter.parameters(), plan, run.ema)
-    try:
-        run.state.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"state: no folder can be made at {run.state} ({error.strerror})") from error
-    state.load(run.checkpoint, _about(backbone, clips, run, accelerator))
+    state = TrainingState(adapter.parameters(), plan, run.ema, _about(backbone, clips, run, accelerator))
+    make_folder("state", run.state)
+    state.load(run.checkpoint)
     if len(state.losses) > run.config.steps:
         raise ValueError(f"steps: {run.checkpoint} is at {len(state.losses)} already, {run.config.steps} asked for")
     with frozen(backbone.transformer), adapter.attached(1.0):
@@ -200,7 +198,7 @@ def _advance(
         for unfinished in run.state.glob(".*.partial"):  # a kill in the middle of writing leaves it behind
             unfinished.unlink(missing_ok=True)
         steps = counted(steps, last, "RefAdapter", first=first)
-    denoiser, about = Denoiser(backbone), _about(backbone, clips, run, accelerator)
+    denoiser = Denoiser(backbone)
     recent: list[Tensor] = []
     for step in steps:
         generator = step_generator(run.seed, accelerator.process_index, step)
@@ -217,7 +215,7 @@ def _advance(
             _note(state, recent, run.state / "curve.csv", accelerator)
             recent.clear()
         if saving and accelerator.is_main_process:
-            state.save(run.checkpoint, about)
+            state.save(run.checkpoint)
 
 
 def _about(backbone: Backbone, clips: CachedClips, run: LongRun, accelerator: Accelerator) -> dict[str, Any]:

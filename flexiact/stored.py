@@ -9,7 +9,6 @@ product at rank 64.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +16,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from flexiact.adapter import CONFIG_FILE, TARGETS, WEIGHTS_FILE
 from flexiact.embedding import ACTION_KEY
+from flexiact.files import read_tensors
+from flexiact.ranges import check_positive
 from flexiact.released import (
     DTYPES,
     Release,
@@ -52,8 +53,7 @@ def save_refadapter(release: Release, folder: Path, alpha: float, about: Mapping
         ValueError: for an embedding, an alpha not above 0, or a folder that holds weights or cannot be written.
     """
     release.require("refadapter")
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"alpha: expected a number above 0, got {alpha}")
+    check_positive("alpha", alpha)
     names = refadapter_names(release.sizes.blocks)
     weights = {names[name]: _copy(tensor) for name, tensor in release.tensors.items()}
     with creating(folder / WEIGHTS_FILE) as partial:
@@ -136,13 +136,11 @@ def load_action(path: Path) -> tuple[Action, dict[str, Any]]:
 
 def _safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            about = dict(json.loads(header.get(_METADATA, "{}")))
-            backbone = json.loads(header.get(_FIT, "{}")).get("backbone", {})
-            about |= {"backbone_revision": backbone["revision"]} if "revision" in backbone else {}
-            # Copies: the file's own memory is not aligned, and unaligned weights change the last bits of a product.
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118
+        tensors, header = read_tensors(path)
+        about = dict(json.loads(header.get(_METADATA, "{}")))
+        backbone = json.loads(header.get(_FIT, "{}")).get("backbone", {})
+        about |= {"backbone_revision": backbone["revision"]} if "revision" in backbone else {}
+        return tensors, about
     except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"checkpoint: {path} cannot be read ({one_line(error)})") from error
 

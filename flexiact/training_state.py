@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from flexiact.files import read_tensors
 from flexiact.training import Optimisation, new_optimiser, take_step
 from flexiact.video import replacing
 from flexiact.wording import one_line
@@ -30,18 +31,21 @@ class TrainingState:
         average: running average of the parameters, None where none is kept.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], plan: Optimisation, ema: float | None = None) -> None:
+    def __init__(
+        self, parameters: Sequence[Tensor], plan: Optimisation, ema: float | None, about: Mapping[str, Any]
+    ) -> None:
         """Begin with no step taken.
 
         Args:
             parameters: what is learned.
             plan: rates.
             ema: decay of the running average, see `update_average`; None keeps none.
+            about: what the numbers depend on, as JSON takes it; checkpoints tell it, and one of another is refused.
         """
         self.parameters = list(parameters)
         self.losses: list[float] = []
         self.average = None if ema is None else [parameter.detach().clone() for parameter in self.parameters]
-        self._plan, self._ema = plan, ema
+        self._plan, self._ema, self._about = plan, ema, about
         self._optimiser = new_optimiser(self.parameters, plan)
 
     def take(self, step: int) -> None:
@@ -56,8 +60,8 @@ class TrainingState:
             for parameter, average in zip(self.parameters, self.average, strict=True):
                 parameter.data.copy_(average)
 
-    def save(self, path: Path, about: Mapping[str, Any]) -> None:
-        """Write a checkpoint, with what its numbers depend on (JSON) in its header.
+    def save(self, path: Path) -> None:
+        """Write a checkpoint.
 
         Raises:
             ValueError: when it cannot be written.
@@ -66,11 +70,11 @@ class TrainingState:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
         try:
             with replacing(path) as unfinished:
-                save_file(tensors, unfinished, {"run": json.dumps(about)})
+                save_file(tensors, unfinished, {"run": json.dumps(self._about)})
         except SafetensorError as error:
             raise ValueError(f"state: {path} cannot be written ({one_line(error)})") from error
 
-    def load(self, path: Path, about: Mapping[str, Any]) -> None:
+    def load(self, path: Path) -> None:
         """Go on from a checkpoint, if there is one.
 
         Raises:
@@ -79,16 +83,13 @@ class TrainingState:
         if not path.exists():
             return
         try:
-            with safe_open(path, "pt") as file:
-                found = dict(json.loads(file.metadata()["run"]))
-                # Copies: tensors of a file lie at odd addresses, where products differ in their last bits.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            tensors, header = read_tensors(path)
+            found = dict(json.loads(header["run"]))
             losses = tensors.pop("losses").tolist()
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"state: {path} cannot be read ({one_line(error)})") from error
-        other = [
-            f"{name} {found.get(name)} instead of {value}" for name, value in about.items() if found.get(name) != value
-        ]
+        pairs = [(name, found.get(name), value) for name, value in self._about.items()]
+        other = [f"{name} {theirs} instead of {ours}" for name, theirs, ours in pairs if theirs != ours]
         if other:
             raise ValueError(f"state: {path} is of a run with {', '.join(other)}; name another --state folder")
         self._fill(path, tensors)

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexiact.wording import one_line
+from reports.errors import one_line
 
 if TYPE_CHECKING:  # only the standard library is loaded before there is work to do, so that `--help` answers at once
     from reports.contact_sheet import Sheet
@@ -61,8 +61,9 @@ def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Pat
         OSError: when it cannot be written.
     """
     from reports.contact_sheet import Sheet
+    from reports.errors import RunError
     from reports.results import measure
-    from reports.stored import RunError, load_run
+    from reports.stored import load_run
 
     run_dir, publish_dir = Path(run_dir), Path(publish_dir)
     if publish_dir.resolve() == run_dir.resolve():

@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flexiact.wording import one_line
 from reports.aggregate import Comparison, estimate
 from reports.build import Staging
+from reports.errors import one_line
 from reports.figures import Theme, save_themed
 from reports.formats import latex_table, markdown_table
 from reports.stored import AXES, load_run

@@ -7,7 +7,8 @@ import pandas as pd
 
 from reports.aggregate import Comparison, by_tercile, cell_counts, compare, costs, ranking, summarise, tidy
 from reports.belief import belief
-from reports.stored import RunError, StoredRun
+from reports.errors import RunError
+from reports.stored import StoredRun
 from reports.wording import count, label, number
 
 FLOORS = ("still", "wrong-action")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
 from reports.figures import LIGHT, Theme, style
-from reports.wording import label, number, seconds
+from reports.wording import duration, label, number
 
 
 def write_plot(stored: Mapping[str, Any], path: Path) -> bool:
@@ -71,9 +71,4 @@ def _beside(variant: Mapping[str, Any]) -> str:
     if variant["peak_gib"] is not None:
         words.append(f"{variant['peak_gib']:.2f} GiB")
     words += [f"{label(name)} {number(value)}" for name, value in variant["figures"].items() if not name.endswith("_s")]
-    return "\n".join([", ".join(words[:2]), ", ".join(words[2:])]).strip() if len(words) > 2 else ", ".join(words)
-
-
-def duration(value_s: float) -> str:
-    """As `seconds`, but three digits of milliseconds below a second."""
-    return f"{1000 * value_s:.3g} ms" if 0 < value_s < 0.9995 else seconds(value_s)
+    return "\n".join(", ".join(part) for part in (words[:2], words[2:]) if part)

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flexiact.wording import one_line
+from reports.errors import one_line
 from reports.formats import markdown_table
-from reports.speed_plot import duration, write_plot
+from reports.speed_plot import write_plot
+from reports.stored import check_fields
 from reports.tables import Table
-from reports.wording import NOTHING, amount, count, label, number, seconds
+from reports.wording import NOTHING, amount, count, duration, label, number, seconds
 
 SCHEMA_VERSION = 1
 """The layout of the JSON."""
@@ -34,14 +35,14 @@ def load_speed(path: Path) -> dict[str, Any]:
     version = stored.get("schema_version") if isinstance(stored, dict) else None
     if version != SCHEMA_VERSION:
         raise ValueError(f"{path.name}: schema_version {version!r}, this code reads {SCHEMA_VERSION}")
-    _check(stored, _FIELDS, path.name)
-    _check(stored["environment"], _ENVIRONMENT_FIELDS, f"{path.name}: environment")
+    check_fields(stored, _FIELDS, path.name)
+    check_fields(stored["environment"], _ENVIRONMENT_FIELDS, f"{path.name}: environment")
     for name, comparison in stored["comparisons"].items():
-        _check(comparison, _COMPARISON_FIELDS, f"{path.name}: {name}")
+        check_fields(comparison, _COMPARISON_FIELDS, f"{path.name}: {name}")
         for way, variant in comparison["variants"].items():
-            _check(variant, _VARIANT_FIELDS, f"{path.name}: {name}: {way}")
+            check_fields(variant, _VARIANT_FIELDS, f"{path.name}: {name}: {way}")
             for spread in (variant["seconds"], *variant["ratios"].values()):
-                _check(spread, _SPREAD_FIELDS, f"{path.name}: {name}: {way}")
+                check_fields(spread, _SPREAD_FIELDS, f"{path.name}: {name}: {way}")
     return dict(stored)
 
 
@@ -133,11 +134,3 @@ def _figure(name: str, value: float | None) -> str:
 
 def _figure_label(name: str) -> str:
     return label(name.removesuffix("_s"))
-
-
-def _check(entry: object, fields: tuple[str, ...], where: str) -> None:
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where}: expected an object, got {type(entry).__name__}")
-    for field in fields:
-        if field not in entry:
-            raise ValueError(f"{where}.{field}: missing")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from flexiact.wording import one_line
+from reports.errors import RunError, one_line
 
 SCHEMA_VERSION = 1
 """The layout of run directories that these reports understand."""
@@ -27,10 +27,6 @@ _BACKBONE_FIELDS = ("name", "num_parameters", "num_frames", "height", "width", "
 _METHOD_FIELDS = ("kind", "version", "summary", "extra_supervision")
 _METRIC_FIELDS = ("version", "unit", "higher_is_better", "bounds", "headline", "summary", "backend")
 _CASE_FIELDS = ("reference_id", "target_id", "terciles")
-
-
-class RunError(ValueError):
-    """A run directory that cannot be reported; the message is one line and names file and field."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,13 +133,13 @@ def _load_info(path: Path) -> dict[str, Any]:
 
 
 def _check_info(info: dict[str, Any], path: Path) -> None:
-    _check_fields(info, _RUN_FIELDS, str(path))
-    _check_fields(info["backbone"], _BACKBONE_FIELDS, f"{path}: backbone")
+    check_fields(info, _RUN_FIELDS, str(path))
+    check_fields(info["backbone"], _BACKBONE_FIELDS, f"{path}: backbone")
     for table, fields in (("methods", _METHOD_FIELDS), ("metrics", _METRIC_FIELDS), ("cases", _CASE_FIELDS)):
         if not isinstance(info[table], dict) or not info[table]:
             raise RunError(f"{path}: {table}: expected at least one entry")
         for name, entry in info[table].items():
-            _check_fields(entry, fields, f"{path}: {table}.{name}")
+            check_fields(entry, fields, f"{path}: {table}.{name}")
     for name, entry in info["methods"].items():
         if entry["kind"] not in ("method", "bound"):
             raise RunError(f"{path}: methods.{name}.kind: expected method or bound, got {entry['kind']!r}")
@@ -152,7 +148,12 @@ def _check_info(info: dict[str, Any], path: Path) -> None:
         raise RunError(f"{path}: seeds: expected a list of integers, got {seeds!r}")
 
 
-def _check_fields(entry: object, fields: Iterable[str], where: str) -> None:
+def check_fields(entry: object, fields: Iterable[str], where: str) -> None:
+    """Refuse what is no object with all of the fields.
+
+    Raises:
+        RunError: naming `where`, and the field that is missing.
+    """
     if not isinstance(entry, dict):
         raise RunError(f"{where}: expected an object, got {type(entry).__name__}")
     for field in fields:

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from reports.aggregate import Comparison, Estimate, compare, estimate, ranking, summarise, tidy
-from reports.stored import AXES, TERCILES, RunError, StoredRun
+from reports.errors import RunError
+from reports.stored import AXES, TERCILES, StoredRun
 
 EASY, CROSSED = "easy", "crossed"
 FACTORS = (*AXES, CROSSED)

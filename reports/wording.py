@@ -33,6 +33,11 @@ def seconds(value: float) -> str:
     return f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min"
 
 
+def duration(value_s: float) -> str:
+    """As `seconds`, but three digits of milliseconds below a second."""
+    return f"{1000 * value_s:.3g} ms" if 0 < value_s < 0.9995 else seconds(value_s)
+
+
 def amount(value: float, unit: str) -> str:
     """A number with its unit, two decimals below 100."""
     if not math.isfinite(value):

@@ -1,6 +1,5 @@
 """Two puppets instead of files: one shows an action, another of a different kind is to do it."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +17,6 @@ from flexiact.video import write_png
 
 ACTION = DEV_ACTIONS["rise"]
 RIGS = "biped", "quadruped"
-
-
-def check_folder(folder: Path) -> Path:
-    """Make the folder of a demo.
-
-    Raises:
-        ValueError: when it cannot be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"out: no folder can be made at {folder} ({error.strerror})") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"out: {folder} cannot be written to")
-    return folder
 
 
 def show(method: FlexiAct, fits: FitFolder, folder: Path, seed: int) -> Made:

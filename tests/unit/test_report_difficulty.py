@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from reports import difficulty
-from reports.stored import AXES, RunError, load_run
+from reports.errors import RunError
+from reports.stored import AXES, load_run
 from reports.strengths import CROSSED, EASY, factor_of, strength_of, together
 
 NEAR_TO_FAR = ("near", "middle", "far")

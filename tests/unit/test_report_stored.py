@@ -9,8 +9,9 @@ import pytest
 
 from reports import aggregate, tables
 from reports.build import main
+from reports.errors import RunError
 from reports.results import cautions, measure
-from reports.stored import SCHEMA_VERSION, RunError, load_run
+from reports.stored import SCHEMA_VERSION, load_run
 
 make_run = runpy.run_path(str(Path(__file__).parent.parent / "golden" / "report" / "fake_run.py"))["make_run"]
 

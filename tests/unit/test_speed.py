@@ -203,7 +203,10 @@ def test_a_number_that_is_not_finite_is_not_stored(tmp_path: Path) -> None:
         speed.write_json(stored, tmp_path / "card.json")
 
 
-def test_the_command_adds_to_its_file_and_names_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_adds_to_its_file_and_names_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(speed, "set_threads", lambda threads: None)  # of the process, which tests share
     calls = [["--device", "cpu", "--repeats", "2", "--out", str(tmp_path), "--only", name] for name in ("step", "fit")]
     assert [speed.main(call) for call in calls] == [0, 0]
     (path,) = tmp_path.glob("*.json")

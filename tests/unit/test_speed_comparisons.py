@@ -117,11 +117,12 @@ def test_batches_that_are_encoded_anew_are_like_those_of_the_fit(tiny: Backbone)
     assert not torch.equal(next(batches).clean, batch.clean)
 
 
-def test_a_fit_step_learns_and_thaws(tiny: Backbone) -> None:
+def test_a_fit_step_has_a_loss_and_thaws(tiny: Backbone) -> None:
+    tiny.transformer.requires_grad_(True)
     found = fit(tiny)
     losses = {name: run_of(found, name) for name in found.variants}
     assert all(len(loss) == 1 and math.isfinite(loss[0]) for loss in losses.values())
-    assert all(parameter.grad is None for parameter in tiny.transformer.parameters())
+    assert all(weight.requires_grad and weight.grad is None for weight in tiny.transformer.parameters())
 
 
 def test_steps_are_halved_and_quartered_and_compiled_blocks_keep_the_numbers(tiny: Backbone) -> None:
@@ -162,7 +163,7 @@ def test_a_model_of_noise_runs_through_the_comparisons(tmp_path: Path, monkeypat
     words = {"vocab_size": len(WORDS), "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
     settings = {"num_frames": 9, "height": 16, "width": 24, "fps": 8.0, "max_text_tokens": 6}
     settings |= {"num_inference_steps": 2, "guidance_scale": 3.0}
-    sizes = Architecture("tiny", config, vae, words, settings, rank=2, alpha=2.0)
+    sizes = Architecture(settings, config, vae, words, name="tiny", rank=2, alpha=2.0)
     model = random_backbone(sizes, tiny_tokenizer(), CPU, torch.bfloat16, tmp_path)
     assert {weight.dtype for weight in model.transformer.parameters()} == {torch.bfloat16}
     assert not large_gpu(model.device)
