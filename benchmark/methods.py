@@ -24,11 +24,13 @@ class MethodEntry:
         build: makes the method for a backbone, with the settings meant for that backbone.
         summary: one line for people.
         extra_supervision: what it was trained on beyond the backbone and the one reference; "none" when nothing.
+        needs: weights beside the backbone's own, as `flexiact.backbone.Backbone` names them: "refadapter", "control".
     """
 
     build: Callable[[Backbone], ActionTransfer]
     summary: str
     extra_supervision: str = "none"
+    needs: tuple[str, ...] = ()
 
 
 Build = Callable[["Backbone"], "ActionTransfer"]
@@ -78,12 +80,16 @@ _WITH_REFADAPTER = {"refadapter_weight": 0.7}  # the paper's weight at inference
 
 METHODS: dict[str, MethodEntry] = {
     "flexiact": MethodEntry(
-        _class("flexiact.method", "FlexiAct"), "frequency-aware embedding, schedule and RefAdapter", _REFADAPTER_DATA
+        _class("flexiact.method", "FlexiAct"),
+        "frequency-aware embedding, schedule and RefAdapter",
+        _REFADAPTER_DATA,
+        ("refadapter",),
     ),
     "flexiact-no-schedule": MethodEntry(
         _flexiact(lambda config: config.without_schedule()),
         "FlexiAct with the embedding's bias 0 at every step",
         _REFADAPTER_DATA,
+        ("refadapter",),
     ),
     "flexiact-no-refadapter": MethodEntry(
         _flexiact(lambda config: config.without_refadapter()), "FlexiAct without RefAdapter"
@@ -99,6 +105,7 @@ METHODS: dict[str, MethodEntry] = {
         _baseline("baselines.motion_director", "MotionDirector", _WITH_REFADAPTER),
         "MotionDirector (MD-I2V) with RefAdapter at the paper's 0.7",
         _REFADAPTER_DATA,
+        ("refadapter",),
     ),
     "motion_inversion": MethodEntry(
         _class("baselines.motion_inversion", "MotionInversion"), "Motion Inversion: embeddings added to features"
@@ -111,6 +118,7 @@ METHODS: dict[str, MethodEntry] = {
         _baseline("baselines.motion_inversion", "MotionInversion", _WITH_REFADAPTER),
         "Motion Inversion with RefAdapter at the paper's 0.7",
         _REFADAPTER_DATA,
+        ("refadapter",),
     ),
     "ditflow": MethodEntry(
         _class("baselines.ditflow", "DiTFlow"), "DiTFlow: guidance by the displacements attention implies; no training"
@@ -119,6 +127,7 @@ METHODS: dict[str, MethodEntry] = {
         _baseline("baselines.ditflow", "DiTFlow", _WITH_REFADAPTER),
         "DiTFlow with RefAdapter at the paper's 0.7",
         _REFADAPTER_DATA,
+        ("refadapter",),
     ),
     "smm": MethodEntry(
         _class("baselines.smm", "SpatialMarginalMean"),
@@ -128,6 +137,7 @@ METHODS: dict[str, MethodEntry] = {
         _baseline("baselines.smm", "SpatialMarginalMean", _WITH_REFADAPTER),
         "SMM (DMT) with RefAdapter at the paper's 0.7",
         _REFADAPTER_DATA,
+        ("refadapter",),
     ),
     "motion_clone": MethodEntry(
         _class("baselines.motion_clone", "MotionClone"),
@@ -137,16 +147,19 @@ METHODS: dict[str, MethodEntry] = {
         _baseline("baselines.motion_clone", "MotionClone", _WITH_REFADAPTER),
         "MotionClone with RefAdapter at the paper's 0.7",
         _REFADAPTER_DATA,
+        ("refadapter",),
     ),
     "pose_guided": MethodEntry(
         _class("baselines.pose_guided", "PoseGuided"),
         "pose guidance: the reference's skeleton, fitted to the target, as a control video",
         f"{_CONTROL_DATA}; a pose estimator, trained on single frames of that world",
+        ("control",),
     ),
     "pose_guided-true": MethodEntry(
         _class("benchmark.true_poses", "TruePoseGuided"),
         "pose guidance with true keypoints in place of estimated ones: what is left is the method's own error",
         f"{_CONTROL_DATA}; the true keypoints of the reference and of the target image",
+        ("control",),
     ),
     "i2v": MethodEntry(_class("baselines.i2v", "ImageToVideo"), "backbone and prompt only; never sees the reference"),
 }

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from benchmark.session import Outcome, RunRequest
     from flexiact.backbone import Backbone
+    from flexiact.catalogue import BackboneSpec
     from flexiact.loading import Savings
     from metrics.perception import Perception
 
@@ -162,13 +163,15 @@ def _cases(suite: Suite | FileSuite, case_ids: Sequence[str]) -> tuple[AnyCase, 
 def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite | FileSuite) -> "Outcome":
     from benchmark.provenance import provenance
     from benchmark.session import run_session
-    from flexiact.backbone import PUPPET_WEIGHTS
+    from flexiact.catalogue import PUPPET_WEIGHTS, find_spec
     from flexiact.loading import Savings
 
     try:
         savings = Savings(args.offload, args.quantise)
         steps = args.steps or suite.num_inference_steps
-        backbone = load(args.backbone or "puppets", args.device, args.refadapter, steps, args.control, savings)
+        name = args.backbone or "puppets"
+        _refuse_lacking(request.methods, find_spec(name)[1], args)
+        backbone = load(name, args.device, args.refadapter, steps, args.control, savings)
         perception = load_judges(args.image_encoder, backbone.device, puppets=isinstance(suite, Suite))
         origin = provenance(backbone.device, [PUPPET_WEIGHTS / name for name in WEIGHTS])
         return run_session(request, backbone, perception, origin)
@@ -176,6 +179,18 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite | Fil
         raise
     except (ValueError, OSError) as error:  # what loaders and descriptions refuse, named by them in one line
         raise UsageError(str(error)) from error
+
+
+def _refuse_lacking(methods: Sequence[str], spec: "BackboneSpec", args: argparse.Namespace) -> None:
+    """Refuse methods whose weights nobody named, before the backbone's own are fetched or read."""
+    absent = {part for part in ("refadapter", "control") if not (getattr(args, part) or getattr(spec, part))}
+    lacking = {name: sorted(absent & set(METHODS[name].needs)) for name in methods}
+    for name, parts in lacking.items():
+        if parts:
+            options = " and ".join(f"--{part} DIR" for part in parts)
+            others = ",".join(other for other in methods if not lacking[other])
+            rest = f", or leave it out: --methods {others}" if others else ""
+            raise UsageError(f"method {name} needs weights that the backbone does not come with: give {options}{rest}")
 
 
 def load(

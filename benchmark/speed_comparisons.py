@@ -23,7 +23,7 @@ from flexiact.adapter import RefAdapter
 from flexiact.attention import extra_tokens_attached
 from flexiact.backbone import Backbone
 from flexiact.batches import Batch, FitConfig, random_crops, reference_batches
-from flexiact.codec import encode_image, encode_text, encode_video
+from flexiact.codec import encode_image, encode_text, encode_video, tiled
 from flexiact.embedding import ACTION_KEY, FrequencyAwareEmbedding
 from flexiact.method import FlexiAct, preset
 from flexiact.presets import sampler_settings
@@ -169,7 +169,7 @@ def _fit_step(backbone: Backbone, batches: Iterator[Batch], config: FitConfig) -
 
 
 def _stock_pipeline(backbone: Backbone, request: Request, steps: int, guidance: float) -> Callable[[], np.ndarray]:
-    """diffusers' pipeline on the same networks; frames float32 [T, H, W, 3] in [0, 1]."""
+    """diffusers' pipeline on the same networks, tiled like our loop; frames float32 [T, H, W, 3] in [0, 1]."""
     scheduler = type(backbone.scheduler).from_config(backbone.scheduler.config)
     pipe = CogVideoXImageToVideoPipeline(
         backbone.tokenizer, backbone.text_encoder, backbone.vae, backbone.transformer, scheduler
@@ -177,18 +177,19 @@ def _stock_pipeline(backbone: Backbone, request: Request, steps: int, guidance: 
     pipe.set_progress_bar_config(disable=True)
 
     def run() -> np.ndarray:
-        frames: np.ndarray = pipe(
-            image=Image.fromarray(request.target),
-            prompt=request.prompt,
-            height=backbone.height,
-            width=backbone.width,
-            num_frames=backbone.num_frames,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=torch.Generator().manual_seed(request.seed),
-            max_sequence_length=backbone.max_text_tokens,
-            output_type="np",
-        ).frames[0]
+        with tiled(backbone):
+            frames: np.ndarray = pipe(
+                image=Image.fromarray(request.target),
+                prompt=request.prompt,
+                height=backbone.height,
+                width=backbone.width,
+                num_frames=backbone.num_frames,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=torch.Generator().manual_seed(request.seed),
+                max_sequence_length=backbone.max_text_tokens,
+                output_type="np",
+            ).frames[0]
         return frames
 
     return run

@@ -84,6 +84,7 @@ def random_backbone(
         refadapter=folder,
         device=device,
         dtype=dtype,
+        tiled_decode=True,
     )
 
 

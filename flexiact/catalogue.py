@@ -69,6 +69,10 @@ BACKBONES: dict[str, BackboneSpec] = {
 }
 
 
+RESERVED = {"puppets", "paper", "released"}
+"""Names that settings of methods are chosen by: no folder may have one of them."""
+
+
 def find_spec(backbone: str) -> tuple[str, BackboneSpec]:
     """Name and entry of what a command line calls a backbone; nothing is fetched or loaded.
 
@@ -92,7 +96,9 @@ def find_spec(backbone: str) -> tuple[str, BackboneSpec]:
         return name, replace(spec, revision=revision)
     folder = Path(backbone)
     if folder.is_dir():
-        return folder.resolve().name, _folder_spec(folder)
+        if (own := folder.resolve().name) in RESERVED:
+            raise BackboneError(f"backbone: {folder} has the name of settings that are not its own; rename the folder")
+        return own, _folder_spec(folder)
     if os.sep in backbone or folder.exists():
         raise BackboneError(f"backbone: {backbone} is no folder")
     close = get_close_matches(name, BACKBONES, n=1)

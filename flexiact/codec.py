@@ -3,7 +3,8 @@
 Pixel frames are uint8 [T, H, W, 3]; latents are [B, F, C, h, w], frames before channels as the transformer takes them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -84,14 +85,21 @@ def decode_latents(backbone: Backbone, latents: torch.Tensor) -> np.ndarray:
 def decode_pixels(backbone: Backbone, latents: torch.Tensor) -> torch.Tensor:
     """Pixels [B, 3, T, H, W] in [0, 1] of latents [B, F, C, h, w], on the device; in tiles if the backbone says so."""
     latents = latents[:, backbone.num_padding_frames :].permute(0, 2, 1, 3, 4)
+    with tiled(backbone):  # decoding alone: conditions are encoded whole, as the model was trained to see them
+        pixels: torch.Tensor = backbone.vae.decode(1 / backbone.vae.config.scaling_factor * latents).sample
+    return (pixels * 0.5 + 0.5).clamp(0, 1)
+
+
+@contextmanager
+def tiled(backbone: Backbone) -> Iterator[None]:
+    """Let the VAE work in tiles and one clip at a time, if the backbone says so."""
     vae, before = backbone.vae, (backbone.vae.use_tiling, backbone.vae.use_slicing)
-    if backbone.tiled_decode:  # for decoding alone: conditions are encoded whole, as the model was trained to see them
+    if backbone.tiled_decode:
         vae.use_tiling = vae.use_slicing = True
     try:
-        pixels: torch.Tensor = vae.decode(1 / vae.config.scaling_factor * latents).sample
+        yield
     finally:
         vae.use_tiling, vae.use_slicing = before
-    return (pixels * 0.5 + 0.5).clamp(0, 1)
 
 
 def _posterior_sample(backbone: Backbone, frames: np.ndarray, generator: torch.Generator) -> torch.Tensor:

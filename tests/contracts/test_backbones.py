@@ -165,6 +165,12 @@ def test_a_name_is_an_entry_a_commit_of_one_or_a_folder(folder: Path, tmp_path: 
         with pytest.raises(BackboneError, match=message):
             find_spec(wrong)
     assert find_spec(str(folder)) == ("model", BackboneSpec(folder))
+    (tmp_path / "paper").symlink_to(folder)
+    assert find_spec(str(tmp_path / "paper"))[0] == "model"  # a folder's own name, whatever leads to it
+    folder.rename(folder.with_name("paper"))
+    with pytest.raises(BackboneError, match="paper has the name of settings that are not its own"):
+        find_spec(str(folder.with_name("paper")))
+    folder.with_name("paper").rename(folder)
     assert load_backbone(str(folder)).revision == folder_digest(folder)
 
 

@@ -151,6 +151,17 @@ def test_construction_touches_no_network_gpu_or_global_generator(
 
 
 @every_method
+@pytest.mark.parametrize("part", ["refadapter", "control"])
+def test_it_is_refused_without_the_weights_it_needs_and_without_no_others(name: str, part: str, shared: Backbone):
+    without = replace(shared, **{part: None})
+    if part in METHODS[name].needs:
+        with pytest.raises(ValueError, match=part):
+            METHODS[name].build(without)
+    else:
+        METHODS[name].build(without)
+
+
+@every_method
 def test_configurations_survive_json(name: str, shared: Backbone):
     first, second = (METHODS[name].build(shared) for _ in range(2))
     for config, again in (

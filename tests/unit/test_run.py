@@ -257,6 +257,23 @@ def test_a_wrong_argument_is_answered_in_one_line(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (["flexiact", "i2v"], "give --refadapter DIR, or leave it out: --methods i2v"),
+        (["pose_guided"], "method pose_guided needs weights that the backbone does not come with: give --control DIR"),
+    ],
+)
+def test_methods_whose_weights_nobody_named_are_refused_before_any_is_read(
+    methods: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture, quiet_threads: None
+) -> None:
+    arguments = ["--backbone", "cogvideox-5b-i2v", "--device", "cpu", "--methods", *methods]
+    assert command.main([*arguments, "--out", str(tmp_path / "run")]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and shown.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_schema_is_answered_before_networks_are_loaded(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"schema_version": 99}')
     code = "import sys, benchmark.run as r; c = r.main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(c)"
