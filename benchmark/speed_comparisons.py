@@ -169,27 +169,35 @@ def _fit_step(backbone: Backbone, batches: Iterator[Batch], config: FitConfig) -
 
 
 def _stock_pipeline(backbone: Backbone, request: Request, steps: int, guidance: float) -> Callable[[], np.ndarray]:
-    """diffusers' pipeline on the same networks, tiled like our loop; frames float32 [T, H, W, 3] in [0, 1]."""
+    """diffusers' pipeline on the same networks, decoding in tiles where ours does; float32 [T, H, W, 3] in [0, 1]."""
     scheduler = type(backbone.scheduler).from_config(backbone.scheduler.config)
     pipe = CogVideoXImageToVideoPipeline(
         backbone.tokenizer, backbone.text_encoder, backbone.vae, backbone.transformer, scheduler
     )
     pipe.set_progress_bar_config(disable=True)
 
-    def run() -> np.ndarray:
+    decode = pipe.decode_latents
+
+    def decode_as_we_do(latents: torch.Tensor) -> torch.Tensor:
         with tiled(backbone):
-            frames: np.ndarray = pipe(
-                image=Image.fromarray(request.target),
-                prompt=request.prompt,
-                height=backbone.height,
-                width=backbone.width,
-                num_frames=backbone.num_frames,
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                generator=torch.Generator().manual_seed(request.seed),
-                max_sequence_length=backbone.max_text_tokens,
-                output_type="np",
-            ).frames[0]
+            pixels: torch.Tensor = decode(latents)
+        return pixels
+
+    pipe.decode_latents = decode_as_we_do
+
+    def run() -> np.ndarray:
+        frames: np.ndarray = pipe(
+            image=Image.fromarray(request.target),
+            prompt=request.prompt,
+            height=backbone.height,
+            width=backbone.width,
+            num_frames=backbone.num_frames,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=torch.Generator().manual_seed(request.seed),
+            max_sequence_length=backbone.max_text_tokens,
+            output_type="np",
+        ).frames[0]
         return frames
 
     return run

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from reports.belief import paired_values
 from reports.results import Results, headline_mean
 from reports.stored import AXES, TERCILES
-from reports.wording import heading, label
+from reports.wording import heading, label, number
 
 matplotlib.use("Agg")
 
@@ -256,7 +256,8 @@ def _text_of_means(results: Results) -> str:
 
 
 def _text_of_belief(results: Results) -> str:
-    values = ", ".join(f"{label(row['metric'])} {row['rho']:+.2f}" for row in results.belief.to_dict("records"))
+    rows = results.belief.to_dict("records")
+    values = ", ".join(f"{label(row['metric'])} {number(row['rho'], signed=True)}" for row in rows)
     return f"Rank correlation of each truth-free metric with {label(results.run.headline)}: {values}."
 
 
