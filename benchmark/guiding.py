@@ -1,0 +1,190 @@
+"""What the signal of a guided method knows: `python -m benchmark.guiding RUN --out FILE.md`.
+
+A method that needs no training lowers a loss between what a block sees of the video being made and what it saw of the
+reference. Here that loss is taken of finished videos instead, without noise in the way: the truth, the wrong action,
+a still image, plain image-to-video, and the method's own videos. A signal that knows the action is smallest for the
+truth. Where it is, and the method fails all the same, guidance does not bring the video there; where it is not, no
+amount of guidance could. Every block is asked, so that the choice of one is not to blame.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.selection import UsageError
+from flexiact.command_line import OneLineParser
+from flexiact.wording import one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from baselines.ditflow import DiTFlow
+    from baselines.motion_clone import MotionClone
+    from baselines.smm import SpatialMarginalMean
+    from benchmark.real_cases import AnyCase
+    from flexiact.backbone import Backbone
+    from flexiact.task import Action, Video
+
+    Loss = Callable[[Video, Action, str], float]
+
+COMPARED = ("oracle", "wrong-action", "still", "i2v")
+"""Videos whose worth is known; the method's own stand beside them."""
+
+
+def ditflow_loss(method: "DiTFlow", video: "Video", action: "Action", caption: str) -> float:
+    """Mean squared difference of the strongest flows in tokens^2, where the reference's is not 0."""
+    from baselines.ditflow import ACTION_KEY
+
+    flow, reference = method.fit(video, caption, seed=0)[ACTION_KEY], action[ACTION_KEY]
+    moving = reference.norm(dim=-1) > 0
+    return float((flow[moving] - reference[moving]).square().mean())
+
+
+def smm_loss(method: "SpatialMarginalMean", video: "Video", action: "Action", caption: str) -> float:
+    """The method's own loss, mean over the guided steps, of the video inverted as the reference was."""
+    from baselines.smm import FEATURES_KEY, smm_loss
+
+    features, reference = method.fit(video, caption, seed=0)[FEATURES_KEY], action[FEATURES_KEY]
+    return float(sum(smm_loss(*pair) for pair in zip(features, reference, strict=True))) / len(features)
+
+
+def motion_clone_loss(method: "MotionClone", video: "Video", action: "Action", caption: str) -> float:
+    """Mean squared difference of the strongest attention: 0 wherever the strongest frame is another one."""
+    from baselines.motion_clone import FRAME_KEY, STRENGTH_KEY
+
+    own = method.fit(video, caption, seed=0)
+    same = own[FRAME_KEY] == action[FRAME_KEY]
+    return float((own[STRENGTH_KEY] * same - action[STRENGTH_KEY]).square().mean())
+
+
+SIGNALS: Mapping[str, Callable[..., float]] = {
+    "ditflow": ditflow_loss,
+    "smm": smm_loss,
+    "motion_clone": motion_clone_loss,
+}
+
+
+def losses(
+    run: Path, cases: "Mapping[str, AnyCase]", backbone: "Backbone", methods: Sequence[str], every_block: bool
+) -> "pd.DataFrame":
+    """The loss of finished videos of seed 0: columns method, block, case_id, video (`own`, or a name) and loss.
+
+    Args:
+        run: run directory.
+        cases: of the run.
+        backbone: that made it.
+        methods: names in `SIGNALS`.
+        every_block: ask every block about the truth and the still image; otherwise the method's own block about all.
+
+    Raises:
+        ValueError: when the run cannot be read, or its videos are not there.
+    """
+    import pandas as pd
+
+    from benchmark.execute import format_of, stages_of
+    from benchmark.methods import METHODS
+    from flexiact.countdown import counted
+    from flexiact.video import read_video
+    from reports.stored import load_run
+
+    stages, samples = stages_of(cases, format_of(backbone)), load_run(run).samples
+    samples = samples[(samples["seed"] == 0) & (samples["status"] == "ok")]
+    built: list[Any] = [METHODS[name].build(backbone) for name in methods]
+    if every_block:
+        blocks = range(backbone.transformer.config.num_layers)
+        built = [type(method)(backbone, replace(method.config, block=block)) for method in built for block in blocks]
+    names = [name for name in methods for _ in range(len(built) // len(methods))]
+    work = [(name, method, case_id) for name, method in zip(names, built, strict=True) for case_id in stages.cases]
+    rows = []
+    for name, method, case_id in counted(work, len(work), "signals"):
+        case, shown = stages.cases[case_id], stages[case_id]
+        action = method.fit(shown.reference, case.caption, seed=0)
+        asked = ["oracle", "still"] if every_block else [*COMPARED, name]
+        mine = samples[(samples["case_id"] == case_id) & samples["method"].isin(asked)]
+        for sample in mine.itertuples():
+            loss = SIGNALS[name](method, read_video(run / str(sample.video)), action, case.caption)
+            video = "own" if sample.method == name else sample.method
+            rows.append((name, method.model.block, case_id, video, loss))
+    return pd.DataFrame(rows, columns=["method", "block", "case_id", "video", "loss"])
+
+
+def table(found: "pd.DataFrame") -> str:
+    """Markdown: mean loss of each kind of video as a share of the still image's, and how often the truth's is least."""
+    videos = [*COMPARED, "own"]
+    lines = ["| method | " + " | ".join(videos) + " | truth below still | truth below wrong action |"]
+    lines.append("|" + "---|" * (len(videos) + 3))
+    for name, rows in found.groupby("method", sort=False):
+        wide = rows.pivot(index="case_id", columns="video", values="loss")
+        means = [f"{wide[video].mean() / wide['still'].mean():.3f}" for video in videos]
+        below = [f"{(wide['oracle'] < wide[other]).sum()} of {len(wide)}" for other in ("still", "wrong-action")]
+        lines.append(f"| {name} | {' | '.join([*means, *below])} |")
+    return "\n".join(lines)
+
+
+def block_table(found: "pd.DataFrame") -> str:
+    """Markdown: the truth's mean loss as a share of the still image's in every block, and in how many cases it is less."""
+    blocks = sorted(set(found["block"]))
+    lines = ["| method | " + " | ".join(f"block {block}" for block in blocks) + " |"]
+    lines.append("|" + "---|" * (len(blocks) + 1))
+    for name, rows in found.groupby("method", sort=False):
+        cells = []
+        for _, part in rows.groupby("block"):
+            wide = part.pivot(index="case_id", columns="video", values="loss")
+            below = (wide["oracle"] < wide["still"]).sum()
+            cells.append(f"{wide['oracle'].mean() / wide['still'].mean():.3f} ({below})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    p = OneLineParser(prog="python -m benchmark.guiding", description=(__doc__ or "").split("\n\n")[0])
+    p.add_argument("run", type=Path, metavar="RUN", help="run directory with the methods and all bounds")
+    p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(SIGNALS)}, or all")
+    p.add_argument("--out", type=Path, required=True, metavar="FILE", help="Markdown file to write")
+    p.add_argument("--threads", type=int, metavar="N")
+    args = p.parse_args(arguments)
+    try:
+        return _write(args)
+    except (UsageError, ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _write(args: argparse.Namespace) -> int:
+    from benchmark.cases import load_case, load_suite
+    from benchmark.run import load, set_threads
+    from benchmark.selection import select
+    from reports.stored import load_run
+
+    methods = select(args.methods, list(SIGNALS), "guided method")
+    set_threads(args.threads)
+    info = load_run(args.run).info
+    suite = load_suite(info["suite"])
+    cases = {case_id: load_case(suite, case_id) for case_id in info["cases"]}
+    backbone = load("puppets", "cpu", None, suite.num_inference_steps)
+    found = losses(args.run, cases, backbone, methods, every_block=False)
+    blocks = losses(args.run, cases, backbone, methods, every_block=True)
+    text = f"""# What the signals of guided methods know
+
+Each method's own loss between features of the reference and of a finished video, without noise, seed 0, as a share of
+the still image's: means over {found["case_id"].nunique()} cases. A signal that knows the action is smallest for the
+truth (`oracle`). `own`: the videos that the method made.
+
+{table(found)}
+
+The truth's loss as a share of the still image's in every block, in brackets the cases in which it is smaller.
+
+{block_table(blocks)}
+"""
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
