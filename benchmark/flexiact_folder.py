@@ -30,6 +30,7 @@ from pathlib import Path, PurePosixPath
 
 from benchmark.real_cases import UNSTATED, FileCase, FileSuite, file_of, refuse, unique_names
 from benchmark.selection import UsageError
+from flexiact.hub import snapshot
 from flexiact.wording import one_line
 
 REPOSITORY = "shiyi0408/FlexiAct"
@@ -78,18 +79,13 @@ def fetched(commit: str) -> Path:
     Raises:
         UsageError: when it is not in the cache and cannot be fetched.
     """
-    from huggingface_hub import snapshot_download
-
     try:
-        found = snapshot_download(
-            REPOSITORY, repo_type="dataset", revision=commit, allow_patterns=_WANTED, ignore_patterns=_UNREAD
-        )
+        return snapshot(REPOSITORY, commit, _WANTED, ignore=_UNREAD, kind="dataset")
     except Exception as error:  # hub clients fail in many ways, all of which mean the same here
         raise UsageError(
             f"suite: {REPOSITORY}@{commit[:12]} is not in the cache and cannot be fetched ({type(error).__name__}); "
             "fetch it on a machine with network and give the folder, flexiact:FOLDER"
         ) from error
-    return Path(found)
 
 
 def read_benchmark(root: Path, source: str) -> FileSuite:

@@ -125,7 +125,7 @@ def table(found: "pd.DataFrame") -> str:
 
 
 def block_table(found: "pd.DataFrame") -> str:
-    """Markdown: the truth's mean loss as a share of the still image's in every block, and in how many cases it is less."""
+    """Markdown: in every block the truth's mean loss as a share of the still image's, and how often it is smaller."""
     blocks = sorted(set(found["block"]))
     lines = ["| method | " + " | ".join(f"block {block}" for block in blocks) + " |"]
     lines.append("|" + "---|" * (len(blocks) + 1))

@@ -19,7 +19,8 @@ from flexiact.catalogue import PUPPET_WEIGHTS as PUPPET_WEIGHTS
 from flexiact.catalogue import SETTINGS as SETTINGS
 from flexiact.catalogue import BackboneSpec as BackboneSpec
 from flexiact.catalogue import find_spec, native_settings
-from flexiact.loading import NO_SAVINGS, Savings, fetch, load_networks
+from flexiact.hub import snapshot
+from flexiact.loading import FILES, NO_SAVINGS, Savings, load_networks
 from flexiact.loading import BackboneError as BackboneError
 from flexiact.loading import folder_digest as folder_digest
 from flexiact.loading import resolve_device as resolve_device
@@ -223,6 +224,9 @@ def _local_folder(name: str, spec: BackboneSpec) -> Path:
             "or a folder with the model"
         )
     try:
-        return fetch(spec.source, spec.revision)
+        return snapshot(spec.source, spec.revision, FILES)
     except OSError as error:
-        raise BackboneError(f"backbone {name}: cannot fetch {spec.source} ({one_line(error)})") from error
+        raise BackboneError(
+            f"backbone {name}: {spec.source} cannot be fetched ({one_line(error)}); fetch it on a machine with network "
+            "and give the folder, --backbone FOLDER"
+        ) from error

@@ -123,17 +123,6 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def fetch(repository: str, revision: str) -> Path:
-    """The folder of a repository on the model hub; what is there already is not fetched again.
-
-    Raises:
-        OSError: when it cannot be fetched.
-    """
-    from huggingface_hub import snapshot_download  # here, because only backbones on the hub need it
-
-    return Path(snapshot_download(repository, revision=revision, allow_patterns=FILES))
-
-
 def _quantisation(quantise: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     if quantise == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
