@@ -5,11 +5,13 @@ what may be claimed on the easy suite. Everything is written as `reports.build` 
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.aggregate import Comparison, estimate
@@ -24,6 +26,8 @@ from reports.wording import NOTHING, backbone_size, count, heading, interval, la
 
 FIGURE = "difficulty-curves"
 _MARKERS = "osD^vPX*"
+_LABEL_STEP = 0.05
+"""Of the headline, between the names of two bounds."""
 
 
 def curve_table(found: Difficulty, factor: str) -> Table:
@@ -93,43 +97,65 @@ def _place(curves: pd.DataFrame, factor: str, strength: int) -> str:
 
 
 def draw_curves(found: Difficulty, theme: Theme) -> Figure | None:
-    """One panel a factor, one line a method with intervals, bounds as grey lines; None without a factor."""
+    """One panel a factor, one line a method with intervals, bounds as grey lines; None without a factor.
+
+    Variants of a method (its name and `+...` or `-...`) are left to the tables: their lines would hide the others.
+    """
     if not found.factors:
         return None
     names = [name for name in found.order if name in set(found.curves["method"])]
     methods = [name for name in names if (found.curves.loc[found.curves["method"] == name, "kind"] == "method").all()]
-    figure = Figure(figsize=(2.2 + 2.6 * len(found.factors), 2.2 + max(2.4, 0.22 * len(methods))))
-    panels = figure.subplots(1, len(found.factors), sharey=True, squeeze=False)[0]
-    for panel, factor in zip(panels, found.factors, strict=True):
+    bounds, leads = [name for name in names if name not in methods], _leads(methods)
+    columns = min(2, len(found.factors))
+    lines = -(-len(found.factors) // columns)
+    figure = Figure(figsize=(2.6 + 4.1 * columns, 0.8 + 3.6 * lines))
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+    for panel in panels[len(found.factors) :]:
+        panel.set_visible(False)
+    for panel, factor in zip(panels, found.factors, strict=False):
         mine = found.curves[found.curves["factor"] == factor]
-        for name in [name for name in names if name not in methods]:
-            line = mine[mine["method"] == name]
-            panel.plot(line["strength"], line["mean"], color=theme.faint, linewidth=1.2, linestyle=(0, (4, 3)))
-            if panel is panels[-1] and len(line):
-                panel.annotate(
-                    name, (line["strength"].iloc[-1], line["mean"].iloc[-1]), (4, 0), textcoords="offset points",
-                    fontsize=7.5, color=theme.ink, va="center",
-                )  # fmt: skip
-        for index, name in enumerate(methods):
-            line = mine[mine["method"] == name]
-            at = line["strength"] + 0.3 * (
-                (index + 0.5) / len(methods) - 0.5
-            )  # so that intervals do not hide each other
-            colour, marker = (
-                theme.methods[index % len(theme.methods)],
-                _MARKERS[(index + index // len(theme.methods)) % len(_MARKERS)],
-            )
-            panel.vlines(at, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.6)
-            panel.plot(at, line["mean"], marker=marker, color=colour, markersize=4.5, linewidth=1.3, label=name)
+        _draw_bounds(panel, mine, bounds, theme)
+        _draw_methods(panel, mine, leads, theme)
         panel.set_title(factor)
         panel.set_xticks(STRENGTHS, [_place(mine, factor, s).replace(" ", "\n") for s in STRENGTHS])
         panel.set_xlim(-0.35, STRENGTHS[-1] + 0.35)
         panel.grid(axis="y")
-    panels[0].set_ylabel(heading(found.run, found.run.headline))
+    figure.supylabel(heading(found.run, found.run.headline), fontsize=10)
     figure.supxlabel("strength, and how far apart reference and target are; 95% intervals", fontsize=10)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
     return figure
+
+
+def _leads(methods: Sequence[str]) -> list[str]:
+    """Methods that are no variants of another one."""
+    return [name for name in methods if not any(name.startswith((f"{other}+", f"{other}-")) for other in methods)]
+
+
+def _draw_bounds(panel: Axes, mine: pd.DataFrame, bounds: Sequence[str], theme: Theme) -> None:
+    """Grey lines with their names at the right end, moved apart where they would cover each other."""
+    lines = {name: mine[mine["method"] == name] for name in bounds}
+    ends = sorted((line["mean"].iloc[-1], name) for name, line in lines.items() if len(line))
+    lowest = -math.inf
+    for end, name in ends:
+        line = lines[name]
+        panel.plot(line["strength"], line["mean"], color=theme.faint, linewidth=1.2, linestyle=(0, (4, 3)))
+        lowest = max(end, lowest + _LABEL_STEP)
+        panel.annotate(
+            name, (line["strength"].iloc[-1], lowest), (14, 0), textcoords="offset points", fontsize=7,
+            color=theme.ink, va="center", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _draw_methods(panel: Axes, mine: pd.DataFrame, methods: Sequence[str], theme: Theme) -> None:
+    """Lines with markers and intervals, side by side at every strength so that intervals do not hide each other."""
+    for index, name in enumerate(methods):
+        line = mine[mine["method"] == name]
+        at = line["strength"] + 0.4 * ((index + 0.5) / len(methods) - 0.5)
+        colour = theme.methods[index % len(theme.methods)]
+        marker = _MARKERS[(index + index // len(theme.methods)) % len(_MARKERS)]
+        panel.vlines(at, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.6)
+        panel.plot(at, line["mean"], marker=marker, color=colour, markersize=4.5, linewidth=1.3, label=name)
 
 
 def csv(found: Difficulty) -> str:
