@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _FIT = {"learning_rate": (3e-3, 1e-2, 3e-2)}
 _GUIDANCE = {"guidance_scale": (1.0, 2.0, 3.0, 4.5)}
+_BLOCKS = {"block": tuple(range(8))}
 # The puppets' noise schedule is shifted: the paper's thresholds, and those of the same signal-to-noise ratios here.
 _SCHEDULE = {"alpha": (0.5, 1.0, 2.0), "thresholds": ((700, 800), (570, 705), (850, 950))}
 
@@ -98,4 +99,8 @@ SPACES: dict[str, Space] = {
         {"guidance_weight": (500.0, 1000.0, 2000.0, 4000.0), "reference_timestep": (400, 600, 800), **_GUIDANCE},
     ),
     "pose_guided": Space(_baseline("pose_guided", "PoseGuided"), {"anchor": ("first", "all"), **_GUIDANCE}),
+    # Every block of the puppets' transformer, all else as tuned: `benchmark.guiding` shows how much hangs on it.
+    "ditflow-block": Space(_baseline("ditflow", "DiTFlow"), _BLOCKS),
+    "smm-block": Space(_baseline("smm", "SpatialMarginalMean"), _BLOCKS),
+    "motion_clone-block": Space(_baseline("motion_clone", "MotionClone"), _BLOCKS),
 }

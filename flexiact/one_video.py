@@ -240,12 +240,16 @@ def _check_action(file: Path) -> None:
 
 
 def _read_reference(path: Path, backbone: Backbone) -> Video:
-    """The clip at the backbone's size and length; a note is printed if it is much longer than that."""
+    """The clip at the backbone's size and length; a note is printed if it is much longer or shorter than that."""
     reference = read_clip(path, backbone.num_frames, backbone.height, backbone.width)
     apart_s = 1 / reference.fps
     if apart_s * backbone.fps > LONG_REFERENCE:
         note = f"{backbone.num_frames} frames of it, {apart_s:.2g} s apart, are read; cut it to the action"
         print(f"note: {path} is long: {note}", file=sys.stderr)
+    different = 1 + int((reference.frames[1:] != reference.frames[:-1]).any(axis=(1, 2, 3)).sum())
+    if 2 * different < backbone.num_frames:
+        note = f"{different} different frames stand for {backbone.num_frames}; give a video of the whole action"
+        print(f"note: {path} is short: {note}", file=sys.stderr)
     return reference
 
 

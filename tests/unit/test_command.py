@@ -150,6 +150,13 @@ def test_a_long_reference_is_taken_with_a_note(model: Path, files: Path, capsys:
     assert err == "note: film.mkv is long: 9 frames of it, 0.92 s apart, are read; cut it to the action\n"
 
 
+def test_a_short_reference_is_taken_with_a_note(model: Path, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lossless("blink.mkv", Video(random_frames(1, 3, 20, 30), 8.0))
+    code, out, err = outcome(arguments(model, reference="blink.mkv", fit_steps=1, steps=1), capsys)
+    assert code == 0 and out.count("\n") == 1
+    assert err == "note: blink.mkv is short: 3 different frames stand for 9; give a video of the whole action\n"
+
+
 WRONG: list[tuple[dict[str, object], str]] = [
     ({"image": "missing.png"}, "image: no such file: missing.png"),
     ({"image": "folder"}, "folder: is a folder, expected an image"),
