@@ -6,6 +6,7 @@ backend that cannot be had is absent with a reason: its features are None, metri
 
 import hashlib
 import json
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -113,6 +114,8 @@ def load_image_encoder(source: str | Path, device: Any = "cpu") -> OpenClipEncod
         raise PerceptionError(
             f"image encoder {source!r}: neither a folder, nor {known}, nor architecture/weights known to open_clip"
         )
+    silenced = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # every attempt that fails would be told, and the last one is told by the error
     try:
         model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=tag, device=device)
     except Exception as error:  # hub clients fail in many ways, all of which mean the same here
@@ -120,6 +123,8 @@ def load_image_encoder(source: str | Path, device: Any = "cpu") -> OpenClipEncod
             f"image encoder {source!r}: its weights could not be fetched ({type(error).__name__}: {_line(error)}); "
             "fetch them once on a machine with network, or give a folder that has them as model.safetensors"
         ) from error
+    finally:
+        logging.disable(silenced)
     return OpenClipEncoder(f"open_clip {name}/{tag}", model.eval(), preprocess, open_clip.get_tokenizer(name), device)
 
 

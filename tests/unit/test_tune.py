@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from benchmark import tune
+from benchmark.guiding import SIGNALS
 from benchmark.methods import METHODS
 from flexiact.backbone import load_backbone
 
@@ -24,7 +25,11 @@ def test_trials_are_drawn_by_the_seed():
 
 def test_every_method_with_settings_of_its_own_can_be_tuned():
     variants = ("-no-", "-true", "+refadapter")
-    assert set(tune.SPACES) == {name for name in METHODS if not any(part in name for part in variants)}
+    blocks = {name for name in tune.SPACES if name.endswith("-block")}
+    assert set(tune.SPACES) - blocks == {name for name in METHODS if not any(part in name for part in variants)}
+    layers = load_backbone("puppets", "cpu").transformer.config.num_layers
+    assert all(tune.SPACES[name].values == {"block": tuple(range(layers))} for name in blocks)
+    assert {name.removesuffix("-block") for name in blocks} == set(SIGNALS)
 
 
 @pytest.mark.parametrize("name", tune.SPACES)
@@ -32,7 +37,9 @@ def test_every_trial_builds_its_method(name):
     backbone = load_backbone("puppets", "cpu")
     for settings in tune.SPACES[name].trials(0, tune.TRIALS):
         method = tune.SPACES[name].build(backbone, settings)
-        assert method.transfer_config()["guidance_scale"] == settings["guidance_scale"]
+        told = method.transfer_config()
+        own = {"guidance_scale", "block"} & set(settings)
+        assert own and all(told[setting] == settings[setting] for setting in own)
 
 
 def test_a_second_start_measures_nothing_again(tmp_path, monkeypatch):
