@@ -1,10 +1,10 @@
 """What the signal of a guided method knows: `python -m benchmark.guiding RUN --out FILE.md`.
 
 A method that needs no training lowers a loss between what a block sees of the video being made and what it saw of the
-reference. Here that loss is taken of finished videos instead, without noise in the way: the truth, the wrong action,
-a still image, plain image-to-video, and the method's own videos. A signal that knows the action is smallest for the
-truth. Where it is, and the method fails all the same, guidance does not bring the video there; where it is not, no
-amount of guidance could. Every block is asked, so that the choice of one is not to blame.
+reference. Here finished videos are compared with the reference by what the method's `fit` keeps of each, with a loss
+like its own: the truth, the wrong action, a still image, plain image-to-video, and the method's own videos. A signal
+that knows the action is smallest for the truth. Where it is, and the method fails all the same, guidance does not bring
+the video there; where it is not, guidance has little to go by. Every block is asked, since much hangs on which it is.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def losses(
         every_block: ask every block about the truth and the still image; otherwise the method's own block about all.
 
     Raises:
-        ValueError: when the run cannot be read, or its videos are not there.
+        ValueError: when the run cannot be read, is of another backbone, or lacks a video.
     """
     import pandas as pd
 
@@ -90,8 +90,14 @@ def losses(
     from flexiact.video import read_video
     from reports.stored import load_run
 
-    stages, samples = stages_of(cases, format_of(backbone)), load_run(run).samples
+    stored = load_run(run)
+    if stored.info["backbone"]["revision"] != backbone.revision:
+        raise ValueError(f"{run}: made by another backbone than {backbone.name} as it is now")
+    stages, samples = stages_of(cases, format_of(backbone)), stored.samples
     samples = samples[(samples["seed"] == 0) & (samples["status"] == "ok")]
+    for name in ["oracle", "still"] if every_block else [*COMPARED, *methods]:
+        if set(samples[samples["method"] == name]["case_id"]) != set(cases):
+            raise ValueError(f"{run}: lacks videos of {name} with seed 0; make them, or name other --methods")
     built: list[Any] = [METHODS[name].build(backbone) for name in methods]
     if every_block:
         blocks = range(backbone.transformer.config.num_layers)
@@ -165,14 +171,15 @@ def _write(args: argparse.Namespace) -> int:
     info = load_run(args.run).info
     suite = load_suite(info["suite"])
     cases = {case_id: load_case(suite, case_id) for case_id in info["cases"]}
-    backbone = load("puppets", "cpu", None, suite.num_inference_steps)
+    backbone = load("puppets", "cpu", None, info["backbone"]["num_inference_steps"])
     found = losses(args.run, cases, backbone, methods, every_block=False)
     blocks = losses(args.run, cases, backbone, methods, every_block=True)
     text = f"""# What the signals of guided methods know
 
-Each method's own loss between features of the reference and of a finished video, without noise, seed 0, as a share of
-the still image's: means over {found["case_id"].nunique()} cases. A signal that knows the action is smallest for the
-truth (`oracle`). `own`: the videos that the method made.
+Suite {suite.name}, backbone {backbone.name}, {found["case_id"].nunique()} cases, seed 0. What a method's `fit` keeps of
+a finished video, compared with what it keeps of the reference by a loss like the method's own (MotionClone at its
+timestep, SMM on inverted latents): means, as a share of the still image's. A signal that knows the action is smallest
+for the truth (`oracle`). `own`: the videos that the method made.
 
 {table(found)}
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from flexiact.wording import one_line
+
 
 def snapshot(
     repository: str, revision: str, allow: Sequence[str], *, ignore: Sequence[str] = (), kind: str = "model"
@@ -28,6 +30,10 @@ def snapshot(
         found = snapshot_download(
             repository, repo_type=kind, revision=revision, allow_patterns=list(allow), ignore_patterns=list(ignore)
         )
+    except OSError:
+        raise
+    except Exception as error:  # behind a broken proxy, for one, errors of the network library come through
+        raise OSError(one_line(error)) from error
     finally:
         logging.set_verbosity(before)
     return Path(found)

@@ -1,5 +1,6 @@
 """What guided methods' signals know: nothing is left for the reference itself, and tables count what they say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +37,16 @@ def test_losses_are_of_the_videos_of_a_run(tmp_path: Path, backbone: Backbone):
     same = blocks[blocks["block"] == own].set_index(["case_id", "video"])["loss"]
     pd.testing.assert_series_equal(same, whole.loc[same.index])
     assert guiding.block_table(blocks).count("\n") == 2
+
+
+def test_a_run_that_lacks_videos_or_is_of_another_backbone_is_refused(tmp_path: Path, backbone: Backbone):
+    session(tmp_path / "run", backbone, methods=("motion_clone",))
+    cases = {case.case_id: case for case in CASES}
+    with pytest.raises(ValueError, match="lacks videos of i2v with seed 0"):
+        guiding.losses(tmp_path / "run", cases, backbone, ["motion_clone"], every_block=False)
+    with pytest.raises(ValueError, match="made by another backbone"):
+        other = replace(backbone, revision="other")
+        guiding.losses(tmp_path / "run", cases, other, ["motion_clone"], every_block=False)
 
 
 def test_tables_compare_means_and_count_cases():

@@ -10,8 +10,6 @@ from tests.backbones import tiny_backbone
 from tests.clips import write_clip, write_folder
 from tests.two_processes import OPTIONS
 
-ROOT = Path(__file__).parents[2]
-
 
 def arguments(tmp_path: Path, *more: str) -> list[str]:
     return [str(tmp_path / "videos"), "--out", str(tmp_path / "out"), *OPTIONS, *more]
