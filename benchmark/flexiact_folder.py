@@ -81,7 +81,7 @@ def fetched(commit: str) -> Path:
     """
     try:
         return snapshot(REPOSITORY, commit, _WANTED, ignore=_UNREAD, kind="dataset")
-    except Exception as error:  # hub clients fail in many ways, all of which mean the same here
+    except OSError as error:
         raise UsageError(
             f"suite: {REPOSITORY}@{commit[:12]} is not in the cache and cannot be fetched ({type(error).__name__}); "
             "fetch it on a machine with network and give the folder, flexiact:FOLDER"

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from flexiact.backbone import Backbone
     from flexiact.task import Action, Video
 
-    Loss = Callable[[Video, Action, str], float]
-
 COMPARED = ("oracle", "wrong-action", "still", "i2v")
 """Videos whose worth is known; the method's own stand beside them."""
 
@@ -95,21 +93,22 @@ def losses(
         raise ValueError(f"{run}: made by another backbone than {backbone.name} as it is now")
     stages, samples = stages_of(cases, format_of(backbone)), stored.samples
     samples = samples[(samples["seed"] == 0) & (samples["status"] == "ok")]
-    for name in ["oracle", "still"] if every_block else [*COMPARED, *methods]:
+    asked = {name: ["oracle", "still"] if every_block else [*COMPARED, name] for name in methods}
+    for name in sorted({video for videos in asked.values() for video in videos}):
         if set(samples[samples["method"] == name]["case_id"]) != set(cases):
             raise ValueError(f"{run}: lacks videos of {name} with seed 0; make them, or name other --methods")
-    built: list[Any] = [METHODS[name].build(backbone) for name in methods]
+    built: list[tuple[str, Any]] = [(name, METHODS[name].build(backbone)) for name in methods]
     if every_block:
         blocks = range(backbone.transformer.config.num_layers)
-        built = [type(method)(backbone, replace(method.config, block=block)) for method in built for block in blocks]
-    names = [name for name in methods for _ in range(len(built) // len(methods))]
-    work = [(name, method, case_id) for name, method in zip(names, built, strict=True) for case_id in stages.cases]
+        built = [
+            (name, type(one)(backbone, replace(one.config, block=block))) for name, one in built for block in blocks
+        ]
+    work = [(name, method, case_id) for name, method in built for case_id in stages.cases]
     rows = []
     for name, method, case_id in counted(work, len(work), "signals"):
         case, shown = stages.cases[case_id], stages[case_id]
         action = method.fit(shown.reference, case.caption, seed=0)
-        asked = ["oracle", "still"] if every_block else [*COMPARED, name]
-        mine = samples[(samples["case_id"] == case_id) & samples["method"].isin(asked)]
+        mine = samples[(samples["case_id"] == case_id) & samples["method"].isin(asked[name])]
         for sample in mine.itertuples():
             loss = SIGNALS[name](method, read_video(run / str(sample.video)), action, case.caption)
             video = "own" if sample.method == name else sample.method

@@ -183,7 +183,7 @@ def perform_again(method: FlexiAct, file: Path, request: Request) -> Made:
     action, about = load_action(file)
     theirs, ours = (str(r).partition("+")[0] for r in (about.get("backbone_revision") or "", method.backbone.revision))
     if theirs not in {"", ours}:  # quantised or not
-        print(f"note: {file} was made for revision {theirs!s:.12} of the backbone, this is {ours:.12}", file=sys.stderr)
+        print(f"note: {file} was made for revision {theirs:.12} of the backbone, this is {ours:.12}", file=sys.stderr)
     video, transfer_s = _transfer(method, action, request)
     return Made(video, file, None, transfer_s)
 
