@@ -10,10 +10,10 @@ backbone in float32 (12.2 and 1.0). At CogVideoX-5B's native size (L = 17,776, C
 bfloat16) that comes to 28 GB without and 3.6 GB with checkpointing, not measured there.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from flexiact.adapter import load_refadapter, refadapter_digest
 from flexiact.attention import extra_tokens_attached
 from flexiact.backbone import Backbone
 from flexiact.capture import BlockCapture, captured, checkpointing, cut_after, middle_block
-from flexiact.presets import check_sampler_settings, sampler_settings
+from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
 from flexiact.ranges import check_count, check_number, check_positive
 from flexiact.sampling import Denoiser, Guide, Rotary, Step, sample_video
 from flexiact.task import Request, Video
@@ -80,6 +80,15 @@ class AdamConfig(GuidanceConfig):
         """The learning rate in guided step `index` (from 0)."""
         share = index / (guided_steps - 1) if guided_steps > 1 else 0.0
         return self.learning_rate + share * (self.final_learning_rate - self.learning_rate)
+
+
+Config = TypeVar("Config", bound=GuidanceConfig)
+
+
+def guided_preset(presets: Mapping[str, Config], backbone: Backbone) -> Config:
+    """The preset for a backbone; a block that was tuned is that backbone's alone, others get the middle."""
+    config = preset_of(presets, backbone)
+    return config if backbone.name in presets else replace(config, block=None)
 
 
 class GuidedModel:

@@ -27,11 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baselines.guidance import GuidanceConfig, GuidedModel, gradient, on_cpu
+from baselines.guidance import GuidanceConfig, GuidedModel, gradient, guided_preset, on_cpu
 from flexiact.arguments import check_action, check_fit
 from flexiact.backbone import Backbone
 from flexiact.codec import encode_image, encode_text, encode_video
-from flexiact.presets import preset_of
 from flexiact.ranges import check_count, check_positive
 from flexiact.sampling import Step
 from flexiact.task import Action, Request, Video
@@ -66,14 +65,19 @@ PRESETS = {
     "paper": MotionCloneConfig(),
     # Found by `benchmark.tune`; on a development case two gradient steps already lower the loss tenfold.
     "puppets": MotionCloneConfig(
-        gradient_steps=2, guidance_weight=4000.0, reference_timestep=400, guidance_scale=1.0, checkpointing=False
+        block=5,
+        gradient_steps=2,
+        guidance_weight=4000.0,
+        reference_timestep=400,
+        guidance_scale=1.0,
+        checkpointing=False,
     ),
 }
 
 
 def preset(backbone: Backbone) -> MotionCloneConfig:
     """The configuration for a backbone: its own, or the paper's for 1e9 parameters and more."""
-    return preset_of(PRESETS, backbone)
+    return guided_preset(PRESETS, backbone)
 
 
 class MotionClone:

@@ -60,12 +60,12 @@ def _i2v(backbone: "Backbone", settings: Mapping[str, Any]) -> "ActionTransfer":
     return ImageToVideo(backbone, guidance_scale=settings["guidance_scale"])
 
 
-def _baseline(module: str, name: str) -> "Callable[[Backbone, Mapping[str, Any]], ActionTransfer]":
-    """Changes to a baseline's preset; Adam's first and last rate go together as `learning_rates`."""
+def _baseline(module: str, name: str, **fixed: Any) -> "Callable[[Backbone, Mapping[str, Any]], ActionTransfer]":
+    """Changes to a baseline's preset, the same `fixed` in all; Adam's two rates go together as `learning_rates`."""
 
     def build(backbone: "Backbone", settings: Mapping[str, Any]) -> "ActionTransfer":
         source = import_module(f"baselines.{module}")
-        changes = dict(settings)
+        changes = fixed | dict(settings)
         if "learning_rates" in changes:
             changes["learning_rate"], changes["final_learning_rate"] = changes.pop("learning_rates")
         method: ActionTransfer = getattr(source, name)(backbone, replace(source.preset(backbone), **changes))
@@ -87,19 +87,20 @@ SPACES: dict[str, Space] = {
         _baseline("motion_inversion", "MotionInversion"), {"learning_rate": (1e-2, 2e-2, 5e-2), **_GUIDANCE}
     ),
     "ditflow": Space(
-        _baseline("ditflow", "DiTFlow"),
+        _baseline("ditflow", "DiTFlow", block=None),
         {"learning_rates": ((0.005, 0.0025), (0.02, 0.01), (0.05, 0.025)), "guided_share": (0.2, 0.4), **_GUIDANCE},
     ),
     "smm": Space(
-        _baseline("smm", "SpatialMarginalMean"),
+        _baseline("smm", "SpatialMarginalMean", block=None),
         {"learning_rates": ((0.007, 0.004), (0.02, 0.01), (0.05, 0.025)), "low_pass": (1, 2, 4), **_GUIDANCE},
     ),
     "motion_clone": Space(
-        _baseline("motion_clone", "MotionClone"),
+        _baseline("motion_clone", "MotionClone", block=None),
         {"guidance_weight": (500.0, 1000.0, 2000.0, 4000.0), "reference_timestep": (400, 600, 800), **_GUIDANCE},
     ),
     "pose_guided": Space(_baseline("pose_guided", "PoseGuided"), {"anchor": ("first", "all"), **_GUIDANCE}),
-    # Every block of the puppets' transformer, all else as tuned: `benchmark.guiding` shows how much hangs on it.
+    # Tuned above in the middle block, as published; then every block of the puppets' transformer, all else as tuned:
+    # `benchmark.guiding` shows how much hangs on it. Like FlexiAct with its Base's fit, these have two times eight.
     "ditflow-block": Space(_baseline("ditflow", "DiTFlow"), _BLOCKS),
     "smm-block": Space(_baseline("smm", "SpatialMarginalMean"), _BLOCKS),
     "motion_clone-block": Space(_baseline("motion_clone", "MotionClone"), _BLOCKS),

@@ -93,14 +93,14 @@ def test_loss_counts_only_where_the_reference_moves():
 
 @pytest.mark.parametrize("optimise", ["latents", "rotary"])
 def test_guidance_lowers_its_own_loss(optimise: str, monkeypatch: pytest.MonkeyPatch):
-    method = DiTFlow(tiny_backbone(), replace(PRESETS["puppets"], optimise=optimise, guided_share=0.5))
+    method = DiTFlow(tiny_backbone(), replace(preset(tiny_backbone()), optimise=optimise, guided_share=0.5))
     losses = guided_losses(method, monkeypatch)
     assert len(losses) == 2 * 5
     assert losses[4] < losses[0] and losses[9] < losses[5] and losses[9] < losses[0]
 
 
 def test_rotary_guidance_is_another_and_needs_rotary_positions():
-    config = replace(PRESETS["puppets"], optimise="rotary")
+    config = replace(preset(tiny_backbone()), optimise="rotary")
     with pytest.raises(ValueError, match="^optimise:"):
         DiTFlow(tiny_backbone(transformer_config={"use_rotary_positional_embeddings": False}), config)
     backbone = tiny_backbone()
@@ -131,7 +131,8 @@ def test_presets_and_bad_settings():
     paper = PRESETS["paper"]
     assert (paper.adam_steps, paper.learning_rate, paper.final_learning_rate) == (5, 0.002, 0.001)
     assert (paper.temperature, paper.guided_share, paper.optimise) == (2.0, 0.2, "latents")
-    assert preset(tiny_backbone()) == PRESETS["puppets"]
+    assert preset(tiny_backbone()) == replace(PRESETS["puppets"], block=None)
+    assert preset(replace(tiny_backbone(), name="puppets")) == PRESETS["puppets"]
     for field, value in (("temperature", 0.0), ("optimise", "text")):
         with pytest.raises(ValueError, match=f"^{field}:"):
             replace(paper, **{field: value})

@@ -60,7 +60,7 @@ def test_fit_keeps_the_strongest_value_and_its_frame():
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_guidance_lowers_its_own_loss(checkpointing: bool, monkeypatch: pytest.MonkeyPatch):
     # Attention of random weights changes little with the latents: five times the steps, at once.
-    config = replace(PRESETS["puppets"], gradient_steps=5, checkpointing=checkpointing)
+    config = replace(preset(tiny_backbone()), gradient_steps=5, checkpointing=checkpointing)
     losses = guided_losses(MotionClone(tiny_backbone(), config), monkeypatch)
     assert len(losses) == 2 * 5
     assert losses[4] < losses[0] and losses[9] < losses[5]
@@ -73,7 +73,9 @@ def test_weight_says_how_far():
 
     def video(weight: float) -> np.ndarray:
         return (
-            MotionClone(backbone, replace(PRESETS["puppets"], guidance_weight=weight)).transfer(action, request).frames
+            MotionClone(backbone, replace(preset(tiny_backbone()), guidance_weight=weight))
+            .transfer(action, request)
+            .frames
         )
 
     none, little, much = (video(weight).astype(float) for weight in (1e-6, 200.0, 2000.0))
@@ -101,7 +103,8 @@ def test_runs_on_other_forms_of_the_model(config: dict):
 def test_presets_and_bad_settings():
     paper = PRESETS["paper"]
     assert (paper.reference_timestep, paper.guidance_weight, paper.guided_share) == (400, 2000.0, 0.4)
-    assert preset(tiny_backbone()) == PRESETS["puppets"]
+    assert preset(tiny_backbone()) == replace(PRESETS["puppets"], block=None)
+    assert preset(replace(tiny_backbone(), name="puppets")) == PRESETS["puppets"]
     for field, value in (("gradient_steps", 0), ("guidance_weight", 0.0), ("reference_timestep", -1)):
         with pytest.raises(ValueError, match=f"^{field}:"):
             replace(paper, **{field: value})

@@ -90,7 +90,7 @@ def test_low_frequencies_come_from_the_source_and_the_rest_from_noise(size: tupl
 def test_fit_keeps_the_features_of_the_inverted_reference():
     """By a loop of its own: every level's prediction, the clean latents and noise it implies, and block 0's output."""
     backbone = tiny_backbone()
-    method = SpatialMarginalMean(backbone, replace(PRESETS["puppets"], guided_share=0.5))
+    method = SpatialMarginalMean(backbone, replace(preset(tiny_backbone()), guided_share=0.5))
     action = method.fit(REFERENCE, "a dog jumps", seed=5)
     generator = torch.Generator().manual_seed(5)
     latents = encode_video(backbone, REFERENCE.frames, generator)
@@ -114,7 +114,7 @@ def test_fit_keeps_the_features_of_the_inverted_reference():
 
 
 def test_guidance_lowers_its_own_loss(monkeypatch: pytest.MonkeyPatch):
-    method = SpatialMarginalMean(tiny_backbone(), replace(PRESETS["puppets"], adam_steps=5))
+    method = SpatialMarginalMean(tiny_backbone(), replace(preset(tiny_backbone()), adam_steps=5))
     losses = guided_losses(method, monkeypatch)
     assert len(losses) == 2 * 5
     assert losses[4] < losses[0] and losses[9] < losses[5]
@@ -143,6 +143,7 @@ def test_presets_and_bad_settings():
     paper = PRESETS["paper"]
     assert (paper.adam_steps, paper.learning_rate, paper.final_learning_rate) == (10, 0.007, 0.004)
     assert (paper.guided_share, paper.low_pass) == (0.4, 4)
-    assert preset(tiny_backbone()) == PRESETS["puppets"]
+    assert preset(tiny_backbone()) == replace(PRESETS["puppets"], block=None)
+    assert preset(replace(tiny_backbone(), name="puppets")) == PRESETS["puppets"]
     with pytest.raises(ValueError, match="^low_pass:"):
         replace(paper, low_pass=0)
