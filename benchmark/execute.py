@@ -22,8 +22,9 @@ from benchmark.store import RunFolder, StoreError
 from benchmark.truth import Format, Shown, Staged, ToldKeypoints, stage
 from flexiact.backbone import Backbone
 from flexiact.files import read_tensors
+from flexiact.image import MediaError, write_png
 from flexiact.task import Action, ActionTransfer, Request, Video
-from flexiact.video import VideoError, frames_digest, write_lossless, write_png, write_preview
+from flexiact.video import frames_digest, write_lossless, write_preview
 
 _MIB = 1024.0**2
 _PREVIEW_SIDE_PX = 256  # previews are enlarged by a whole number to about this
@@ -73,7 +74,7 @@ class Executor:
         try:
             if video is not None:
                 self._write_video(cell, video)
-        except (VideoError, OSError) as error:
+        except (MediaError, OSError) as error:
             raise StoreError(error_text(error)) from error
         self._folder.write_json("records", cell.key, asdict(row))
         return row
@@ -91,7 +92,7 @@ class Executor:
         Raises:
             StoreError: when it cannot be written.
             CaseError: when the case cannot be rendered.
-            VideoError: when its files cannot be read.
+            MediaError: when its files cannot be read.
         """
         folder = self._folder.path / "inputs" / case_id
         if (folder / "target.png").is_file():
@@ -102,7 +103,7 @@ class Executor:
             write_lossless(folder / "reference.mkv", staged.reference)
             write_preview(folder / "reference.mp4", staged.reference, preview_scale(staged.reference))
             write_png(folder / "target.png", staged.target)
-        except (VideoError, OSError) as error:
+        except (MediaError, OSError) as error:
             raise StoreError(error_text(error)) from error
 
     def _made(self, cell: Cell) -> tuple[SampleRow, Video | None]:

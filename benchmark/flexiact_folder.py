@@ -20,8 +20,6 @@ What the release leaves open is settled as follows.
   frames at 8 per second is what the released loader does.
 """
 
-import csv
-import io
 import re
 import sys
 from collections.abc import Sequence
@@ -30,8 +28,8 @@ from pathlib import Path, PurePosixPath
 
 from benchmark.real_cases import UNSTATED, FileCase, FileSuite, file_of, refuse, unique_names
 from benchmark.selection import UsageError
+from benchmark.text_tables import inside, read_rows
 from flexiact.hub import snapshot
-from flexiact.wording import one_line
 
 REPOSITORY = "shiyi0408/FlexiAct"
 """The authors' dataset on the model hub."""
@@ -150,12 +148,12 @@ def _named(cases: list[FileCase]) -> tuple[FileCase, ...]:
 
 def _clip(root: Path, folder: Path, problems: list[str]) -> _Clip | None:
     """Video 0 of an action, or the uncropped video in its place; None after a problem."""
-    rows = _rows(root, folder / "crop.csv", 6, problems)
+    rows = read_rows(root, folder / "crop.csv", 6, problems)
     if rows and (_whole(rows[0][1]) is None or _whole(rows[0][2]) is None):
         rows = rows[1:]  # the heading
     if not rows:
         return None
-    where = f"{_inside(root, folder)}/crop.csv"
+    where = f"{inside(root, folder)}/crop.csv"
     row = next((row for row in rows if PurePosixPath(row[0]).stem == "0"), rows[0])
     start, end, rate = _whole(row[1]), _whole(row[2]), _whole(row[3])
     if start is None or end is None or end - start < 2 or not rate:
@@ -175,8 +173,8 @@ def _clip(root: Path, folder: Path, problems: list[str]) -> _Clip | None:
 
 def _targets(root: Path, folder: Path, problems: list[str]) -> list[tuple[str, str]]:
     """Name and prompt of each target image of an action that is there."""
-    rows = _rows(root, folder / "val_image.csv", 2, problems)
-    where = f"{_inside(root, folder)}/val_image.csv"
+    rows = read_rows(root, folder / "val_image.csv", 2, problems)
+    where = f"{inside(root, folder)}/val_image.csv"
     heading = [cell.lower() for cell in rows[0]] if rows else ["path", "caption"]
     if "path" not in heading or "caption" not in heading:
         problems.append(f"{where}: expected a heading with path and caption, got {', '.join(rows[0])}")
@@ -194,32 +192,6 @@ def _targets(root: Path, folder: Path, problems: list[str]) -> list[tuple[str, s
         if name is not None:
             found[name] = prompt
     return list(found.items())
-
-
-def _rows(root: Path, path: Path, columns: int, problems: list[str]) -> list[list[str]]:
-    """The rows of a table that has at least so many columns, heading included; [] after a problem."""
-    name = _inside(root, path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        separator = "|" if text.lstrip().partition("\n")[0].count("|") >= columns - 1 else ","
-        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-    except FileNotFoundError:
-        problems.append(f"{name} is missing")
-        return []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        problems.append(f"{name}: cannot be read ({one_line(error)})")
-        return []
-    rows = [[cell.strip() for cell in row] for row in table if any(cell.strip() for cell in row)]
-    if not rows:
-        problems.append(f"{name} is empty")
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(rows[0]) or len(row) < columns:
-            wanted = max(columns, len(rows[0]))
-            problems.append(
-                f"{name}: row {number} has {len(row)} columns, not {wanted} (a text with {separator} in it?)"
-            )
-            return []
-    return rows
 
 
 def _located(root: Path, written: str, where: str, problems: list[str]) -> str | None:
@@ -250,10 +222,6 @@ def _spellings(parts: Sequence[str]) -> list[str]:
             [*parts[:-2], folder.removesuffix(_CROP) if folder.endswith(_CROP) else folder + _CROP, parts[-1]]
         )
     return ["/".join(spelling) for spelling in others]
-
-
-def _inside(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()
 
 
 def _whole(text: str) -> int | None:

@@ -14,6 +14,9 @@ from typing import Any
 from benchmark.cases import Case, CaseError
 from benchmark.keys import digest
 from benchmark.selection import UsageError
+from flexiact.image import MediaError
+from flexiact.pictures import pictures_in
+from flexiact.wording import one_line
 
 READING_VERSION = 1
 """Raised when the same files begin to give other frames."""
@@ -29,12 +32,12 @@ _LISTED = 10  # of the faults of a folder; the others are counted
 
 @dataclass(frozen=True)
 class File:
-    """One file of a suite.
+    """One file of a suite, or a folder of pictures that is a video.
 
     Attributes:
         path: where it is.
         name: its path inside the suite's folder, with slashes.
-        sha256: of its bytes (64 hex digits).
+        sha256: of its bytes, of a folder's pictures' SHA-256 in their order (64 hex digits).
     """
 
     path: Path
@@ -111,8 +114,9 @@ class FileSuite:
 def folder_suite(place: str) -> FileSuite:
     """One reference and any number of targets in a plain folder, each case with its own text.
 
-    `reference.mp4` is the video and `reference.txt` says what it shows; `images/NAME.png` (or any format that Pillow
-    reads) is a target and `images/NAME.txt` says what its video shall show.
+    `reference.mp4`, or a folder `reference` of pictures, is the video and `reference.txt` says what it shows;
+    `images/NAME.png` (or any format that Pillow reads) is a target and `images/NAME.txt` says what its video shall
+    show.
 
     Args:
         place: the folder.
@@ -126,16 +130,17 @@ def folder_suite(place: str) -> FileSuite:
         raise UsageError(f"suite: there is no folder {root}")
     found = sorted((root / "images").glob("[!.]*"))
     images = [path for path in found if path.is_file() and path.suffix.lower() != ".txt"]
-    problems = [] if (root / "reference.mp4").is_file() else ["reference.mp4 is missing"]
+    video = "reference" if (root / "reference").is_dir() else "reference.mp4"
+    problems = [] if (root / video).exists() else ["reference.mp4 is missing"]
     problems += [] if images else ["images/ holds no image"]
-    caption = _text(root, "reference.txt", "what reference.mp4 shows", problems)
+    caption = _text(root, "reference.txt", f"what {video} shows", problems)
     prompts = [
         _text(root, f"images/{image.stem}.txt", f"what the video of {image.name} shall show", problems)
         for image in images
     ]
     refuse(root, problems)
     action = file_name(root.resolve().name)
-    reference = file_of(root, "reference.mp4")
+    reference = file_of(root, video)
     cases = [
         FileCase(
             case_id=name,
@@ -154,17 +159,19 @@ def folder_suite(place: str) -> FileSuite:
 
 
 def file_of(root: Path, name: str) -> File:
-    """A file of a suite's folder with its digest.
+    """A file, or folder of pictures, of a suite's folder with its digest.
 
     Raises:
         CaseError: when it cannot be read.
     """
     path = root / name
     try:
-        with path.open("rb") as stream:
-            return File(path, name, hashlib.file_digest(stream, "sha256").hexdigest())
-    except OSError as error:
-        raise CaseError(f"{path}: {error.strerror or error}") from error
+        if not path.is_dir():
+            return File(path, name, _sha256(path))
+        digests = "".join(_sha256(picture) for picture in pictures_in(path))
+    except (OSError, MediaError) as error:
+        raise CaseError(f"{path}: {one_line(error)}") from error
+    return File(path, name, hashlib.sha256(digests.encode()).hexdigest())
 
 
 def check_unchanged(case: FileCase) -> None:
@@ -204,6 +211,11 @@ def unique_names(texts: Iterable[str]) -> list[str]:
             name = f"{file_name(text)}-{count}"
         names.append(name)
     return names
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _text(root: Path, name: str, what: str, problems: list[str]) -> str:

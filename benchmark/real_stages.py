@@ -6,8 +6,9 @@ from pathlib import Path
 
 from benchmark.real_cases import FileCase, refuse
 from benchmark.truth import Format, Shown
+from flexiact.image import MediaError, fit_image, read_image
 from flexiact.task import Video
-from flexiact.video import VideoError, fit_frames, fit_image, read_clip, read_image, read_video
+from flexiact.video import fit_frames, read_clip, read_video
 
 _REFERENCES_KEPT = 2  # cases of one reference follow each other
 
@@ -29,7 +30,7 @@ class FileStages:
         """What a case shows.
 
         Raises:
-            VideoError: when a file cannot be read.
+            MediaError: when a file cannot be read.
         """
         case = self.cases[case_id]
         image = fit_image(read_image(case.target.path), self._form.height, self._form.width)
@@ -47,7 +48,7 @@ def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> 
         form: what the clip is brought to.
 
     Raises:
-        VideoError: when the video cannot be read or is shorter than `frames` says.
+        MediaError: when the video cannot be read or is shorter than `frames` says.
     """
     size = (form.num_frames, form.height, form.width)
     if frames is None:
@@ -55,7 +56,7 @@ def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> 
     whole = read_video(path)
     start, end = frames
     if end > len(whole.frames):
-        raise VideoError(f"{path}: frames {start} to {end} are asked for, it has {len(whole.frames)}")
+        raise MediaError(f"{path}: frames {start} to {end} are asked for, it has {len(whole.frames)}")
     return Video(fit_frames(Video(whole.frames[start:end], whole.fps), *size).frames, form.fps)
 
 
@@ -74,6 +75,6 @@ def check_readable(cases: Iterable[FileCase]) -> None:
     for read in reads:
         try:
             read()
-        except VideoError as error:
+        except MediaError as error:
             problems.append(str(error))
     refuse("suite", problems)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from benchmark.bounds import BOUNDS
 from benchmark.cases import CaseError, Suite, load_case, load_suite, suite_names
+from benchmark.davis_folder import davis_suite
 from benchmark.flexiact_folder import flexiact_suite
 from benchmark.methods import METHODS
 from benchmark.real_cases import AnyCase, FileCase, FileSuite, folder_suite
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
     from metrics.perception import Perception
 
 WEIGHTS = ("backbone", "refadapter", "control", "clip", "pose", "pose_driver")
-FILE_SUITES: dict[str, Callable[[str], FileSuite]] = {"flexiact": flexiact_suite, "folder": folder_suite}
+FILE_SUITES: dict[str, Callable[[str], FileSuite]] = {
+    "flexiact": flexiact_suite,
+    "davis": davis_suite,
+    "folder": folder_suite,
+}
 """Suites of real material: what stands before the colon of `--suite`, and what reads the place after it."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -43,7 +48,8 @@ def parser() -> argparse.ArgumentParser:
     p = OneLineParser(prog="python -m benchmark.run", description=(__doc__ or "").split("\n\n")[0])
     names = "names, patterns like 'flexiact*', or all; several may be given"
     p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{names}: {', '.join(METHODS)}")
-    real = "flexiact:FOLDER or flexiact:hub@COMMIT (the authors' benchmark), folder:FOLDER (reference.mp4 and images/)"
+    real = "flexiact:FOLDER or flexiact:hub@COMMIT (the authors' benchmark), davis:FOLDER (with transfers.csv), "
+    real += "folder:FOLDER (reference.mp4 and images/)"
     suites = f"{', '.join(suite_names())}; real material: {real} (%(default)s)"
     p.add_argument("--suite", default="puppets", metavar="NAME", help=suites)
     p.add_argument("--cases", nargs="+", default=["all"], metavar="NAME", help="cases of the suite: names or patterns")

@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--image", type=Path, metavar="FILE", help="the target: any image; cut to the backbone's proportions"
     )
-    p.add_argument("--reference", type=Path, metavar="FILE", help="a video of the action, cut to the action")
+    p.add_argument("--reference", type=Path, metavar="FILE", help="video of the action, cut to it, or folder of frames")
     p.add_argument("--caption", metavar="TEXT", help="what the reference shows")
     p.add_argument("--action", type=Path, metavar="FILE", help="learned before or imported, instead of a reference")
     p.add_argument("--prompt", metavar="TEXT", help="what the video shall show")

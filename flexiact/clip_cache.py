@@ -35,9 +35,10 @@ from flexiact.codec import as_condition, clean_latent, encode_image, encode_text
 from flexiact.countdown import counted
 from flexiact.files import make_folder
 from flexiact.fits import BACKBONE_FIELDS
+from flexiact.image import replacing
 from flexiact.ranges import check_count
 from flexiact.task import check_seed
-from flexiact.video import count_frames, read_frames, replacing
+from flexiact.video import count_frames, read_frames
 from flexiact.wording import one_line
 
 CACHE_VERSION = 1

@@ -10,9 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from flexiact.files import make_folder, read_tensors
+from flexiact.image import replacing
 from flexiact.method import FlexiAct
 from flexiact.task import Action, Video
-from flexiact.video import frames_digest, replacing
+from flexiact.video import frames_digest
 
 BACKBONE_FIELDS = ("revision", "num_frames", "height", "width", "max_text_tokens")
 """Of the backbone: what a fit depends on, the type of its numbers aside."""

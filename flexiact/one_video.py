@@ -11,13 +11,14 @@ from flexiact.catalogue import find_spec
 from flexiact.countdown import in_words, steps_shown
 from flexiact.embedding import ACTION_KEY
 from flexiact.fits import FitFolder, fit_description
+from flexiact.image import fit_image, read_image
 from flexiact.loading import NO_SAVINGS, Savings, resolve_device
 from flexiact.memory import check_memory
 from flexiact.method import PRESETS, FlexiAct, preset
 from flexiact.presets import sampler_settings
 from flexiact.stored import load_action
 from flexiact.task import Action, Request, Video, check_seed
-from flexiact.video import fit_image, read_clip, read_image, write_lossless, write_preview
+from flexiact.video import read_clip, write_lossless, write_preview
 
 PREVIEW_SIDE_PX = 256  # smaller videos are enlarged by a whole number to about this
 LONG_REFERENCE = 3.0

@@ -19,12 +19,12 @@ from flexiact.batches import Batch
 from flexiact.clip_cache import CachedClips
 from flexiact.countdown import counted
 from flexiact.files import make_folder
+from flexiact.image import replacing
 from flexiact.ranges import check_count, check_positive
 from flexiact.sampling import Denoiser
 from flexiact.task import check_seed
 from flexiact.training import Optimisation, check_finite, denoising_loss, frozen, optimise
 from flexiact.training_state import TrainingState
-from flexiact.video import replacing
 
 MAX_STEPS = 2**20
 """Steps of a process draw from neighbouring seeds; from here on they would be those of the next process."""

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from flexiact.files import read_tensors
+from flexiact.image import replacing
 from flexiact.training import Optimisation, new_optimiser, take_step
-from flexiact.video import replacing
 from flexiact.wording import one_line
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's names

@@ -1,4 +1,4 @@
-"""Read and write video and images (PyAV, Pillow); fit them to a size; digest decoded frames.
+"""Read and write video (PyAV), fit it to a size and length, digest decoded frames.
 
 Digests are of decoded frames, never of files: containers carry write times and identifiers, so the same frames give
 other bytes on every write.
@@ -6,7 +6,6 @@ other bytes on every write.
 
 import hashlib
 import os
-import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -15,8 +14,9 @@ from typing import cast
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
 
+from flexiact.image import MediaError, check_file, fit_image, read_image, reason_of, replacing
+from flexiact.pictures import PICTURES_PER_SECOND, pictures_in, read_pictures
 from flexiact.task import Video
 
 MISSING_FRAMES_SHARE = 0.05
@@ -26,22 +26,21 @@ FFV1_OPTIONS = {"level": "3", "slicecrc": "1"}
 """With a checksum in every slice, so that damage is noticed when reading instead of being shown."""
 
 
-class VideoError(ValueError):
-    """A video or image that cannot be read or written; the message is one line and names the file."""
-
-
 def read_video(path: str | os.PathLike[str]) -> Video:
-    """Decode every frame of the first video stream, turned upright.
+    """Decode every frame of the first video stream, turned upright; of a folder, its pictures.
 
     Raises:
-        VideoError: when the file is missing, holds no video, is damaged, or ends before its header says.
+        MediaError: when the file is missing, holds no video, is damaged, or ends before its header says; when the
+            folder is none of pictures that `read_image` can read, or they change size.
     """
     path = Path(path)
+    if path.is_dir():
+        return Video(np.stack(list(read_pictures(path))), PICTURES_PER_SECOND)
     with _opened(path) as (container, stream):
         frames = [_upright(frame, path) for frame in container.decode(stream)]
         rate = _checked_rate(path, len(frames), container, stream)
     if len({frame.shape for frame in frames}) > 1:
-        raise VideoError(f"{path}: frames change size")
+        raise MediaError(f"{path}: frames change size")
     return Video(np.stack(frames), rate)
 
 
@@ -51,13 +50,13 @@ def read_clip(path: str | os.PathLike[str], num_frames: int, height: int, width:
     Fewer frames than wanted are repeated evenly.
 
     Raises:
-        VideoError: as `read_video`, and for a single frame, which shows no action.
+        MediaError: as `read_video`, and for a single frame, which shows no action.
         ValueError: when a wanted number is below 1.
     """
     path = Path(path)
     count, rate = count_frames(path)
     if count == 1:
-        raise VideoError(f"{path}: holds one frame, which shows no action; expected a video")
+        raise MediaError(f"{path}: holds one frame, which shows no action; expected a video")
     indices = _evenly(count, num_frames)
     fitted = read_frames(path, set(indices), height, width)
     return Video(np.stack([fitted[index] for index in indices]), _stretched(rate, count, num_frames))
@@ -67,14 +66,16 @@ def count_frames(path: str | os.PathLike[str]) -> tuple[int, float]:
     """How many frames a video has, and its rate; all of it is decoded, nothing kept.
 
     Raises:
-        VideoError: as `read_video`.
+        MediaError: as `read_video`.
     """
     path = Path(path)
+    if path.is_dir():
+        return sum(1 for _ in read_pictures(path)), PICTURES_PER_SECOND
     with _opened(path) as (container, stream):
         sizes = [(frame.height, frame.width) for frame in container.decode(stream) if _sound(frame, path)]
         rate = _checked_rate(path, len(sizes), container, stream)
     if len(set(sizes)) > 1:
-        raise VideoError(f"{path}: frames change size")
+        raise MediaError(f"{path}: frames change size")
     return len(sizes), rate
 
 
@@ -84,17 +85,21 @@ def read_frames(
     """Some frames of a video by their index, each as `fit_image` makes it.
 
     Raises:
-        VideoError: as `read_video`, and when the video ends before the last index.
+        MediaError: as `read_video`, and when the video ends before the last index.
     """
     path = Path(path)
-    with _opened(path) as (container, stream):
-        fitted = {
-            index: fit_image(_upright(frame, path), height, width)
-            for index, frame in enumerate(container.decode(stream))
-            if index in indices
-        }
+    if path.is_dir():
+        files = dict(enumerate(pictures_in(path)))
+        fitted = {index: fit_image(read_image(files[index]), height, width) for index in indices if index in files}
+    else:
+        with _opened(path) as (container, stream):
+            fitted = {
+                index: fit_image(_upright(frame, path), height, width)
+                for index, frame in enumerate(container.decode(stream))
+                if index in indices
+            }
     if len(fitted) < len(set(indices)):
-        raise VideoError(f"{path}: has no frame {max(indices)}")
+        raise MediaError(f"{path}: has no frame {max(indices)}")
     return fitted
 
 
@@ -102,7 +107,7 @@ def write_lossless(path: str | os.PathLike[str], video: Video) -> None:
     """Write FFV1 in Matroska: `read_video` gives back the same frames bit by bit.
 
     Raises:
-        VideoError: when the file cannot be written; nothing is left behind then.
+        MediaError: when the file cannot be written; nothing is left behind then.
     """
     _encode(Path(path), video, codec="ffv1", pixels="bgr0", container="matroska", options=FFV1_OPTIONS)
 
@@ -113,10 +118,10 @@ def write_preview(path: str | os.PathLike[str], video: Video, scale: int = 4) ->
     Odd sides lose their last row or column, since 4:2:0 has none.
 
     Raises:
-        VideoError: when the file cannot be written; nothing is left behind then.
+        MediaError: when the file cannot be written; nothing is left behind then.
     """
     if scale < 1:
-        raise VideoError(f"scale: expected 1 or more, got {scale}")
+        raise MediaError(f"scale: expected 1 or more, got {scale}")
     frames = video.frames.repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = (max(2, side - side % 2) for side in frames.shape[1:3])
     if frames.shape[1] < 2 or frames.shape[2] < 2:
@@ -152,73 +157,18 @@ def fit_frames(video: Video, num_frames: int, height: int, width: int) -> Video:
     return Video(np.stack([fitted[index] for index in indices]), _stretched(video.fps, count, num_frames))
 
 
-def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize (bicubic, antialiased) so that height x width is covered, and cut the centre: uint8 [height, width, 3].
-
-    Raises:
-        ValueError: when a wanted side is below 1.
-    """
-    if height < 1 or width < 1:
-        raise ValueError(f"size: expected sides of 1 or more, got {height}x{width}")
-    source_height, source_width = image.shape[:2]
-    if (source_height, source_width) == (height, width):
-        return image
-    scale = min(source_height / height, source_width / width)
-    top, left = (source_height - scale * height) / 2, (source_width - scale * width) / 2
-    box = (left, top, left + scale * width, top + scale * height)
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box))
-
-
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read any image Pillow knows as uint8 [H, W, 3] sRGB: turned upright, transparency on white, 16 bits cut to 8.
-
-    Raises:
-        VideoError: when the file is missing, no image, or truncated.
-    """
-    path = Path(path)
-    _check_file(path, "an image")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # phones take such pictures
-            image = Image.open(path)
-        with image:
-            image.load()
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise VideoError(f"{path}: not a readable image ({_one_line(error)})") from error
-
-
-def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
-    """Write uint8 [H, W, 3] as PNG.
-
-    Raises:
-        VideoError: when the file cannot be written; nothing is left behind then.
-    """
-    with replacing(Path(path)) as partial:
-        Image.fromarray(image).save(partial, format="PNG")
-
-
-def _check_file(path: Path, what: str) -> None:
-    if path.is_dir():
-        raise VideoError(f"{path}: is a folder, expected {what}")
-    if not path.is_file():
-        raise VideoError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path}: is empty")
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
     """The container and its first video stream; what goes wrong in decoding it becomes one line."""
-    _check_file(path, "a video")
+    check_file(path, "a video")
     try:
         with av.open(str(path)) as container:
             # FFmpeg would show any file that is called .txt as a film of a terminal.
             if not container.streams.video or container.format.name == "tty":
-                raise VideoError(f"{path}: holds no video stream")
+                raise MediaError(f"{path}: holds no video stream")
             yield container, container.streams.video[0]
     except (av.error.FFmpegError, EOFError, UnicodeDecodeError) as error:
-        raise VideoError(f"{path}: no video, or a damaged one: cannot be decoded ({_one_line(error)})") from error
+        raise MediaError(f"{path}: no video, or a damaged one: cannot be decoded ({reason_of(error)})") from error
 
 
 def _checked_rate(
@@ -227,11 +177,11 @@ def _checked_rate(
     """Frames per second, once `count` frames are decoded."""
     rate, expected = stream.average_rate or stream.guessed_rate, _expected_frames(container, stream)
     if not count:
-        raise VideoError(f"{path}: holds no frames")
+        raise MediaError(f"{path}: holds no frames")
     if not rate:
-        raise VideoError(f"{path}: does not say its frame rate")
+        raise MediaError(f"{path}: does not say its frame rate")
     if expected - count > MISSING_FRAMES_SHARE * expected:
-        raise VideoError(f"{path}: truncated, {count} of {expected} frames")
+        raise MediaError(f"{path}: truncated, {count} of {expected} frames")
     return float(rate)
 
 
@@ -247,20 +197,9 @@ def _stretched(fps: float, count: int, num_frames: int) -> float:
     return fps * (num_frames - 1) / (count - 1) if count > 1 and num_frames > 1 else fps
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range is not known; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
 def _sound(frame: av.VideoFrame, path: Path) -> bool:
     if frame.is_corrupt:
-        raise VideoError(f"{path}: damaged or truncated frame")
+        raise MediaError(f"{path}: damaged or truncated frame")
     return True
 
 
@@ -299,28 +238,4 @@ def _encode(path: Path, video: Video, *, codec: str, pixels: str, container: str
                 output.mux(stream.encode(frame))
             output.mux(stream.encode(None))
     except av.error.FFmpegError as error:
-        raise VideoError(f"{path}: cannot be written ({_one_line(error)})") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; move it onto `path` when all went well, remove it otherwise.
-
-    Raises:
-        VideoError: when it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        if isinstance(error, av.error.FFmpegError):
-            raise
-        raise VideoError(f"{path}: cannot be written ({_one_line(error)})") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _one_line(error: BaseException) -> str:
-    words = error.strerror if isinstance(error, av.error.FFmpegError) else str(error)
-    return " ".join(str(words).split()) or type(error).__name__
+        raise MediaError(f"{path}: cannot be written ({reason_of(error)})") from error

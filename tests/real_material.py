@@ -27,6 +27,12 @@ def write_image(path: Path, seed: int) -> None:
     Image.fromarray(moving(1, seed)[0]).save(path)
 
 
+def write_pictures(folder: Path, num_frames: int = 9, seed: int = 0, suffix: str = ".jpg") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(moving(num_frames, seed)):
+        Image.fromarray(frame).save(folder / f"{number:05d}{suffix}")
+
+
 def write_table(path: Path, rows: list[list[object]], separator: str = ",") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -64,4 +70,14 @@ def plain(root: Path, images: tuple[str, ...] = ("cat.png", "dog.jpg")) -> Path:
     for number, image in enumerate(images):
         write_image(root / "images" / image, number)
         (root / "images" / image).with_suffix(".txt").write_text(f"a {Path(image).stem} waves")
+    return root
+
+
+def davis(root: Path, resolution: str = "480p") -> Path:
+    """A small copy of DAVIS with a table of two transfers: onto another sequence's first picture, and onto an image."""
+    for number, sequence in enumerate(("bear", "camel")):
+        write_pictures(root / "JPEGImages" / resolution / sequence, num_frames=12, seed=number)
+    write_image(root / "images" / "fox.png", 7)
+    rows = [["camel", "a camel walks", "bear", "a bear walks"], ["camel", "a camel walks", "images/fox.png", "a fox"]]
+    write_table(root / "transfers.csv", [["reference", "caption", "target", "prompt"], *rows])
     return root

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from flexiact.fits import FitFolder
+from flexiact.image import write_png
 from flexiact.method import FlexiAct
 from flexiact.one_video import Made, perform, write_video
 from flexiact.puppets.actions import DEV_ACTIONS
@@ -13,7 +14,6 @@ from flexiact.puppets.captions import caption
 from flexiact.puppets.scene import random_scene
 from flexiact.puppets.world import render_clip, target_clip
 from flexiact.task import Request, Video
-from flexiact.video import write_png
 
 ACTION = DEV_ACTIONS["rise"]
 RIGS = "biped", "quadruped"

@@ -15,8 +15,9 @@ from flexiact.backbone import Backbone
 from flexiact.clip_cache import CacheConfig, CachedClips, cache_clips, encode_clip
 from flexiact.clips import Clip, list_clips
 from flexiact.codec import encode_image, encode_text, encode_video
+from flexiact.image import fit_image
 from flexiact.train_refadapter import release_encoders
-from flexiact.video import fit_image, read_video
+from flexiact.video import read_video
 from tests.backbones import HEIGHT, WIDTH, tiny_backbone
 from tests.clips import CAPTIONS, write_clip, write_folder
 

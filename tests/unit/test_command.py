@@ -13,9 +13,10 @@ from PIL import Image
 
 from flexiact.__main__ import _NEEDED, main, parser
 from flexiact.backbone import BACKBONES
+from flexiact.image import write_png
 from flexiact.method import PRESETS, FlexiAct
 from flexiact.task import Video
-from flexiact.video import read_video, write_lossless, write_png, write_preview
+from flexiact.video import read_video, write_lossless, write_preview
 from tests.backbones import random_frames, save_tiny_folder, save_tiny_refadapter, tiny_backbone
 from tests.quick_help import help_of
 
@@ -150,6 +151,22 @@ def test_a_long_reference_is_taken_with_a_note(model: Path, files: Path, capsys:
     assert err == "note: film.mkv is long: 9 frames of it, 0.92 s apart, are read; cut it to the action\n"
 
 
+def test_a_reference_may_be_a_folder_of_its_frames(
+    model: Path, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = Video(random_frames(1, 9, 20, 30), 24.0)
+    write_lossless("clip.mkv", clip)
+    Path("frames").mkdir()
+    for number, frame in enumerate(clip.frames):
+        write_png(f"frames/{number}.png", frame)
+    videos = []
+    for reference in ("clip.mkv", "frames"):
+        code, out, err = outcome(arguments(model, reference=reference, fit_steps=1, steps=1, out="out.mkv"), capsys)
+        assert (code, err) == (0, "") and out.count("\n") == 1
+        videos.append(read_video("out.mkv").frames)
+    np.testing.assert_array_equal(*videos)
+
+
 def test_a_short_reference_is_taken_with_a_note(model: Path, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_lossless("blink.mkv", Video(random_frames(1, 3, 20, 30), 8.0))
     code, out, err = outcome(arguments(model, reference="blink.mkv", fit_steps=1, steps=1), capsys)
@@ -164,7 +181,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"image": "cut.png"}, "cut.png: not a readable image"),
     ({"image": "dance.mp4"}, "dance.mp4: not a readable image"),
     ({"reference": "missing.mp4"}, "reference: no such file: missing.mp4"),
-    ({"reference": "folder.mp4"}, "folder.mp4: is a folder, expected a video"),
+    ({"reference": "folder.mp4"}, "folder.mp4: is a folder without pictures, expected a video"),
     ({"reference": "empty.mp4"}, "empty.mp4: is empty"),
     (
         {"reference": "note.mp4"},

@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 
 from flexiact.__main__ import main
 from flexiact.checkpoints import import_file
+from flexiact.image import write_png
 from flexiact.released import Sizes
 from flexiact.stored import load_action, save_action
 from flexiact.task import Video
-from flexiact.video import read_video, write_lossless, write_png
+from flexiact.video import read_video, write_lossless
 from tests.backbones import random_frames, save_tiny_folder, save_tiny_refadapter, tiny_backbone
 from tests.release_files import TINY, dense, embedding_state, written
 

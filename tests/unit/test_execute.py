@@ -12,8 +12,9 @@ from benchmark.execute import Executor, preview_scale
 from benchmark.measure import measured
 from benchmark.plan import Cell
 from benchmark.store import RunFolder, StoreError
+from flexiact.image import read_image
 from flexiact.task import Video
-from flexiact.video import frames_digest, read_image, read_video
+from flexiact.video import frames_digest, read_video
 from tests.harness import CASES
 
 CELL = Cell("key1", "fit1", "m", "method", CASES[0].case_id, 5)

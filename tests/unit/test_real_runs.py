@@ -142,6 +142,7 @@ def test_the_report_says_what_is_not_known_and_shows_no_zero_for_it(run: Run) ->
         (["--suite", "flexiact:x", "--backbone", "b"], "flexiact: real material needs --image-encoder ViT-B-32"),
         (["--suite", "folder:nowhere", "--backbone", "b", "--image-encoder", "e"], "there is no folder nowhere"),
         (["--suite", "flexiact:nowhere", "--backbone", "b", "--image-encoder", "e"], "nowhere holds no captions"),
+        (["--suite", "davis:nowhere", "--backbone", "b", "--image-encoder", "e"], "nowhere holds no JPEGImages"),
     ],
 )
 def test_a_wrong_suite_is_answered_in_one_line(

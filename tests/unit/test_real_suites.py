@@ -14,7 +14,8 @@ from benchmark.real_cases import folder_suite, unique_names
 from benchmark.real_stages import FileStages, check_readable, read_reference
 from benchmark.selection import UsageError
 from benchmark.truth import Format
-from flexiact.video import VideoError, fit_image, read_image, read_video
+from flexiact.image import MediaError, fit_image, read_image
+from flexiact.video import read_video
 from tests.backbones import HEIGHT, WIDTH
 from tests.harness import CASES
 from tests.real_material import official, plain, write_clip, write_image, write_table
@@ -235,7 +236,7 @@ def test_only_the_named_frames_of_a_reference_are_shown(tmp_path: Path) -> None:
     whole = read_video(tmp_path / "a.mp4").frames
     shown = read_reference(tmp_path / "a.mp4", (5, 14), FORM)
     np.testing.assert_array_equal(shown.frames, [fit_image(frame, HEIGHT, WIDTH) for frame in whole[5:14]])
-    with pytest.raises(VideoError, match="frames 5 to 21 are asked for, it has 20"):
+    with pytest.raises(MediaError, match="frames 5 to 21 are asked for, it has 20"):
         read_reference(tmp_path / "a.mp4", (5, 21), FORM)
 
 

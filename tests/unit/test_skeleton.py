@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from flexiact.image import read_image, write_png
 from flexiact.pose_models import AP10K_KEYPOINTS, COCO_KEYPOINTS
 from flexiact.puppets.rigs import KEYPOINTS
 from flexiact.skeleton import SKELETONS, draw_skeletons, fit_axes, links_of, palette
-from flexiact.video import read_image, write_png
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "skeleton.png"
 LINKS = ((0, 1), (1, 2))

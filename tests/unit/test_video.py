@@ -8,19 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flexiact.image import MediaError, fit_image, read_image, write_png
 from flexiact.task import Request, Video
 from flexiact.video import (
-    VideoError,
     count_frames,
     fit_frames,
-    fit_image,
     frames_digest,
     read_clip,
     read_frames,
-    read_image,
     read_video,
     write_lossless,
-    write_png,
     write_preview,
 )
 from tests.backbones import random_frames
@@ -61,7 +58,7 @@ def test_truncated_video_is_refused_in_one_line(tmp_path: Path, share: float):
         write(path, Video(random_frames(0), 8.0))
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
         for read in (read_video, lambda path: read_clip(path, 9, 16, 24)):
-            with pytest.raises(VideoError) as caught:
+            with pytest.raises(MediaError) as caught:
                 read(path)
             assert name in str(caught.value) and "\n" not in str(caught.value)
 
@@ -73,7 +70,7 @@ def test_truncated_video_is_refused_in_one_line(tmp_path: Path, share: float):
         ("note.mp4", "cannot be decoded"),
         ("note.txt", "holds no video stream"),  # which FFmpeg takes for a film of a terminal
         ("empty.mp4", "is empty"),
-        ("folder", "is a folder, expected a video"),
+        ("folder", "is a folder without pictures, expected a video"),
     ],
 )
 def test_what_is_no_video_is_refused(tmp_path: Path, name: str, message: str):
@@ -82,7 +79,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path, name: str, message: str):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "folder").mkdir()
     for read in (read_video, lambda path: read_clip(path, 9, 16, 24)):
-        with pytest.raises(VideoError, match=f"{name}: .*{message}") as caught:
+        with pytest.raises(MediaError, match=f"{name}: .*{message}") as caught:
             read(tmp_path / name)
         assert "\n" not in str(caught.value)
 
@@ -105,23 +102,23 @@ def test_frames_are_read_by_their_index(tmp_path: Path):
     assert sorted(frames) == [3, 19]
     for index, frame in frames.items():
         np.testing.assert_array_equal(frame, fit_image(video.frames[index], 16, 24))
-    with pytest.raises(VideoError, match="a.mkv: has no frame 20"):
+    with pytest.raises(MediaError, match="a.mkv: has no frame 20"):
         read_frames(tmp_path / "a.mkv", [3, 20], 16, 24)
 
 
 def test_one_frame_is_no_clip(tmp_path: Path):
     write_png(tmp_path / "image.png", random_frames(0)[0])
-    with pytest.raises(VideoError, match="one frame, which shows no action"):
+    with pytest.raises(MediaError, match="one frame, which shows no action"):
         read_clip(tmp_path / "image.png", 9, 16, 24)
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path):
-    with pytest.raises(VideoError, match="a.mkv"):
+    with pytest.raises(MediaError, match="a.mkv"):
         write_lossless(tmp_path / "missing" / "a.mkv", Video(random_frames(0), 8.0))
     (tmp_path / "folder.mkv").mkdir()
-    with pytest.raises(VideoError, match="folder.mkv"):
+    with pytest.raises(MediaError, match="folder.mkv"):
         write_lossless(tmp_path / "folder.mkv", Video(random_frames(0), 8.0))
-    with pytest.raises(VideoError, match="image.png"):
+    with pytest.raises(MediaError, match="image.png"):
         write_png(tmp_path / "missing" / "image.png", random_frames(0)[0])
     assert os.listdir(tmp_path) == ["folder.mkv"]
 
@@ -212,7 +209,7 @@ def test_png_round_trip_and_damaged_images(tmp_path: Path):
     (tmp_path / "e.png").mkdir()
     Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "f.tif")
     for name in ("b.png", "c.png", "d.png", "e.png", "f.tif", "missing.png"):
-        with pytest.raises(VideoError, match=name) as caught:
+        with pytest.raises(MediaError, match=name) as caught:
             read_image(tmp_path / name)
         assert "\n" not in str(caught.value)
 
@@ -222,7 +219,7 @@ def test_large_pictures_are_read_without_a_warning(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # the picture has 384; from twice the number on it is refused
     assert read_image(tmp_path / "a.png").shape == (16, 24, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(VideoError, match="a.png"):
+    with pytest.raises(MediaError, match="a.png"):
         read_image(tmp_path / "a.png")
 
 

@@ -1,0 +1,53 @@
+"""Folders of pictures as videos: their order, what is left alone, what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flexiact.image import MediaError, fit_image, write_png
+from flexiact.pictures import PICTURES_PER_SECOND, pictures_in
+from flexiact.video import count_frames, read_clip, read_video
+from tests.backbones import HEIGHT, WIDTH
+from tests.real_material import moving, write_pictures
+
+
+def test_pictures_are_the_frames_of_a_video(tmp_path: Path) -> None:
+    write_pictures(tmp_path, num_frames=12, suffix=".png")
+    frames = moving(12)
+    np.testing.assert_array_equal(read_video(tmp_path).frames, frames)
+    assert count_frames(tmp_path) == (12, PICTURES_PER_SECOND)
+    clip = read_clip(tmp_path, 9, HEIGHT, WIDTH)
+    chosen = np.rint(np.linspace(0, 11, 9)).astype(int)
+    np.testing.assert_array_equal(clip.frames, [fit_image(frames[index], HEIGHT, WIDTH) for index in chosen])
+    assert clip.fps == pytest.approx(PICTURES_PER_SECOND * 8 / 11)
+
+
+def test_numbers_in_names_count_by_their_value(tmp_path: Path) -> None:
+    for name in ("frame10.png", "frame9.PNG", "frame1.jpg", "frame2a.png", "cover.png"):
+        (tmp_path / name).touch()
+    names = [path.name for path in pictures_in(tmp_path)]
+    assert names == ["cover.png", "frame1.jpg", "frame2a.png", "frame9.PNG", "frame10.png"]
+
+
+def test_other_files_are_left_alone(tmp_path: Path) -> None:
+    write_pictures(tmp_path, num_frames=3)
+    for name in ("notes.txt", "Thumbs.db", ".hidden.png"):
+        (tmp_path / name).write_text("no picture")
+    assert count_frames(tmp_path)[0] == 3
+
+
+def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="is a folder without pictures"):
+        read_clip(tmp_path, 9, HEIGHT, WIDTH)
+    write_png(tmp_path / "1.png", moving(1)[0])
+    with pytest.raises(MediaError, match="holds one frame, which shows no action"):
+        read_clip(tmp_path, 9, HEIGHT, WIDTH)
+    Image.new("RGB", (30, 20)).save(tmp_path / "2.png")
+    for read in (read_video, count_frames):
+        with pytest.raises(MediaError, match=r"2.png: 30 x 20 pixels, the first picture has 72 x 48"):
+            read(tmp_path)
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    with pytest.raises(MediaError, match=r"2.png: not a readable image"):
+        read_video(tmp_path)
