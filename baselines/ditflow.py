@@ -15,7 +15,8 @@ Departures from the paper:
 - The released code also copies keys and values of block 0 from the noised reference in the guided steps. Left out: it
   carries the reference's look, and the image gives the target's.
 - Where nothing at all moves in the reference there is no guidance (the published mean over no element is undefined).
-- The middle block is 20 of 42, as published; of 30 it is 14, where the released code takes 15.
+- The middle block is 20 of 42, as published; of 30 it is 14, where the released code takes 15; on the puppets it
+  was tuned.
 
 Memory beyond `baselines.guidance`: the attention map, its logits and their gradients, 4 bytes a value for S^2 values of
 S video tokens each (1.2 GB each for the 17,550 of CogVideoX-5B, about 4 GB in all).
@@ -63,7 +64,8 @@ class DiTFlowConfig(AdamConfig):
 
 PRESETS = {
     "paper": DiTFlowConfig(),
-    # Found by `benchmark.tune`; the middle block (3) hardly tells a still video from the true one here.
+    # Found by `benchmark.tune`, the block among all after the rest: the middle one (3) hardly tells a still video from
+    # the true one here.
     "puppets": DiTFlowConfig(
         block=4, learning_rate=0.02, final_learning_rate=0.01, guided_share=0.4, guidance_scale=3.0, checkpointing=False
     ),
@@ -71,7 +73,7 @@ PRESETS = {
 
 
 def preset(backbone: Backbone) -> DiTFlowConfig:
-    """The configuration for a backbone: its own, or the paper's for 1e9 parameters and more."""
+    """The configuration for a backbone of a preset's name, else the paper's or the puppets' but for their block."""
     return guided_preset(PRESETS, backbone)
 
 

@@ -11,7 +11,7 @@ by guidance_weight * (1 - abar) * gradient. The paper's weight is 2,000.
 
 Departures from the paper, whose model is AnimateDiff, a U-Net with attention over time alone:
 - A is the block's attention on tokens of the same place in all frames, renormalised: a softmax over frames of the joint
-  attention's logits. The middle block is taken.
+  attention's logits. The middle block is taken, on the puppets one that was tuned.
 - The reference's pass is conditioned on its first frame.
 - The released code lowers the noise in the direction term of DDIM, which moves the next latents by
   weight * sqrt(1 - abar) * sqrt(1 - abar of the next step) * gradient. Here the step's own latents move before its
@@ -63,7 +63,8 @@ class MotionCloneConfig(GuidanceConfig):
 
 PRESETS = {
     "paper": MotionCloneConfig(),
-    # Found by `benchmark.tune`; on a development case two gradient steps already lower the loss tenfold.
+    # Found by `benchmark.tune`, the block among all after the rest; on a development case two gradient steps already
+    # lower the loss tenfold.
     "puppets": MotionCloneConfig(
         block=5,
         gradient_steps=2,
@@ -76,7 +77,7 @@ PRESETS = {
 
 
 def preset(backbone: Backbone) -> MotionCloneConfig:
-    """The configuration for a backbone: its own, or the paper's for 1e9 parameters and more."""
+    """The configuration for a backbone of a preset's name, else the paper's or the puppets' but for their block."""
     return guided_preset(PRESETS, backbone)
 
 

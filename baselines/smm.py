@@ -11,8 +11,9 @@ starts from the low spatial frequencies of the inverted latents at the last time
 and takes 10 steps of Adam on the latents before each prediction in the first 40 % of steps.
 
 Departures from the paper, whose model is a U-Net that starts from text:
-- The features are the video tokens' after the middle block, as in adaptations to diffusion transformers. One of those
-  compares the reference's differences with themselves, so that nothing is guided; here the video's own are compared.
+- The features are the video tokens' after the middle block, as in adaptations to diffusion transformers, on the puppets
+  after one that was tuned. One of those adaptations compares the reference's differences with themselves, so that
+  nothing is guided; here the video's own are compared.
 - The reference is inverted with its caption as the prompt and conditioned on its first frame.
 - The paper's text has squared differences, its released code 1 - cosine, which is what competes.
 - The inversion starts at timestep 0, where CogVideoX' latents are all but clean, and evaluates every level at its own
@@ -65,7 +66,8 @@ class SpatialMarginalMeanConfig(AdamConfig):
 
 PRESETS = {
     "paper": SpatialMarginalMeanConfig(),
-    # Found by `benchmark.tune`; the last block, the middle one (3) hardly tells a still video from the true one here.
+    # Found by `benchmark.tune`, the block among all after the rest: the middle one (3) hardly tells a still video from
+    # the true one here.
     "puppets": SpatialMarginalMeanConfig(
         block=7, learning_rate=0.05, final_learning_rate=0.025, low_pass=2, guidance_scale=3.0, checkpointing=False
     ),
@@ -73,7 +75,7 @@ PRESETS = {
 
 
 def preset(backbone: Backbone) -> SpatialMarginalMeanConfig:
-    """The configuration for a backbone: its own, or the paper's for 1e9 parameters and more."""
+    """The configuration for a backbone of a preset's name, else the paper's or the puppets' but for their block."""
     return guided_preset(PRESETS, backbone)
 
 

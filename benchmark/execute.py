@@ -21,8 +21,8 @@ from benchmark.rows import SampleRow, error_text
 from benchmark.store import RunFolder, StoreError
 from benchmark.truth import Format, Shown, Staged, ToldKeypoints, stage
 from flexiact.backbone import Backbone
-from flexiact.files import read_tensors
-from flexiact.image import MediaError, write_png
+from flexiact.files import WriteError, read_tensors
+from flexiact.image import write_png
 from flexiact.task import Action, ActionTransfer, Request, Video
 from flexiact.video import frames_digest, write_lossless, write_preview
 
@@ -74,7 +74,7 @@ class Executor:
         try:
             if video is not None:
                 self._write_video(cell, video)
-        except (MediaError, OSError) as error:
+        except (WriteError, OSError) as error:
             raise StoreError(error_text(error)) from error
         self._folder.write_json("records", cell.key, asdict(row))
         return row
@@ -103,7 +103,7 @@ class Executor:
             write_lossless(folder / "reference.mkv", staged.reference)
             write_preview(folder / "reference.mp4", staged.reference, preview_scale(staged.reference))
             write_png(folder / "target.png", staged.target)
-        except (MediaError, OSError) as error:
+        except (WriteError, OSError) as error:
             raise StoreError(error_text(error)) from error
 
     def _made(self, cell: Cell) -> tuple[SampleRow, Video | None]:

@@ -78,7 +78,8 @@ def losses(
         every_block: ask every block about the truth and the still image; otherwise the method's own block about all.
 
     Raises:
-        ValueError: when the run cannot be read, is of another backbone, or lacks a video.
+        ValueError: when the run cannot be read, is of another backbone or of other settings of a method, or lacks a
+            video.
     """
     import pandas as pd
 
@@ -98,6 +99,9 @@ def losses(
         if set(samples[samples["method"] == name]["case_id"]) != set(cases):
             raise ValueError(f"{run}: lacks videos of {name} with seed 0; make them, or name other --methods")
     built: list[tuple[str, Any]] = [(name, METHODS[name].build(backbone)) for name in methods]
+    for name, method in built:
+        if not every_block and stored.info["methods"][name]["transfer_config"] != method.transfer_config():
+            raise ValueError(f"{run}: its videos of {name} were made with other settings; make them anew")
     if every_block:
         blocks = range(backbone.transformer.config.num_layers)
         built = [

@@ -16,7 +16,6 @@ from benchmark.keys import digest
 from benchmark.selection import UsageError
 from flexiact.image import MediaError
 from flexiact.pictures import pictures_in
-from flexiact.wording import one_line
 
 READING_VERSION = 1
 """Raised when the same files begin to give other frames."""
@@ -32,12 +31,12 @@ _LISTED = 10  # of the faults of a folder; the others are counted
 
 @dataclass(frozen=True)
 class File:
-    """One file of a suite, or a folder of pictures that is a video.
+    """One file of a suite, or a folder of frames.
 
     Attributes:
         path: where it is.
         name: its path inside the suite's folder, with slashes.
-        sha256: of its bytes, of a folder's pictures' SHA-256 in their order (64 hex digits).
+        sha256: of its bytes; of a folder, of its frames' SHA-256 in their order (64 hex digits).
     """
 
     path: Path
@@ -114,7 +113,7 @@ class FileSuite:
 def folder_suite(place: str) -> FileSuite:
     """One reference and any number of targets in a plain folder, each case with its own text.
 
-    `reference.mp4`, or a folder `reference` of pictures, is the video and `reference.txt` says what it shows;
+    `reference.mp4`, or without it a folder `reference` of frames, is the video and `reference.txt` says what it shows;
     `images/NAME.png` (or any format that Pillow reads) is a target and `images/NAME.txt` says what its video shall
     show.
 
@@ -128,10 +127,12 @@ def folder_suite(place: str) -> FileSuite:
     root = Path(place).expanduser()
     if not root.is_dir():
         raise UsageError(f"suite: there is no folder {root}")
-    found = sorted((root / "images").glob("[!.]*"))
-    images = [path for path in found if path.is_file() and path.suffix.lower() != ".txt"]
-    video = "reference" if (root / "reference").is_dir() else "reference.mp4"
-    problems = [] if (root / video).exists() else ["reference.mp4 is missing"]
+    beside = sorted((root / "images").glob("[!.]*"))
+    images = [path for path in beside if path.is_file() and path.suffix.lower() != ".txt"]
+    frames_alone = (root / "reference").is_dir() and not (root / "reference.mp4").exists()
+    video = "reference" if frames_alone else "reference.mp4"
+    found = frames_alone or (root / video).is_file()
+    problems = [] if found else ["reference.mp4, or a folder reference of its frames, is missing"]
     problems += [] if images else ["images/ holds no image"]
     caption = _text(root, "reference.txt", f"what {video} shows", problems)
     prompts = [
@@ -169,20 +170,22 @@ def file_of(root: Path, name: str) -> File:
         if not path.is_dir():
             return File(path, name, _sha256(path))
         digests = "".join(_sha256(picture) for picture in pictures_in(path))
-    except (OSError, MediaError) as error:
-        raise CaseError(f"{path}: {one_line(error)}") from error
+    except MediaError as error:
+        raise CaseError(str(error)) from error
+    except OSError as error:
+        raise CaseError(f"{path}: {error.strerror or error}") from error
     return File(path, name, hashlib.sha256(digests.encode()).hexdigest())
 
 
-def check_unchanged(case: FileCase) -> None:
-    """Refuse a case whose files are no longer what they were when the suite was read.
+def check_unchanged(cases: Iterable[FileCase]) -> None:
+    """Refuse cases whose files are no longer what they were when the suite was read.
 
     Raises:
         CaseError: naming the file.
     """
-    for file in (case.reference, case.target):
+    for file in dict.fromkeys(file for case in cases for file in (case.reference, case.target)):
         if file_of(file.path.parent, file.path.name).sha256 != file.sha256:
-            raise CaseError(f"case {case.case_id}: {file.name}: the file has changed")
+            raise CaseError(f"{file.path}: has changed since the suite was read")
 
 
 def refuse(where: Path | str, problems: Sequence[str]) -> None:

@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     names = "names, patterns like 'flexiact*', or all; several may be given"
     p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{names}: {', '.join(METHODS)}")
     real = "flexiact:FOLDER or flexiact:hub@COMMIT (the authors' benchmark), davis:FOLDER (with transfers.csv), "
-    real += "folder:FOLDER (reference.mp4 and images/)"
+    real += "folder:FOLDER (reference.mp4 or reference/, images/)"
     suites = f"{', '.join(suite_names())}; real material: {real} (%(default)s)"
     p.add_argument("--suite", default="puppets", metavar="NAME", help=suites)
     p.add_argument("--cases", nargs="+", default=["all"], metavar="NAME", help="cases of the suite: names or patterns")

@@ -12,7 +12,7 @@ from benchmark.execute import Executor
 from benchmark.methods import METHODS
 from benchmark.plan import Cell, plan
 from benchmark.progress import Progress
-from benchmark.real_cases import AnyCase, check_unchanged
+from benchmark.real_cases import AnyCase, FileCase, check_unchanged
 from benchmark.rows import SampleRow
 from benchmark.score import Perceiver, Scorer
 from benchmark.selection import UsageError
@@ -102,8 +102,7 @@ def run_session(
     for case in request.cases:
         if isinstance(case, Case):
             check_digests(case)
-        else:
-            check_unchanged(case)
+    check_unchanged(case for case in request.cases if isinstance(case, FileCase))
     methods = build_methods(request.methods, backbone)
     metrics = {name: describe_metric(name, perception.backends) for name in request.metrics}
     fresh = describe_run(request.suite, request.cases, request.seeds, backbone, methods, metrics)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.selection import UsageError
+from flexiact.files import WriteError, replacing
 
 SCHEMA_VERSION = 1
 """The layout above and the columns of the tables."""
@@ -145,15 +146,14 @@ class RunFolder:
         Raises:
             StoreError: when it cannot be written.
         """
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield partial
-            os.replace(partial, path)
+            with replacing(path) as partial:
+                yield partial
+        except WriteError as error:
+            raise StoreError(str(error)) from error
         except OSError as error:
             raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _json_bytes(value: Mapping[str, Any]) -> bytes:

@@ -100,7 +100,7 @@ SPACES: dict[str, Space] = {
     ),
     "pose_guided": Space(_baseline("pose_guided", "PoseGuided"), {"anchor": ("first", "all"), **_GUIDANCE}),
     # Tuned above in the middle block, as published; then every block of the puppets' transformer, all else as tuned:
-    # `benchmark.guiding` shows how much hangs on it. Like FlexiAct with its Base's fit, these have two times eight.
+    # `benchmark.guiding` shows how much hangs on it. FlexiAct too has two times eight, with its Base's fit.
     "ditflow-block": Space(_baseline("ditflow", "DiTFlow"), _BLOCKS),
     "smm-block": Space(_baseline("smm", "SpatialMarginalMean"), _BLOCKS),
     "motion_clone-block": Space(_baseline("motion_clone", "MotionClone"), _BLOCKS),

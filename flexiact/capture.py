@@ -106,7 +106,7 @@ def checkpointing(transformer: CogVideoXTransformer3DModel, enabled: bool) -> It
 
 
 def middle_block(num_blocks: int) -> int:
-    """The block whose features tell motion best in the methods that guide by them: 20 of 42, as published."""
+    """The block by which the methods that guide by features do so as published: 20 of 42."""
     return (num_blocks - 1) // 2
 
 

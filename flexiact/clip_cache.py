@@ -33,9 +33,8 @@ from flexiact.batches import Batch
 from flexiact.clips import Clip, some_of
 from flexiact.codec import as_condition, clean_latent, encode_image, encode_text, encode_video
 from flexiact.countdown import counted
-from flexiact.files import make_folder
+from flexiact.files import make_folder, replacing
 from flexiact.fits import BACKBONE_FIELDS
-from flexiact.image import replacing
 from flexiact.ranges import check_count
 from flexiact.task import check_seed
 from flexiact.video import count_frames, read_frames

@@ -9,8 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from flexiact.files import make_folder, read_tensors
-from flexiact.image import replacing
+from flexiact.files import make_folder, read_tensors, replacing
 from flexiact.method import FlexiAct
 from flexiact.task import Action, Video
 from flexiact.video import frames_digest

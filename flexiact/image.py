@@ -1,20 +1,18 @@
-"""Read and write images (Pillow), fit them to a size; the error and the safe writing that videos share with them."""
+"""Read and write images (Pillow), fit them to a size."""
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image, ImageOps
 
+from flexiact.files import replacing
 from flexiact.wording import one_line
 
 
 class MediaError(ValueError):
-    """A video or image that cannot be read or written; the message is one line and names the file."""
+    """A video or image that cannot be read; the message is one line and names the file."""
 
 
 def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -50,36 +48,17 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             image.load()
             return np.array(_to_rgb(ImageOps.exif_transpose(image)))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(f"{path}: not a readable image ({reason_of(error)})") from error
+        raise MediaError(f"{path}: not a readable image ({one_line(error)})") from error
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Write uint8 [H, W, 3] as PNG.
 
     Raises:
-        MediaError: when the file cannot be written; nothing is left behind then.
+        WriteError: when the file cannot be written; nothing is left behind then.
     """
     with replacing(Path(path)) as partial:
         Image.fromarray(image).save(partial, format="PNG")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; move it onto `path` when all went well, remove it otherwise.
-
-    Raises:
-        MediaError: when it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        if isinstance(error, av.error.FFmpegError):
-            raise
-        raise MediaError(f"{path}: cannot be written ({reason_of(error)})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_file(path: Path, what: str) -> None:
@@ -98,13 +77,6 @@ def check_file(path: Path, what: str) -> None:
         raise MediaError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise MediaError(f"{path}: is empty")
-
-
-def reason_of(error: BaseException) -> str:
-    """What an error of Pillow, FFmpeg or the system says, in one line; FFmpeg's without the path, which is named."""
-    if isinstance(error, av.error.FFmpegError):
-        return " ".join(str(error.strerror).split()) or type(error).__name__
-    return one_line(error)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

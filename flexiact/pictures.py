@@ -7,45 +7,63 @@ from pathlib import Path
 import numpy as np
 
 from flexiact.image import MediaError, read_image
+from flexiact.wording import one_line
 
 PICTURES_PER_SECOND = 24.0
-"""The rate of DAVIS' videos; a folder of pictures does not say its own."""
+"""The rate of DAVIS' videos, taken for every folder of pictures: none says its own."""
 
 PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder by their names, numbers in them by value; other files are left alone.
+    """The frames in a folder by their numbers, `NAME9.jpg` before `NAME10.jpg`; hidden and other files are left alone.
 
     Raises:
-        MediaError: when it holds none.
+        MediaError: when there is none, one has no number or is called otherwise than the first, or numbers are missing
+            (they go up in steps of one length) or there twice.
     """
-    found = [p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")]
-    if not found:
+    try:
+        files = [path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir()]
+    except OSError as error:
+        raise MediaError(f"{folder}: cannot be read ({error.strerror or one_line(error)})") from error
+    pictures = sorted(path for path in files if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not pictures:
         suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
         raise MediaError(f"{folder}: is a folder without pictures, expected a video or its frames ({suffixes})")
-    return sorted(found, key=lambda path: _by_number(path.name))
+    names = [re.fullmatch(r"(.*?)(\d+)", path.stem, re.ASCII) for path in pictures]
+    for path, name in zip(pictures, names, strict=True):
+        if name is None or names[0] is None or name[1] != names[0][1]:
+            first = pictures[0].name if path is not pictures[0] else "00000.jpg"
+            raise MediaError(f"{path}: is no numbered frame like {first}; a reference's folder holds its frames alone")
+    numbered = sorted((int(name[2]), path) for name, path in zip(names, pictures, strict=True) if name)
+    _check_steps(folder, [number for number, _ in numbered])
+    return [path for _, path in numbered]
 
 
 def read_pictures(folder: Path) -> Iterator[np.ndarray]:
-    """The pictures of a folder one after the other: uint8 [H, W, 3], all of one size.
+    """The pictures of a folder one after the other: uint8 [H, W, 3], all of one size once they are upright.
 
     Raises:
-        MediaError: when there is none, one cannot be read, or one is of another size than the first.
+        MediaError: as `pictures_in`, and when a picture cannot be read or is of another size than the first.
     """
+    paths = pictures_in(folder)
     first: tuple[int, ...] | None = None
-    for path in pictures_in(folder):
+    for path in paths:
         frame = read_image(path)
         first = first or frame.shape
         if frame.shape != first:
-            raise MediaError(f"{path}: {_size(frame.shape)} pixels, the first picture has {_size(first)}")
+            sizes = [f"{width} x {height}" for height, width, _ in (frame.shape, first)]
+            raise MediaError(f"{path}: {sizes[0]} pixels when upright, {paths[0].name} has {sizes[1]}")
         yield frame
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]} x {shape[0]}"
-
-
-def _by_number(name: str) -> list[tuple[int, str]]:
-    """Sorts `9.jpg` before `10.jpg`."""
-    return [(int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+def _check_steps(folder: Path, numbers: list[int]) -> None:
+    """Refuse frames that are missing or there twice: `numbers` rise in steps of one length, that of the first two."""
+    for before, after in zip(numbers, numbers[1:], strict=False):
+        if after == before:
+            raise MediaError(f"{folder}: two pictures have number {after}")
+        if after - before != numbers[1] - numbers[0]:
+            step = numbers[1] - numbers[0]
+            raise MediaError(
+                f"{folder}: frames are missing, after {before} comes {after}; the first two are {step} apart"
+            )

@@ -18,8 +18,7 @@ from flexiact.backbone import Backbone
 from flexiact.batches import Batch
 from flexiact.clip_cache import CachedClips
 from flexiact.countdown import counted
-from flexiact.files import make_folder
-from flexiact.image import replacing
+from flexiact.files import make_folder, replacing
 from flexiact.ranges import check_count, check_positive
 from flexiact.sampling import Denoiser
 from flexiact.task import check_seed

@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from flexiact.files import read_tensors
-from flexiact.image import replacing
+from flexiact.files import read_tensors, replacing
 from flexiact.training import Optimisation, new_optimiser, take_step
 from flexiact.wording import one_line
 

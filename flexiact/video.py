@@ -15,9 +15,11 @@ from typing import cast
 import av
 import numpy as np
 
-from flexiact.image import MediaError, check_file, fit_image, read_image, reason_of, replacing
+from flexiact.files import WriteError, replacing
+from flexiact.image import MediaError, check_file, fit_image, read_image
 from flexiact.pictures import PICTURES_PER_SECOND, pictures_in, read_pictures
 from flexiact.task import Video
+from flexiact.wording import one_line
 
 MISSING_FRAMES_SHARE = 0.05
 """A file that yields this share of frames fewer than its header promises counts as truncated."""
@@ -107,7 +109,7 @@ def write_lossless(path: str | os.PathLike[str], video: Video) -> None:
     """Write FFV1 in Matroska: `read_video` gives back the same frames bit by bit.
 
     Raises:
-        MediaError: when the file cannot be written; nothing is left behind then.
+        WriteError: when the file cannot be written; nothing is left behind then.
     """
     _encode(Path(path), video, codec="ffv1", pixels="bgr0", container="matroska", options=FFV1_OPTIONS)
 
@@ -118,10 +120,10 @@ def write_preview(path: str | os.PathLike[str], video: Video, scale: int = 4) ->
     Odd sides lose their last row or column, since 4:2:0 has none.
 
     Raises:
-        MediaError: when the file cannot be written; nothing is left behind then.
+        WriteError: when the file cannot be written; nothing is left behind then.
     """
     if scale < 1:
-        raise MediaError(f"scale: expected 1 or more, got {scale}")
+        raise ValueError(f"scale: expected 1 or more, got {scale}")
     frames = video.frames.repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = (max(2, side - side % 2) for side in frames.shape[1:3])
     if frames.shape[1] < 2 or frames.shape[2] < 2:
@@ -168,7 +170,7 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.
                 raise MediaError(f"{path}: holds no video stream")
             yield container, container.streams.video[0]
     except (av.error.FFmpegError, EOFError, UnicodeDecodeError) as error:
-        raise MediaError(f"{path}: no video, or a damaged one: cannot be decoded ({reason_of(error)})") from error
+        raise MediaError(f"{path}: no video, or a damaged one: cannot be decoded ({_reason(error)})") from error
 
 
 def _checked_rate(
@@ -238,4 +240,11 @@ def _encode(path: Path, video: Video, *, codec: str, pixels: str, container: str
                 output.mux(stream.encode(frame))
             output.mux(stream.encode(None))
     except av.error.FFmpegError as error:
-        raise MediaError(f"{path}: cannot be written ({reason_of(error)})") from error
+        raise WriteError(f"{path}: cannot be written ({_reason(error)})") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in one line; FFmpeg's own text would name the path again."""
+    if isinstance(error, av.error.FFmpegError):
+        return " ".join(str(error.strerror).split()) or type(error).__name__
+    return one_line(error)

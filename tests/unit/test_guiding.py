@@ -49,6 +49,14 @@ def test_a_run_that_lacks_videos_or_is_of_another_backbone_is_refused(tmp_path: 
         guiding.losses(tmp_path / "run", cases, other, ["motion_clone"], every_block=False)
 
 
+def test_videos_that_were_made_with_other_settings_are_refused(tmp_path: Path, backbone: Backbone):
+    session(tmp_path / "run", backbone, methods=("motion_clone", "i2v"))
+    cases = {case.case_id: case for case in CASES}
+    other = replace(backbone, num_inference_steps=backbone.num_inference_steps + 1)
+    with pytest.raises(ValueError, match="its videos of motion_clone were made with other settings"):
+        guiding.losses(tmp_path / "run", cases, other, ["motion_clone"], every_block=False)
+
+
 def test_tables_compare_means_and_count_cases():
     rows = {"oracle": (1, 5), "wrong-action": (2, 3), "still": (2, 4), "i2v": (6, 6), "own": (3, 3)}
     found = pd.DataFrame(

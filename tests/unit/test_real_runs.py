@@ -105,7 +105,7 @@ def test_a_changed_file_is_another_case(run: Run, tmp_path: Path, backbone) -> N
     run(methods=("i2v",))
     stale = folder_suite(str(tmp_path / "data")).cases
     write_image(tmp_path / "data/images/cat.png", 99)
-    with pytest.raises(CaseError, match="case cat: images/cat.png: the file has changed"):
+    with pytest.raises(CaseError, match="images/cat.png: has changed since the suite was read"):
         session(tmp_path / "run", backbone, small_perception(pose=None), cases=stale, methods=("i2v",))
     with pytest.raises(UsageError, match="case cat: its files is not what the run directory has"):
         run(methods=("i2v",))

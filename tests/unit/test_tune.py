@@ -32,6 +32,13 @@ def test_every_method_with_settings_of_its_own_can_be_tuned():
     assert {name.removesuffix("-block") for name in blocks} == set(SIGNALS)
 
 
+@pytest.mark.parametrize("name", SIGNALS)
+def test_guided_methods_are_tuned_in_the_published_block_first(name):
+    backbone = load_backbone("puppets", "cpu")
+    for settings in tune.SPACES[name].trials(0, tune.TRIALS):
+        assert tune.SPACES[name].build(backbone, settings).transfer_config()["block"] == 3
+
+
 @pytest.mark.parametrize("name", tune.SPACES)
 def test_every_trial_builds_its_method(name):
     backbone = load_backbone("puppets", "cpu")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flexiact.files import WriteError
 from flexiact.image import MediaError, fit_image, read_image, write_png
 from flexiact.task import Request, Video
 from flexiact.video import (
@@ -113,12 +114,12 @@ def test_one_frame_is_no_clip(tmp_path: Path):
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path):
-    with pytest.raises(MediaError, match="a.mkv"):
+    with pytest.raises(WriteError, match="a.mkv"):
         write_lossless(tmp_path / "missing" / "a.mkv", Video(random_frames(0), 8.0))
     (tmp_path / "folder.mkv").mkdir()
-    with pytest.raises(MediaError, match="folder.mkv"):
+    with pytest.raises(WriteError, match="folder.mkv"):
         write_lossless(tmp_path / "folder.mkv", Video(random_frames(0), 8.0))
-    with pytest.raises(MediaError, match="image.png"):
+    with pytest.raises(WriteError, match="image.png"):
         write_png(tmp_path / "missing" / "image.png", random_frames(0)[0])
     assert os.listdir(tmp_path) == ["folder.mkv"]
 
