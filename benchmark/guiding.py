@@ -165,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write(args: argparse.Namespace) -> int:
     from benchmark.cases import load_case, load_suite
+    from benchmark.joint_flows import flow_table, joint_flows
     from benchmark.run import load, set_threads
     from benchmark.selection import select
     from reports.stored import load_run
@@ -177,6 +178,7 @@ def _write(args: argparse.Namespace) -> int:
     backbone = load("puppets", "cpu", None, info["backbone"]["num_inference_steps"])
     found = losses(args.run, cases, backbone, methods, every_block=False)
     blocks = losses(args.run, cases, backbone, methods, every_block=True)
+    token = backbone.width // (backbone.latent_shape[-1] // backbone.transformer.config.patch_size)
     text = f"""# What the signals of guided methods know
 
 Suite {suite.name}, backbone {backbone.name}, {found["case_id"].nunique()} cases, seed 0. What a method's `fit` keeps of
@@ -189,6 +191,13 @@ for the truth (`oracle`). `own`: the videos that the method made.
 The truth's loss as a share of the still image's in every block, in brackets the cases in which it is smaller.
 
 {block_table(blocks)}
+
+Whether attention finds the same thing in other frames at all: DiTFlow's strongest flow in the references, lengths in
+tokens ({token} x {token} pixels), means over pairs of latent frames. `joints move`: how far, in truth. `explained`: 1 -
+squared error of the flow at the joints' tokens / squared true displacement; 1 is the true flow, 0 no better than none.
+`flow on background`: at tokens whose pixels never change, where it should be 0.
+
+{flow_table(joint_flows(cases, backbone))}
 """
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(text, encoding="utf-8")
