@@ -10,19 +10,22 @@ Departures:
   MimicMotion to the first layer's features. On this DiT the control video goes through the model's own VAE and is
   concatenated on channels, as in CogVideoX-Fun; `flexiact.control` says which form of weights serves.
 - The target image enters as the first frame of an image-to-video model, without a reference network or cross-attention.
-- Linear fit: per axis, scale and offset are those of least squares. MimicMotion's released code fits the vertical axis
-  alone, ties the horizontal scale to it by the frames' shapes and fits the horizontal offset; its pairs are all frames
-  of the reference with the target image (`anchor="all"`, the default here) over ten body points, here over all points
-  that are found in both. `anchor="first"` pairs the reference's first frame alone, for references that begin at rest.
-  What happens to an axis whose slope is open or not above 0 is said in `flexiact.skeleton.fit_axes`.
+- Linear fit: `fit="vertical"` is MimicMotion's released one. The scale is the slope of least squares on the vertical
+  axis over points of head and trunk (`points="trunk"`), the same on both axes since both pictures have one shape, and
+  the offsets are those of least squares; its pairs are all frames of the reference with the target image
+  (`anchor="all"`). For bodies that are no upright people there is a scale found on both axes (`"uniform"`) and one for
+  each (`"axes"`), all points, and `anchor="first"`, the reference's first frame alone, for references that begin at
+  rest. What happens to a scale that is open or not above 0 is said in `flexiact.skeleton`.
 - Points below the estimator's threshold are not drawn; others are as bright as their scores (MimicMotion's
   confidence-aware guidance). No hands, no faces, no training loss weighted by region.
 - One figure in the frame, no detector: the whole frame is the box.
 """
 
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -37,10 +40,27 @@ from flexiact.pose_models import PUPPETS, estimator_by_name
 from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
 from flexiact.ranges import check_number
 from flexiact.sampling import sample_video
-from flexiact.skeleton import DRAWING_VERSION, draw_skeletons, fit_axes, links_of
+from flexiact.skeleton import (
+    DRAWING_VERSION,
+    AxisFit,
+    draw_skeletons,
+    fit_axes,
+    fit_uniform,
+    links_of,
+    trunk_of,
+)
 from flexiact.task import Action, Request, Video
 
-ANCHORS = ("all", "first")
+Anchor = Literal["all", "first"]
+Fit = Literal["vertical", "uniform", "axes"]
+Points = Literal["trunk", "all"]
+
+
+FITS: Mapping[Fit, Callable[[np.ndarray, np.ndarray], AxisFit]] = {
+    "vertical": partial(fit_uniform, axes=(1,)),
+    "uniform": fit_uniform,
+    "axes": fit_axes,
+}
 
 
 @dataclass(frozen=True)
@@ -49,28 +69,34 @@ class PoseGuidedConfig:
 
     Attributes:
         estimator: a name that `flexiact.pose_models` knows; rtmpose-m finds people, rtmpose-m-ap10k animals.
-        anchor: which frames of the reference are fitted to the target image: "all" or "first".
+        anchor: which frames of the reference are fitted to the target image.
+        fit: which axes the scale is found on: the vertical one, both together, or each for itself.
+        points: that are fitted: those of head and trunk, or all.
         refadapter_weight: at transfer; 0: no RefAdapter.
         num_inference_steps: None: the backbone's own.
         guidance_scale: None: the backbone's own.
     """
 
     estimator: str = "rtmpose-m"
-    anchor: str = "all"
+    anchor: Anchor = "all"
+    fit: Fit = "vertical"
+    points: Points = "trunk"
     refadapter_weight: float = 0.0
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
-        if self.anchor not in ANCHORS:
-            raise ValueError(f"anchor: expected one of {', '.join(ANCHORS)}, got {self.anchor!r}")
+        for name, known in (("anchor", Anchor), ("fit", Fit), ("points", Points)):
+            if getattr(self, name) not in get_args(known):
+                expected = ", ".join(get_args(known))
+                raise ValueError(f"{name}: expected one of {expected}, got {getattr(self, name)!r}")
         check_number("refadapter_weight", self.refadapter_weight)
         check_sampler_settings(self)
 
 
 PRESETS: dict[str, PoseGuidedConfig] = {
     "paper": PoseGuidedConfig(),
-    "puppets": PoseGuidedConfig(estimator=PUPPETS, anchor="first", guidance_scale=2.0),
+    "puppets": PoseGuidedConfig(estimator=PUPPETS, anchor="first", fit="axes", points="all", guidance_scale=2.0),
 }
 
 
@@ -155,8 +181,10 @@ class PoseGuided:
         threshold = self.estimator.score_threshold
         anchors = slice(0, 1) if self.config.anchor == "first" else slice(None)
         pairs = (scores[anchors] >= threshold) & (target_scores >= threshold)
+        if self.config.points == "trunk":
+            pairs = pairs & trunk_of(self.estimator.keypoint_names)
         matched = np.broadcast_to(points, keypoints[anchors].shape)
-        fit = fit_axes(keypoints[anchors][pairs], matched[pairs])
+        fit = FITS[self.config.fit](keypoints[anchors][pairs], matched[pairs])
         drawn = np.where(scores >= threshold, scores, 0)
         return draw_skeletons(fit(keypoints), drawn, self._links, (self.backbone.height, self.backbone.width))
 

@@ -1,4 +1,4 @@
-"""Tune methods on a development suite: `python -m benchmark.tune`, the same number of trials for every method.
+"""Tune methods on a development suite: `python -m benchmark.tune`, as many trials for one space of settings as another.
 
 A method's space is a handful of values a setting; its trials are drawn from it at random with a fixed seed. Every trial
 is one line of the log, kept whatever it shows; a second start goes on where the last one stopped. The winner, by mean
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m benchmark.tune", description=(__doc__ or "").split("\n\n")[0])
     p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(SPACES)}, or all")
     p.add_argument("--seed", type=int, default=0, help="of the draw of the trials (%(default)s)")
-    p.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="of every method (%(default)s)")
+    p.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="of every space (%(default)s)")
     p.add_argument("--log", type=Path, default=Path("reports/tuning/puppets.csv"), help="%(default)s")
     p.add_argument("--device", default="auto", metavar="NAME")
     p.add_argument("--threads", type=int, metavar="N")

@@ -98,10 +98,35 @@ SPACES: dict[str, Space] = {
         _baseline("motion_clone", "MotionClone", block=None),
         {"guidance_weight": (500.0, 1000.0, 2000.0, 4000.0), "reference_timestep": (400, 600, 800), **_GUIDANCE},
     ),
-    "pose_guided": Space(_baseline("pose_guided", "PoseGuided"), {"anchor": ("first", "all"), **_GUIDANCE}),
+    # First how guidance and frames with a fit on each axis; then which fit, MimicMotion's among them.
+    "pose_guided": Space(
+        _baseline("pose_guided", "PoseGuided", fit="axes", points="all"), {"anchor": ("first", "all"), **_GUIDANCE}
+    ),
+    "pose_guided-fit": Space(
+        _baseline("pose_guided", "PoseGuided", guidance_scale=2.0),
+        {"anchor": ("first", "all"), "fit": ("vertical", "uniform", "axes"), "points": ("trunk", "all")},
+    ),
     # Tuned above in the middle block, as published; then every block of the puppets' transformer, all else as tuned:
     # `benchmark.guiding` shows how much hangs on it. FlexiAct too has two times eight, with its Base's fit.
     "ditflow-block": Space(_baseline("ditflow", "DiTFlow"), _BLOCKS),
     "smm-block": Space(_baseline("smm", "SpatialMarginalMean"), _BLOCKS),
     "motion_clone-block": Space(_baseline("motion_clone", "MotionClone"), _BLOCKS),
+    # Like FlexiAct's thresholds: the published shares and timestep, and those of the same signal-to-noise ratios here.
+    "ditflow-schedule": Space(
+        _baseline("ditflow", "DiTFlow", block=4),
+        {"guided_share": (0.4, 0.55), "learning_rates": ((0.005, 0.0025), (0.01, 0.005), (0.02, 0.01)), **_GUIDANCE},
+    ),
+    "smm-schedule": Space(
+        _baseline("smm", "SpatialMarginalMean", block=7),
+        {"guided_share": (0.4, 0.55, 0.7), "learning_rates": ((0.02, 0.01), (0.05, 0.025)), "low_pass": (1, 2, 4)},
+    ),
+    "motion_clone-schedule": Space(
+        _baseline("motion_clone", "MotionClone", block=5),
+        {
+            "guided_share": (0.4, 0.55),
+            "reference_timestep": (280, 400),
+            "guidance_weight": (4000.0, 8000.0, 16000.0),
+            "gradient_steps": (2, 4),
+        },
+    ),
 }

@@ -45,6 +45,15 @@ SKELETONS: Mapping[str, tuple[tuple[str, str], ...]] = {
 }
 """Pairs of keypoint names that are joined, of each kind of body."""
 
+_HEAD = ("nose", *(f"{s}_eye" for s in _SIDES))
+_GIRDLES = tuple(f"{s}_{joint}" for joint in ("shoulder", "hip") for s in _SIDES)
+TRUNKS: Mapping[str, frozenset[str]] = {
+    "puppets": frozenset(("nose", "chest", "pelvis")),
+    "coco": frozenset((*_HEAD, *(f"{s}_ear" for s in _SIDES), *_GIRDLES)),
+    "ap10k": frozenset((*_HEAD, "neck", *_GIRDLES, "root_of_tail")),
+}
+"""Keypoints of head and trunk, which move little against each other, of each kind of body in `SKELETONS`."""
+
 
 @dataclass(frozen=True, eq=False)
 class AxisFit:
@@ -86,6 +95,28 @@ def fit_axes(source: np.ndarray, target: np.ndarray) -> AxisFit:
     return AxisFit(scale, target_mean - scale * source_mean)
 
 
+def fit_uniform(source: np.ndarray, target: np.ndarray, axes: Sequence[int] = (0, 1)) -> AxisFit:
+    """Least squares of target = scale * source + offset with one scale, found on some of the axes together.
+
+    Of axis 1 alone it is MimicMotion's, for frames of one shape. A scale that is open or not above 0 is 1. Offsets are
+    those of least squares on each axis. Without any pair nothing moves.
+
+    Args:
+        source: [N, 2].
+        target: [N, 2].
+        axes: that the scale is found on.
+    """
+    if not len(source):
+        return AxisFit(np.ones(2), np.zeros(2))
+    source, target = source.astype(np.float64), target.astype(np.float64)
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    chosen = list(axes)
+    spread = ((source - source_mean) ** 2).mean(0)[chosen].sum()
+    joint = ((source - source_mean) * (target - target_mean)).mean(0)[chosen].sum()
+    scale = np.full(2, joint / spread if spread > 1e-6 and joint > 1e-6 * spread else 1.0)
+    return AxisFit(scale, target_mean - scale * source_mean)
+
+
 def links_of(keypoint_names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Pairs of indices to be joined.
 
@@ -93,10 +124,24 @@ def links_of(keypoint_names: Sequence[str]) -> tuple[tuple[int, int], ...]:
         ValueError: when no skeleton of `SKELETONS` has these keypoints.
     """
     names = list(keypoint_names)
-    for links in SKELETONS.values():
-        if {name for link in links for name in link} == set(names):
-            return tuple((names.index(a), names.index(b)) for a, b in links)
-    raise ValueError(f"keypoint_names: no skeleton joins {', '.join(names)}")
+    return tuple((names.index(a), names.index(b)) for a, b in SKELETONS[_body_of(names)])
+
+
+def trunk_of(keypoint_names: Sequence[str]) -> np.ndarray:
+    """Which keypoints are of head and trunk: bool [K].
+
+    Raises:
+        ValueError: as `links_of`.
+    """
+    trunk = TRUNKS[_body_of(keypoint_names)]
+    return np.array([name in trunk for name in keypoint_names])
+
+
+def _body_of(keypoint_names: Sequence[str]) -> str:
+    for body, links in SKELETONS.items():
+        if {name for link in links for name in link} == set(keypoint_names):
+            return body
+    raise ValueError(f"keypoint_names: no skeleton joins {', '.join(keypoint_names)}")
 
 
 def palette(count: int) -> np.ndarray:

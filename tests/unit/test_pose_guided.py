@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,14 +72,29 @@ def drawn(keypoints: np.ndarray, scores: np.ndarray | None = None) -> np.ndarray
 
 
 @pytest.mark.parametrize("anchor", ["all", "first"])
-def test_a_body_of_other_size_and_place_is_drawn_on_the_target_s(anchor: str, controlled: Backbone) -> None:
+@pytest.mark.parametrize(("fit", "scale"), [("vertical", [0.8, 0.8]), ("uniform", [0.8, 0.8]), ("axes", [1.3, 0.7])])
+@pytest.mark.parametrize("points", ["trunk", "all"])
+def test_a_body_of_other_size_and_place_is_drawn_on_the_target_s(
+    anchor: Any, fit: Any, scale: list[float], points: Any, controlled: Backbone
+) -> None:
     shown = poses()
     if anchor == "all":
         shown = shown[:1].repeat(9, 0)  # then every frame fits the target exactly
-    moved = shown * [1.3, 0.7] + [2, 3]
-    found = video(controlled, Scripted(shown, moved[0]), PoseGuidedConfig(anchor=anchor))
+    moved = shown * scale + [2, 3]
+    found = video(controlled, Scripted(shown, moved[0]), PoseGuidedConfig(anchor=anchor, fit=fit, points=points))
     np.testing.assert_allclose(found.astype(int), drawn(moved), atol=60)  # a 16th of a pixel at an edge
     assert (found != drawn(shown)).any()
+
+
+@pytest.mark.parametrize(("points", "same"), [("trunk", True), ("all", False)])
+def test_limbs_move_the_fit_only_where_they_are_part_of_it(points: Any, same: bool, controlled: Backbone) -> None:
+    shown, target = poses(), poses()[0]
+    limbs = [KEYPOINTS.index(name) for name in KEYPOINTS if name not in {"nose", "chest", "pelvis"}]
+    other = target.copy()
+    other[limbs] += 5
+    config = PoseGuidedConfig(anchor="first", points=points)
+    first, second = (video(controlled, Scripted(shown, body), config) for body in (target, other))
+    assert (first == second).all() == same
 
 
 def test_the_anchor_decides_the_fit(controlled: Backbone) -> None:
@@ -92,7 +108,8 @@ def test_points_below_the_threshold_are_neither_drawn_nor_fitted(controlled: Bac
     scores[:, 4], scores[:, 5] = 0.29, 0.31
     wrong = shown.copy()
     wrong[:, 4] = 500.0
-    found = video(controlled, Scripted(wrong, shown[0], scores), PoseGuidedConfig(anchor="first"))
+    config = PoseGuidedConfig(anchor="first", points="all")
+    found = video(controlled, Scripted(wrong, shown[0], scores), config)
     np.testing.assert_array_equal(found, drawn(shown, np.where(scores < 0.3, 0, scores)))
 
 
@@ -123,7 +140,14 @@ def test_presets() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("anchor", "last"), ("num_inference_steps", 0), ("refadapter_weight", float("nan")), ("guidance_scale", np.inf)],
+    [
+        ("anchor", "last"),
+        ("fit", "rigid"),
+        ("points", "limbs"),
+        ("num_inference_steps", 0),
+        ("refadapter_weight", float("nan")),
+        ("guidance_scale", np.inf),
+    ],
 )
 def test_bad_settings_are_named(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{field}: "):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from flexiact.image import read_image, write_png
 from flexiact.pose_models import AP10K_KEYPOINTS, COCO_KEYPOINTS
 from flexiact.puppets.rigs import KEYPOINTS
-from flexiact.skeleton import SKELETONS, draw_skeletons, fit_axes, links_of, palette
+from flexiact.skeleton import SKELETONS, TRUNKS, draw_skeletons, fit_axes, fit_uniform, links_of, palette, trunk_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "skeleton.png"
 LINKS = ((0, 1), (1, 2))
@@ -70,6 +70,49 @@ def test_an_axis_that_leaves_its_scale_open_takes_the_other_s() -> None:
     np.testing.assert_array_equal(none(mirrored), mirrored.astype(np.float32))
 
 
+@given(scales, offsets, offsets, st.integers(0, 10**6), st.integers(2, 20), st.sampled_from([(1,), (0, 1)]))
+@settings(deadline=None)
+def test_a_known_uniform_transform_is_found_again(
+    a: float, c: float, d: float, seed: int, count: int, axes: tuple[int, ...]
+) -> None:
+    source = points(seed, count)
+    assume(source.std(0).min() > 0.5)
+    fit = fit_uniform(source, source * a + [c, d], axes)
+    np.testing.assert_allclose(fit.scale, [a, a], rtol=1e-6)
+    np.testing.assert_allclose(fit.offset, [c, d], rtol=1e-4, atol=1e-3)
+
+
+@given(st.integers(0, 10**6), scales)
+@settings(deadline=None)
+def test_the_vertical_fit_is_mimicmotion_s(seed: int, a: float) -> None:
+    source = points(seed)
+    target = source * a + 7 + np.random.default_rng(seed).normal(0, 1, source.shape)
+    fit = fit_uniform(source, target, axes=(1,))
+    slope, offset = np.polyfit(source[:, 1], target[:, 1], 1)
+    assume(slope > 1e-3)
+    np.testing.assert_allclose([fit.scale[1], fit.offset[1]], [slope, offset], rtol=1e-5, atol=1e-5)
+    across = (target[:, 0] - slope * source[:, 0]).mean()
+    np.testing.assert_allclose([fit.scale[0], fit.offset[0]], [slope, across], rtol=1e-5, atol=1e-5)
+
+
+def test_a_uniform_scale_on_both_axes_is_that_of_least_squares() -> None:
+    source = points(3)
+    target = source * [2, 0.5] + np.random.default_rng(3).normal(0, 1, source.shape)
+    fit = fit_uniform(source, target)
+    centred = (source - source.mean(0)).ravel()
+    slow = np.linalg.lstsq(centred[:, None], (target - target.mean(0)).ravel(), rcond=None)[0]
+    np.testing.assert_allclose(fit.scale, [slow[0]] * 2, rtol=1e-6)
+
+
+def test_a_uniform_scale_that_is_open_or_mirrored_is_1() -> None:
+    flat = np.array([[3.0, 2], [5, 2], [9, 2]])
+    np.testing.assert_allclose(fit_uniform(flat, flat * 2 + 1, axes=(1,)).scale, [1, 1])
+    np.testing.assert_allclose(fit_uniform(flat, flat * 2 + 1).scale, [2, 2])
+    np.testing.assert_allclose(fit_uniform(flat, -flat).scale, [1, 1])
+    none = fit_uniform(np.zeros((0, 2)), np.zeros((0, 2)))
+    np.testing.assert_array_equal(none(flat), flat.astype(np.float32))
+
+
 # ---- links
 
 
@@ -82,6 +125,13 @@ def test_every_point_is_joined_and_no_pair_twice(names: tuple[str, ...]) -> None
     swapped = tuple(reversed(names))
     again = {frozenset((swapped[a], swapped[b])) for a, b in links_of(swapped)}
     assert again == {frozenset((names[a], names[b])) for a, b in links}
+
+
+@pytest.mark.parametrize("names", [KEYPOINTS, COCO_KEYPOINTS, AP10K_KEYPOINTS], ids=["puppets", "coco", "ap10k"])
+def test_a_trunk_is_part_of_its_body(names: tuple[str, ...]) -> None:
+    chosen = {name for name, rigid in zip(names, trunk_of(names), strict=True) if rigid}
+    assert chosen in TRUNKS.values() and 3 <= len(chosen) < len(names)
+    assert not any(part in name for name in chosen for part in ("tip", "mid", "wrist", "ankle", "paw", "knee", "elbow"))
 
 
 def test_unknown_points_are_named() -> None:

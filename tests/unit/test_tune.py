@@ -26,7 +26,8 @@ def test_trials_are_drawn_by_the_seed():
 def test_every_method_with_settings_of_its_own_can_be_tuned():
     variants = ("-no-", "-true", "+refadapter")
     blocks = {name for name in tune.SPACES if name.endswith("-block")}
-    assert set(tune.SPACES) - blocks == {name for name in METHODS if not any(part in name for part in variants)}
+    second = {name for name in tune.SPACES if name.endswith(("-block", "-schedule", "-fit"))}
+    assert set(tune.SPACES) - second == {name for name in METHODS if not any(part in name for part in variants)}
     layers = load_backbone("puppets", "cpu").transformer.config.num_layers
     assert all(tune.SPACES[name].values == {"block": tuple(range(layers))} for name in blocks)
     assert {name.removesuffix("-block") for name in blocks} == set(SIGNALS)
@@ -45,7 +46,7 @@ def test_every_trial_builds_its_method(name):
     for settings in tune.SPACES[name].trials(0, tune.TRIALS):
         method = tune.SPACES[name].build(backbone, settings)
         told = method.transfer_config()
-        own = {"guidance_scale", "block"} & set(settings)
+        own = {"guidance_scale", "block", "guided_share", "fit"} & set(settings)
         assert own and all(told[setting] == settings[setting] for setting in own)
 
 
