@@ -14,6 +14,8 @@ Departures from the paper:
 - The model starts from an image, the paper's from text: the reference's pass is conditioned on its first frame.
 - The released code also copies keys and values of block 0 from the noised reference in the guided steps. Left out: it
   carries the reference's look, and the image gives the target's.
+- The released code changes the positions of queries and of keys apart; `optimise="rotary"` changes one set for both.
+- It samples the 5B model with a guidance scale that falls from step to step; here it is the backbone's own, constant.
 - Where nothing at all moves in the reference there is no guidance (the published mean over no element is undefined).
 - The middle block is 20 of 42, as published; of 30 it is 14, where the released code takes 15; on the puppets it
   was tuned.
@@ -95,8 +97,8 @@ class DiTFlow:
             raise ValueError(f"optimise: backbone {backbone.name} has no rotary positions")
 
     def fit_config(self) -> dict[str, Any]:
-        """Which block's attention, and its sharpness."""
-        return {"block": self.model.block}
+        """Which block's attention, and of which network."""
+        return self.model.fit_config()
 
     def transfer_config(self) -> dict[str, Any]:
         """The settings."""

@@ -2,7 +2,7 @@
 
 Each of them keeps features of the reference and, in the first steps of a transfer, changes what a step is predicted
 from, so that the features of the video being made come closer. Features are those of one block, where a guiding pass
-ends. RefAdapter acts at transfer alone, in guiding passes too, so that one fit serves with and without it.
+ends. RefAdapter acts in all passes, those over the reference too: what is compared comes from one network.
 
 Memory of one guiding pass, beyond the weights: for L tokens (text and video) of width C in b bytes, every block keeps
 12 L C b for the backward pass; with checkpointing L C b, and 12 L C b for the block at work. Measured on the puppet
@@ -11,7 +11,7 @@ bfloat16) that comes to 28 GB without and 3.6 GB with checkpointing, not measure
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -119,6 +119,12 @@ class GuidedModel:
             "refadapter": digest,
         }
 
+    def fit_config(self) -> dict[str, Any]:
+        """What every look at the reference reads: the block, and RefAdapter where there is one."""
+        weight = self.config.refadapter_weight
+        adapter = {"refadapter_weight": weight, "refadapter": refadapter_digest(self.backbone, weight)}
+        return {"block": self.block} | (adapter if weight else {})
+
     @property
     def grid(self) -> tuple[int, int, int]:
         """Frames, height and width of the video tokens."""
@@ -128,12 +134,12 @@ class GuidedModel:
 
     @torch.no_grad()
     def look(self, latents: Tensor, condition: Tensor, text: Tensor, timestep: int) -> tuple[BlockCapture, Tensor]:
-        """One whole pass of the backbone alone over the reference: what the block saw, and the prediction.
+        """One whole pass over the reference without guidance: what the block saw, and the prediction.
 
         Raises:
             ValueError: when the prediction is not finite.
         """
-        with captured(self.backbone.transformer, self.block) as seen:
+        with self._adapted(), captured(self.backbone.transformer, self.block) as seen:
             times = torch.full((1,), timestep, device=self.backbone.device)
             prediction = Denoiser(self.backbone)(latents.to(self.backbone.dtype), condition, text, times)
         if not torch.isfinite(prediction).all():
@@ -150,8 +156,7 @@ class GuidedModel:
         def guide_first(step: Step) -> Step:
             return guide(step) if step.index < self.guided_steps else step
 
-        weight = self.config.refadapter_weight
-        with self._adapter.attached(weight) if self._adapter else nullcontext():
+        with self._adapted():
             return sample_video(
                 self.backbone,
                 request,
@@ -159,6 +164,9 @@ class GuidedModel:
                 guidance_scale=self.guidance_scale,
                 guide=guide_first,
             )
+
+    def _adapted(self) -> AbstractContextManager[None]:
+        return self._adapter.attached(self.config.refadapter_weight) if self._adapter else nullcontext()
 
     @contextmanager
     def passes(self, step: Step) -> Iterator[Callable[[Tensor, Rotary | None], BlockCapture]]:
@@ -191,7 +199,9 @@ class GuidedModel:
 
 
 def adam(start: Tensor, loss_of: Callable[[Tensor], Tensor], steps: int, learning_rate: float) -> Tensor:
-    """Take `steps` steps of Adam (betas .9 and .999) from `start` down `loss_of`; in float32, given back as `start` is.
+    """Take `steps` steps of Adam (betas .9 and .999) from `start` down `loss_of`; given back in float32.
+
+    Cast to bfloat16, moves of less than half the spacing of its numbers would come back as no move at all.
 
     Raises:
         ValueError: when the loss is not finite.
@@ -201,7 +211,7 @@ def adam(start: Tensor, loss_of: Callable[[Tensor], Tensor], steps: int, learnin
     for _ in range(steps):
         value.grad = gradient(value, loss_of)
         optimiser.step()
-    return value.detach().to(start.dtype)
+    return value.detach()
 
 
 def gradient(value: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:

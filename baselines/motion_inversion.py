@@ -14,7 +14,8 @@ Departures from the paper and its released code:
 - The paper's U-Net attends along time alone, each place by itself, and has embeddings in the layers of lowest
   resolution. A DiT attends to all places and times at once, at one resolution: every block has both embeddings, added
   to its video tokens only, never to text. m_QK of a frame is the same at all its places, hence blind to space.
-- m_V is as large as that: 42 x 1,350 x 13 x 3,072 numbers, 8.4 GiB in float32, for CogVideoX-5B.
+- m_V is as large as that: 42 x 1,350 x 13 x 3,072 numbers, 8.4 GiB in float32, for CogVideoX-5B. With its gradient,
+  AdamW's two moments and what indexing a block's part gives back, a fit holds some 42 GiB of them beside the weights.
 - Frames are latent ones (pairs of them where the model has temporal patches).
 - The model sees the clip's first frame. Images and captions are dropped now and then, as in FlexiAct's training on
   this backbone. Rotary or other positions stay on.

@@ -18,6 +18,9 @@ Departures from the paper, whose model is a U-Net that starts from text:
 - The paper's text has squared differences, its released code 1 - cosine, which is what competes.
 - The inversion starts at timestep 0, where CogVideoX' latents are all but clean, and evaluates every level at its own
   timestep.
+- The released code starts every step again from its own result noised anew (restart sampling), sums the loss over
+  several modules of one decoder block, and has a negative prompt. Here there is one pass a step, one block's output and
+  the empty prompt.
 - A sampler that draws noise of its own (DPM) is used as it is.
 - Bilinear resampling with `align_corners=False`.
 
@@ -95,9 +98,8 @@ class SpatialMarginalMean:
         self.model = GuidedModel(backbone, self.config)
 
     def fit_config(self) -> dict[str, Any]:
-        """Which block's features, and at which timesteps."""
-        return {
-            "block": self.model.block,
+        """Which block's features, of which network, and at which timesteps."""
+        return self.model.fit_config() | {
             "num_inference_steps": self.model.num_inference_steps,
             "guided_steps": self.model.guided_steps,
         }
@@ -146,7 +148,7 @@ class SpatialMarginalMean:
         def guide(step: Step) -> Step:
             latents = step.latents
             if step.index == 0:
-                latents = with_low_frequencies(latents.float(), inverted, self.config.low_pass).to(latents.dtype)
+                latents = with_low_frequencies(latents.float(), inverted, self.config.low_pass)
             rate = self.config.rate(step.index, self.model.guided_steps)
             with self.model.passes(step) as see:
                 latents = adam(

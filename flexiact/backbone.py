@@ -31,6 +31,9 @@ SCHEDULERS = {
     "CogVideoXDPMScheduler": CogVideoXDPMScheduler,
 }
 
+PUBLISHED_SAMPLER = {"timestep_spacing": "trailing"}
+"""With DPM: how CogVideoX' own command line and FlexiAct's code sample the published models."""
+
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
@@ -188,6 +191,8 @@ def load_folder(
         index = json.loads((folder / "model_index.json").read_text())
         settings = native_settings(spec, folder)
         scheduler = SCHEDULERS[index["scheduler"][1]].from_pretrained(folder, subfolder="scheduler")
+        if spec.published:  # whatever class its repository names
+            scheduler = CogVideoXDPMScheduler.from_config(scheduler.config, **PUBLISHED_SAMPLER)
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         networks = load_networks(folder, target, dtype, savings)
     except BackboneError:

@@ -30,7 +30,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Everything `FlexiAct.fit` reads; the defaults are the paper's.
+    """Everything `FlexiAct.fit` reads; the defaults are the paper's, and the released code's where it says more.
 
     Attributes:
         embedding_tokens: learned tokens per block.
@@ -39,7 +39,8 @@ class FitConfig:
         batch_size: crops per step.
         crops: random crops of the reference.
         crop_min_scale: smallest side of a crop, as a share of the frame's (ours; not given in the paper).
-        debias_weight: of the loss on changes between adjacent latent frames; 0 leaves it out.
+        debias_weight: of the loss on changes between adjacent latent frames (in the released code, not in the paper); 0
+            leaves it out.
         image_dropout: chance of a condition of zeros.
         caption_dropout: chance of the empty caption.
         weight_decay: of AdamW.

@@ -33,7 +33,8 @@ class Step:
     Attributes:
         index: of the step, from 0.
         timestep: the model's, falling.
-        latents: noisy latents [1, F, C, h, w]; at index 0 they are the initial noise.
+        latents: noisy latents [1, F, C, h, w]; at index 0 they are the initial noise. A guide may give back float32,
+            which the model sees in its own type and the sampler goes on from as it is.
         condition: [1, F, C, h, w].
         text: states [rows, L, width]; the prompt's are the last row.
         rotary: positions for this step alone; None: the model's own.
@@ -137,7 +138,7 @@ def denoise(
         if sampler.guide:
             step = sampler.guide(step)
         inputs = torch.cat([step.latents, step.latents]) if guided else step.latents
-        inputs = scheduler.scale_model_input(inputs, timestep)
+        inputs = scheduler.scale_model_input(inputs, timestep).to(text.dtype)
         kwargs = sampler.step_kwargs(step.timestep) if sampler.step_kwargs else None
         prediction = model(inputs, conditions, text, timestep.expand(len(text)), kwargs, step.rotary).float()
         if guided:

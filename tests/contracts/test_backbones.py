@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import CogVideoXImageToVideoPipeline
+from diffusers import CogVideoXDPMScheduler, CogVideoXImageToVideoPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -26,6 +26,7 @@ from flexiact.backbone import (
 from flexiact.catalogue import find_spec
 from flexiact.codec import decode_latents, encode_video
 from flexiact.loading import Savings
+from flexiact.published import Published
 from flexiact.sampling import sample_video
 from flexiact.task import Request
 from tests.backbones import random_frames, save_tiny_folder, tiny_backbone
@@ -35,6 +36,19 @@ LOCAL = [name for name, spec in BACKBONES.items() if isinstance(spec.source, Pat
 
 def local(name: str) -> Backbone:
     return load_backbone(name)
+
+
+@pytest.mark.parametrize("named", ["ddim", "dpm"])
+def test_published_models_are_sampled_with_dpm_whatever_their_repository_names(tmp_path: Path, named: str):
+    tiny = tiny_backbone(scheduler=named, scheduler_config={"snr_shift_scale": 2.0, "timestep_spacing": "linspace"})
+    folder = save_tiny_folder(tmp_path / "tiny", tiny)
+    published = Published({name: getattr(tiny, name) for name in SETTINGS}, {}, {}, {})
+    found = load_folder(folder, name="tiny", spec=BackboneSpec(folder, published=published)).scheduler
+    assert type(found) is CogVideoXDPMScheduler
+    assert (found.config.timestep_spacing, found.config.snr_shift_scale) == ("trailing", 2.0)
+    torch.testing.assert_close(found.alphas_cumprod, tiny.scheduler.alphas_cumprod)
+    own = load_folder(folder, name="tiny").scheduler
+    assert type(own) is type(tiny.scheduler) and own.config.timestep_spacing == "linspace"
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -1,6 +1,7 @@
 """What guided methods share: looking into a block, passes that end there, Adam on latents."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from flexiact.capture import captured, checkpointing, cut_after, middle_block
 from flexiact.codec import encode_image, encode_text
 from flexiact.sampling import Denoiser, Step
 from flexiact.task import Request
-from tests.backbones import random_frames, tiny_backbone
+from tests.backbones import random_frames, save_tiny_refadapter, tiny_backbone
 
 MODELS = {
     "rotary": {},
@@ -142,6 +143,18 @@ def test_middle_block_is_the_published_one():
     assert middle_block(42) == 20 and middle_block(2) == 0 and middle_block(1) == 0
 
 
+def test_the_reference_is_seen_by_the_network_that_makes_the_video(tmp_path: Path):
+    backbone = tiny_backbone(refadapter=save_tiny_refadapter(tmp_path / "refadapter", tiny_backbone()))
+    latents = torch.randn(1, *backbone.latent_shape, generator=torch.Generator().manual_seed(0))
+    text = encode_text(backbone, ["a dog"])
+    configs = [GuidanceConfig(refadapter_weight=weight, checkpointing=False) for weight in (0.0, 0.7)]
+    plain, adapted = (GuidedModel(backbone, config) for config in configs)
+    assert plain.fit_config() == {"block": plain.block}
+    assert set(adapted.fit_config()) == {"block", "refadapter_weight", "refadapter"}
+    seen = [model.look(latents, latents, text, 0)[0].features() for model in (plain, adapted, plain)]
+    assert (seen[0] != seen[1]).any() and (seen[0] == seen[2]).all()
+
+
 def test_only_the_first_steps_are_guided_and_with_the_prompt():
     guided = GuidedModel(tiny_backbone(), GuidanceConfig(guided_share=0.5))
     seen: list[int] = []
@@ -153,6 +166,22 @@ def test_only_the_first_steps_are_guided_and_with_the_prompt():
     request = Request(random_frames(0, 1)[0], "a dog", 0)
     guided.sample(request, guide)
     assert guided.guided_steps == 2 and seen == [0, 1]
+
+
+def test_moves_too_small_for_the_models_type_reach_the_next_step():
+    backbone = tiny_backbone(dtype=torch.bfloat16)
+    model = GuidedModel(backbone, GuidanceConfig(guided_share=1.0, checkpointing=False))
+    seen = []
+
+    def guide(step: Step) -> Step:
+        seen.append(step.latents)
+        half_a_spacing = torch.where(step.latents.abs() >= 1, 2.0**-9, 0.0)  # numbers in [1, 2) are 2^-7 apart
+        return replace(step, latents=step.latents.float() + half_a_spacing)
+
+    request = Request(random_frames(3, 1)[0], "a dog", 0)
+    guided = model.sample(request, guide).frames
+    plain = model.sample(request, lambda step: step).frames
+    assert seen[0].dtype == torch.bfloat16 and (guided != plain).any()
 
 
 def test_adam_is_adam():
@@ -168,8 +197,10 @@ def test_adam_is_adam():
         first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
         value = value - 0.1 * (first / (1 - 0.9**count)) / ((second / (1 - 0.999**count)).sqrt() + 1e-8)
     found = adam(start, loss, 4, 0.1)
-    assert found.dtype == torch.bfloat16 and not found.requires_grad
-    torch.testing.assert_close(found, value.bfloat16())
+    assert found.dtype == torch.float32 and not found.requires_grad
+    torch.testing.assert_close(found, value.float())
+    small = adam(start, loss, 1, 1e-3)  # of which bfloat16 would keep nothing; the last is where it wants to be
+    assert (small != start).tolist() == [True, True, False] and (small.bfloat16() == start).all()
     with pytest.raises(ValueError, match="loss"):
         adam(start, lambda value: value.sum() / 0, 1, 0.1)
 
