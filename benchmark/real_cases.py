@@ -14,7 +14,7 @@ from typing import Any
 from benchmark.cases import Case, CaseError
 from benchmark.keys import digest
 from benchmark.selection import UsageError
-from flexiact.image import MediaError
+from flexiact.files import MediaError
 from flexiact.pictures import pictures_in
 
 READING_VERSION = 1

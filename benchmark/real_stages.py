@@ -6,7 +6,8 @@ from pathlib import Path
 
 from benchmark.real_cases import FileCase, refuse
 from benchmark.truth import Format, Shown
-from flexiact.image import MediaError, fit_image, read_image
+from flexiact.files import MediaError
+from flexiact.image import fit_image, read_image
 from flexiact.task import Video
 from flexiact.video import fit_frames, read_clip, read_video
 

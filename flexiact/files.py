@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class MediaError(ValueError):
+    """A video or image that cannot be read; the message is one line and names the file."""
+
+
 class WriteError(ValueError):
     """A file that cannot be written; the message is one line and names it."""
 

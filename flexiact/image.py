@@ -7,12 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from flexiact.files import replacing
+from flexiact.files import MediaError, replacing
 from flexiact.wording import one_line
-
-
-class MediaError(ValueError):
-    """A video or image that cannot be read; the message is one line and names the file."""
 
 
 def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:

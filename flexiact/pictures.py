@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from flexiact.image import MediaError, read_image
+from flexiact.files import MediaError
 from flexiact.wording import one_line
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PICTURES_PER_SECOND = 24.0
 """The rate of DAVIS' videos, taken for every folder of pictures: none says its own."""
@@ -40,12 +42,14 @@ def pictures_in(folder: Path) -> list[Path]:
     return [path for _, path in numbered]
 
 
-def read_pictures(folder: Path) -> Iterator[np.ndarray]:
+def read_pictures(folder: Path) -> "Iterator[np.ndarray]":
     """The pictures of a folder one after the other: uint8 [H, W, 3], all of one size once they are upright.
 
     Raises:
         MediaError: as `pictures_in`, and when a picture cannot be read or is of another size than the first.
     """
+    from flexiact.image import read_image
+
     paths = pictures_in(folder)
     first: tuple[int, ...] | None = None
     for path in paths:

@@ -15,8 +15,8 @@ from typing import cast
 import av
 import numpy as np
 
-from flexiact.files import WriteError, replacing
-from flexiact.image import MediaError, check_file, fit_image, read_image
+from flexiact.files import MediaError, WriteError, replacing
+from flexiact.image import check_file, fit_image, read_image
 from flexiact.pictures import PICTURES_PER_SECOND, pictures_in, read_pictures
 from flexiact.task import Video
 from flexiact.wording import one_line

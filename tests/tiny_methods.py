@@ -39,7 +39,7 @@ TINY_PRESETS: list[tuple[dict[str, Any], Any]] = [
     (ditflow.PRESETS, ditflow.DiTFlowConfig(learning_rate=0.02, final_learning_rate=0.01)),
     (smm.PRESETS, smm.SpatialMarginalMeanConfig()),
     (motion_clone.PRESETS, motion_clone.MotionCloneConfig(gradient_steps=2)),
-    (pose_guided.PRESETS, pose_guided.PoseGuidedConfig(estimator=PUPPETS, anchor="first")),
+    (pose_guided.PRESETS, pose_guided.PoseGuidedConfig(estimator=PUPPETS, anchor="first", fit="axes", points="all")),
 ]
 
 

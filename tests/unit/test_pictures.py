@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexiact.image import MediaError, fit_image, write_png
+from flexiact.files import MediaError
+from flexiact.image import fit_image, write_png
 from flexiact.pictures import pictures_in
 from flexiact.video import count_frames, read_clip, read_video
 from tests.backbones import HEIGHT, WIDTH

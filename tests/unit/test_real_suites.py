@@ -14,7 +14,8 @@ from benchmark.real_cases import folder_suite, unique_names
 from benchmark.real_stages import FileStages, check_readable, read_reference
 from benchmark.selection import UsageError
 from benchmark.truth import Format
-from flexiact.image import MediaError, fit_image, read_image
+from flexiact.files import MediaError
+from flexiact.image import fit_image, read_image
 from flexiact.video import read_video
 from tests.backbones import HEIGHT, WIDTH
 from tests.harness import CASES

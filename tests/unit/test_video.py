@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexiact.files import WriteError
-from flexiact.image import MediaError, fit_image, read_image, write_png
+from flexiact.files import MediaError, WriteError
+from flexiact.image import fit_image, read_image, write_png
 from flexiact.task import Request, Video
 from flexiact.video import (
     count_frames,
