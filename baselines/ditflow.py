@@ -36,7 +36,7 @@ from flexiact.arguments import check_action, check_fit
 from flexiact.backbone import Backbone
 from flexiact.capture import BlockCapture
 from flexiact.codec import encode_image, encode_text, encode_video
-from flexiact.ranges import check_positive
+from flexiact.ranges import check_choice, check_positive
 from flexiact.sampling import Rotary, Step, rotary_embedding
 from flexiact.task import Action, Request, Video
 
@@ -60,8 +60,7 @@ class DiTFlowConfig(AdamConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("temperature", self.temperature)
-        if self.optimise not in get_args(Optimised):
-            raise ValueError(f"optimise: expected one of {', '.join(get_args(Optimised))}, got {self.optimise!r}")
+        check_choice("optimise", self.optimise, get_args(Optimised))
 
 
 PRESETS = {

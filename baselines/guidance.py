@@ -11,14 +11,14 @@ bfloat16) that comes to 28 GB without and 3.6 GB with checkpointing, not measure
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from flexiact.adapter import load_refadapter, refadapter_digest
+from flexiact.adapter import adapted, load_refadapter, refadapter_digest
 from flexiact.attention import extra_tokens_attached
 from flexiact.backbone import Backbone
 from flexiact.capture import BlockCapture, captured, checkpointing, cut_after, middle_block
@@ -139,7 +139,10 @@ class GuidedModel:
         Raises:
             ValueError: when the prediction is not finite.
         """
-        with self._adapted(), captured(self.backbone.transformer, self.block) as seen:
+        with (
+            adapted(self._adapter, self.config.refadapter_weight),
+            captured(self.backbone.transformer, self.block) as seen,
+        ):
             times = torch.full((1,), timestep, device=self.backbone.device)
             prediction = Denoiser(self.backbone)(latents.to(self.backbone.dtype), condition, text, times)
         if not torch.isfinite(prediction).all():
@@ -156,7 +159,7 @@ class GuidedModel:
         def guide_first(step: Step) -> Step:
             return guide(step) if step.index < self.guided_steps else step
 
-        with self._adapted():
+        with adapted(self._adapter, self.config.refadapter_weight):
             return sample_video(
                 self.backbone,
                 request,
@@ -164,9 +167,6 @@ class GuidedModel:
                 guidance_scale=self.guidance_scale,
                 guide=guide_first,
             )
-
-    def _adapted(self) -> AbstractContextManager[None]:
-        return self._adapter.attached(self.config.refadapter_weight) if self._adapter else nullcontext()
 
     @contextmanager
     def passes(self, step: Step) -> Iterator[Callable[[Tensor, Rotary | None], BlockCapture]]:

@@ -24,7 +24,6 @@ Departures from the paper and its released code:
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -33,7 +32,7 @@ from peft import LoraConfig
 from torch import Tensor
 
 from flexiact.adapter import TARGETS as ATTENTION
-from flexiact.adapter import load_refadapter, refadapter_digest
+from flexiact.adapter import adapted, load_refadapter, refadapter_digest
 from flexiact.arguments import check_fit
 from flexiact.backbone import Backbone
 from flexiact.batches import Batch, reference_batches, whole_frame
@@ -189,8 +188,7 @@ class MotionDirector:
         temporal = self._lora("action", torch.Generator().manual_seed(0))  # whatever is drawn, the action replaces it
         temporal.fill(action)
         steps, guidance = sampler_settings(self.config, self.backbone)
-        adapted = self._adapter.attached(self.config.refadapter_weight) if self._adapter else nullcontext()
-        with adapted, temporal.attached(self.config.temporal_weight):
+        with adapted(self._adapter, self.config.refadapter_weight), temporal.attached(self.config.temporal_weight):
             return sample_video(self.backbone, request, num_inference_steps=steps, guidance_scale=guidance)
 
     def _lora(self, name: str, generator: torch.Generator) -> LowRankLayers:

@@ -25,7 +25,7 @@ Departures from the paper and its released code:
   from the request's seed alone.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -36,13 +36,13 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 from torch.nn import functional
 
-from flexiact.adapter import load_refadapter, refadapter_digest
+from flexiact.adapter import adapted, load_refadapter, refadapter_digest
 from flexiact.arguments import check_action, check_fit
 from flexiact.attention import processors_attached
 from flexiact.backbone import Backbone
 from flexiact.batches import Batch, reference_batches, whole_frame
 from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
-from flexiact.ranges import check_count, check_not_negative, check_number, check_positive, check_share
+from flexiact.ranges import check_choice, check_count, check_not_negative, check_number, check_positive, check_share
 from flexiact.sampling import Denoiser, sample_video
 from flexiact.task import Action, Request, Video
 from flexiact.training import Optimisation, denoising_loss, frozen, optimise
@@ -91,8 +91,7 @@ class MotionInversionConfig:
         check_not_negative("weight_decay", self.weight_decay)
         for name in ("image_dropout", "caption_dropout"):
             check_share(name, getattr(self, name))
-        if self.motion not in get_args(Motion):
-            raise ValueError(f"motion: expected one of {', '.join(get_args(Motion))}, got {self.motion!r}")
+        check_choice("motion", self.motion, get_args(Motion))
         check_number("refadapter_weight", self.refadapter_weight)
         check_sampler_settings(self)
 
@@ -172,8 +171,7 @@ class MotionInversion:
         else:
             kwargs = attention_kwargs(query_key, frame_differences(value) if config.debias else value)
         steps, guidance = sampler_settings(self.config, self.backbone)
-        adapted = self._adapter.attached(config.refadapter_weight) if self._adapter else nullcontext()
-        with adapted, motion_embedding_attached(self.backbone.transformer):
+        with adapted(self._adapter, config.refadapter_weight), motion_embedding_attached(self.backbone.transformer):
             return sample_video(
                 self.backbone,
                 request,

@@ -22,7 +22,6 @@ Departures:
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, get_args
@@ -30,7 +29,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from flexiact.adapter import load_refadapter, refadapter_digest
+from flexiact.adapter import adapted, load_refadapter, refadapter_digest
 from flexiact.arguments import check_action, check_fit
 from flexiact.backbone import Backbone, folder_digest
 from flexiact.codec import encode_control
@@ -38,7 +37,7 @@ from flexiact.control import load_control
 from flexiact.pose import PoseEstimator
 from flexiact.pose_models import PUPPETS, estimator_by_name
 from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
-from flexiact.ranges import check_number
+from flexiact.ranges import check_choice, check_number
 from flexiact.sampling import sample_video
 from flexiact.skeleton import (
     DRAWING_VERSION,
@@ -87,9 +86,7 @@ class PoseGuidedConfig:
 
     def __post_init__(self) -> None:
         for name, known in (("anchor", Anchor), ("fit", Fit), ("points", Points)):
-            if getattr(self, name) not in get_args(known):
-                expected = ", ".join(get_args(known))
-                raise ValueError(f"{name}: expected one of {expected}, got {getattr(self, name)!r}")
+            check_choice(name, getattr(self, name), get_args(known))
         check_number("refadapter_weight", self.refadapter_weight)
         check_sampler_settings(self)
 
@@ -166,8 +163,7 @@ class PoseGuided:
         self.backbone.check_frames("target", request.target[None])
         latents = encode_control(self.backbone, self.control_video(action, request.target))
         steps, guidance = sampler_settings(self.config, self.backbone)
-        adapted = self._adapter.attached(self.config.refadapter_weight) if self._adapter else nullcontext()
-        with self._control.attached(latents), adapted:
+        with self._control.attached(latents), adapted(self._adapter, self.config.refadapter_weight):
             return sample_video(self.backbone, request, num_inference_steps=steps, guidance_scale=guidance)
 
     def control_video(self, action: Action, target: np.ndarray) -> np.ndarray:

@@ -34,7 +34,8 @@ def joint_flows(cases: "Mapping[str, Case]", backbone: "Backbone") -> "pd.DataFr
 
     stages = Stages(cases, format_of(backbone))
     references = {case.digests["reference"]: case_id for case_id, case in cases.items()}.values()
-    work = [(block, case_id) for block in range(backbone.transformer.config.num_layers) for case_id in references]
+    blocks = range(backbone.transformer.config.num_layers)
+    work = [(block, case_id) for case_id in references for block in blocks]  # each reference is rendered once
     rows = []
     for block, case_id in counted(work, len(work), "flows"):
         method, staged = DiTFlow(backbone, replace(preset(backbone), block=block)), stages[case_id]

@@ -6,7 +6,7 @@ transformer and take the places of the layers they wrap only while attached; the
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from diffusers import CogVideoXTransformer3DModel
@@ -92,6 +92,11 @@ class RefAdapter:
 def refadapter_digest(backbone: Backbone, weight: float | None) -> str | None:
     """Digest of the RefAdapter that a method uses at `weight`, for its configuration; None for weight 0 and None."""
     return folder_digest(backbone.refadapter) if weight and backbone.refadapter else None
+
+
+def adapted(adapter: RefAdapter | None, weight: float | None) -> AbstractContextManager[None]:
+    """Let the transformer compute with what `load_refadapter` gave at its weight, if it gave anything."""
+    return adapter.attached(weight) if adapter and weight else nullcontext()
 
 
 def load_refadapter(backbone: Backbone, weight: float | None) -> RefAdapter | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from flexiact.backbone import Backbone
-from flexiact.ranges import check_number
+from flexiact.ranges import check_choice, check_number
 from flexiact.task import Action
 
 Shape = Literal["cosine", "linear", "hard", "constant"]
@@ -44,8 +44,7 @@ class FrequencySchedule:
             check_number(f"schedule.{name}", getattr(self, name))
         if self.low > self.high:
             raise ValueError(f"schedule.low: expected at most high = {self.high}, got {self.low}")
-        if self.shape not in get_args(Shape):
-            raise ValueError(f"schedule.shape: expected one of {', '.join(get_args(Shape))}, got {self.shape!r}")
+        check_choice("schedule.shape", self.shape, get_args(Shape))
 
     def __call__(self, timestep: float) -> float:
         """W(t)."""

@@ -1,13 +1,12 @@
 """FlexiAct: learn the action of one reference video as an embedding, and give it to any target image."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 
-from flexiact.adapter import load_refadapter, refadapter_digest
+from flexiact.adapter import adapted, load_refadapter, refadapter_digest
 from flexiact.arguments import check_fit
 from flexiact.attention import extra_tokens_attached
 from flexiact.backbone import Backbone
@@ -169,8 +168,7 @@ class FlexiAct:
         def step_kwargs(timestep: int) -> dict[str, Any]:
             return embedding.attention_kwargs(schedule(timestep) if schedule else 0.0)
 
-        adapted = self._adapter.attached(weight) if self._adapter and weight else nullcontext()
-        with adapted, extra_tokens_attached(self.backbone.transformer):
+        with adapted(self._adapter, weight), extra_tokens_attached(self.backbone.transformer):
             return sample_video(
                 self.backbone, request, num_inference_steps=steps, guidance_scale=guidance, step_kwargs=step_kwargs
             )

@@ -1,6 +1,7 @@
 """What configurations refuse: values out of range, by the name of their field."""
 
 import math
+from collections.abc import Collection
 
 
 def check_count(name: str, value: object) -> None:
@@ -51,3 +52,13 @@ def check_number(name: str, value: float) -> None:
     """
     if not math.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value}")
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Refuse what is none of the choices.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")

@@ -6,7 +6,7 @@ centres at half-integers.
 """
 
 import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -83,16 +83,13 @@ def fit_axes(source: np.ndarray, target: np.ndarray) -> AxisFit:
         source: [N, 2].
         target: [N, 2].
     """
-    if not len(source):
-        return AxisFit(np.ones(2), np.zeros(2))
-    source, target = source.astype(np.float64), target.astype(np.float64)
-    source_mean, target_mean = source.mean(0), target.mean(0)
-    spread = ((source - source_mean) ** 2).mean(0)
-    joint = ((source - source_mean) * (target - target_mean)).mean(0)
-    known = (spread > 1e-6) & (joint > 1e-6 * spread)
-    scale = np.divide(joint, spread, out=np.ones(2), where=known)
-    scale = np.where(known, scale, np.where(known[::-1], scale[::-1], 1.0))
-    return AxisFit(scale, target_mean - scale * source_mean)
+
+    def scales(spread: np.ndarray, joint: np.ndarray) -> np.ndarray:
+        known = (spread > 1e-6) & (joint > 1e-6 * spread)
+        scale = np.divide(joint, spread, out=np.ones(2), where=known)
+        return np.where(known, scale, np.where(known[::-1], scale[::-1], 1.0))
+
+    return _least_squares(source, target, scales)
 
 
 def fit_uniform(source: np.ndarray, target: np.ndarray, axes: Sequence[int] = (0, 1)) -> AxisFit:
@@ -106,14 +103,25 @@ def fit_uniform(source: np.ndarray, target: np.ndarray, axes: Sequence[int] = (0
         target: [N, 2].
         axes: that the scale is found on.
     """
+
+    def scales(spread: np.ndarray, joint: np.ndarray) -> np.ndarray:
+        spread, joint = spread[list(axes)].sum(), joint[list(axes)].sum()
+        return np.full(2, joint / spread if spread > 1e-6 and joint > 1e-6 * spread else 1.0)
+
+    return _least_squares(source, target, scales)
+
+
+def _least_squares(
+    source: np.ndarray, target: np.ndarray, scales: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> AxisFit:
+    """The fit whose scales [2] come from the variances [2] of `source` and its covariances [2] with `target`."""
     if not len(source):
         return AxisFit(np.ones(2), np.zeros(2))
     source, target = source.astype(np.float64), target.astype(np.float64)
     source_mean, target_mean = source.mean(0), target.mean(0)
-    chosen = list(axes)
-    spread = ((source - source_mean) ** 2).mean(0)[chosen].sum()
-    joint = ((source - source_mean) * (target - target_mean)).mean(0)[chosen].sum()
-    scale = np.full(2, joint / spread if spread > 1e-6 and joint > 1e-6 * spread else 1.0)
+    spread = ((source - source_mean) ** 2).mean(0)
+    joint = ((source - source_mean) * (target - target_mean)).mean(0)
+    scale = scales(spread, joint)
     return AxisFit(scale, target_mean - scale * source_mean)
 
 
