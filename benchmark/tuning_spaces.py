@@ -91,7 +91,7 @@ SPACES: dict[str, Space] = {
         {"learning_rates": ((0.005, 0.0025), (0.02, 0.01), (0.05, 0.025)), "guided_share": (0.2, 0.4), **_GUIDANCE},
     ),
     "smm": Space(
-        _baseline("smm", "SpatialMarginalMean", block=None),
+        _baseline("smm", "SpatialMarginalMean", block=None, guided_share=0.4),
         {"learning_rates": ((0.007, 0.004), (0.02, 0.01), (0.05, 0.025)), "low_pass": (1, 2, 4), **_GUIDANCE},
     ),
     "motion_clone": Space(
@@ -108,9 +108,9 @@ SPACES: dict[str, Space] = {
     ),
     # Tuned above in the middle block, as published; then every block of the puppets' transformer, all else as tuned:
     # `benchmark.guiding` shows how much hangs on it. FlexiAct too has two times eight, with its Base's fit.
-    "ditflow-block": Space(_baseline("ditflow", "DiTFlow"), _BLOCKS),
-    "smm-block": Space(_baseline("smm", "SpatialMarginalMean"), _BLOCKS),
-    "motion_clone-block": Space(_baseline("motion_clone", "MotionClone"), _BLOCKS),
+    "ditflow-block": Space(_baseline("ditflow", "DiTFlow", guided_share=0.4, guidance_scale=3.0), _BLOCKS),
+    "smm-block": Space(_baseline("smm", "SpatialMarginalMean", guided_share=0.4, low_pass=2), _BLOCKS),
+    "motion_clone-block": Space(_baseline("motion_clone", "MotionClone", reference_timestep=400), _BLOCKS),
     # Like FlexiAct's thresholds: the published shares and timestep, and those of the same signal-to-noise ratios here.
     "ditflow-schedule": Space(
         _baseline("ditflow", "DiTFlow", block=4),

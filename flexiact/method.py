@@ -89,7 +89,7 @@ PRESETS: dict[str, FlexiActConfig] = {
     # Found by `benchmark.tune`: the fit with the Base, the rest with FlexiAct; see reports/tuning for every trial.
     "puppets": FlexiActConfig(
         fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=3e-2, batch_size=2),
-        transfer=TransferConfig(FrequencySchedule(alpha=0.5, low=570, high=705), 0.4, guidance_scale=1.0),
+        transfer=TransferConfig(FrequencySchedule(alpha=0.5, low=700, high=800), 0.4, guidance_scale=3.0),
     ),
 }
 # The paper's Base competes with settings of its own.
