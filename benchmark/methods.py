@@ -94,6 +94,18 @@ METHODS: dict[str, MethodEntry] = {
     "flexiact-no-refadapter": MethodEntry(
         _flexiact(lambda config: config.without_refadapter()), "FlexiAct without RefAdapter"
     ),
+    "flexiact-no-crops": MethodEntry(
+        _flexiact(lambda config: config.without_crops()),
+        "FlexiAct fitted to whole frames of the reference instead of random crops",
+        _REFADAPTER_DATA,
+        ("refadapter",),
+    ),
+    "flexiact-no-debias": MethodEntry(
+        _flexiact(lambda config: config.without_debias()),
+        "FlexiAct fitted without the loss on changes between frames, which the paper lacks and the released code has",
+        _REFADAPTER_DATA,
+        ("refadapter",),
+    ),
     "base-embedding": MethodEntry(
         _base_embedding,
         "the paper's Base: the embedding, neither schedule nor RefAdapter, tuned by itself",

@@ -57,6 +57,14 @@ class FlexiActConfig:
         """Embedding and schedule on the backbone alone."""
         return replace(self, transfer=replace(self.transfer, refadapter_weight=None))
 
+    def without_crops(self) -> "FlexiActConfig":
+        """Fitted to the whole frames of the reference."""
+        return replace(self, fit=replace(self.fit, crops=1, crop_min_scale=1.0))
+
+    def without_debias(self) -> "FlexiActConfig":
+        """Fitted without the loss on changes between frames, as the paper has it; the released code has that loss."""
+        return replace(self, fit=replace(self.fit, debias_weight=0.0))
+
     def base_embedding(self) -> "FlexiActConfig":
         """The paper's Base: the embedding, neither schedule nor RefAdapter."""
         return self.without_schedule().without_refadapter()
