@@ -65,8 +65,8 @@ class DiTFlowConfig(AdamConfig):
 
 PRESETS = {
     "paper": DiTFlowConfig(),
-    # Found by `benchmark.tune`, the block among all (the middle one, 3, hardly tells a still video from the true one
-    # here), then the rest.
+    # Found by `benchmark.tune`: first with the middle block (3), which hardly tells a still video from the true one
+    # here, then the block among all, then share, rates and guidance again.
     "puppets": DiTFlowConfig(
         block=4,
         learning_rate=0.02,

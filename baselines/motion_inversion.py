@@ -98,7 +98,7 @@ class MotionInversionConfig:
 
 PRESETS: dict[str, MotionInversionConfig] = {
     "paper": MotionInversionConfig(),
-    # Steps are few for speed; the rest was found by `benchmark.tune`.
+    # Steps and batches are set for speed; rate and guidance were found by `benchmark.tune`.
     "puppets": MotionInversionConfig(fit_steps=150, batch_size=2, learning_rate=1e-2, guidance_scale=1.0),
 }
 

@@ -28,15 +28,18 @@ class Bound:
     Attributes:
         version: raised when it begins to give other videos.
         summary: one line for people.
-        make: the video of a case (`benchmark.truth.Staged`, or any `Shown` where it needs no truth); deterministic.
+        make: the video of a case (`benchmark.truth.Staged`, or any `Shown` where it needs no truth) for a seed;
+            deterministic.
         sees: what it may look at that no method may; "none" when it needs no truth.
+        sampled: whether every seed gives another video; all others are one video a case.
         config: what its videos depend on besides the case and the backbone (JSON); part of their keys.
     """
 
     version: int
     summary: str
-    make: Callable[[Any, Backbone], Video]
+    make: Callable[[Any, Backbone, int], Video]
     sees: str = "the truth"
+    sampled: bool = False
     config: Callable[[], dict[str, Any]] = dict
 
     @property
@@ -45,29 +48,29 @@ class Bound:
         return self.sees != "none"
 
 
-def _still(shown: Shown, backbone: Backbone) -> Video:
+def _still(shown: Shown, backbone: Backbone, seed: int) -> Video:
     from flexiact.task import Video
 
     return Video(shown.target[None].repeat(len(shown.reference.frames), axis=0), shown.reference.fps)
 
 
-def _copy_reference(shown: Shown, backbone: Backbone) -> Video:
+def _copy_reference(shown: Shown, backbone: Backbone, seed: int) -> Video:
     return shown.reference
 
 
-def _wrong_action(staged: Staged, backbone: Backbone) -> Video:
+def _wrong_action(staged: Staged, backbone: Backbone, seed: int) -> Video:
     return staged.wrong
 
 
-def _oracle(staged: Staged, backbone: Backbone) -> Video:
+def _oracle(staged: Staged, backbone: Backbone, seed: int) -> Video:
     return staged.answer
 
 
-def _oracle_codec(staged: Staged, backbone: Backbone) -> Video:
+def _oracle_codec(staged: Staged, backbone: Backbone, seed: int) -> Video:
     return _through_codec(staged.answer, backbone)
 
 
-def _retarget(staged: Staged, backbone: Backbone) -> Video:
+def _retarget(staged: Staged, backbone: Backbone, seed: int) -> Video:
     from benchmark.retarget import retarget
 
     return _through_codec(retarget(staged, _pose_driver()), backbone)
@@ -81,13 +84,13 @@ def _pose_driver() -> PoseEstimator:
     return estimator_by_name(PUPPETS)
 
 
-def _in_words(staged: Staged, backbone: Backbone) -> Video:
+def _in_words(staged: Staged, backbone: Backbone, seed: int) -> Video:
     from flexiact.sampling import sample_video
     from flexiact.task import Request
 
     return sample_video(
         backbone,
-        Request(staged.target.copy(), staged.in_words, seed=0),
+        Request(staged.target.copy(), staged.in_words, seed),
         num_inference_steps=backbone.num_inference_steps,
         guidance_scale=max(backbone.guidance_scale, _GUIDANCE_BY_WORDS),
     )
@@ -113,6 +116,7 @@ BOUNDS: dict[str, Bound] = {
         "mark: the backbone alone, told the whole action in words: how far it can draw what it is asked for",
         _in_words,
         sees="the action in words",
+        sampled=True,
         config=lambda: {"least_guidance_scale": _GUIDANCE_BY_WORDS},
     ),
     "retarget": Bound(

@@ -74,6 +74,7 @@ def describe_bounds(truth_known: bool) -> dict[str, dict[str, Any]]:
             "version": bound.version,
             "summary": bound.summary,
             "extra_supervision": bound.sees,
+            "sampled": bound.sampled,
             "fit_config": {},
             "transfer_config": bound.config(),
         }

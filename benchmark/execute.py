@@ -140,7 +140,7 @@ class Executor:
         return isinstance(self._methods[cell.method], ToldKeypoints)
 
     def _bound(self, cell: Cell, shown: Shown, row: SampleRow) -> tuple[SampleRow, Video]:
-        return row, BOUNDS[cell.method].make(shown, self._backbone)
+        return row, BOUNDS[cell.method].make(shown, self._backbone, cell.seed)
 
     def _method(self, cell: Cell, shown: Shown, row: SampleRow) -> tuple[SampleRow, Video]:
         method, case = self._methods[cell.method], self.stages.cases[cell.case_id]

@@ -74,9 +74,20 @@ def _baseline(module: str, name: str, changes: Mapping[str, Any]) -> Build:
     return build
 
 
+def _with_refadapter(module: str, name: str) -> Build:
+    """Builds a class of a module with RefAdapter at FlexiAct's weight on the backbone, tuned where that is tuned."""
+
+    def build(backbone: Backbone) -> ActionTransfer:
+        from flexiact.method import preset
+
+        weight = preset(backbone).transfer.refadapter_weight
+        return _baseline(module, name, {"refadapter_weight": weight})(backbone)
+
+    return build
+
+
 _REFADAPTER_DATA = "RefAdapter, trained on untrimmed clips of the training world"
 _CONTROL_DATA = "control weights, trained on clips of the training world with their true keypoints"
-_WITH_REFADAPTER = {"refadapter_weight": 0.7}  # the paper's weight at inference
 
 METHODS: dict[str, MethodEntry] = {
     "flexiact": MethodEntry(
@@ -114,8 +125,8 @@ METHODS: dict[str, MethodEntry] = {
         _class("baselines.motion_director", "MotionDirector"), "MotionDirector (MD-I2V): spatial and temporal LoRA"
     ),
     "motion_director+refadapter": MethodEntry(
-        _baseline("baselines.motion_director", "MotionDirector", _WITH_REFADAPTER),
-        "MotionDirector (MD-I2V) with RefAdapter at the paper's 0.7",
+        _with_refadapter("baselines.motion_director", "MotionDirector"),
+        "MotionDirector (MD-I2V) with RefAdapter at FlexiAct's weight",
         _REFADAPTER_DATA,
         ("refadapter",),
     ),
@@ -127,8 +138,8 @@ METHODS: dict[str, MethodEntry] = {
         "Motion Inversion without frame differences of the value embedding",
     ),
     "motion_inversion+refadapter": MethodEntry(
-        _baseline("baselines.motion_inversion", "MotionInversion", _WITH_REFADAPTER),
-        "Motion Inversion with RefAdapter at the paper's 0.7",
+        _with_refadapter("baselines.motion_inversion", "MotionInversion"),
+        "Motion Inversion with RefAdapter at FlexiAct's weight",
         _REFADAPTER_DATA,
         ("refadapter",),
     ),
@@ -136,8 +147,8 @@ METHODS: dict[str, MethodEntry] = {
         _class("baselines.ditflow", "DiTFlow"), "DiTFlow: guidance by the displacements attention implies; no training"
     ),
     "ditflow+refadapter": MethodEntry(
-        _baseline("baselines.ditflow", "DiTFlow", _WITH_REFADAPTER),
-        "DiTFlow with RefAdapter at the paper's 0.7",
+        _with_refadapter("baselines.ditflow", "DiTFlow"),
+        "DiTFlow with RefAdapter at FlexiAct's weight",
         _REFADAPTER_DATA,
         ("refadapter",),
     ),
@@ -146,8 +157,8 @@ METHODS: dict[str, MethodEntry] = {
         "SMM (DMT): guidance by changes of spatially averaged features; no training",
     ),
     "smm+refadapter": MethodEntry(
-        _baseline("baselines.smm", "SpatialMarginalMean", _WITH_REFADAPTER),
-        "SMM (DMT) with RefAdapter at the paper's 0.7",
+        _with_refadapter("baselines.smm", "SpatialMarginalMean"),
+        "SMM (DMT) with RefAdapter at FlexiAct's weight",
         _REFADAPTER_DATA,
         ("refadapter",),
     ),
@@ -156,8 +167,8 @@ METHODS: dict[str, MethodEntry] = {
         "MotionClone: guidance by the strongest attention over time; no training",
     ),
     "motion_clone+refadapter": MethodEntry(
-        _baseline("baselines.motion_clone", "MotionClone", _WITH_REFADAPTER),
-        "MotionClone with RefAdapter at the paper's 0.7",
+        _with_refadapter("baselines.motion_clone", "MotionClone"),
+        "MotionClone with RefAdapter at FlexiAct's weight",
         _REFADAPTER_DATA,
         ("refadapter",),
     ),

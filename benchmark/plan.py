@@ -46,14 +46,15 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
         run: run.json's fields `backbone`, `methods`, `cases`, `seeds`.
 
     Returns:
-        Methods x cases x seeds, and bounds x cases at the first seed (none of them follows a seed).
+        Methods x cases x seeds, and bounds x cases at the first seed, at all seeds where the bound is sampled.
 
     Raises:
         ValueError: when two methods would make the same videos under two names.
     """
     cells = []
     for method, entry in run["methods"].items():
-        for seed in run["seeds"] if entry["kind"] == "method" else run["seeds"][:1]:
+        sampled = entry["kind"] == "method" or entry["sampled"]
+        for seed in run["seeds"] if sampled else run["seeds"][:1]:
             for case_id, case in run["cases"].items():
                 cells.append(_cell(run["backbone"], method, entry, case_id, case, seed))
     owners: dict[str, Cell] = {}
@@ -72,7 +73,7 @@ def _cell(
     backbone: Mapping[str, Any], method: str, entry: Mapping[str, Any], case_id: str, case: Mapping[str, Any], seed: int
 ) -> Cell:
     if entry["kind"] == "bound":
-        return Cell(_bound_key(backbone, method, entry, case), None, method, "bound", case_id, seed)
+        return Cell(_bound_key(backbone, method, entry, case, seed), None, method, "bound", case_id, seed)
     fit_key = key(
         "fit",
         {
@@ -99,18 +100,18 @@ def _cell(
     return Cell(sample_key, fit_key, method, "method", case_id, seed)
 
 
-def _bound_key(backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], case: Mapping[str, Any]) -> str:
-    return key(
-        "bound",
-        {
-            "bound": name,
-            "version": entry["version"],
-            "config": entry["transfer_config"],
-            "backbone": {field: backbone[field] for field in (*BACKBONE_FIT_FIELDS, *BACKBONE_SAMPLE_FIELDS)},
-            "digests": case["digests"],
-            "wrong_action": case.get("wrong_action"),  # cases of files have none
-        },
-    )
+def _bound_key(
+    backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], case: Mapping[str, Any], seed: int
+) -> str:
+    depends = {
+        "bound": name,
+        "version": entry["version"],
+        "config": entry["transfer_config"],
+        "backbone": {field: backbone[field] for field in (*BACKBONE_FIT_FIELDS, *BACKBONE_SAMPLE_FIELDS)},
+        "digests": case["digests"],
+        "wrong_action": case.get("wrong_action"),  # cases of files have none
+    }
+    return key("bound", depends | ({"seed": seed} if entry["sampled"] else {}))
 
 
 def _grouped(cells: list[Cell]) -> list[Cell]:

@@ -63,7 +63,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--image-encoder", metavar="NAME", help="open_clip folder, ViT-B-32, or model/weights (embedded)")
     add_device_options(p)
     p.add_argument("--threads", type=int, metavar="N", help="threads on a CPU ($OMP_NUM_THREADS, or one a core)")
-    p.add_argument("--retry-failed", action="store_true", help="make videos again that failed before")
+    p.add_argument(
+        "--retry-failed", action="store_true", help="make videos and compute metrics again that failed before"
+    )
     return p
 
 

@@ -64,23 +64,23 @@ class Scorer:
         stages: Stages | FileStages,
         perception: Perceiver,
         metrics: Mapping[str, Metric],
+        retry_failed: bool = False,
     ) -> None:
         self._folder = folder
         self._stages = stages
         self._perception = perception
         self._metrics = metrics
+        self._retry_failed = retry_failed
         self._case_features = lru_cache(maxsize=16)(self._read_case_features)
         self._text = lru_cache(maxsize=None)(perception.embed_text)
 
     def missing(self, cell: Cell, row: SampleRow) -> list[str]:
-        """Names of the metrics that were not yet computed, in this version and with this backend, on this video."""
+        """Names of the metrics that were not yet computed, in this version and with this backend, on this video.
+
+        Those that failed on a video that was made are among them where failures are to be tried again.
+        """
         stored = self._stored(cell, row)
-        return [
-            name
-            for name, metric in self._metrics.items()
-            if (stored.get(name, {}).get("version"), stored.get(name, {}).get("backend"))
-            != (metric.version, backend_of(metric, self._perception.backends))
-        ]
+        return [name for name, metric in self._metrics.items() if not self._done(stored.get(name, {}), metric, row)]
 
     def score(self, cell: Cell, row: SampleRow) -> None:
         """Compute and store what is missing; a metric that fails is stored as failed and the others go on.
@@ -92,12 +92,19 @@ class Scorer:
         if not missing:
             return
         entries = self._entries(cell, row, missing)
-        stored = {"video_digest": row.video_digest, "metrics": {**self._stored(cell, row), **entries}}
+        metrics = {**self._stored(cell, row), **entries}
+        stored = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
         self._folder.write_json("scores", cell.key, stored)
+
+    def _done(self, entry: Mapping[str, Any], metric: Metric, row: SampleRow) -> bool:
+        if self._retry_failed and row.status == "ok" and entry.get("status") == "failed":
+            return False
+        measured = metric.version, backend_of(metric, self._perception.backends)
+        return (entry.get("version"), entry.get("backend")) == measured
 
     def _stored(self, cell: Cell, row: SampleRow) -> dict[str, Any]:
         stored = self._folder.read_json("scores", cell.key) or {}
-        same = stored.get("video_digest", "") == row.video_digest
+        same = (stored.get("video_digest"), stored.get("features_version")) == (row.video_digest, FEATURES_VERSION)
         return dict(stored.get("metrics", {})) if same else {}
 
     def _entries(self, cell: Cell, row: SampleRow, names: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -35,7 +35,7 @@ class RunRequest:
         seeds: of fits and transfers.
         metrics: names in `METRICS`.
         out: the run directory.
-        retry_failed: make failed videos again.
+        retry_failed: make failed videos again, and compute failed metrics again.
         command: how the session was started, for run.json.
     """
 
@@ -114,10 +114,13 @@ def run_session(
         stored = folder.read_run()
         cases = {case.case_id: case for case in request.cases}
         executor = Executor(folder, backbone, methods, cases)
-        scorer = Scorer(folder, executor.stages, perception, {name: METRICS[name] for name in request.metrics})
+        scorer = Scorer(
+            folder, executor.stages, perception, {name: METRICS[name] for name in request.metrics}, request.retry_failed
+        )
         work = _to_do(folder, asked, scorer, request.retry_failed)
         run = _with_history(stored, merged(stored, fresh), request.command, provenance or {}, new=any(work))
         folder.write_run(run)
+        write_tables(folder, run)  # of a session that is interrupted too, no row of what the run no longer is
         for case_id in cases:
             executor.write_inputs(case_id)
         _do(folder, work, executor, scorer)
@@ -169,7 +172,7 @@ def _amount(missing: list[Cell], unscored: list[Cell], executor: Executor) -> di
 def _with_history(
     stored: Mapping[str, Any] | None, run: dict[str, Any], command: str, provenance: Mapping[str, Any], new: bool
 ) -> dict[str, Any]:
-    """The description with command and provenance of the first session, and those of later ones that differ.
+    """The description with command and provenance of the first session, and those of later ones if either differs.
 
     A session that adds nothing (`new` is False) leaves no trace.
     """
@@ -178,6 +181,6 @@ def _with_history(
         return run | session | {"later_sessions": []}
     first = {name: stored[name] for name in ("command", "provenance")}
     later = list(stored["later_sessions"])
-    if new and provenance != first["provenance"] and all(provenance != other["provenance"] for other in later):
+    if new and session not in [first, *later]:
         later.append(session)
     return run | first | {"later_sessions": later}

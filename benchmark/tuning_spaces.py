@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 _FIT = {"learning_rate": (3e-3, 1e-2, 3e-2)}
 _GUIDANCE = {"guidance_scale": (1.0, 2.0, 3.0, 4.5)}
 _BLOCKS = {"block": tuple(range(8))}
-# The puppets' noise schedule is shifted: the paper's thresholds, and those of the same signal-to-noise ratios here.
+# The puppets' noise schedule is shifted: the paper's thresholds, those of the same signal-to-noise ratios here, and
+# ones as far on the other side.
 _SCHEDULE = {"alpha": (0.5, 1.0, 2.0), "thresholds": ((700, 800), (570, 705), (850, 950))}
 
 
@@ -107,14 +108,27 @@ SPACES: dict[str, Space] = {
         {"anchor": ("first", "all"), "fit": ("vertical", "uniform", "axes"), "points": ("trunk", "all")},
     ),
     # Tuned above in the middle block, as published; then every block of the puppets' transformer, all else as tuned:
-    # `benchmark.guiding` shows how much hangs on it. FlexiAct too has two times eight, with its Base's fit.
+    # `benchmark.guiding` shows how much hangs on it.
     "ditflow-block": Space(_baseline("ditflow", "DiTFlow", guided_share=0.4, guidance_scale=3.0), _BLOCKS),
     "smm-block": Space(_baseline("smm", "SpatialMarginalMean", guided_share=0.4, low_pass=2), _BLOCKS),
     "motion_clone-block": Space(_baseline("motion_clone", "MotionClone", reference_timestep=400), _BLOCKS),
-    # Like FlexiAct's thresholds: the published shares and timestep, and those of the same signal-to-noise ratios here.
+    # Rates and weights beyond the edge where the best of the first trials lay.
+    "motion_director-rate": Space(
+        _baseline("motion_director", "MotionDirector"),
+        {"learning_rate": (2.5e-4, 5e-4), "temporal_weight": (1.3, 1.6), "guidance_scale": (2.0, 3.0)},
+    ),
+    "motion_inversion-rate": Space(
+        _baseline("motion_inversion", "MotionInversion"), {"learning_rate": (3e-3, 5e-3), **_GUIDANCE}
+    ),
+    # Like FlexiAct's thresholds: the published share of steps and timestep, and longer or earlier ones, since at equal
+    # timesteps there is less signal here.
     "ditflow-schedule": Space(
         _baseline("ditflow", "DiTFlow", block=4),
         {"guided_share": (0.4, 0.55), "learning_rates": ((0.005, 0.0025), (0.01, 0.005), (0.02, 0.01)), **_GUIDANCE},
+    ),
+    "ditflow-share": Space(
+        _baseline("ditflow", "DiTFlow", block=4),
+        {"guided_share": (0.2, 0.3), "learning_rates": ((0.02, 0.01), (0.05, 0.025)), **_GUIDANCE},
     ),
     "smm-schedule": Space(
         _baseline("smm", "SpatialMarginalMean", block=7),

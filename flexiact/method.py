@@ -94,7 +94,8 @@ PRESETS: dict[str, FlexiActConfig] = {
     # As the authors' released code: its inference never fills the mask that it builds for the bias (`vid2embed` stays
     # 0), so the embedding has bias 0 at every step; RefAdapter's weight is 0.7 all the same.
     "released": FlexiActConfig().without_schedule(),
-    # Found by `benchmark.tune`: the fit with the Base, the rest with FlexiAct; see reports/tuning for every trial.
+    # Tokens (226 in the paper), steps and batches are set for speed and a small model; the rate was found by
+    # `benchmark.tune` with the Base, the transfer with FlexiAct; see reports/tuning for every trial.
     "puppets": FlexiActConfig(
         fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=3e-2, batch_size=2),
         transfer=TransferConfig(FrequencySchedule(alpha=0.5, low=700, high=800), 0.4, guidance_scale=3.0),

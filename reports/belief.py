@@ -138,7 +138,7 @@ def _interval(pairs: pd.DataFrame) -> tuple[float, float]:
         return float("nan"), float("nan")
     left, right = pairs["metric_value"].to_numpy(), pairs["headline_value"].to_numpy()
     draws = cluster_weights(len(names), resamples=RESAMPLES)
-    return percentile_interval(weighted_spearman(left, right, draws[:, cluster]))
+    return percentile_interval(weighted_spearman(left, right, draws[:, cluster]), len(names))
 
 
 def _spearman(pairs: pd.DataFrame) -> float:

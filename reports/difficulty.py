@@ -40,11 +40,11 @@ def curve_table(found: Difficulty, factor: str) -> Table:
         for name in found.order
     )
     columns = ("name", *(_place(mine, factor, strength) for strength in strengths))
-    counts = [count(_cases(found, factor if strength else EASY, strength), "case") for strength in strengths]
+    sizes = [_size(found, factor if strength else EASY, strength) for strength in strengths]
     note = (
         f"Means over cases and seeds of {heading(found.run, found.run.headline)}, in brackets the 95% interval of a "
         "bootstrap clustered by reference. Strength 0 is the easy suite: the same body, layout and viewpoint. In round "
-        f"brackets the mean distance. {', '.join(counts)}."
+        f"brackets the mean distance. {', '.join(sizes)}. Rows in the order of their means over all of these suites."
     )
     return Table(f"{label(found.run.headline).capitalize()} over strength: {factor}", columns, rows, note)
 
@@ -66,6 +66,28 @@ def claim_table(found: Difficulty) -> Table:
     return Table("Claims on the easy suite", columns, tuple(rows), note)
 
 
+def fall_table(found: Difficulty) -> Table:
+    """What each method loses from the easy suite to the farthest strength of every factor."""
+    cells = found.falls.set_index(["method", "factor"])
+    factors = [factor for factor in found.factors if factor in set(found.falls["factor"])]
+    rows = tuple(
+        (name, *(_change(cells.loc[name, f]) if (name, f) in cells.index else NOTHING for f in factors))
+        for name in found.order
+        if name in set(found.falls["method"])
+    )
+    references = sorted(set(found.falls["references"]))
+    note = (
+        f"{label(found.run.headline).capitalize()} at strength {STRENGTHS[-1]} minus that of the easy suite, paired by "
+        f"reference ({', '.join(map(str, references))} of them); 95% intervals of a bootstrap over references. Where "
+        "the interval holds 0 neither a fall nor a rise is shown."
+    )
+    return Table("From easy to farthest", ("name", *factors), rows, note)
+
+
+def _change(row: pd.Series) -> str:
+    return f"{number(row['mean'], signed=True)} {interval(row['low'], row['high'], signed=True)}".strip()
+
+
 def _copying(found: Difficulty) -> str:
     """What a copy of the reference would score: bodies are alike here, so movement alone does not give it away."""
     rows = found.rows[(found.rows["factor"] == EASY) & (found.rows["method"] == COPY)]
@@ -75,17 +97,18 @@ def _copying(found: Difficulty) -> str:
 
 
 def _said(item: Comparison) -> tuple[str, str]:
-    ends = interval(item.estimate.low, item.estimate.high, signed=True)
-    return f"{number(item.estimate.mean, signed=True)} {ends}".strip(), item.verdict
+    return _change(pd.Series(vars(item.estimate))), item.verdict
 
 
 def _mean(row: pd.Series) -> str:
     return f"{number(row['mean'])} {interval(row['low'], row['high'])}".strip()
 
 
-def _cases(found: Difficulty, factor: str, strength: int) -> int:
+def _size(found: Difficulty, factor: str, strength: int) -> str:
+    """Cases, seeds and references at a strength, in words."""
     rows = found.rows[(found.rows["factor"] == factor) & (found.rows["strength"] == strength)]
-    return int(rows["case_id"].nunique())
+    cases, seeds, references = (int(rows[column].nunique()) for column in ("case_id", "seed", "reference_id"))
+    return f"{strength}: {count(cases, 'case')} of {count(references, 'reference')} x {count(seeds, 'seed')}"
 
 
 def _place(curves: pd.DataFrame, factor: str, strength: int) -> str:
@@ -185,7 +208,8 @@ def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
         OSError: when it cannot be written.
     """
     found = together([load_run(Path(path)) for path in run_dirs])
-    tables = [claim_table(found)] * bool(found.claims) + [curve_table(found, factor) for factor in found.factors]
+    tables = [claim_table(found)] * bool(found.claims) + [fall_table(found)] * bool(len(found.falls))
+    tables += [curve_table(found, factor) for factor in found.factors]
     title = f"Difficulty on {found.run.info['backbone']['name']} ({backbone_size(found.run.info['backbone'])})"
     with Staging(folder) as staging:
         drawn = save_themed(FIGURE, lambda theme: draw_curves(found, theme), staging / "figures")

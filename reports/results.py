@@ -11,7 +11,7 @@ from reports.errors import RunError
 from reports.stored import StoredRun
 from reports.wording import count, label, number
 
-FLOORS = ("still", "wrong-action")
+FLOORS = ("still", "wrong-action", "copy-reference")
 """Bounds that must end below a method that transfers the action."""
 
 CEILING = "oracle-codec"
@@ -124,15 +124,24 @@ def cautions(results: Results) -> list[str]:
         found.append("There is one reference video: without a second one no interval can be given.")
     elif references < FEW_REFERENCES:
         found.append(
-            f"The intervals rest on {count(references, 'reference video')}. "
-            "A bootstrap over so few clusters tends to give intervals that are too narrow."
+            f"The intervals rest on {count(references, 'reference video')}. They are widened for so few clusters, by "
+            "as much as means of normal ones would need; what other references would give may differ more."
         )
     if len(run.seeds) < 3:
         found.append(f"With {count(len(run.seeds), 'seed')} no method is said to beat another: that takes 3.")
+    others = [item for item in run.info.get("later_sessions", ()) if item["provenance"] != run.info["provenance"]]
+    if others:
+        found.append(
+            f"Parts were made in {count(len(others), 'other session')} that differed in code, packages, threads or "
+            "device, as the provenance tells: costs and last bits may not compare."
+        )
     if any("needs" not in entry for entry in run.info["metrics"].values()):
         found.append("run.json does not say which metrics read the truth: some that do may be listed as truth-free.")
     if counts["missing"].sum():
-        found.append(f"The run is incomplete: {count(int(counts['missing'].sum()), 'planned video')} not made yet.")
+        found.append(
+            f"The run is incomplete: {count(int(counts['missing'].sum()), 'planned video')} not made yet. Rows that "
+            "rest on other cases or seeds do not compare."
+        )
     broken = int(counts["failed"].sum() + counts["skipped"].sum())
     if broken:
         found.append(

@@ -76,12 +76,16 @@ class StoredRun:
     def planned(self) -> pd.DataFrame:
         """Every cell that the run describes: method, case_id, seed.
 
-        A method is due for each case and seed. A bound is due for the seeds it was stored for: most ignore it.
+        A method is due for each case and seed, so is a bound that is a sample. Any other bound is due once: for the
+        seed it was stored for.
         """
-        rows = [(method, case, seed) for method in self.methods for case in self.info["cases"] for seed in self.seeds]
-        for bound in self.bounds:
-            stored = self.samples.loc[self.samples["method"] == bound, "seed"].unique().tolist()
-            rows += [(bound, case, seed) for case in self.info["cases"] for seed in stored or self.seeds[:1]]
+        rows = []
+        for name, entry in self.info["methods"].items():
+            seeds = self.seeds
+            if entry["kind"] == "bound" and not entry.get("sampled"):
+                stored = self.samples.loc[self.samples["method"] == name, "seed"].unique().tolist()
+                seeds = stored or self.seeds[:1]
+            rows += [(name, case, seed) for case in self.info["cases"] for seed in seeds]
         return pd.DataFrame(rows, columns=["method", "case_id", "seed"]).astype({"seed": "int64"})
 
     @property

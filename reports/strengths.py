@@ -36,6 +36,8 @@ class Difficulty:
         curves: one row a factor, strength and method: columns factor, strength, distance (mean over cases), method,
             kind and those of Estimate. Strength 0 is in every factor.
         claims: on the easy suite, each method minus `BASELINE` and minus `FLOOR`, () without an easy run.
+        falls: the farthest strength minus the easy suite, paired by reference: columns factor, method and those of
+            Estimate, one row a factor and method; empty without an easy run.
         order: methods, then bounds, each by their mean over everything, best first.
     """
 
@@ -43,6 +45,7 @@ class Difficulty:
     rows: pd.DataFrame
     curves: pd.DataFrame
     claims: tuple[tuple[Comparison, Comparison], ...]
+    falls: pd.DataFrame
     order: tuple[str, ...]
 
     @property
@@ -106,9 +109,9 @@ def together(runs: Iterable[StoredRun]) -> Difficulty:
     ranked = ranking(summarise(rows), first.headline, better)
     kinds = dict(zip(rows["method"], rows["kind"], strict=True))
     order = tuple(name for kind in ("method", "bound") for name in ranked if kinds[name] == kind)
-    curves = _curves(rows, [factor for factor in FACTORS if factor in found])
+    factors = [factor for factor in FACTORS if factor in found]
     claims = _claims(rows[rows["factor"] == EASY], first.headline, better, order) if EASY in found else ()
-    return Difficulty(found, rows, curves, claims, order)
+    return Difficulty(found, rows, _curves(rows, factors), claims, _falls(rows, factors, order), order)
 
 
 def _check_comparable(runs: list[StoredRun]) -> None:
@@ -143,6 +146,7 @@ def _graded(run: StoredRun, factor: str) -> pd.DataFrame:
     rows["distance"] = rows["case_id"].map(
         {name: float(case["axes"][factor]) if alone else float("nan") for name, case in cases.items()}
     )
+    rows["case_id"] = f"{factor}/" + rows["case_id"]  # suites name cases alike
     return rows
 
 
@@ -157,6 +161,25 @@ def _curves(rows: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
                 records.append(place | {"method": method, "kind": kind, **vars(estimate(group))})
     columns = ["factor", "strength", "distance", "method", "kind", *Estimate.__dataclass_fields__]
     return pd.DataFrame.from_records(records, columns=columns)
+
+
+def _falls(rows: pd.DataFrame, factors: list[str], order: tuple[str, ...]) -> pd.DataFrame:
+    records = []
+    for factor in factors:
+        far = rows[(rows["factor"] == factor) & (rows["strength"] == STRENGTHS[-1])]
+        for name in order:
+            ends = [_by_reference(part[part["method"] == name]) for part in (far, rows[rows["factor"] == EASY])]
+            change = (ends[0] - ends[1]).dropna().rename("value").rename_axis("reference_id").reset_index()
+            if len(change):
+                found = estimate(change.assign(case_id=change["reference_id"]))
+                records.append({"factor": factor, "method": name, **vars(found)})
+    return pd.DataFrame.from_records(records, columns=["factor", "method", *Estimate.__dataclass_fields__])
+
+
+def _by_reference(rows: pd.DataFrame) -> pd.Series:
+    """Means over seeds, then over the cases of each reference."""
+    per_case = rows.groupby(["reference_id", "case_id"])["value"].mean()
+    return per_case.groupby(level="reference_id").mean()
 
 
 def _claims(

@@ -33,8 +33,9 @@ class Table:
 def methods_table(results: Results) -> Table:
     """The leaderboard: methods by the headline, with counts and what each was given beyond the task."""
     note = (
-        f"Sorted by {label(results.run.headline)}; where intervals overlap the order is no ranking. Means over cases "
-        "and seeds, in brackets the 95% interval of a bootstrap clustered by reference. A number in round brackets "
+        f"Sorted by {label(results.run.headline)}. Means over cases and seeds, in brackets the 95% interval of a "
+        "bootstrap clustered by reference: of that row alone, whether two rows differ is said below of paired "
+        "differences. A number in round brackets "
         "counts the videos with a value where some of those made have none. Costs are medians on one machine: the fit "
         "is paid once a reference, the transfer for each video; peak memory is the device's, or on a CPU the whole "
         "process's; the adapter is what a fit stores, plus RefAdapter or control weights that the method loads."
@@ -231,7 +232,7 @@ def metrics_table(results: Results) -> Table:
 
 
 def faults_table(results: Results) -> Table:
-    """Every video and score that failed or was skipped, alike ones together."""
+    """Every video and score that failed or was skipped, alike ones together; "all" where it is so of every video."""
     run = results.run
     samples = run.samples[run.samples["status"] != "ok"].assign(what="video")
     scores = run.scores[run.scores["status"] != "ok"].rename(columns={"metric": "what"})
@@ -242,6 +243,8 @@ def faults_table(results: Results) -> Table:
     scores = scores[~scores[["method", "case_id", "seed"]].apply(tuple, axis=1).isin(set(broken))]
     columns = ["method", "what", "status", "error", "case_id", "seed"]
     faults = pd.concat([samples[columns], scores[columns]]).fillna({"error": ""})
+    whole = faults.groupby(columns[1:4])["method"].transform("size") == len(run.samples)
+    faults.loc[whole, "method"] = "all"  # a metric that nothing has, said once
     rows = []
     for (method, what, status, error), group in faults.groupby(columns[:4], sort=True):
         cells = [f"{case} ({seed})" for case, seed in zip(group["case_id"], group["seed"], strict=True)]

@@ -45,16 +45,18 @@ def features(staged, frames: np.ndarray, keypoints: np.ndarray) -> Features:
 @pytest.mark.parametrize("name", BOUNDS)
 def test_every_bound_is_a_video_of_the_backbone_and_deterministic(name: str, backbone) -> None:
     shown = stage(CASES[0], format_of(backbone))
-    first, second = (BOUNDS[name].make(shown, backbone) for _ in range(2))
+    first, second = (BOUNDS[name].make(shown, backbone, 0) for _ in range(2))
     assert first.frames.shape == (backbone.num_frames, backbone.height, backbone.width, 3)
     assert first.fps == backbone.fps
     assert np.array_equal(first.frames, second.frames)
+    other = BOUNDS[name].make(shown, backbone, 1)
+    assert np.array_equal(first.frames, other.frames) != BOUNDS[name].sampled
     assert BOUNDS[name].summary
     assert BOUNDS[name].version >= 1
 
 
 def test_still_repeats_the_target(staged, backbone) -> None:
-    assert (BOUNDS["still"].make(staged, backbone).frames == staged.target).all()
+    assert (BOUNDS["still"].make(staged, backbone, 0).frames == staged.target).all()
 
 
 def test_in_words_is_told_the_action_that_the_prompt_leaves_out(staged) -> None:
@@ -62,7 +64,7 @@ def test_in_words_is_told_the_action_that_the_prompt_leaves_out(staged) -> None:
 
 
 def test_oracle_is_the_canonical_answer_and_wrong_action_is_not(staged, backbone) -> None:
-    oracle, wrong = (BOUNDS[name].make(staged, backbone) for name in ("oracle", "wrong-action"))
+    oracle, wrong = (BOUNDS[name].make(staged, backbone, 0) for name in ("oracle", "wrong-action"))
     assert np.array_equal(oracle.frames, staged.truth.frames)
     assert not np.array_equal(oracle.frames, wrong.frames)
 

@@ -34,7 +34,7 @@ RUN = {
     "methods": {
         "a": METHOD,
         "b": METHOD | {"transfer_config": {"w": 2}},
-        "still": {"kind": "bound", "version": 1, "transfer_config": {}},
+        "still": {"kind": "bound", "version": 1, "transfer_config": {}, "sampled": False},
     },
     "cases": {
         "one": CASE,
@@ -65,6 +65,12 @@ def test_plan_is_methods_by_cases_by_seeds_and_bounds_once() -> None:
     }
     assert [(c.case_id, c.seed, c.fit_key) for c in cells if c.kind == "bound"] == [("one", 0, None), ("two", 0, None)]
     assert len({c.key for c in cells}) == len(cells)
+
+
+def test_a_bound_that_is_a_sample_is_made_at_every_seed() -> None:
+    cells = [cell for cell in plan(changed("methods.still.sampled", True)) if cell.kind == "bound"]
+    assert {(c.case_id, c.seed) for c in cells} == {(c, s) for c in ("one", "two") for s in (0, 1)}
+    assert len({cell.key for cell in cells}) == 4
 
 
 def test_variants_that_differ_at_transfer_share_fits_and_stand_together() -> None:

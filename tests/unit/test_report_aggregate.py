@@ -70,12 +70,25 @@ def test_interval_agrees_with_scipy_and_is_wider_than_one_that_ignores_the_clust
         paired=True,
         vectorized=True,
         method="percentile",
+        confidence_level=1 - 2 * stats.norm.cdf(-np.sqrt(6 / 5) * 2.5706),  # Student's 97.5% point of 5 degrees
+        n_resamples=20_000,
         rng=np.random.default_rng(5),
     ).confidence_interval
     found = aggregate.estimate(rows)
-    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.01)
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.02)
     naive = aggregate.estimate(rows.assign(reference_id=rows["case_id"]))
     assert naive.high - naive.low < found.high - found.low
+
+
+@pytest.mark.parametrize("clusters", [6, 8, 20])
+def test_intervals_over_few_clusters_hold_the_truth_as_often_as_they_say(clusters):
+    drawn_means = np.random.default_rng(clusters).normal(size=(1_000, clusters))
+    resampled = drawn_means @ aggregate.cluster_weights(clusters).T / clusters
+    ends = [aggregate.percentile_interval(means, clusters) for means in resampled]
+    held = np.mean([low <= 0 <= high for low, high in ends])
+    plain = np.quantile(resampled, [0.025, 0.975], axis=1)
+    assert 0.93 <= held <= 0.97
+    assert np.mean((plain[0] <= 0) & (plain[1] >= 0)) < held
 
 
 def test_same_numbers_every_time_and_for_any_order_of_rows():
@@ -134,6 +147,14 @@ def test_a_bound_stands_for_every_seed():
     found = aggregate.compare(pd.concat([method, bound]), "m", "a", "still")
     assert found.estimate.mean == pytest.approx(1.5)
     assert found.seeds == 3
+
+
+def test_a_bound_that_is_a_sample_is_paired_by_seed():
+    method = frame({("r0", "x"): [1.0, 2.0, 3.0]}, "a")
+    bound = frame({("r0", "x"): [0.5, 9.0]}, "in-words", kind="bound")
+    found = aggregate.compare(pd.concat([method, bound]), "m", "a", "in-words")
+    assert found.estimate.mean == pytest.approx((0.5 - 7.0) / 2)
+    assert found.seeds == 2
 
 
 def test_nothing_in_common_is_no_comparison():

@@ -215,6 +215,9 @@ def test_only_sessions_that_add_something_are_remembered(tiny, out: Path, monkey
     info = json.loads((out / "run.json").read_text())
     assert (info["command"], info["provenance"]) == ("first", {"threads": 1})
     assert info["later_sessions"] == [{"command": "more", "provenance": {"threads": 2}}]
+    run_session(replace(request, command="most", seeds=(0, 1, 2)), tiny, small_perception(), {"threads": 1})
+    info = json.loads((out / "run.json").read_text())
+    assert [session["command"] for session in info["later_sessions"]] == ["more", "most"]
 
 
 # ------------------------------------------------------------------------------------------------------ command line

@@ -122,6 +122,27 @@ def test_another_video_under_the_same_key_is_measured_again(folder: RunFolder, r
     assert judge.missing(CELL, replace(row, video_digest="0" * 64)) == list(NAMES)
 
 
+def test_features_of_another_version_measure_everything_again(folder: RunFolder, row, backbone, monkeypatch) -> None:
+    scorer(folder, backbone).score(CELL, row)
+    monkeypatch.setattr("benchmark.score.FEATURES_VERSION", 2)
+    assert scorer(folder, backbone).missing(CELL, row) == list(NAMES)
+
+
+def test_a_metric_that_failed_is_computed_again_when_that_is_asked(folder: RunFolder, row, backbone) -> None:
+    def broken(features: Features) -> float:
+        raise RuntimeError("out of memory")
+
+    whole = {name: METRICS[name] for name in ("dynamic_degree", "motion_fidelity")}
+    faulty = whole | {"dynamic_degree": replace(METRICS["dynamic_degree"], formula=broken)}
+    scorer(folder, backbone, metrics=faulty).score(CELL, row)
+    stages = Stages({case.case_id: case for case in CASES}, format_of(backbone))
+    assert Scorer(folder, stages, counting(), whole).missing(CELL, row) == []
+    again = Scorer(folder, stages, counting(), whole, retry_failed=True)
+    assert again.missing(CELL, row) == ["dynamic_degree"]
+    again.score(CELL, row)
+    assert stored(folder)["dynamic_degree"]["status"] == "ok" and again.missing(CELL, row) == []
+
+
 def test_a_failed_video_has_failed_metrics_and_no_values(folder: RunFolder, row, backbone) -> None:
     failed = replace(row, status="failed", error="RuntimeError: no luck", video=None, video_digest=None)
     judge = scorer(folder, backbone)
