@@ -71,7 +71,7 @@ PRESETS = {
         block=4,
         learning_rate=0.02,
         final_learning_rate=0.01,
-        guided_share=0.55,
+        guided_share=0.3,
         guidance_scale=2.0,
         checkpointing=False,
     ),

@@ -6,7 +6,7 @@ from flexiact.backbone import Backbone
 from flexiact.sampling import sample_video
 from flexiact.task import Action, Request, Video
 
-PRESETS = {"puppets": 3.0}
+PRESETS = {"puppets": 1.0}
 """Guidance by backbone, where tuning found better than the backbone's own."""
 
 

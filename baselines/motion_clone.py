@@ -121,16 +121,20 @@ class MotionClone:
             ValueError: naming the field, for a reference of another size or length than the backbone's.
         """
         check_fit(self.backbone, reference, caption, seed)
+        strength, frame = self.attention(reference, seed).max(dim=-1)
+        return {STRENGTH_KEY: on_cpu(strength), FRAME_KEY: on_cpu(frame)}
+
+    def attention(self, video: Video, seed: int) -> Tensor:
+        """Between frames at the same place, in one pass over a noised video: float32 [heads, places, F, F]."""
         generator = torch.Generator().manual_seed(seed)
-        clean = encode_video(self.backbone, reference.frames, generator).float()
-        condition = encode_image(self.backbone, reference.frames[0], generator)
+        clean = encode_video(self.backbone, video.frames, generator).float()
+        condition = encode_image(self.backbone, video.frames[0], generator)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         timestep = self.config.reference_timestep
         abar = self._abar(timestep)
         noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
         seen, _ = self.model.look(noisy, condition, encode_text(self.backbone, [""]), timestep)
-        strength, frame = temporal_attention(*seen.queries_and_keys(), self.model.grid[0]).max(dim=-1)
-        return {STRENGTH_KEY: on_cpu(strength), FRAME_KEY: on_cpu(frame)}
+        return temporal_attention(*seen.queries_and_keys(), self.model.grid[0])
 
     def transfer(self, action: Action, request: Request) -> Video:
         """Make the video of `request.target` with the temporal attention of the reference.

@@ -1,10 +1,10 @@
 """What the signal of a guided method knows: `python -m benchmark.guiding RUN --out FILE.md`.
 
 A method that needs no training lowers a loss between what a block sees of the video being made and what it saw of the
-reference. Here finished videos are compared with the reference by what the method's `fit` keeps of each, with a loss
-like its own: the truth, the wrong action, a still image, plain image-to-video, and the method's own videos. A signal
-that knows the action is smallest for the truth. Where it is, and the method fails all the same, guidance does not bring
-the video there; where it is not, guidance has little to go by. Every block is asked, since much hangs on which it is.
+reference. Here finished videos are compared with the reference by that loss: the truth, the wrong action, a still
+image, plain image-to-video, and the method's own videos. A signal that knows the action is smallest for the truth.
+Where it is, and the method fails all the same, guidance does not bring the video there; where it is not, guidance has
+little to go by. Every block is asked, since much hangs on which it is.
 """
 
 import argparse
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from benchmark.real_cases import AnyCase
     from flexiact.backbone import Backbone
     from flexiact.task import Action, Video
+    from reports.stored import StoredRun
 
 COMPARED = ("oracle", "wrong-action", "still", "i2v")
 """Videos whose worth is known; the method's own stand beside them."""
 
 
-def ditflow_loss(method: "DiTFlow", video: "Video", action: "Action", caption: str) -> float:
+def ditflow_signal(method: "DiTFlow", video: "Video", action: "Action", caption: str) -> float:
     """Mean squared difference of the strongest flows in tokens^2, where the reference's is not 0."""
     from baselines.ditflow import ACTION_KEY
 
@@ -41,7 +42,7 @@ def ditflow_loss(method: "DiTFlow", video: "Video", action: "Action", caption: s
     return float((flow[moving] - reference[moving]).square().mean())
 
 
-def smm_loss(method: "SpatialMarginalMean", video: "Video", action: "Action", caption: str) -> float:
+def smm_signal(method: "SpatialMarginalMean", video: "Video", action: "Action", caption: str) -> float:
     """The method's own loss, mean over the guided steps, of the video inverted as the reference was."""
     from baselines.smm import FEATURES_KEY, smm_loss
 
@@ -49,19 +50,18 @@ def smm_loss(method: "SpatialMarginalMean", video: "Video", action: "Action", ca
     return float(sum(smm_loss(*pair) for pair in zip(features, reference, strict=True))) / len(features)
 
 
-def motion_clone_loss(method: "MotionClone", video: "Video", action: "Action", caption: str) -> float:
-    """Mean squared difference of the strongest attention: 0 wherever the strongest frame is another one."""
-    from baselines.motion_clone import FRAME_KEY, STRENGTH_KEY
+def motion_clone_signal(method: "MotionClone", video: "Video", action: "Action", caption: str) -> float:
+    """The method's own loss, of the video noised as the reference was; the caption is not read."""
+    from baselines.motion_clone import FRAME_KEY, STRENGTH_KEY, top_loss
 
-    own = method.fit(video, caption, seed=0)
-    same = own[FRAME_KEY] == action[FRAME_KEY]
-    return float((own[STRENGTH_KEY] * same - action[STRENGTH_KEY]).square().mean())
+    attention = method.attention(video, seed=0).cpu()
+    return float(top_loss(attention, action[STRENGTH_KEY], action[FRAME_KEY].long()))
 
 
 SIGNALS: Mapping[str, Callable[..., float]] = {
-    "ditflow": ditflow_loss,
-    "smm": smm_loss,
-    "motion_clone": motion_clone_loss,
+    "ditflow": ditflow_signal,
+    "smm": smm_signal,
+    "motion_clone": motion_clone_signal,
 }
 
 
@@ -89,15 +89,11 @@ def losses(
     from flexiact.video import read_video
     from reports.stored import load_run
 
-    stored = load_run(run)
+    stored, stages = load_run(run), stages_of(cases, format_of(backbone))
     if stored.info["backbone"]["revision"] != backbone.revision:
         raise ValueError(f"{run}: made by another backbone than {backbone.name} as it is now")
-    stages, samples = stages_of(cases, format_of(backbone)), stored.samples
-    samples = samples[(samples["seed"] == 0) & (samples["status"] == "ok")]
     asked = {name: ["oracle", "still"] if every_block else [*COMPARED, name] for name in methods}
-    for name in sorted({video for videos in asked.values() for video in videos}):
-        if set(samples[samples["method"] == name]["case_id"]) != set(cases):
-            raise ValueError(f"{run}: lacks videos of {name} with seed 0; make them, or name other --methods")
+    samples = _videos(stored, cases, {video for videos in asked.values() for video in videos})
     built: list[tuple[str, Any]] = [(name, METHODS[name].build(backbone)) for name in methods]
     for name, method in built:
         if not every_block and stored.info["methods"][name]["transfer_config"] != method.transfer_config():
@@ -118,6 +114,15 @@ def losses(
             video = "own" if sample.method == name else sample.method
             rows.append((name, method.model.block, case_id, video, loss))
     return pd.DataFrame(rows, columns=["method", "block", "case_id", "video", "loss"])
+
+
+def _videos(stored: "StoredRun", cases: "Mapping[str, AnyCase]", names: "set[str]") -> "pd.DataFrame":
+    """Rows of the finished videos of seed 0; all cases have one of each name."""
+    samples = stored.samples[(stored.samples["seed"] == 0) & (stored.samples["status"] == "ok")]
+    for name in sorted(names):
+        if set(samples[samples["method"] == name]["case_id"]) != set(cases):
+            raise ValueError(f"{stored.folder}: lacks videos of {name} with seed 0; make them, or name other --methods")
+    return samples
 
 
 def table(found: "pd.DataFrame") -> str:
@@ -181,10 +186,10 @@ def _write(args: argparse.Namespace) -> int:
     token = backbone.width // (backbone.latent_shape[-1] // backbone.transformer.config.patch_size)
     text = f"""# What the signals of guided methods know
 
-Suite {suite.name}, backbone {backbone.name}, {found["case_id"].nunique()} cases, seed 0. What a method's `fit` keeps of
-a finished video, compared with what it keeps of the reference by a loss like the method's own (MotionClone at its
-timestep, SMM on inverted latents): means, as a share of the still image's. A signal that knows the action is smallest
-for the truth (`oracle`). `own`: the videos that the method made.
+Suite {suite.name}, backbone {backbone.name}, {found["case_id"].nunique()} cases, seed 0. Finished videos, compared
+with the reference by the loss that the method guides with (MotionClone's at its timestep, SMM's on inverted latents):
+means, as a share of the still image's. A signal that knows the action is smallest for the truth (`oracle`). `own`: the
+videos that the method made.
 
 {table(found)}
 

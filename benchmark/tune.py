@@ -2,8 +2,8 @@
 
 A method's space is a handful of values a setting; its trials are drawn from it at random with a fixed seed. Every trial
 is one line of the log, kept whatever it shows; a second start goes on where the last one stopped. The winner, by mean
-motion agreement, is entered by hand where the method keeps its settings. Beside the log stands a summary (.md): the
-winners, and how loud FlexiAct's embedding is at the thresholds of its schedule.
+motion agreement and among equals by looks, is entered by hand where the method keeps its settings. Beside the log
+stands a summary (.md): the winners, and how loud FlexiAct's embedding is at the thresholds of its schedule.
 """
 
 import argparse
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 TRIALS = 8
 SUITE = "puppets-dev"
 METRICS = ("motion_agreement", "true_appearance_error")
+TIE = 0.005
+"""Of motion agreement: trials so near the best count as equal, and the one with the least appearance error is taken."""
+
 COLUMNS = ("method", "trial", "settings", *METRICS, "suite", "backbone_revision", "key")
 
 
@@ -128,16 +131,22 @@ def _read(log: Path) -> list[dict[str, str]]:
 
 
 def winners(log: Path, revision: str) -> dict[str, dict[str, str]]:
-    """The best row of every method in a log, among those measured on one revision of the backbone.
+    """The best row of every method in a log (see `TIE`), among those measured on one revision of the backbone.
 
     Each with `trials`, how many the method had.
     """
     rows = [r for r in _read(log) if r["backbone_revision"] == revision and r["motion_agreement"]]
     had = Counter(row["method"] for row in rows)
     rows = [row | {"trials": str(had[row["method"]])} for row in rows]
-    rows.sort(key=lambda row: float(row["motion_agreement"]), reverse=True)  # stable: of equal ones the first wins
-    methods = dict.fromkeys(row["method"] for row in rows)
-    return {name: next(row for row in rows if row["method"] == name) for name in methods}
+    rows.sort(key=lambda row: float(row["motion_agreement"]), reverse=True)
+    groups = {name: [row for row in rows if row["method"] == name] for name in dict.fromkeys(r["method"] for r in rows)}
+    return {name: _best(group) for name, group in groups.items()}
+
+
+def _best(rows: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Of one method's rows, the highest agreement first."""
+    equal = [row for row in rows if float(row["motion_agreement"]) >= float(rows[0]["motion_agreement"]) - TIE]
+    return min(equal, key=lambda row: float(row["true_appearance_error"]))
 
 
 def summary(backbone: "Backbone", log: Path) -> str:

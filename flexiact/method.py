@@ -69,25 +69,6 @@ class FlexiActConfig:
         """The paper's Base: the embedding, neither schedule nor RefAdapter."""
         return self.without_schedule().without_refadapter()
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "FlexiActConfig":
-        """Read `to_dict` back.
-
-        Raises:
-            ValueError: when an entry is missing or unknown.
-        """
-        try:
-            transfer = dict(values["transfer"])
-            if transfer.get("schedule") is not None:
-                transfer["schedule"] = FrequencySchedule(**transfer["schedule"])
-            return cls(FitConfig(**values["fit"]), TransferConfig(**transfer))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"config: {error}") from error
-
 
 PRESETS: dict[str, FlexiActConfig] = {
     "paper": FlexiActConfig(),
@@ -105,7 +86,7 @@ PRESETS: dict[str, FlexiActConfig] = {
 BASE_PRESETS: dict[str, FlexiActConfig] = {
     "puppets": FlexiActConfig(
         fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=3e-2, batch_size=2),
-        transfer=TransferConfig(guidance_scale=1.0),
+        transfer=TransferConfig(guidance_scale=3.0),
     ),
 }
 

@@ -13,7 +13,7 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
     "flexiact-no-refadapter": {"refadapter": None, "refadapter_weight": None},
     "flexiact-no-crops": {"crops": 1, "crop_min_scale": 1.0},
     "flexiact-no-debias": {"debias_weight": 0.0},
-    "base-embedding": {"schedule": None, "refadapter": None, "refadapter_weight": None, "guidance_scale": 1.0},
+    "base-embedding": {"schedule": None, "refadapter": None, "refadapter_weight": None},
 }
 
 

@@ -155,7 +155,7 @@ def test_the_reference_is_seen_by_the_network_that_makes_the_video(tmp_path: Pat
     assert (seen[0] != seen[1]).any() and (seen[0] == seen[2]).all()
 
 
-def test_only_the_first_steps_are_guided_and_with_the_prompt():
+def test_only_the_first_steps_are_guided():
     guided = GuidedModel(tiny_backbone(), GuidanceConfig(guided_share=0.5))
     seen: list[int] = []
 

@@ -45,9 +45,17 @@ def test_every_trial_builds_its_method(name):
     backbone = load_backbone("puppets", "cpu")
     for settings in tune.SPACES[name].trials(0, tune.TRIALS):
         method = tune.SPACES[name].build(backbone, settings)
-        told = method.transfer_config()
-        own = {"guidance_scale", "block", "guided_share", "fit"} & set(settings)
-        assert own and all(told[setting] == settings[setting] for setting in own)
+        told = method.fit_config() | method.transfer_config()
+        assert all(_told(told, setting) == value for setting, value in settings.items())
+
+
+def _told(told: dict, setting: str) -> object:
+    """What a method says of a setting of its space."""
+    if setting == "learning_rates":
+        return told["learning_rate"], told["final_learning_rate"]
+    if setting == "thresholds":
+        return told["schedule"]["low"], told["schedule"]["high"]
+    return told["schedule"]["alpha"] if setting == "alpha" else told[setting]
 
 
 def test_a_second_start_measures_nothing_again(tmp_path, monkeypatch):
@@ -69,12 +77,14 @@ def test_a_second_start_measures_nothing_again(tmp_path, monkeypatch):
 def test_the_summary_names_the_best_trial_and_how_loud_the_embedding_is(tmp_path):
     backbone, log = load_backbone("puppets", "cpu"), tmp_path / "trials.csv"
     settings = '{"alpha": 2.0, "thresholds": [700, 800]}'
-    rows = [(0, 0.1, backbone.revision), (1, 0.3, backbone.revision), (2, 0.9, "another")]
+    rows = [(0, 0.1, backbone.revision, 5.0), (1, 0.3, backbone.revision, 5.0), (2, 0.9, "another", 5.0)]
+    rows += [(3, 0.304, backbone.revision, 6.0), (4, 0.298, backbone.revision, 4.0)]  # as good, and looks worse; worse
     with log.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(tune.COLUMNS)
-        writer.writerows([["flexiact", n, settings, score, 5.0, tune.SUITE, rev, f"k{n}"] for n, score, rev in rows])
+        for number, score, revision, error in rows:
+            writer.writerow(["flexiact", number, settings, score, error, tune.SUITE, revision, f"k{number}"])
     assert tune.winners(log, backbone.revision)["flexiact"]["trial"] == "1"
     text = tune.summary(backbone, log)
-    assert "| flexiact | 2 | alpha 2.0, thresholds [700, 800] | 0.3 | 5.0 |" in text
+    assert "| flexiact | 4 | alpha 2.0, thresholds [700, 800] | 0.3 | 5.0 |" in text
     assert "| 800 | " in text and "| 2.00 | " in text
