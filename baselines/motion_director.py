@@ -42,7 +42,7 @@ from flexiact.ranges import check_count, check_not_negative, check_number, check
 from flexiact.sampling import Denoiser, sample_video
 from flexiact.stills import first_frame_positions, still_batches
 from flexiact.task import Action, Request, Video
-from flexiact.training import Optimisation, frozen, optimise
+from flexiact.training import Optimisation, frozen, noised, optimise
 
 TARGETS = (*ATTENTION, "ff.net.0.proj", "ff.net.2")
 BETAS = (0.9, 0.999)
@@ -237,12 +237,8 @@ def motion_loss(
         ValueError: for an unknown prediction type.
     """
     clean = batch.clean
-    abars = scheduler.alphas_cumprod
-    timestep = torch.randint(len(abars), (len(clean),), generator=generator)
-    noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-    abar = abars[timestep.to(abars.device)].to(clean.device, torch.float32).view(-1, 1, 1, 1, 1)
-    noisy = (abar.sqrt() * clean.float() + (1 - abar).sqrt() * noise).to(clean.dtype)
-    predicted = denoiser(noisy, batch.condition, batch.text, timestep.to(clean.device)).float()
+    timestep, abar, noise, noisy = noised(clean, scheduler, generator)
+    predicted = denoiser(noisy.to(clean.dtype), batch.condition, batch.text, timestep).float()
     target = _target(clean.float(), noise, abar, scheduler.config.prediction_type)
     loss = (predicted - target).square().mean()
     if debias_weight:

@@ -92,18 +92,28 @@ def reference_batches(
     clips = random_crops(reference.frames, config.crops, config.crop_min_scale, generator)
     clean = torch.cat([encode_video(backbone, clip, generator) for clip in clips])
     conditions = torch.cat([encode_image(backbone, clip[0], generator) for clip in clips])
-    texts = encode_text(backbone, ["", caption])
+    return drawn_batches(clean, conditions, encode_text(backbone, ["", caption]), config, generator)
 
-    def draw() -> Iterator[Batch]:
-        size = config.batch_size
-        while True:
-            chosen = torch.randint(len(clips), (size,), generator=generator)
-            keep_image = (torch.rand(size, generator=generator) >= config.image_dropout).view(-1, 1, 1, 1, 1)
-            keep_text = (torch.rand(size, generator=generator) >= config.caption_dropout).long()
-            chosen, keep_image, keep_text = (t.to(backbone.device) for t in (chosen, keep_image, keep_text))
-            yield Batch(clean[chosen], conditions[chosen] * keep_image.to(clean.dtype), texts[keep_text])
 
-    return draw()
+def drawn_batches(
+    clean: torch.Tensor, conditions: torch.Tensor, texts: torch.Tensor, config: FitConfig, generator: torch.Generator
+) -> Iterator[Batch]:
+    """Batches of random clips without end, images and captions dropped as often as the configuration says.
+
+    Args:
+        clean: latents of the clips [N, F, C, h, w].
+        conditions: of the clips [N, F, C, h, w].
+        texts: states [2, L, width], of the empty text and of the caption.
+        config: batch size and dropouts.
+        generator: of all randomness, on the CPU.
+    """
+    size = config.batch_size
+    while True:
+        chosen = torch.randint(len(clean), (size,), generator=generator)
+        keep_image = (torch.rand(size, generator=generator) >= config.image_dropout).view(-1, 1, 1, 1, 1)
+        keep_text = (torch.rand(size, generator=generator) >= config.caption_dropout).long()
+        chosen, keep_image, keep_text = (t.to(clean.device) for t in (chosen, keep_image, keep_text))
+        yield Batch(clean[chosen], conditions[chosen] * keep_image.to(clean.dtype), texts[keep_text])
 
 
 def random_crops(frames: np.ndarray, count: int, min_scale: float, generator: torch.Generator) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 
 from flexiact.backbone import Backbone
-from flexiact.batches import Batch, FitConfig
+from flexiact.batches import Batch, FitConfig, drawn_batches
 from flexiact.codec import encode_image, encode_text, encode_video
 from flexiact.task import Video
 
@@ -27,18 +27,7 @@ def still_batches(
     """
     clean = torch.cat([encode_video(stills, frame[None], generator) for frame in reference.frames])
     conditions = torch.cat([encode_image(stills, frame, generator) for frame in reference.frames])
-    texts = encode_text(stills, ["", caption])
-
-    def draw() -> Iterator[Batch]:
-        size = config.batch_size
-        while True:
-            chosen = torch.randint(len(clean), (size,), generator=generator)
-            keep_image = (torch.rand(size, generator=generator) >= config.image_dropout).view(-1, 1, 1, 1, 1)
-            keep_text = (torch.rand(size, generator=generator) >= config.caption_dropout).long()
-            chosen, keep_image, keep_text = (t.to(stills.device) for t in (chosen, keep_image, keep_text))
-            yield Batch(clean[chosen], conditions[chosen] * keep_image.to(clean.dtype), texts[keep_text])
-
-    return draw()
+    return drawn_batches(clean, conditions, encode_text(stills, ["", caption]), config, generator)
 
 
 @contextmanager

@@ -71,14 +71,8 @@ def denoising_loss(
         A float32 scalar.
     """
     clean = batch.clean
-    abars = scheduler.alphas_cumprod
-    timestep = torch.randint(len(abars), (len(clean),), generator=generator)
-    noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-    abar = abars[timestep.to(abars.device)].to(clean.device, torch.float32).view(-1, 1, 1, 1, 1)
-    noisy = abar.sqrt() * clean.float() + (1 - abar).sqrt() * noise
-    prediction = denoiser(
-        noisy.to(clean.dtype), batch.condition, batch.text, timestep.to(clean.device), attention_kwargs
-    )
+    timestep, abar, _, noisy = noised(clean, scheduler, generator)
+    prediction = denoiser(noisy.to(clean.dtype), batch.condition, batch.text, timestep, attention_kwargs)
     error = predicted_clean(prediction.float(), noisy, abar, scheduler.config.prediction_type) - clean.float()
     weight = 1 / (1 - abar).clamp_min(MIN_NOISE)
     loss = (weight * error.square()).mean()
@@ -88,6 +82,19 @@ def denoising_loss(
         change = math.sqrt(2) * error[rows, frame + 1] - error[rows, frame]
         loss = loss + debias_weight * change.square().mean()
     return loss
+
+
+def noised(clean: Tensor, scheduler: Any, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Clean latents [B, F, C, h, w] with noise at uniform timesteps, all drawn from `generator` on the CPU.
+
+    Returns:
+        Timestep int64 [B], abar [B, 1, 1, 1, 1], noise and noisy latents [B, F, C, h, w]; float32 but for the first.
+    """
+    abars = scheduler.alphas_cumprod
+    timestep = torch.randint(len(abars), (len(clean),), generator=generator)
+    noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+    abar = abars[timestep.to(abars.device)].to(clean.device, torch.float32).view(-1, 1, 1, 1, 1)
+    return timestep.to(clean.device), abar, noise, abar.sqrt() * clean.float() + (1 - abar).sqrt() * noise
 
 
 def predicted_clean(prediction: Tensor, noisy: Tensor, abar: Tensor, prediction_type: str) -> Tensor:

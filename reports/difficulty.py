@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from reports.aggregate import Comparison, estimate
 from reports.build import Staging
 from reports.errors import one_line
-from reports.figures import Theme, save_themed
+from reports.figures import Theme, mark, save_themed
 from reports.formats import latex_table, markdown_table
 from reports.stored import AXES, load_run
 from reports.strengths import BASELINE, COPY, EASY, FLOOR, STRENGTHS, Difficulty, together
@@ -25,7 +25,6 @@ from reports.tables import Table
 from reports.wording import NOTHING, backbone_size, count, heading, interval, label, number, scope
 
 FIGURE = "difficulty-curves"
-_MARKERS = "osD^vPX*"
 _LABEL_STEP = 0.05
 """Of the headline, between the names of two bounds."""
 
@@ -175,8 +174,7 @@ def _draw_methods(panel: Axes, mine: pd.DataFrame, methods: Sequence[str], theme
     for index, name in enumerate(methods):
         line = mine[mine["method"] == name]
         at = line["strength"] + 0.4 * ((index + 0.5) / len(methods) - 0.5)
-        colour = theme.methods[index % len(theme.methods)]
-        marker = _MARKERS[(index + index // len(theme.methods)) % len(_MARKERS)]
+        colour, marker = mark(theme, index)
         panel.vlines(at, line["low"], line["high"], color=colour, linewidth=1.2, alpha=0.6)
         panel.plot(at, line["mean"], marker=marker, color=colour, markersize=4.5, linewidth=1.3, label=name)
 

@@ -44,6 +44,8 @@ DARK = Theme(
     ("#56b4e9", "#f0823c", "#2ec4a0", "#e39ac3", "#e0c341", "#8fd0ff", "#a9a9a9", "#ffffff"),
 )  # fmt: skip
 
+_MARKERS = "osD^vPX*"
+
 Draw = Callable[[Results, Theme], Figure | None]
 
 
@@ -72,6 +74,12 @@ def save_themed(name: str, draw: Callable[[Theme], Figure | None], folder: Path)
             path = folder / f"{name}{theme.suffix}.svg"
             figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor=theme.paper, dpi=110)
     return True
+
+
+def mark(theme: Theme, index: int) -> tuple[str, str]:
+    """Colour and marker of the method at a place of an order; no two of the first 64 share both."""
+    rounds, place = divmod(index, len(theme.methods))
+    return theme.methods[place], _MARKERS[(place + rounds) % len(_MARKERS)]
 
 
 def style(theme: Theme) -> dict[Any, Any]:
@@ -175,14 +183,14 @@ def _cost(results: Results, theme: Theme) -> Figure | None:
     figure = Figure(figsize=(8.4, 4.4))
     axes = figure.subplots()
     for index, name in enumerate(names):
-        colour, row = theme.methods[index % len(theme.methods)], cells.loc[name]
+        (colour, marker), row = mark(theme, index), cells.loc[name]
         further = max(float(costs.loc[name, "transfer_s"]), 1e-3)
         first = further + float(np.nan_to_num(costs.loc[name, "fit_s"]))
         axes.plot([further, first], [row["mean"]] * 2, color=colour, linewidth=1.2, alpha=0.7)
         if np.isfinite(row["low"]):
             axes.plot([first] * 2, [row["low"], row["high"]], color=colour, linewidth=1.8, alpha=0.6)
-        axes.plot(further, row["mean"], "o", markerfacecolor=theme.paper, color=colour, markersize=6)
-        axes.plot(first, row["mean"], "o", color=colour, markersize=7, label=name)
+        axes.plot(further, row["mean"], marker, markerfacecolor=theme.paper, color=colour, markersize=6)
+        axes.plot(first, row["mean"], marker, color=colour, markersize=7, label=name)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -232,10 +240,10 @@ def _belief_scatter(results: Results, theme: Theme) -> Figure | None:
     for panel, (name, found) in zip(panels, pairs.items(), strict=False):
         for index, method in enumerate(results.order):
             mine = found[found["method"] == method]
-            colour = theme.methods[index % len(theme.methods)]
+            colour, marker = mark(theme, index)
             panel.plot(
-                mine["headline_value"], mine["metric_value"], ".", color=colour, markersize=4, alpha=0.7, label=method,
-                markeredgewidth=0, rasterized=True,
+                mine["headline_value"], mine["metric_value"], marker, color=colour, markersize=2.5, alpha=0.7,
+                label=method, markeredgewidth=0, ls="", rasterized=True,
             )  # fmt: skip
         panel.set_title(heading(run, name).replace(" (released", "\n(released"), fontsize=9)
         panel.grid()

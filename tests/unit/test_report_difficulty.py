@@ -193,7 +193,7 @@ def test_published_files_say_the_same(runs, tmp_path, capsys) -> None:
     assert "(figures/difficulty-curves.svg)" in text
     assert "| name | 0 | 1 (10°) | 2 (20°) | 3 (30°) |" in text
     assert "| name | 0 | 1 | 2 | 3 |" in text
-    assert "24 cases, 3 cases, 3 cases, 3 cases." in text
+    assert "0: 24 cases of 12 references x 3 seeds, 1: 3 cases of 3 references x 1 seed, 2:" in text
     assert "| good | +0.590 \\[" in text
     assert "say nothing about larger backbones" in text
     table = pd.read_csv(folder / "difficulty.csv")
@@ -206,6 +206,26 @@ def test_published_files_say_the_same(runs, tmp_path, capsys) -> None:
     assert tex.isascii()
     assert tex.count(r"\begin{") == tex.count(r"\end{")
     assert capsys.readouterr().out.strip() == str(folder / "difficulty.md")
+
+
+def test_falls_are_paired_by_reference(runs, tmp_path) -> None:
+    """Strength 3 has three of the references, whose easy means are .6, .7 and .8; all of them fall by .3."""
+    found = together(loaded(runs))
+    good = found.falls[found.falls["method"] == "good"]
+    assert list(good["factor"]) == [*AXES, CROSSED]
+    assert good[["mean", "low", "high"]].to_numpy() == pytest.approx(np.full((4, 3), -0.3))
+    assert set(good["references"]) == {3}
+    table = difficulty.fall_table(found)
+    assert table.columns == ("name", *AXES, CROSSED)
+    assert ("good", *["−0.300 [−0.300, −0.300]"] * 4) in table.rows
+
+
+def test_cases_of_the_same_name_stay_apart(tmp_path) -> None:
+    """Pooled under one name, two suites would give the mean of their means."""
+    easy = write(tmp_path / "easy", description({"same": case("r0", 0, ()), "b": case("r1", 0, ())}, [0]), falling)
+    far = {"same": case("r0", 3, AXES), "b": case("r1", 3, AXES), "c": case("r2", 3, AXES)}
+    found = together(loaded([easy, write(tmp_path / "far", description(far, [0]), falling)]))
+    assert found.rows["case_id"].nunique() == 5
 
 
 def test_the_easy_run_alone_has_claims_and_no_curves(runs, tmp_path) -> None:

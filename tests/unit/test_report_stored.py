@@ -145,6 +145,31 @@ def test_few_seeds_and_references_are_said(run):
     assert "With 2 seeds no method is said to beat another" in said
 
 
+def test_sessions_that_differ_are_said_and_those_that_do_not_are_not(run):
+    def later(change):
+        def add(info):
+            info["later_sessions"] = [{"command": "more", "provenance": info["provenance"] | change}]
+
+        return add
+
+    rewrite(run / "run.json", later({}))
+    assert "other session" not in " ".join(cautions(measure(load_run(run))))
+    rewrite(run / "run.json", later({"threads": 64}))
+    assert "1 other session that differed" in " ".join(cautions(measure(load_run(run))))
+
+
+def test_a_metric_that_no_video_has_is_one_line(run):
+    def spoil(scores):
+        mine = scores["metric"] == "pck"
+        return scores.assign(
+            status=scores["status"].mask(mine, "skipped"), value=scores["value"].mask(mine), error="no network"
+        )
+
+    rewrite(run / "scores.parquet", spoil)
+    rows = tables.faults_table(measure(load_run(run))).rows
+    assert [(row[0], row[2]) for row in rows if row[1].lower() == "pck"] == [("all", "skipped")]
+
+
 def test_metrics_that_do_not_say_what_they_need_are_pointed_out(run):
     assert "may be listed as truth-free" not in " ".join(cautions(measure(load_run(run))))
     rewrite(run / "run.json", drop("metrics", "pck", "needs"))
