@@ -18,10 +18,11 @@ Departures from the paper, whose model is AnimateDiff, a U-Net with attention ov
   prediction, by almost the same amount, so that the prediction sees it and any sampler will do.
 - The released code sums the loss over the six temporal attentions of one decoder block, each a mean over its own
   places. Here it is one block's mean: the weight is to be tuned for every backbone, 2,000 is not the same force.
-- It samples in 300 steps of which 180 share the first 40 % of timesteps, one gradient each (from text; its settings
-  for a given first frame are fewer, 40 of 100 steps over the first 30 %). Here each of the 20 guided
+- It samples in 300 steps of which 180 share the first 40 % of timesteps, one gradient each. Here each of the 20 guided
   steps of 50 takes `gradient_steps` = 9, so that as many gradients act over the same timesteps. The weight's ramps over
-  the first and last 10 of the 180 are left out.
+  the first and last 10 of the 180 are left out. These are its settings for text alone, which the paper describes; for a
+  given first frame the released code has weaker ones, 40 of 100 steps over the first 30 %.
+- The released sampler has a negative prompt; here it is the empty one.
 """
 
 from dataclasses import dataclass, replace

@@ -35,7 +35,7 @@ class FitConfig:
     Attributes:
         embedding_tokens: learned tokens per block.
         fit_steps: of AdamW.
-        learning_rate: constant.
+        learning_rate: constant, as in the released code.
         batch_size: crops per step.
         crops: random crops of the reference.
         crop_min_scale: smallest side of a crop, as a share of the frame's (ours; not given in the paper).

@@ -71,6 +71,7 @@ class FlexiActConfig:
 
 
 PRESETS: dict[str, FlexiActConfig] = {
+    # With the released code's second loss, of which the paper does not speak.
     "paper": FlexiActConfig(),
     # As the authors' released code: its inference never fills the mask that it builds for the bias (`vid2embed` stays
     # 0), so the embedding has bias 0 at every step; RefAdapter's weight is 0.7 all the same.
