@@ -65,6 +65,16 @@ def claim_table(found: Difficulty) -> Table:
     return Table("Claims on the easy suite", columns, tuple(rows), note)
 
 
+def reference_table(found: Difficulty) -> Table:
+    """The easy suite reference by reference: what the intervals of the claims are made of."""
+    easy = found.rows[found.rows["factor"] == EASY]
+    means = easy.groupby(["method", "reference_id", "case_id"])["value"].mean()
+    means = means.groupby(level=["method", "reference_id"]).mean().unstack("reference_id")
+    rows = tuple((name, *map(number, means.loc[name])) for name in found.order if name in means.index)
+    note = f"Means of {heading(found.run, found.run.headline)} over the cases and seeds of each reference."
+    return Table("The easy suite by reference", ("name", *map(str, means.columns)), rows, note)
+
+
 def fall_table(found: Difficulty) -> Table:
     """What each method loses from the easy suite to the farthest strength of every factor."""
     cells = found.falls.set_index(["method", "factor"])
@@ -206,7 +216,8 @@ def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
         OSError: when it cannot be written.
     """
     found = together([load_run(Path(path)) for path in run_dirs])
-    tables = [claim_table(found)] * bool(found.claims) + [fall_table(found)] * bool(len(found.falls))
+    tables = [claim_table(found), reference_table(found)] if found.claims else []
+    tables += [fall_table(found)] * bool(len(found.falls))
     tables += [curve_table(found, factor) for factor in found.factors]
     title = f"Difficulty on {found.run.info['backbone']['name']} ({backbone_size(found.run.info['backbone'])})"
     with Staging(folder) as staging:

@@ -208,6 +208,16 @@ def test_published_files_say_the_same(runs, tmp_path, capsys) -> None:
     assert capsys.readouterr().out.strip() == str(folder / "difficulty.md")
 
 
+def test_the_easy_suite_is_shown_by_reference(runs) -> None:
+    table = difficulty.reference_table(together(loaded(runs[:1])))
+    assert table.columns[:4] == ("name", "r0", "r1", "r10")
+    assert [row[:4] for row in table.rows] == [
+        ("good", "0.600", "0.700", "0.700"),
+        ("i2v", "0.110", "0.110", "0.110"),
+        ("still", "0.000", "0.000", "0.000"),
+    ]
+
+
 def test_falls_are_paired_by_reference(runs, tmp_path) -> None:
     """Strength 3 has three of the references, whose easy means are .6, .7 and .8; all of them fall by .3."""
     found = together(loaded(runs))
