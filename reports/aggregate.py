@@ -96,7 +96,7 @@ def percentile_interval(statistics: np.ndarray, clusters: int) -> tuple[float, f
 
     A plain percentile interval over few clusters is too narrow: resamples spread by a factor sqrt((n - 1) / n) too
     little, and as a normal distribution does instead of Student's. The tails are cut so much further out that it has
-    its 95% for means of normal clusters (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015, eq. 8).
+    its 95% for means of normal clusters (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
 
     Args:
         statistics: float [resamples].
@@ -112,7 +112,7 @@ def percentile_interval(statistics: np.ndarray, clusters: int) -> tuple[float, f
 
 
 def estimate(values: pd.DataFrame, seed: int = 0) -> Estimate:
-    """Mean over cases of the mean over seeds, with a percentile bootstrap clustered by reference.
+    """Mean over cases of the mean over seeds, with an expanded percentile bootstrap clustered by reference.
 
     Args:
         values: columns case_id, reference_id, value; rows with NaN are left out.

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.aggregate import Comparison, estimate
+from reports.aggregate import MIN_CASES, MIN_SEEDS, Comparison, estimate
 from reports.build import Staging
 from reports.errors import one_line
 from reports.figures import Theme, mark, save_themed
@@ -59,7 +59,7 @@ def claim_table(found: Difficulty) -> Table:
     note = (
         f"Paired differences in {label(found.run.headline)} over the videos that both have; 95% intervals of a "
         "bootstrap clustered by reference. A difference is claimed only where the interval excludes 0, with at least "
-        f"12 cases x 3 seeds; no correction for the number of comparisons. {BASELINE} never sees the reference; "
+        f"{MIN_CASES} cases x {MIN_SEEDS} seeds; no correction for the number of comparisons. {BASELINE} never sees the reference; "
         f"{FLOOR} is the target image repeated.{_copying(found)}"
     )
     return Table("Claims on the easy suite", columns, tuple(rows), note)

@@ -11,6 +11,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from reports import tables
+from reports.aggregate import MIN_CASES, MIN_SEEDS
 from reports.contact_sheet import chosen_cases, first_seed, inside
 from reports.results import Results, cautions, checks
 from reports.stored import AXES
@@ -52,6 +53,8 @@ def render(results: Results, page_folder: Path, figures: Mapping[str, str], shee
         terciles=tables.tercile_table(results),
         costs=tables.cost_table(results),
         metrics=tables.metrics_table(results),
+        min_cases=MIN_CASES,
+        min_seeds=MIN_SEEDS,
         faults=tables.faults_table(results),
         published=tables.published_table(),
         figures=figures,

@@ -5,7 +5,17 @@ from itertools import combinations
 
 import pandas as pd
 
-from reports.aggregate import Comparison, by_tercile, cell_counts, compare, costs, ranking, summarise, tidy
+from reports.aggregate import (
+    MIN_SEEDS,
+    Comparison,
+    by_tercile,
+    cell_counts,
+    compare,
+    costs,
+    ranking,
+    summarise,
+    tidy,
+)
 from reports.belief import belief
 from reports.errors import RunError
 from reports.stored import StoredRun
@@ -127,8 +137,9 @@ def cautions(results: Results) -> list[str]:
             f"The intervals rest on {count(references, 'reference video')}. They are widened for so few clusters, by "
             "as much as means of normal ones would need; what other references would give may differ more."
         )
-    if len(run.seeds) < 3:
-        found.append(f"With {count(len(run.seeds), 'seed')} no method is said to beat another: that takes 3.")
+    if len(run.seeds) < MIN_SEEDS:
+        seeds = count(len(run.seeds), "seed")
+        found.append(f"With {seeds} no method is said to beat another: that takes {MIN_SEEDS}.")
     others = [item for item in run.info.get("later_sessions", ()) if item["provenance"] != run.info["provenance"]]
     if others:
         found.append(

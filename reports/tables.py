@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports import published
-from reports.aggregate import Comparison
+from reports.aggregate import MIN_CASES, MIN_SEEDS, Comparison
 from reports.belief import needs_truth
 from reports.results import Results
 from reports.stored import AXES, TERCILES, score_backends
@@ -88,7 +88,8 @@ def comparison_table(results: Results) -> Table:
     """Paired differences of everything with the named method, on the headline."""
     note = (
         "Paired over the videos that both have; bootstrap clustered by reference. A beats B is said only where the "
-        "interval excludes 0, with at least 12 cases x 3 seeds. No correction for the number of comparisons."
+        f"interval excludes 0, with at least {MIN_CASES} cases x {MIN_SEEDS} seeds. No correction for the number of "
+        "comparisons."
     )
     columns = ("name", f"verdict, against {results.against}", "difference", "95% interval", "cases", "seeds")
     rows = [(item.first, _said(item), *_difference(item)) for item in results.comparisons]
