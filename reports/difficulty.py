@@ -59,8 +59,8 @@ def claim_table(found: Difficulty) -> Table:
     note = (
         f"Paired differences in {label(found.run.headline)} over the videos that both have; 95% intervals of a "
         "bootstrap clustered by reference. A difference is claimed only where the interval excludes 0, with at least "
-        f"{MIN_CASES} cases x {MIN_SEEDS} seeds; no correction for the number of comparisons. {BASELINE} never sees the reference; "
-        f"{FLOOR} is the target image repeated.{_copying(found)}"
+        f"{MIN_CASES} cases x {MIN_SEEDS} seeds; no correction for the number of comparisons. {BASELINE} never sees "
+        f"the reference; {FLOOR} is the target image repeated.{_copying(found)}"
     )
     return Table("Claims on the easy suite", columns, tuple(rows), note)
 
