@@ -68,8 +68,8 @@ class MotionCloneConfig(GuidanceConfig):
 PRESETS = {
     "paper": MotionCloneConfig(),
     # Found by `benchmark.tune`: weight, timestep and guidance in the middle block, then the block among all, then
-    # share, weight, steps and timestep again. Two steps instead of the paper's nine,
-    # for speed: they lower the loss tenfold.
+    # share, weight, steps and timestep again. Two steps instead of the paper's nine, for speed: they lower the loss
+    # tenfold.
     "puppets": MotionCloneConfig(
         block=5,
         gradient_steps=2,

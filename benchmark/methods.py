@@ -57,12 +57,6 @@ def _flexiact(change: Callable[[FlexiActConfig], FlexiActConfig]) -> Build:
     return build
 
 
-def _base_embedding(backbone: Backbone) -> ActionTransfer:
-    from flexiact.method import FlexiAct, base_preset
-
-    return FlexiAct(backbone, base_preset(backbone))
-
-
 def _baseline(module: str, name: str, changes: Mapping[str, Any]) -> Build:
     """Builds a class of a module with changes to the configuration that the module means for the backbone."""
 
@@ -118,8 +112,8 @@ METHODS: dict[str, MethodEntry] = {
         ("refadapter",),
     ),
     "base-embedding": MethodEntry(
-        _base_embedding,
-        "the paper's Base: the embedding, neither schedule nor RefAdapter, tuned by itself",
+        _flexiact(lambda config: config.base_embedding()),
+        "the paper's Base: the embedding, neither schedule nor RefAdapter",
     ),
     "motion_director": MethodEntry(
         _class("baselines.motion_director", "MotionDirector"), "MotionDirector (MD-I2V): spatial and temporal LoRA"

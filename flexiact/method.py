@@ -77,17 +77,10 @@ PRESETS: dict[str, FlexiActConfig] = {
     # 0), so the embedding has bias 0 at every step; RefAdapter's weight is 0.7 all the same.
     "released": FlexiActConfig().without_schedule(),
     # Tokens (226 in the paper), steps and batches are set for speed and a small model; the rate was found by
-    # `benchmark.tune` with the Base, the transfer with FlexiAct; see reports/tuning for every trial.
+    # `benchmark.tune` with the Base, the transfer with FlexiAct. Both came to the same guidance; see reports/tuning.
     "puppets": FlexiActConfig(
         fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=3e-2, batch_size=2),
         transfer=TransferConfig(FrequencySchedule(alpha=0.5, low=700, high=800), 0.4, guidance_scale=3.0),
-    ),
-}
-# The paper's Base competes with settings of its own.
-BASE_PRESETS: dict[str, FlexiActConfig] = {
-    "puppets": FlexiActConfig(
-        fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=3e-2, batch_size=2),
-        transfer=TransferConfig(guidance_scale=3.0),
     ),
 }
 
@@ -95,11 +88,6 @@ BASE_PRESETS: dict[str, FlexiActConfig] = {
 def preset(backbone: Backbone) -> FlexiActConfig:
     """The configuration for a backbone: its own where `PRESETS` names it, the paper's for 1e9 parameters and more."""
     return preset_of(PRESETS, backbone)
-
-
-def base_preset(backbone: Backbone) -> FlexiActConfig:
-    """The paper's Base on a backbone: with its own settings where `BASE_PRESETS` names it, otherwise FlexiAct's."""
-    return BASE_PRESETS.get(backbone.name, preset(backbone)).base_embedding()
 
 
 class FlexiAct:
