@@ -115,11 +115,16 @@ class DiTFlow:
             ValueError: naming the field, for a reference of another size or length than the backbone's.
         """
         check_fit(self.backbone, reference, caption, seed)
+        logits = head_mean_logits(*self.look(reference, seed).queries_and_keys())
+        return {ACTION_KEY: on_cpu(strongest_flow(logits, self.model.grid))}
+
+    def look(self, video: Video, seed: int) -> BlockCapture:
+        """One pass over a video at timestep 0, with the empty prompt."""
         generator = torch.Generator().manual_seed(seed)
-        latents = encode_video(self.backbone, reference.frames, generator)
-        condition = encode_image(self.backbone, reference.frames[0], generator)
+        latents = encode_video(self.backbone, video.frames, generator)
+        condition = encode_image(self.backbone, video.frames[0], generator)
         seen, _ = self.model.look(latents, condition, encode_text(self.backbone, [""]), 0)
-        return {ACTION_KEY: on_cpu(strongest_flow(head_mean_logits(*seen.queries_and_keys()), self.model.grid))}
+        return seen
 
     def transfer(self, action: Action, request: Request) -> Video:
         """Make the video of `request.target` with the displacements of the reference.

@@ -34,12 +34,10 @@ COMPARED = ("oracle", "wrong-action", "still", "i2v")
 
 
 def ditflow_signal(method: "DiTFlow", video: "Video", action: "Action", caption: str) -> float:
-    """Mean squared difference of the strongest flows in tokens^2, where the reference's is not 0."""
+    """The method's own loss in tokens^2; the caption is not read."""
     from baselines.ditflow import ACTION_KEY
 
-    flow, reference = method.fit(video, caption, seed=0)[ACTION_KEY], action[ACTION_KEY]
-    moving = reference.norm(dim=-1) > 0
-    return float((flow[moving] - reference[moving]).square().mean())
+    return float(method.loss(method.look(video, seed=0), action[ACTION_KEY].to(method.backbone.device)))
 
 
 def smm_signal(method: "SpatialMarginalMean", video: "Video", action: "Action", caption: str) -> float:
@@ -187,9 +185,9 @@ def _write(args: argparse.Namespace) -> int:
     text = f"""# What the signals of guided methods know
 
 Suite {suite.name}, backbone {backbone.name}, {found["case_id"].nunique()} cases, seed 0. Finished videos, compared
-with the reference by the loss that the method guides with (MotionClone's at its timestep, SMM's on inverted latents):
-means, as a share of the still image's. A signal that knows the action is smallest for the truth (`oracle`). `own`: the
-videos that the method made.
+with the reference by the loss that the method guides with (DiTFlow's on clean latents, SMM's on inverted ones,
+MotionClone's at its timestep): means, as a share of the still image's. A signal that knows the action is smallest for
+the truth (`oracle`). `own`: the videos that the method made.
 
 {table(found)}
 

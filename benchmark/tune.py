@@ -135,7 +135,7 @@ def winners(log: Path, revision: str) -> dict[str, dict[str, str]]:
 
     Each with `trials`, how many the method had.
     """
-    rows = [r for r in _read(log) if r["backbone_revision"] == revision and r["motion_agreement"]]
+    rows = [r for r in _read(log) if r["backbone_revision"] == revision and all(r[name] for name in METRICS)]
     had = Counter(row["method"] for row in rows)
     rows = [row | {"trials": str(had[row["method"]])} for row in rows]
     rows.sort(key=lambda row: float(row["motion_agreement"]), reverse=True)

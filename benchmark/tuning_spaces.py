@@ -107,7 +107,7 @@ SPACES: dict[str, Space] = {
         _baseline("pose_guided", "PoseGuided", guidance_scale=2.0),
         {"anchor": ("first", "all"), "fit": ("vertical", "uniform", "axes"), "points": ("trunk", "all")},
     ),
-    # Tuned above in the middle block, as published; then every block of the puppets' transformer, all else as tuned:
+    # Tuned above in the middle block, as published; then every block of the puppets' transformer, all else as then:
     # `benchmark.guiding` shows how much hangs on it.
     "ditflow-block": Space(_baseline("ditflow", "DiTFlow", guided_share=0.4, guidance_scale=3.0), _BLOCKS),
     "smm-block": Space(_baseline("smm", "SpatialMarginalMean", guided_share=0.4, low_pass=2), _BLOCKS),

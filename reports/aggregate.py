@@ -183,8 +183,10 @@ def compare(
 
 
 def _paired_side(rows: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
-    side = rows[(rows["method"] == name) & (rows["metric"] == metric)].dropna(subset=["value"])
-    if (side["kind"] == "bound").any() and side["seed"].nunique() == 1:
+    side = rows[(rows["method"] == name) & (rows["metric"] == metric)]
+    once = (side["kind"] == "bound").any() and side["seed"].nunique() == 1  # of the planned ones, made or not
+    side = side.dropna(subset=["value"])
+    if once:
         return side[["case_id", "reference_id", "value"]]
     return side[["case_id", "reference_id", "seed", "value"]]
 

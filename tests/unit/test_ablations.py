@@ -8,7 +8,6 @@ from benchmark.methods import METHODS
 from flexiact.backbone import load_backbone
 
 DIFFERENCES: dict[str, dict[str, Any]] = {
-    "flexiact": {},
     "flexiact-no-schedule": {"schedule": None},
     "flexiact-no-refadapter": {"refadapter": None, "refadapter_weight": None},
     "flexiact-no-crops": {"crops": 1, "crop_min_scale": 1.0},
@@ -18,7 +17,7 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
 
 
 def test_every_ablation_is_here():
-    assert set(DIFFERENCES) == {name for name in METHODS if name.startswith("flexiact") or name == "base-embedding"}
+    assert set(DIFFERENCES) == {name for name in METHODS if name.startswith("flexiact-") or name == "base-embedding"}
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)

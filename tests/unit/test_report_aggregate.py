@@ -155,6 +155,8 @@ def test_a_bound_that_is_a_sample_is_paired_by_seed():
     found = aggregate.compare(pd.concat([method, bound]), "m", "a", "in-words")
     assert found.estimate.mean == pytest.approx((0.5 - 7.0) / 2)
     assert found.seeds == 2
+    unfinished = frame({("r0", "x"): [0.5, None, None]}, "in-words", kind="bound")
+    assert aggregate.compare(pd.concat([method, unfinished]), "m", "a", "in-words").seeds == 1
 
 
 def test_nothing_in_common_is_no_comparison():
