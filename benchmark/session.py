@@ -124,7 +124,8 @@ def run_session(
         for case_id in cases:
             executor.write_inputs(case_id)
         _do(folder, work, executor, scorer)
-        write_tables(folder, run)
+        if any(work):
+            write_tables(folder, run)
         rows = [row for cell in asked if (row := sample_row(folder, cell))]
     return Outcome(len(work[0]), len(work[1]), tuple(row for row in rows if row.status == "failed"))
 

@@ -20,9 +20,9 @@ from reports.errors import one_line
 from reports.figures import Theme, mark, save_themed
 from reports.formats import latex_table, markdown_table
 from reports.stored import AXES, load_run
-from reports.strengths import BASELINE, COPY, EASY, FLOOR, STRENGTHS, Difficulty, together
+from reports.strengths import BASELINE, COPY, EASY, FLOOR, STRENGTHS, Difficulty, by_reference, together
 from reports.tables import Table
-from reports.wording import NOTHING, backbone_size, count, heading, interval, label, number, scope
+from reports.wording import NOTHING, backbone_size, count, heading, label, number, scope, with_interval
 
 FIGURE = "difficulty-curves"
 _LABEL_STEP = 0.05
@@ -35,7 +35,7 @@ def curve_table(found: Difficulty, factor: str) -> Table:
     strengths = sorted(set(mine["strength"]))
     cells = mine.set_index(["method", "strength"])
     rows = tuple(
-        (name, *(_mean(cells.loc[name, s]) if (name, s) in cells.index else NOTHING for s in strengths))
+        (name, *(_cell(cells.loc[name, s]) if (name, s) in cells.index else NOTHING for s in strengths))
         for name in found.order
     )
     columns = ("name", *(_place(mine, factor, strength) for strength in strengths))
@@ -68,11 +68,11 @@ def claim_table(found: Difficulty) -> Table:
 def reference_table(found: Difficulty) -> Table:
     """The easy suite reference by reference: what the intervals of the claims are made of."""
     easy = found.rows[found.rows["factor"] == EASY]
-    means = easy.groupby(["method", "reference_id", "case_id"])["value"].mean()
-    means = means.groupby(level=["method", "reference_id"]).mean().unstack("reference_id")
-    rows = tuple((name, *map(number, means.loc[name])) for name in found.order if name in means.index)
+    made = set(easy["method"])
+    means = pd.DataFrame({name: by_reference(easy[easy["method"] == name]) for name in found.order if name in made})
+    rows = tuple((name, *map(number, means[name])) for name in means)
     note = f"Means of {heading(found.run, found.run.headline)} over the cases and seeds of each reference."
-    return Table("The easy suite by reference", ("name", *map(str, means.columns)), rows, note)
+    return Table("The easy suite by reference", ("name", *map(str, means.index)), rows, note)
 
 
 def fall_table(found: Difficulty) -> Table:
@@ -80,7 +80,7 @@ def fall_table(found: Difficulty) -> Table:
     cells = found.falls.set_index(["method", "factor"])
     factors = [factor for factor in found.factors if factor in set(found.falls["factor"])]
     rows = tuple(
-        (name, *(_change(cells.loc[name, f]) if (name, f) in cells.index else NOTHING for f in factors))
+        (name, *(_cell(cells.loc[name, f], signed=True) if (name, f) in cells.index else NOTHING for f in factors))
         for name in found.order
         if name in set(found.falls["method"])
     )
@@ -93,10 +93,6 @@ def fall_table(found: Difficulty) -> Table:
     return Table("From easy to farthest", ("name", *factors), rows, note)
 
 
-def _change(row: pd.Series) -> str:
-    return f"{number(row['mean'], signed=True)} {interval(row['low'], row['high'], signed=True)}".strip()
-
-
 def _copying(found: Difficulty) -> str:
     """What a copy of the reference would score: bodies are alike here, so movement alone does not give it away."""
     rows = found.rows[(found.rows["factor"] == EASY) & (found.rows["method"] == COPY)]
@@ -106,11 +102,12 @@ def _copying(found: Difficulty) -> str:
 
 
 def _said(item: Comparison) -> tuple[str, str]:
-    return _change(pd.Series(vars(item.estimate))), item.verdict
+    found = item.estimate
+    return with_interval(found.mean, found.low, found.high, signed=True), item.verdict
 
 
-def _mean(row: pd.Series) -> str:
-    return f"{number(row['mean'])} {interval(row['low'], row['high'])}".strip()
+def _cell(row: pd.Series, signed: bool = False) -> str:
+    return with_interval(row["mean"], row["low"], row["high"], signed)
 
 
 def _size(found: Difficulty, factor: str, strength: int) -> str:

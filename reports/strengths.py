@@ -164,20 +164,27 @@ def _curves(rows: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
 
 
 def _falls(rows: pd.DataFrame, factors: list[str], order: tuple[str, ...]) -> pd.DataFrame:
+    easy = rows[rows["factor"] == EASY]
+    start = {name: by_reference(easy[easy["method"] == name]) for name in order}
     records = []
     for factor in factors:
         far = rows[(rows["factor"] == factor) & (rows["strength"] == STRENGTHS[-1])]
         for name in order:
-            ends = [_by_reference(part[part["method"] == name]) for part in (far, rows[rows["factor"] == EASY])]
-            change = (ends[0] - ends[1]).dropna().rename("value").rename_axis("reference_id").reset_index()
+            change = (
+                (by_reference(far[far["method"] == name]) - start[name])
+                .dropna()
+                .rename("value")
+                .rename_axis("reference_id")
+                .reset_index()
+            )
             if len(change):
                 found = estimate(change.assign(case_id=change["reference_id"]))
                 records.append({"factor": factor, "method": name, **vars(found)})
     return pd.DataFrame.from_records(records, columns=["factor", "method", *Estimate.__dataclass_fields__])
 
 
-def _by_reference(rows: pd.DataFrame) -> pd.Series:
-    """Means over seeds, then over the cases of each reference."""
+def by_reference(rows: pd.DataFrame) -> pd.Series:
+    """Of one method and metric: means over seeds, then over the cases of each reference."""
     per_case = rows.groupby(["reference_id", "case_id"])["value"].mean()
     return per_case.groupby(level="reference_id").mean()
 

@@ -10,7 +10,19 @@ from reports.aggregate import MIN_CASES, MIN_SEEDS, Comparison
 from reports.belief import needs_truth
 from reports.results import Results
 from reports.stored import AXES, TERCILES, score_backends
-from reports.wording import NOTHING, amount, arrow, count, heading, interval, label, number, percent, seconds
+from reports.wording import (
+    NOTHING,
+    amount,
+    arrow,
+    count,
+    heading,
+    interval,
+    label,
+    number,
+    percent,
+    seconds,
+    with_interval,
+)
 
 
 @dataclass(frozen=True)
@@ -35,10 +47,10 @@ def methods_table(results: Results) -> Table:
     note = (
         f"Sorted by {label(results.run.headline)}. Means over cases and seeds, in brackets the 95% interval of a "
         "bootstrap clustered by reference: of that row alone, whether two rows differ is said below of paired "
-        "differences. A number in round brackets "
-        "counts the videos with a value where some of those made have none. Costs are medians on one machine: the fit "
-        "is paid once a reference, the transfer for each video; peak memory is the device's, or on a CPU the whole "
-        "process's; the adapter is what a fit stores, plus RefAdapter or control weights that the method loads."
+        "differences. A number in round brackets counts the videos with a value where some of those made have none. "
+        "Costs are medians on one machine: the fit is paid once a reference, the transfer for each video; peak memory "
+        "is the device's, or on a CPU the whole process's; the adapter is what a fit stores, plus RefAdapter or "
+        "control weights that the method loads."
     )
     return _board("Methods", results, results.order, note)
 
@@ -75,13 +87,9 @@ def _costs(row: pd.Series) -> tuple[str, str, str, str]:
     return seconds(row["fit_s"]), seconds(row["transfer_s"]), amount(row["peak_memory_gib"], "GiB"), adapter
 
 
-def _cell(row: pd.Series, videos: int, with_interval: bool) -> str:
-    text = _mean_and_interval(row) if with_interval else number(row["mean"])
+def _cell(row: pd.Series, videos: int, whole: bool) -> str:
+    text = with_interval(row["mean"], row["low"], row["high"]) if whole else number(row["mean"])
     return f"{text} ({row['ok']})" if 0 < row["ok"] < videos else text
-
-
-def _mean_and_interval(row: pd.Series) -> str:
-    return f"{number(row['mean'])} {interval(row['low'], row['high'])}".strip()
 
 
 def comparison_table(results: Results) -> Table:
@@ -128,7 +136,7 @@ def tercile_table(results: Results) -> Table:
         for axis in AXES:
             for tercile in TERCILES:
                 found = cells.loc[(name, axis, tercile)] if (name, axis, tercile) in cells.index else None
-                row.append(NOTHING if found is None else _mean_and_interval(found))
+                row.append(NOTHING if found is None else with_interval(found["mean"], found["low"], found["high"]))
         rows.append(tuple(row))
     sizes = [f"{axis} {_sizes(results, axis)}" for axis in AXES]
     note = (

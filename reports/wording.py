@@ -24,6 +24,11 @@ def interval(low: float, high: float, signed: bool = False) -> str:
     return f"[{number(low, signed)}, {number(high, signed)}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
+def with_interval(mean: float, low: float, high: float, signed: bool = False) -> str:
+    """`mean [low, high]`; the mean alone when there is no interval."""
+    return f"{number(mean, signed)} {interval(low, high, signed)}".strip()
+
+
 def seconds(value: float) -> str:
     """A duration that a person reads at once."""
     if not math.isfinite(value):
