@@ -93,6 +93,24 @@ TEST_ACTIONS: dict[str, PuppetAction] = {
     "crawl": _act(Motion("trunk_pitch", "hold", 0.9), _both("fore", "swing", "swing", 0.9, opposite=True)),
     "look": _act(Motion("head_yaw", "swing", 1.1), Motion("trunk_yaw", "counter", 0.6),
                  Motion("tail_yaw", "swing", -0.7)),
+    # From here on limbs carry most of the movement.
+    "clap": _act(_both("fore", "spread", "beat", 1.2), _both("fore", "swing", "hold", 0.8)),
+    "cheer": _act(_both("fore", "swing", "rise", 1.3), _both("hind", "flex", "beat", 0.8)),
+    "swim": _act(_both("fore", "swing", "counter", 1.2), _both("hind", "swing", "swing", -0.8)),
+    "hug": _act(_both("fore", "spread", "fall", 1.2), _both("fore", "swing", "rise", 1.0)),
+    "split": _act(_both("hind", "spread", "rise", 1.2), _both("fore", "spread", "fall", 0.8)),
+    "kneel": _act(_both("hind", "flex", "rise", 1.3), _both("fore", "swing", "dip", 0.8)),
+    "frogkick": _act(_both("hind", "flex", "beat", 1.2), _both("hind", "spread", "beat", 0.9)),
+    "tuck": _act(_both("hind", "flex", "pulse", 1.3), _both("hind", "swing", "pulse", 1.1),
+                 _both("fore", "swing", "pulse", 1.0)),
+    "pounce": _act(_both("fore", "swing", "fall", 1.3), Motion("shift", "rise", 0.5)),
+    "backstroke": _act(_both("fore", "swing", "swing", -1.3), _both("hind", "swing", "beat", 0.6)),
+    "straddle": _act(_both("hind", "spread", "counter", 0.9), _both("fore", "swing", "swing", 0.9)),
+    "gallop": _act(_both("hind", "swing", "counter", 1.2), _both("fore", "swing", "counter", -1.0)),
+    "haul": _act(_both("fore", "swing", "pulse", -1.2), Motion("shift", "fall", 0.4)),
+    "scatter": _act(_both("fore", "spread", "dip", 1.2), _both("hind", "swing", "rise", -0.9)),
+    "kickback": _act(_both("hind", "swing", "pulse", -1.3), _both("hind", "flex", "beat", 0.8)),
+    "windmill": _act(_both("fore", "spread", "swing", 1.0), _both("fore", "swing", "beat", 1.2)),
 }  # fmt: skip
 
 # Used to tune methods, never for a leaderboard.
@@ -105,6 +123,18 @@ DEV_ACTIONS: dict[str, PuppetAction] = {
     "drop": _act(Motion("hop", "fall", 1.0), Motion("trunk_roll", "pulse", 0.8)),
     "hail": _act(Motion("fore_left_spread", "counter", 1.0), Motion("fore_left_swing", "hold", 0.7)),
     "charge": _act(Motion("shift", "pulse", 1.2), Motion("trunk_pitch", "dip", 0.8)),
+    "press": _act(_both("fore", "spread", "dip", 1.0), _both("hind", "flex", "fall", 1.0)),
+    "pump": _act(_both("hind", "flex", "swing", 1.1), _both("fore", "spread", "rise", 0.9)),
+    "sweep": _act(_both("fore", "swing", "fall", -1.1), _both("hind", "spread", "pulse", 0.9)),
+    "hurdle": _act(_both("hind", "swing", "pulse", 1.3), _both("fore", "spread", "counter", 0.8)),
+    "heave": _act(_both("fore", "swing", "dip", 1.2), Motion("trunk_pitch", "hold", 0.5)),
+    "sprawl": _act(
+        _both("hind", "spread", "rise", 1.1), _both("hind", "flex", "dip", 0.9), _both("fore", "swing", "rise", -0.8)
+    ),
+    "flutter": _act(_both("fore", "spread", "beat", 1.0), _both("hind", "swing", "swing", 1.0)),
+    "vault": _act(
+        Motion("hop", "pulse", 1.0), _both("hind", "swing", "beat", -1.0), _both("fore", "swing", "hold", 1.0)
+    ),
 }
 
 
@@ -137,13 +167,39 @@ def _distances(x: Tensor, others: Tensor) -> Tensor:
 
 @cache
 def _named_curves() -> Tensor:
-    """Curves of all test and development actions, [33, T, 21]."""
+    """Curves of all test and development actions, [N, T, 21]."""
     return torch.stack([curves(a, _SAMPLES) for a in (*TEST_ACTIONS.values(), *DEV_ACTIONS.values())])
 
 
 def distance_to_named(action: PuppetAction) -> float:
     """Distance from an action to the nearest test or development action."""
-    return float(_distances(curves(action, _SAMPLES), _named_curves()).min())
+    return nearest_named(curves(action, _SAMPLES))
+
+
+def nearest_named(values: Tensor) -> float:
+    """Distance from channel values [T, 21] over a whole clip to the nearest test or development action."""
+    samples = torch.linspace(0, len(values) - 1, _SAMPLES)
+    low, share = samples.floor().long(), samples.frac()[:, None]
+    high = (low + 1).clamp(max=len(values) - 1)
+    return float(_distances(torch.lerp(values[low], values[high], share), _named_curves()).min())
+
+
+def blended(pose: Tensor, values: Tensor, length: float) -> Tensor:
+    """Goes from a pose into an action within the first part of a clip.
+
+    Args:
+        pose: channel values [21] of the first frame.
+        values: channel values [T, 21] of the action.
+        length: Share of the clip's duration after which only the action is left, in [0, 1]; 0 gives the action itself.
+
+    Returns:
+        (1 - w) pose + w values with w a smoothstep from 0 at the first frame to 1 at `length`: [T, 21].
+    """
+    if length == 0:
+        return values
+    u = (torch.linspace(0, 1, len(values)) / length).clamp(max=1)
+    weight = (u * u * (3 - 2 * u))[:, None]
+    return torch.lerp(pose.expand_as(values), values, weight)
 
 
 def restricted(action: PuppetAction, channels: Iterable[str]) -> PuppetAction:

@@ -81,7 +81,7 @@ class Pool:
 def other_look(scene: Scene, generator: torch.Generator) -> Scene:
     """The same figure from another camera, half the time before another background."""
     keep = torch.rand((), generator=generator) < SAME_BACKDROP_SHARE
-    backdrop = scene.backdrop if keep else random_backdrop(generator, None)
+    backdrop = scene.backdrop if keep else random_backdrop(generator, "judge")
     return replace(scene, camera=random_camera(generator), backdrop=backdrop)
 
 

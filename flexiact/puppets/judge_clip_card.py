@@ -44,7 +44,7 @@ def held_out() -> Pairs:
     generator = torch.Generator().manual_seed(TEST_SEED)
     count, actions = GALLERY * GALLERIES, list(TEST_ACTIONS.values())
     first = [random_scene(generator, "test") for _ in range(count)]
-    second = [replace(s, camera=random_camera(generator), backdrop=random_backdrop(generator, True)) for s in first]
+    second = [replace(s, camera=random_camera(generator), backdrop=random_backdrop(generator, "test")) for s in first]
     views = []
     for shift, scenes in enumerate((first, second)):
         chosen = [actions[(i + 7 * shift) % len(actions)] for i in range(count)]

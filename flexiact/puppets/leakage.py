@@ -16,7 +16,7 @@ from flexiact.puppets.actions import (
     random_large_action,
 )
 from flexiact.puppets.rigs import HELD_OUT_RIG, RIGS, TRAINING_RIGS
-from flexiact.puppets.scene import COLOURS, PATTERNS, Skin, is_held_out_skin
+from flexiact.puppets.scene import COLOURS, PATTERNS, Skin, skin_split
 
 QUANTILES = (0.0, 0.01, 0.1, 0.5)
 
@@ -55,7 +55,7 @@ def as_markdown(count: int, seed: int) -> str:
             f"- Training actions keep a distance of {MIN_DISTANCE_TO_TEST} from every test and development action; "
             f"quantiles of the nearest distance over {count} drawn ones: {'; '.join(spreads)}.",
             f"- The two most alike test actions are {between:.2f} apart.",
-            f"- Held-out skins: {sum(map(is_held_out_skin, skins))} of {len(skins)} combinations.",
+            f"- Skins: {', '.join(f'{sum(skin_split(k) == n for k in skins)} {n}' for n in ('train', 'dev', 'test'))}.",
             f"- Bodies of training: {', '.join(TRAINING_RIGS)}; held out: {HELD_OUT_RIG}.",
         ]
     )

@@ -10,7 +10,7 @@ from flexiact.puppets.rigs import BONES, KEYPOINT_BONES
 from flexiact.puppets.scene import COLOURS, PATTERNS, Camera, Scene
 
 # Any change to what a scene and an action look like raises this number.
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 _CAMERA_DISTANCE = 4.0  # body units; only the strength of perspective depends on it
 _CHUNK = 18  # frames drawn at a time: the working set then stays in the processor's cache
 
@@ -52,12 +52,14 @@ def _part_colours(scene: Scene) -> Tensor:
     first, second = torch.tensor(COLOURS[scene.skin.primary]), torch.tensor(COLOURS[scene.skin.secondary])
     rows = []
     for bone in BONES:
-        base, mark = (second, first) if bone == "head" else (first, second)
         if "left" in bone:
-            base, mark = base * 0.6 + 0.4, mark * 0.6 + 0.4
+            rows.append(torch.stack([second, second]))
         elif "right" in bone:
-            base, mark = base * 0.55, mark * 0.55
-        rows.append(torch.stack([base, mark]))
+            rows.append(torch.stack([first, first]) * 0.5)
+        elif bone == "head":
+            rows.append(torch.stack([second, first]) * 0.5 + 0.45)
+        else:
+            rows.append(torch.stack([first, second]))
     return torch.stack(rows)
 
 
@@ -97,7 +99,8 @@ def _draw_bone(image: Tensor, parts: Tensor, bone: dict[str, Tensor], grid: Tens
     mark = _pattern(bone["kind"], t * bone["repeats"] + 0.25, side.clamp(-1, 1))
     base, second = bone["colours"][:, 0, :, None, None], bone["colours"][:, 1, :, None, None]
     bulge = (1 - (distance / radius) ** 2).clamp(min=0).sqrt()
-    light = 0.74 + 0.26 * bulge - 0.16 * (0.5 * qx + 0.85 * qy) / radius
+    # Dark towards the outline, so that a limb stands out from any background and from what lies behind it.
+    light = 0.5 + 0.5 * bulge - 0.12 * (0.5 * qx + 0.85 * qy) / radius
     colour = (base + (second - base) * mark[:, None]) * light[:, None]
     image = image + (colour - image) * cover[:, None]
     return image, torch.where(cover > 0.5, bone["index"].to(parts.dtype), parts)
@@ -137,7 +140,7 @@ def draw(projection: Projection, scenes: Sequence[Scene], visible: Tensor, size:
                 "radii": radii[rows, index],
                 "colours": colours[who, index],
                 "kind": kind[who].view(-1, 1, 1),
-                "repeats": (repeats[who] * torch.where(index == 0, 2.0, 1.0)).view(-1, 1, 1),
+                "repeats": (repeats[who] * torch.where(index == 0, 1.5, 1.0)).view(-1, 1, 1),
                 "index": index.view(-1, 1, 1),
             }
             image, parts = _draw_bone(image, parts, bone, grid)

@@ -9,11 +9,11 @@ from flexiact.puppets.rigs import CHANNELS, NUM_PROPORTIONS, RIGS, TRAINING_RIGS
 
 # Saturated sRGB colours of the figures; backgrounds stay pale or dull, so that a figure always stands out.
 COLOURS: dict[str, tuple[float, float, float]] = {
-    "red": (0.86, 0.16, 0.14), "orange": (0.95, 0.55, 0.10), "yellow": (0.93, 0.85, 0.20), "green": (0.15, 0.62, 0.22),
-    "blue": (0.14, 0.32, 0.85), "purple": (0.55, 0.20, 0.72), "black": (0.12, 0.11, 0.13), "white": (0.95, 0.95, 0.93),
+    "red": (0.88, 0.14, 0.14), "orange": (0.97, 0.52, 0.06), "yellow": (0.95, 0.88, 0.15), "green": (0.12, 0.66, 0.20),
+    "cyan": (0.10, 0.76, 0.80), "blue": (0.14, 0.30, 0.92), "purple": (0.58, 0.18, 0.78), "pink": (0.97, 0.48, 0.72),
 }  # fmt: skip
 PATTERNS: tuple[str, ...] = ("plain", "striped", "spotted", "two-tone")
-SPLITS: tuple[str, ...] = ("train", "test", "judge")
+SPLITS: tuple[str, ...] = ("train", "dev", "test", "judge")
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Camera:
 
 @dataclass(frozen=True)
 class Skin:
-    """A figure's look: two colours (names in `COLOURS`), their pattern, and its repeats along a bone.
+    """A figure's look: two colours (names in `COLOURS`), the trunk's pattern, and its repeats along the trunk.
 
-    The world's convention: left limbs are lighter and right limbs darker than the trunk: sides can be told apart.
+    The world's convention tells sides apart: left limbs have the second colour, right limbs a dark shade of the first.
     """
 
     primary: str
@@ -101,34 +101,35 @@ def scene_from_dict(data: dict[str, Any]) -> Scene:
     return scene
 
 
-def is_held_out_skin(skin: Skin) -> bool:
-    """True for the fifth of all (colour, colour, pattern) combinations that is reserved for test scenes."""
+def skin_split(skin: Skin) -> str:
+    """The split that a (colour, colour, pattern) combination is for: a fifth each for "dev" and "test", else "train"."""
     names = list(COLOURS)
     code = (names.index(skin.primary) * 8 + names.index(skin.secondary)) * 4 + PATTERNS.index(skin.pattern)
-    return (code * 2654435761 % 2**32) % 5 == 0
+    return {0: "test", 1: "dev"}.get((code * 2654435761 % 2**32) % 5, "train")
 
 
-def is_held_out_backdrop(backdrop: Backdrop) -> bool:
-    """True for backgrounds whose upper part is markedly greener than red: never seen in training."""
-    return backdrop.top[1] - backdrop.top[0] > 0.06
+def backdrop_split(backdrop: Backdrop) -> str:
+    """The split that a background is for, by the hue of its upper part: green "test", red "dev", the others "train"."""
+    lead = backdrop.top[1] - backdrop.top[0]
+    return "test" if lead > 0.06 else "dev" if lead < -0.06 else "train"
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
     return round(low + (high - low) * float(torch.rand((), generator=generator)), 4)
 
 
-def random_skin(generator: torch.Generator, held_out: bool | None) -> Skin:
-    """A random skin; `held_out` picks the reserved fifth, the rest, or (None) any."""
+def random_skin(generator: torch.Generator, split: str) -> Skin:
+    """A random skin of a split, of any for "judge"."""
     names = list(COLOURS)
     while True:
         first, second, pattern = (int(torch.randint(n, (), generator=generator)) for n in (8, 8, 4))
         skin = Skin(names[first], names[second], PATTERNS[pattern], _uniform(generator, 0.6, 1.2))
-        if first != second and (held_out is None or is_held_out_skin(skin) == held_out):
+        if first != second and split in ("judge", skin_split(skin)):
             return skin
 
 
-def random_backdrop(generator: torch.Generator, held_out: bool | None) -> Backdrop:
-    """A random background; `held_out` as in `random_skin`."""
+def random_backdrop(generator: torch.Generator, split: str) -> Backdrop:
+    """A random background of a split, of any for "judge"."""
 
     def colour(low: float, high: float) -> tuple[float, float, float]:
         level = _uniform(generator, low, high)
@@ -138,13 +139,13 @@ def random_backdrop(generator: torch.Generator, held_out: bool | None) -> Backdr
     while True:
         blob = (_uniform(generator, 0, 1), _uniform(generator, 0, 1), _uniform(generator, 0.15, 0.4))
         backdrop = Backdrop(colour(0.5, 0.8), colour(0.3, 0.7), blob, colour(0.35, 0.85))
-        if held_out is None or is_held_out_backdrop(backdrop) == held_out:
+        if split in ("judge", backdrop_split(backdrop)):
             return backdrop
 
 
 def random_camera(generator: torch.Generator) -> Camera:
     """A random viewpoint in the front-right quadrant and a random layout that keeps the neutral figure in frame."""
-    scale = _uniform(generator, 0.62, 0.84)
+    scale = _uniform(generator, 0.66, 0.88)
     room = (1 - scale) / 2 * 0.75
     return Camera(
         yaw_deg=round(_uniform(generator, 20, 80), 2),
@@ -160,8 +161,8 @@ def random_scene(generator: torch.Generator, split: str, rig: str | None = None,
 
     Args:
         generator: source of all randomness.
-        split: "train" (no held-out rig, skins or backgrounds), "test" (held-out skins and backgrounds, all rigs) or
-            "judge" (anything: a measuring instrument has to know the whole world).
+        split: "train", "dev" or "test", each with skins and backgrounds of its own, and the held-out rig in "test" alone;
+            or "judge" (anything: a measuring instrument has to know the whole world).
         rig: a name in `RIGS`; drawn when absent.
         camera: drawn when absent.
 
@@ -170,18 +171,17 @@ def random_scene(generator: torch.Generator, split: str, rig: str | None = None,
     """
     if split not in SPLITS:
         raise ValueError(f"split: unknown '{split}', choose from {', '.join(SPLITS)}")
-    choices = TRAINING_RIGS if split == "train" else tuple(RIGS)
+    choices = TRAINING_RIGS if split in ("train", "dev") else tuple(RIGS)
     rig = rig or choices[int(torch.randint(len(choices), (), generator=generator))]
     if rig not in choices:
         raise ValueError(f"rig: '{rig}' is not in the {split} split, choose from {', '.join(choices)}")
-    held_out = {"train": False, "test": True, "judge": None}[split]
     spread = torch.randn(NUM_PROPORTIONS, generator=generator).clamp(-2, 2) * 0.10
     stance = torch.randn(len(CHANNELS), generator=generator).clamp(-2, 2) * 0.06
     return Scene(
         rig=rig,
         proportions=tuple(round(p, 4) for p in spread.exp().tolist()),
         stance=tuple(round(s, 4) for s in stance.tolist()),
-        skin=random_skin(generator, held_out),
+        skin=random_skin(generator, split),
         camera=camera or random_camera(generator),
-        backdrop=random_backdrop(generator, held_out),
+        backdrop=random_backdrop(generator, split),
     )
