@@ -3,8 +3,10 @@
 Also how far apart reference and target are on the four axes of heterogeneity.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -113,37 +115,47 @@ def relative(pose: Tensor, values: Tensor) -> Tensor:
     return pose + (values - values[:1])
 
 
-def _view_direction(camera: Camera) -> Tensor:
-    yaw, pitch = (torch.deg2rad(torch.tensor(a, dtype=torch.float64)) for a in (camera.yaw_deg, camera.pitch_deg))
-    return torch.stack([yaw.cos() * pitch.cos(), pitch.sin(), yaw.sin() * pitch.cos()])
+def layout_distance(a: Camera, b: Camera) -> float:
+    """Distance of the figures' centres as a share of the frame's side, plus |log| of their ratio of scales."""
+    return round(math.hypot(a.x - b.x, a.y - b.y) + abs(math.log(a.scale / b.scale)), 4)
 
 
-def _bone_lengths(scene: Scene) -> Tensor:
-    """Lengths [12] in body units."""
-    bones, _ = pose([scene.rig], torch.tensor([scene.proportions]), torch.zeros(1, 1, len(CHANNELS)))
+def viewpoint_deg(a: Camera, b: Camera) -> float:
+    """Angle between two viewing directions in degrees."""
+    cosine = sum(x * y for x, y in zip(_view_direction(a), _view_direction(b), strict=True))
+    return round(math.degrees(math.acos(max(-1.0, min(1.0, cosine)))), 3)
+
+
+def _view_direction(camera: Camera) -> tuple[float, float, float]:
+    yaw, pitch = math.radians(camera.yaw_deg), math.radians(camera.pitch_deg)
+    return math.cos(yaw) * math.cos(pitch), math.sin(pitch), math.sin(yaw) * math.cos(pitch)
+
+
+@lru_cache(maxsize=64)
+def _bone_lengths(rig: str, proportions: tuple[float, ...]) -> Tensor:
+    """Lengths [12] in body units; kept, since many scenes are compared with one."""
+    bones, _ = pose([rig], torch.tensor([proportions]), torch.zeros(1, 1, len(CHANNELS)))
     return (bones[0, 0, :, 1] - bones[0, 0, :, 0]).norm(dim=-1)
+
+
+def skeleton_distance(reference: Scene, target: Scene) -> float:
+    """Share of channels that one body alone has, plus the mean |log| ratio of the lengths of the bones both have."""
+    first, second = set(RIGS[reference.rig].channels), set(RIGS[target.rig].channels)
+    common = [i for i in range(len(BONES)) if i in RIGS[reference.rig].bones and i in RIGS[target.rig].bones]
+    ours, theirs = (_bone_lengths(scene.rig, scene.proportions)[common] for scene in (reference, target))
+    return round(len(first ^ second) / len(first | second) + float((ours / theirs).log().abs().mean()), 4)
 
 
 def axes(reference: Scene, target: Scene) -> dict[str, float]:
     """How far two scenes are apart; `pose_distance` is the fourth axis.
 
     Returns:
-        layout: distance of the figures' centres as a share of the frame's side, plus |log| of their ratio of scales;
-        viewpoint: angle between the two viewing directions in degrees;
-        skeleton: share of channels that only one body has (of those that either has), plus the mean |log| ratio of the
-            lengths of the bones that both have.
+        "layout", "viewpoint" and "skeleton", by `layout_distance`, `viewpoint_deg` and `skeleton_distance`.
     """
-    a, b = reference.camera, target.camera
-    shift = float(torch.tensor([a.x - b.x, a.y - b.y], dtype=torch.float64).norm())
-    layout = shift + abs(float(torch.tensor(a.scale / b.scale, dtype=torch.float64).log()))
-    cosine = float((_view_direction(a) * _view_direction(b)).sum().clamp(-1, 1))
-    first, second = set(RIGS[reference.rig].channels), set(RIGS[target.rig].channels)
-    common = [i for i in range(len(BONES)) if i in RIGS[reference.rig].bones and i in RIGS[target.rig].bones]
-    ratio = (_bone_lengths(reference)[common] / _bone_lengths(target)[common]).log().abs().mean()
     return {
-        "layout": round(layout, 4),
-        "viewpoint": round(float(torch.rad2deg(torch.tensor(cosine, dtype=torch.float64).acos())), 3),
-        "skeleton": round(len(first ^ second) / len(first | second) + float(ratio), 4),
+        "layout": layout_distance(reference.camera, target.camera),
+        "viewpoint": viewpoint_deg(reference.camera, target.camera),
+        "skeleton": skeleton_distance(reference, target),
     }
 
 
