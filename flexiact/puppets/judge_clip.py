@@ -25,7 +25,7 @@ from flexiact.puppets.loop import Plan, train
 from flexiact.puppets.scene import Scene, random_backdrop, random_camera, random_scene
 from flexiact.puppets.world import NUM_FRAMES, SIZE, render_values
 
-CONTEXT_LENGTH = 32
+CONTEXT_LENGTH = 40
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 BATCH = 32  # figures; twice as many frames
 POOL_SCENES = 8_000

@@ -18,7 +18,7 @@ from flexiact.puppets.latents import cached_clips
 from flexiact.puppets.loop import Plan, train
 from flexiact.puppets.world import FPS, NUM_FRAMES, SIZE
 
-MAX_TEXT_TOKENS = 36
+MAX_TEXT_TOKENS = 40
 TEXT_WIDTH = 128
 # How often a training clip is described at each level, and not at all.
 LEVEL_SHARES = {"subject": 0.12, "coarse": 0.12, "full": 0.66, "": 0.10}
