@@ -187,7 +187,7 @@ def train_clip(state: Path, out: Path, steps: int, seed: int, device: torch.devi
         torch.default_generator.manual_seed(seed)  # the processor's alone
         model = create_model(f"local-dir:{out}", load_weights=False).to(device)
     tokenizer = get_tokenizer(f"local-dir:{out}")
-    plan = Plan(steps, seed, learning_rate=2e-3, warmup=100, ema=0.99, checkpoint_every=50)
+    plan = Plan(steps, seed, learning_rate=2e-3, warmup=100, averages=(0.10,))
     train(model, lambda _, generator: clip_loss(model, tokenizer, pool, generator, device), plan, state)
     save_half(model, out / "model.safetensors")
     return write_card(out, steps, seed)

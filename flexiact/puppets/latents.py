@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from flexiact.puppets import processes
 from flexiact.puppets.actions import PuppetAction, curves, random_large_action
 from flexiact.puppets.captions import LEVELS, caption
 from flexiact.puppets.loop import step_generator
@@ -88,18 +89,39 @@ def write_shard(
 
 
 def cached_clips(
-    vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, folder: Path, seed: int, shards: int
+    vae: AutoencoderKLCogVideoX,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    seed: int,
+    shards: int,
+    workers: int = 1,
 ) -> dict[str, Tensor]:
     """All clips of `shards` shards, made where missing, in a folder of their own for all that decides about them.
+
+    Args:
+        vae: encodes the clips.
+        tokenizer: of the captions.
+        folder: above that of the shards.
+        seed: of all clips.
+        shards: how many, of `SHARD_CLIPS` clips each.
+        workers: processes of one thread each that make them; 1 makes them in this one.
 
     Returns:
         latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), and captions int16 [N, 3, L] by level.
     """
     folder = folder / recipe_mark(vae, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{index:04d}.safetensors" for index in range(shards)]
-    for index, path in enumerate(tqdm(paths, desc="clips", mininterval=5)):
-        if not path.exists():
-            write_shard(vae, tokenizer, path, seed, index)
-    parts = [load_file(path) for path in paths]
+    paths = {index: folder / f"{index:04d}.safetensors" for index in range(shards)}
+    missing = {index: path for index, path in paths.items() if not path.exists()}
+    if missing:
+        processes.run(min(workers, len(missing)), _write_shards, vae, tokenizer, missing, seed)
+    parts = [load_file(path) for path in paths.values()]
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def _write_shards(
+    vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, missing: dict[int, Path], seed: int
+) -> None:
+    mine = sorted(missing)[processes.rank() :: processes.count()]
+    for index in tqdm(mine, desc="clips", mininterval=5, disable=processes.rank() > 0):
+        write_shard(vae, tokenizer, missing[index], seed, index)

@@ -20,10 +20,11 @@ from flexiact.puppets.actions import random_action
 from flexiact.puppets.captions import LEVELS, caption
 from flexiact.puppets.latents import encode
 from flexiact.puppets.loop import Plan, step_generator, train
+from flexiact.puppets.losses import Batch, Noising, velocity_loss
 from flexiact.puppets.render import RENDERER_VERSION
 from flexiact.puppets.rigs import KEYPOINTS
 from flexiact.puppets.scene import random_scene
-from flexiact.puppets.train_backbone import LATE_HIGH_NOISE_SHARE, draw_batch, rotary_positions, velocity_loss
+from flexiact.puppets.train_backbone import LATE_HIGH_NOISE_SHARE, draw_batch, rotary_positions
 from flexiact.puppets.train_vae import to_tensor
 from flexiact.puppets.world import SIZE, Clip, render_clips
 from flexiact.skeleton import DRAWING_VERSION, draw_skeletons, links_of
@@ -129,18 +130,18 @@ def train_control(state: Path, out: Path, steps: int, seed: int, device: torch.d
     clips = control_clips(backbone, state / "control-clips", seed, shards)
     model = ControlToVelocity(backbone)
     alphas = backbone.scheduler.alphas_cumprod.float().to(device)
-    rotary = rotary_positions(backbone.transformer, clips["latents"].to(device))
+    noising = Noising(alphas, rotary_positions(backbone.transformer, clips["latents"].to(device)))
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
-        both, padded, ids = draw_batch(clips, "first", BATCH, generator)
+        both, padded, ids, _ = draw_batch(clips, "first", BATCH, generator)
         (clean, control), (image, _) = both.chunk(2, 2), padded.chunk(2, 2)
-        batch = clean, torch.cat([image, control], 2), ids
-        return velocity_loss(model, batch, alphas, rotary, generator, LATE_HIGH_NOISE_SHARE)
+        batch = Batch(clean, torch.cat([image, control], 2), ids)
+        return velocity_loss(model, batch, noising, generator, LATE_HIGH_NOISE_SHARE)
 
     train(
         model,
         loss_of,
-        Plan(steps, seed, learning_rate=5e-4, ema=0.995),
+        Plan(steps, seed, learning_rate=5e-4, averages=(0.10,)),
         state / "control" / recipe_mark(backbone, seed),
     )
     save_control(out, model.transformer, backbone)
