@@ -120,3 +120,9 @@ def caption(scene: Scene, action: PuppetAction, level: str, paraphrase: int = 0)
         return f"{subject}, moving {', '.join(dict.fromkeys(part.split()[0] for _, part in groups))}"
     groups = groups if paraphrase == 0 else groups[::-1]
     return ", ".join([subject, *(_phrase(motion, part, paraphrase) for motion, part in groups)])
+
+
+def wordings(scene: Scene, action: PuppetAction) -> list[str]:
+    """All captions of a clip: the levels "subject" and "coarse", then every paraphrase of "full"."""
+    full = [caption(scene, action, "full", paraphrase) for paraphrase in range(PARAPHRASES)]
+    return [caption(scene, action, "subject"), caption(scene, action, "coarse"), *full]

@@ -1,9 +1,9 @@
 """How much of a movement the backbone knows: what the first step of denoising explains of it, by kind of movement.
 
-For clips of held-out looks, noised to a given timestep, the clean latents are predicted in one step from the first frame
-and the full caption. Explained is 1 - |predicted - clean|^2 / |still - clean|^2, where `still` holds the latents of the
-first frame repeated: 0 is what a still image knows, 1 is all. Only development actions and random ones are looked at, so
-that whoever trains may decide by these figures.
+For clips of held-out looks, noised to a given timestep, the clean latents are predicted in one step from the first
+frame and the full caption. Explained is 1 - |predicted - clean|^2 / |still - clean|^2, where `still` holds the latents
+of the first frame repeated: 0 is what a still image knows, 1 is all. Only development actions and random ones are
+looked at, so that decisions about training may rest on these figures.
 """
 
 from collections.abc import Mapping, Sequence

@@ -108,6 +108,8 @@ def build_optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         hidden = parameter.ndim == 2 and min(parameter.shape) > 1 and not any(part in name for part in rest_names)
         (matrices if hidden else rest).append(parameter)
     muon = BatchedMuon(matrices, lr=plan.learning_rate)

@@ -1,8 +1,9 @@
 """Train what the puppet world ships: `python -m flexiact.puppets.train RECIPE`.
 
 Every recipe goes on from its state folder, so a stopped run continues with the same command and ends as if it had never
-been stopped. Order: vae, backbone, then refadapter and control; clip, pose and pose_driver at any time. `judge`
-measures the backbone on held-out worlds.
+been stopped. Order: vae, backbone, then refadapter and control; vae_decoder any time after vae; clip, pose and
+pose_driver at any time. `explained` measures on development actions how much of each kind of movement the backbone
+knows, `judge` how well it draws test actions of held-out worlds.
 
 The backbone is a trunk without an end: `backbone` trains it, `backbone --branch-at SAMPLES` finishes a state that it
 has kept and writes the weights. On a processor `--processes` is the number of cores.
@@ -15,13 +16,15 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
 STEPS = {
-    "vae": 2600,
+    "vae": 1300,
+    "vae_decoder": 2600,
     "backbone": 156_250,
     "refadapter": 1500,
     "control": 2000,
     "clip": 600,
     "pose": 6000,
     "pose_driver": 1000,
+    "explained": 96,
     "judge": 64,
 }
 
@@ -30,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flexiact.puppets.train", description=__doc__)
     parser.add_argument("recipe", choices=list(STEPS))
-    parser.add_argument("--steps", type=int, help="optimiser steps (judge: worlds); default: " + str(STEPS))
+    parser.add_argument(
+        "--steps", type=int, help="optimiser steps (judge: worlds; explained: clips a kind); default: " + str(STEPS)
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--state", type=Path, default=Path(".state"), help="checkpoints, curves and cached clips")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the finished weights")
@@ -98,6 +103,10 @@ def _run(options: argparse.Namespace, steps: int) -> object:
         from flexiact.puppets.train_vae import train_vae
 
         return train_vae(state, steps, options.seed, device)
+    if options.recipe == "vae_decoder":
+        from flexiact.puppets.train_vae import train_decoder
+
+        return train_decoder(state, steps, options.seed, device)
     if options.recipe == "backbone":
         return _train_backbone(options, steps, str(device))
     if options.recipe == "refadapter":
@@ -119,6 +128,11 @@ def _run(options: argparse.Namespace, steps: int) -> object:
             for title, actions in (("Large movements", LARGE_ACTIONS), ("Others", OTHER_ACTIONS))
         }
         return "\n".join(f"{title}:\n\n{table}" for title, table in tables.items())
+    if options.recipe == "explained":
+        from flexiact.puppets.explained import as_markdown, explained_table, held_out_clips, load_trained
+
+        vae, tokenizer, model = load_trained(out / "backbone")
+        return as_markdown(explained_table(model, held_out_clips(vae, tokenizer, steps, options.seed), options.seed))
     if options.recipe == "pose":
         from flexiact.puppets.judge_pose import train_pose
 

@@ -10,14 +10,15 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from flexiact.puppets.captions import LEVELS, vocabulary
+from flexiact.puppets.captions import vocabulary
 from flexiact.puppets.losses import Batch
 from flexiact.puppets.world import FPS, NUM_FRAMES, SIZE
 
 MAX_TEXT_TOKENS = 40
 TEXT_WIDTH = 128
-# How often a training clip is described at each level, and not at all.
-LEVEL_SHARES = {"subject": 0.12, "coarse": 0.12, "full": 0.66, "": 0.10}
+# How often a training clip is described in each of its `wordings` (subject, coarse, three of the whole action), and not
+# at all.
+WORDING_SHARES = (0.12, 0.12, 0.34, 0.16, 0.16, 0.10)
 IMAGE_DROPOUT = 0.05
 # Share of the timesteps drawn close to pure noise, as u^(1/6) of the schedule's length with u uniform; the others are
 # uniform. The action is decided at high noise and is the hardest to learn, so most of the training goes there at first;
@@ -145,13 +146,13 @@ def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: t
     padded = torch.zeros_like(clean)
     kept = torch.rand(size, generator=generator) >= IMAGE_DROPOUT
     padded[:, :1] = clips[condition][rows].float() * kept.view(-1, 1, 1, 1, 1)
-    shares = torch.tensor([LEVEL_SHARES[level] for level in (*LEVELS, "")])
-    levels = torch.multinomial(shares, size, replacement=True, generator=generator)
-    ids = clips["captions"][rows, levels.clamp(max=len(LEVELS) - 1)].long()
+    shares = torch.tensor(WORDING_SHARES)
+    wording = torch.multinomial(shares, size, replacement=True, generator=generator)
+    ids = clips["captions"][rows, wording.clamp(max=len(shares) - 2)].long()
     empty = torch.zeros_like(ids)
     empty[:, 0] = 1  # an empty caption is </s> and padding
     negative = clips["negative"][rows].float() if "negative" in clips else None
-    return Batch(clean, padded, torch.where((levels == len(LEVELS))[:, None], empty, ids), negative)
+    return Batch(clean, padded, torch.where((wording == len(shares) - 1)[:, None], empty, ids), negative)
 
 
 def save_backbone(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from flexiact.backbone import Backbone, load_backbone
 from flexiact.control import save_control, widened
 from flexiact.puppets.actions import random_action
-from flexiact.puppets.captions import LEVELS, caption
+from flexiact.puppets.captions import wordings
 from flexiact.puppets.latents import encode
 from flexiact.puppets.loop import Plan, step_generator, train
 from flexiact.puppets.losses import Batch, Noising, velocity_loss
@@ -66,13 +66,13 @@ def write_shard(backbone: Backbone, path: Path, seed: int, index: int) -> None:
         pixels = to_tensor([clip.video for clip in clips])
         control = encode(backbone.vae, to_tensor([Video(frames, clips[0].video.fps) for frames in drawn]))
         first = encode(backbone.vae, pixels[:, :, :1])
-        texts = [caption(s, a, level) for s, a in zip(scenes, actions, strict=True) for level in LEVELS]
+        texts = [text for s, a in zip(scenes, actions, strict=True) for text in wordings(s, a)]
         ids = backbone.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         parts.append(
             {
                 "latents": torch.cat([encode(backbone.vae, pixels), control], 2),
                 "first": torch.cat([first, torch.zeros_like(first)], 2),
-                "captions": ids.view(_RENDERED, len(LEVELS), -1).to(torch.int16),
+                "captions": ids.view(_RENDERED, -1, ids.shape[-1]).to(torch.int16),
             }
         )
     partial = path.with_suffix(".partial")
@@ -90,7 +90,7 @@ def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int) -> d
 
     Returns:
         latents [N, F, 2C, h, w] (a clip's, then its control's), first [N, 1, 2C, h, w] (an image's, then zeros), both
-        float16, and captions int16 [N, 3, L] by level.
+        float16, and captions int16 [N, W, L] in all `wordings`.
     """
     folder = folder / recipe_mark(backbone, seed)
     folder.mkdir(parents=True, exist_ok=True)

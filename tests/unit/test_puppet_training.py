@@ -2,8 +2,10 @@
 
 import csv
 
+import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKLCogVideoX
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -25,7 +27,17 @@ from flexiact.puppets.train_backbone import (
     rotary_positions,
 )
 from flexiact.puppets.train_backbone import TextToVelocity as Model
-from flexiact.puppets.train_vae import new_vae, psnr, to_tensor, training_videos
+from flexiact.puppets.train_vae import (
+    MOTION_WEIGHT,
+    motion_cosine,
+    motion_weights,
+    new_vae,
+    psnr,
+    to_tensor,
+    train_decoder,
+    training_videos,
+    vae_figures,
+)
 
 EVERY_STEP = Pace(checkpoint_minutes=0)
 
@@ -199,8 +211,38 @@ def test_the_vae_codes_a_clip_into_three_latent_frames():
     videos = training_videos(step_generator(0, 0), 1)
     with torch.no_grad():
         latents = vae.encode(to_tensor(videos)).latent_dist.mode()
-    assert latents.shape == (1, 16, 3, 16, 16)
-    assert 0 < psnr(vae, videos)[0] < 20  # untrained
+    assert latents.shape == (1, 20, 3, 16, 16)
+    figures = vae_figures(vae, videos)
+    assert 0 < figures["psnr_db"] < 20 and abs(figures["motion_cosine"]) < 0.5  # untrained
+
+
+def test_pixels_that_change_weigh_more():
+    clips = torch.zeros(1, 3, 5, 8, 8)
+    clips[:, :, 2, :4] = 1.0
+    weights = motion_weights(clips)
+    assert weights.mean() == pytest.approx(1)
+    changing, still = weights[0, 0, 1:4, :4], weights[0, 0, :, 4:]
+    assert torch.allclose(changing, (1 + MOTION_WEIGHT) * still[0, 0, 0])
+    assert torch.allclose(weights[0, 0, [0, 4], :4], still[0, 0, 0])
+
+
+def test_figures_of_pictures_by_hand():
+    video = np.zeros((2, 4, 4, 3), np.uint8)
+    video[1, 0] = 100
+    assert psnr(video + np.uint8(1), video) == pytest.approx(20 * np.log10(255))
+    assert motion_cosine(video, video) == pytest.approx(1)
+    assert motion_cosine(video[::-1], video) == pytest.approx(-1)
+    assert motion_cosine(np.zeros_like(video), video) == 0
+
+
+def test_the_decoder_is_trained_on_while_latents_stay(tmp_path):
+    torch.manual_seed(0)
+    before = new_vae()
+    before.save_pretrained(tmp_path / "vae-final")
+    train_decoder(tmp_path, 1, 0, torch.device("cpu"))
+    after = AutoencoderKLCogVideoX.from_pretrained(tmp_path / "vae-final")
+    changed = {n for n, t in after.state_dict().items() if not torch.equal(t, before.state_dict()[n])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
 
 
 @pytest.fixture(scope="module")
@@ -220,8 +262,8 @@ def clips(tmp_path_factory):
 def test_shards_are_functions_of_seed_and_number(clips):
     first, second = clips
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert first["latents"].shape == (16, 3, 16, 16, 16)
-    assert first["other"].shape == first["first"].shape == (16, 1, 16, 16, 16)
+    assert first["latents"].shape == (16, 3, 20, 16, 16)
+    assert first["other"].shape == first["first"].shape == (16, 1, 20, 16, 16)
     assert not torch.equal(first["other"], first["first"])
 
 
