@@ -88,10 +88,15 @@ def test_configurations_survive_json(name: str, shared: Backbone):
 
 def test_no_two_methods_have_the_same_configurations(shared: Backbone):
     configs = {
-        name: (type(method).__name__, json.dumps([method.fit_config(), method.transfer_config()], sort_keys=True))
+        name: (method.method_id, json.dumps([method.fit_config(), method.transfer_config()], sort_keys=True))
         for name, method in ((name, entry.build(shared)) for name, entry in METHODS.items())
     }
     assert len(set(configs.values())) == len(configs)
+
+
+def test_an_id_belongs_to_one_class(shared: Backbone):
+    classes = {type(entry.build(shared)) for entry in METHODS.values()}
+    assert len({kind.method_id for kind in classes}) == len(classes)
 
 
 @every_method
@@ -284,7 +289,7 @@ def test_transfer_gives_the_stored_numbers(name: str, shared: Backbone):
 
 
 def stored_action(method: ActionTransfer) -> Action:
-    path = GOLDEN / f"{type(method).__name__}.safetensors"
+    path = GOLDEN / f"{method.method_id}.safetensors"
     return {name: tensor.clone() for name, tensor in load_file(path).items()} if path.exists() else {}
 
 
@@ -306,7 +311,7 @@ def store(names: Sequence[str]) -> None:
         for name in names:
             method = METHODS[name].build(backbone)
             if not stored_action(method) and (action := fitted(method)):
-                save_file(dict(action), GOLDEN / f"{type(method).__name__}.safetensors")
+                save_file(dict(action), GOLDEN / f"{method.method_id}.safetensors")
             values = {
                 "version": method.version,
                 "cells": cells(transferred(method, stored_action(method))).round(1).tolist(),
