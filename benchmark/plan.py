@@ -77,7 +77,7 @@ def _cell(
     fit_key = key(
         "fit",
         {
-            "implementation": entry["implementation"],
+            "method_id": entry["method_id"],
             "version": entry["version"],
             "config": entry["fit_config"],
             "backbone": {field: backbone[field] for field in BACKBONE_FIT_FIELDS},

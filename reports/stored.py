@@ -10,7 +10,7 @@ import pandas as pd
 
 from reports.errors import RunError, one_line
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The layout of run directories that these reports understand."""
 
 AXES = ("layout", "viewpoint", "skeleton")

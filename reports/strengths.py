@@ -129,8 +129,7 @@ def _check_comparable(runs: list[StoredRun]) -> None:
                 raise RunError(f"{run.folder}: {first.headline}: not measured as in {first.folder}")
         for name, entry in run.info["methods"].items():
             stated = {
-                field: entry.get(field)
-                for field in ("kind", "implementation", "version", "fit_config", "transfer_config")
+                field: entry.get(field) for field in ("kind", "method_id", "version", "fit_config", "transfer_config")
             }
             before = methods.setdefault(name, (run, stated))
             if before[1] != stated:

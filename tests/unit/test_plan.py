@@ -14,7 +14,7 @@ CASE = {
 }
 METHOD = {
     "kind": "method",
-    "implementation": "m.A",
+    "method_id": "A",
     "version": 1,
     "fit_config": {"steps": 3},
     "transfer_config": {"w": 1},
@@ -89,7 +89,7 @@ def test_variants_that_differ_at_transfer_share_fits_and_stand_together() -> Non
         ("backbone.num_inference_steps", 5, False),
         ("backbone.guidance_scale", 1.0, False),
         ("methods.a.version", 2, True),
-        ("methods.a.implementation", "m.B", True),
+        ("methods.a.method_id", "B", True),
         ("methods.a.fit_config", {"steps": 4}, True),
         ("methods.a.transfer_config", {"w": 3}, False),
         ("cases.one.caption", "a cat", True),

@@ -27,6 +27,7 @@ JUDGED = ("motion_agreement", "ssim_to_truth", "motion_fidelity", "text_similari
 class Told:
     """Wants the true keypoints of what it sees."""
 
+    method_id = "Told"
     version = 1
     uses_reference = True
 

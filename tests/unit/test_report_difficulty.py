@@ -9,7 +9,7 @@ import pytest
 
 from reports import difficulty
 from reports.errors import RunError
-from reports.stored import AXES, load_run
+from reports.stored import AXES, SCHEMA_VERSION, load_run
 from reports.strengths import CROSSED, EASY, factor_of, strength_of, together
 
 NEAR_TO_FAR = ("near", "middle", "far")
@@ -31,7 +31,7 @@ def description(cases: dict, seeds: list[int], suite: str = "by hand") -> dict:
     metric = {"version": 1, "unit": "", "higher_is_better": True, "bounds": [-1, 1], "headline": True}
     texts = {"summary": "made by hand", "extra_supervision": "none"}
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "suite": suite,
         "seeds": seeds,
         "backbone": backbone | {"revision": "r1"},
@@ -161,6 +161,7 @@ def test_without_an_easy_run_curves_begin_at_1_and_nothing_is_claimed(runs) -> N
         (lambda info: info["backbone"].update(revision="r2"), "backbone: not the one of"),
         (lambda info: info.update(truth={"truth_version": 0}), "truth: not judged by that of"),
         (lambda info: info["methods"]["good"].update(fit_config={"steps": 3}), "methods.good: not as in"),
+        (lambda info: info["methods"]["good"].update(method_id="Other"), "methods.good: not as in"),
         (lambda info: info["metrics"]["motion_agreement"].update(backend="pose-b"), "not measured as in"),
         (lambda info: info["cases"]["r0-1"]["axes"].update(skeleton=0.3), "does not vary one axis"),
         (lambda info: info["cases"]["r0-1"].pop("axes"), "case r0-1 does not say how far apart"),

@@ -45,7 +45,7 @@ def drop(*path):
         (
             "run.json",
             lambda i: i.update(schema_version=SCHEMA_VERSION + 1),
-            "schema_version 2, but these reports read 1",
+            f"schema_version {SCHEMA_VERSION + 1}, but these reports read {SCHEMA_VERSION}",
         ),
         ("run.json", drop("schema_version"), "schema_version None"),
         ("run.json", drop("backbone", "num_parameters"), "backbone.num_parameters: missing"),

@@ -109,6 +109,7 @@ def test_a_new_metric_makes_no_video_again(tiny, out: Path) -> None:
 class Broken:
     """Fails on one of the two targets."""
 
+    method_id = "Broken"
     version = 1
     uses_reference = False
 
