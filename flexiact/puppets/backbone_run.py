@@ -118,10 +118,14 @@ def train_branch(run: BackboneRun, samples: int, out: Path) -> str:
 def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) -> None:
     vae = AutoencoderKLCogVideoX.from_pretrained(run.state / "vae-final").to(run.device).eval()
     clips = cached_clips(vae, new_tokenizer(), run.state / "clips", run.seed, run.shards, run.processes)
-    about: dict[str, str] = {}
-    if not (folder / CHECKPOINT).exists():
-        about["origin"] = f"weights {_digest(run.from_weights)}" if run.from_weights else "seed"
-        about["precision"] = faster_precision(run, clips)
+    recipe = f"batch {run.batch}, movement {run.terms.movement}, contrast {run.terms.contrast}"
+    if (folder / CHECKPOINT).exists():
+        about = read_header(folder / CHECKPOINT).about
+        if about["recipe"] != recipe:
+            raise ValueError(f"--state: {folder} was begun with {about['recipe']}, not {recipe}; name another folder")
+    else:
+        origin = f"weights {_digest(run.from_weights)}" if run.from_weights else "seed"
+        about = {"origin": origin, "recipe": recipe, "precision": faster_precision(run, clips)}
     processes.run(run.processes, _train_process, run, plan, folder, clips, about, out)
 
 
@@ -129,7 +133,6 @@ def _train_process(
     run: BackboneRun, plan: Plan, folder: Path, clips: dict[str, Tensor], about: dict[str, str], out: Path | None
 ) -> None:
     model = new_model(run, clips)
-    about = about or read_header(folder / CHECKPOINT).about
     noising = _noising(run, model, clips, PRECISIONS[about["precision"]])
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:

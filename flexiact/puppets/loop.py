@@ -17,6 +17,7 @@ from flexiact.puppets.checkpoint import Progress
 from flexiact.puppets.muon import BatchedMuon
 
 CHECKPOINT = "checkpoint.safetensors"
+_CURVE = "curve.csv"
 _LOG_EVERY = 50
 
 
@@ -172,6 +173,8 @@ class _Writer:
         self.folder, self.model, self.optimizers, self.progress, self.pace = folder, model, optimizers, progress, pace
         self.begun = self.stored = time.monotonic()
         self.losses: list[float] = []
+        if processes.rank() == 0 and (folder / _CURVE).exists():
+            self._forget_later_rows()
 
     def out_of_time(self) -> bool:
         minutes = self.pace.stop_minutes
@@ -192,8 +195,14 @@ class _Writer:
         checkpoint.save(self.folder / name, self.model, self.optimizers, self.progress)
         self.stored = time.monotonic()
 
+    def _forget_later_rows(self) -> None:
+        """Steps after the stored state are done again, and logged again."""
+        header, *rows = (self.folder / _CURVE).read_text().splitlines(keepends=True)
+        done = [row for row in rows if int(row.split(",")[0]) <= self.progress.step]
+        (self.folder / _CURVE).write_text("".join([header, *done]))
+
     def _log(self) -> None:
-        path, new = self.folder / "curve.csv", not (self.folder / "curve.csv").exists()
+        path, new = self.folder / _CURVE, not (self.folder / _CURVE).exists()
         with path.open("a", newline="") as file:
             writer = csv.writer(file)
             if new:

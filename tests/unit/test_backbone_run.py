@@ -77,6 +77,11 @@ def test_a_branch_needs_a_state_that_was_kept(run: BackboneRun, tmp_path: Path):
         train_branch(run, 6, tmp_path)
 
 
+def test_a_run_keeps_its_recipe(run: BackboneRun):
+    with pytest.raises(ValueError, match="begun with batch 2"):
+        train_trunk(replace(run, batch=4))
+
+
 def test_training_starts_again_from_written_weights_and_says_so(run: BackboneRun, written: Path, tmp_path: Path):
     again = elsewhere(run, tmp_path, from_weights=written, steps=1)
     clips = {"latents": torch.zeros(1, 3, 16, 16, 16)}

@@ -176,6 +176,14 @@ def test_training_lowers_the_loss_and_writes_its_curve(tmp_path):
     assert float(rows[-1]["loss"]) < 0.5 * float(rows[0]["loss"])
 
 
+def test_steps_that_are_done_again_stand_in_the_curve_once(tmp_path):
+    with pytest.raises(InterruptedError):
+        small_run(tmp_path, 200, stop=120, pace=Pace())  # stored after step 20 only, when that state was kept
+    small_run(tmp_path, 200, pace=Pace())
+    rows = list(csv.DictReader((tmp_path / "curve.csv").read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == [50, 100, 150, 200]
+
+
 def test_another_seed_needs_another_folder(tmp_path):
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
 
