@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.cases import load_case, load_suite
 from benchmark.keys import key
-from benchmark.run import load, load_judges, set_threads
+from benchmark.load import load, load_judges, set_threads
 from benchmark.selection import UsageError, select
 from benchmark.tuning_spaces import SPACES
 from flexiact.wording import one_line

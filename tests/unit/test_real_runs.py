@@ -171,6 +171,8 @@ def test_the_command_runs_the_authors_folder(
         "cpu",
         "--methods",
         "i2v",
+        "--workers",
+        "1",  # others would not know the entry made here
     ]
     arguments += ["--image-encoder", str(PUPPET_WEIGHTS / "clip"), "--cases", "human-*", "--out", str(tmp_path / "run")]
     assert command.main(arguments) == 0, capsys.readouterr().err
