@@ -11,6 +11,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from benchmark.truth import Shown, Staged
     from flexiact.backbone import Backbone
     from flexiact.pose import PoseEstimator
@@ -70,6 +72,40 @@ def _oracle_codec(staged: Staged, backbone: Backbone, seed: int) -> Video:
     return _through_codec(staged.answer, backbone)
 
 
+def _oracle_blend(staged: Staged, number: int) -> Video:
+    from flexiact.puppets.transfer import BLEND_SHARES, blended
+
+    return _by_target(staged, blended(staged.target_pose, staged.answer_values, BLEND_SHARES[number]))
+
+
+def _oracle_blend_2(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    return _oracle_blend(staged, 1)
+
+
+def _oracle_blend_4(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    return _oracle_blend(staged, 2)
+
+
+def _arrive_and_freeze(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    from flexiact.puppets.transfer import arrived
+
+    return _by_target(staged, arrived(staged.target_pose, staged.answer_values))
+
+
+def _relative(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    from flexiact.puppets.transfer import relative
+
+    return _by_target(staged, relative(staged.target_pose, staged.answer_values))
+
+
+def _by_target(staged: Staged, values: Tensor) -> Video:
+    """The target image's figure going through channel values [T, 21]."""
+    from benchmark.truth import Format, performed
+
+    num_frames, height, width = staged.answer.frames.shape[:3]
+    return performed(staged.target_scene, values, Format(num_frames, height, width, staged.answer.fps))
+
+
 def _retarget(staged: Staged, backbone: Backbone, seed: int) -> Video:
     from benchmark.retarget import retarget
 
@@ -111,6 +147,10 @@ BOUNDS: dict[str, Bound] = {
     "still": Bound(1, "floor: the target image repeated", _still, sees="none"),
     "copy-reference": Bound(1, "floor: the reference video as it is", _copy_reference, sees="none"),
     "wrong-action": Bound(1, "floor: the target doing another action of like amplitude", _wrong_action),
+    "arrive-and-freeze": Bound(
+        1, "floor: the target going to where the action begins, in half of the clip, and no further", _arrive_and_freeze
+    ),
+    "relative": Bound(1, "floor: the target image's pose with the action's changes added", _relative),
     "in-words": Bound(
         1,
         "mark: the backbone alone, told the whole action in words: how far it can draw what it is asked for",
@@ -127,5 +167,9 @@ BOUNDS: dict[str, Bound] = {
         config=lambda: {"estimator": _pose_driver().name},
     ),
     "oracle-codec": Bound(1, "ceiling: the right answer through the backbone's VAE", _oracle_codec),
+    "oracle-blend-4": Bound(
+        1, "ceiling: the right answer, gone into from the target image's pose in half of the clip", _oracle_blend_4
+    ),
+    "oracle-blend-2": Bound(1, "ceiling: the same in a quarter of the clip", _oracle_blend_2),
     "oracle": Bound(1, "ceiling: the right answer itself", _oracle),
 }

@@ -16,8 +16,9 @@ from benchmark.selection import UsageError, unknown
 
 CASES_FOLDER = Path(__file__).parent / "cases"
 SUITE_FILE = "suite.toml"
-AXES: tuple[str, ...] = ("layout", "viewpoint", "skeleton")
+AXES: tuple[str, ...] = ("layout", "viewpoint", "skeleton", "pose")
 TERCILES: tuple[str, ...] = ("near", "middle", "far")
+HEADLINE = "motion_agreement"
 DIGESTS: tuple[str, ...] = ("reference", "target", "truth")
 
 
@@ -36,6 +37,7 @@ class Suite:
         edges: per axis, the two values that part near from middle and middle from far (terciles of the candidates the
             suite was chosen from).
         case_ids: sorted.
+        headline: name of the metric that tables are sorted by.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Suite:
     num_inference_steps: int | None
     edges: Mapping[str, tuple[float, float]]
     case_ids: tuple[str, ...]
+    headline: str = HEADLINE
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Case:
         target_id: name of the target image.
         caption: describes the reference, read while fitting.
         prompt: describes the target, read while transferring.
-        axes: distance between reference and target on each of `AXES` (see flexiact.puppets.transfer.axes).
+        axes: distance between reference and target on each of `AXES` (see `axes` and `pose_distance` in
+            flexiact.puppets.transfer).
         terciles: the same as "near", "middle" or "far".
         left_out_share: share of the action's channels that no transfer could show, 0..1.
         licence: SPDX identifier of the material.
@@ -66,6 +70,7 @@ class Case:
         digests: SHA-256 of the specification of `reference`, `target` and `truth`, with the renderer's version.
         reference: specification of the reference's scene.
         target: specification of the target's scene.
+        target_pose: channel values of the figure in the target image; none: its neutral stance.
     """
 
     case_id: str
@@ -84,6 +89,7 @@ class Case:
     digests: Mapping[str, str]
     reference: Mapping[str, Any]
     target: Mapping[str, Any]
+    target_pose: tuple[float, ...] = ()
 
 
 def suite_names(folder: Path = CASES_FOLDER) -> list[str]:
@@ -114,7 +120,8 @@ def load_suite(name: str, folder: Path = CASES_FOLDER) -> Suite:
     case_ids = sorted(p.stem for p in path.parent.glob("*.toml") if p.name != SUITE_FILE)
     if not case_ids:
         raise CaseError(f"{path.parent}: holds no cases")
-    return Suite(name, _text(data, "summary", path), steps, edges, tuple(case_ids))
+    headline = _text({"headline": HEADLINE} | data, "headline", path)
+    return Suite(name, _text(data, "summary", path), steps, edges, tuple(case_ids), headline)
 
 
 def load_case(suite: Suite, case_id: str, folder: Path = CASES_FOLDER) -> Case:
@@ -141,6 +148,9 @@ def load_case(suite: Suite, case_id: str, folder: Path = CASES_FOLDER) -> Case:
         value = digests.get(name)
         if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
             raise CaseError(f"{path}: digests.{name}: expected 64 hex digits, got {value!r}")
+    pose = data.get("target_pose", [])
+    if not isinstance(pose, list) or not all(map(_is_number, pose)):
+        raise CaseError(f"{path}: target_pose: expected a list of numbers, got {pose!r}")
     words = {field: _text(data, field, path) for field in _WORDS}
     return Case(
         case_id=case_id,
@@ -151,6 +161,7 @@ def load_case(suite: Suite, case_id: str, folder: Path = CASES_FOLDER) -> Case:
         digests={name: digests[name] for name in DIGESTS},
         reference=_table(data, "reference", path),
         target=_table(data, "target", path),
+        target_pose=tuple(float(value) for value in pose),
         **words,
     )
 
@@ -169,6 +180,7 @@ def case_to_toml(case: Case) -> str:
     """The file's text; `load_case` gives the same case back."""
     lines = [f"case_id = {_toml(case.case_id)}"]
     lines += [f"{field} = {_toml(getattr(case, field))}" for field in (*_WORDS, "left_out_share")]
+    lines += [f"target_pose = {_toml(case.target_pose)}"] if case.target_pose else []
     for name in ("axes", "digests", "reference", "target"):
         lines += _toml_table(name, getattr(case, name))
     return "\n".join(lines) + "\n"
@@ -179,6 +191,8 @@ def suite_to_toml(suite: Suite) -> str:
     lines = [f"summary = {_toml(suite.summary)}"]
     if suite.num_inference_steps is not None:
         lines.append(f"num_inference_steps = {suite.num_inference_steps}")
+    if suite.headline != HEADLINE:
+        lines.append(f"headline = {_toml(suite.headline)}")
     lines += _toml_table("edges", suite.edges)
     return "\n".join(lines) + "\n"
 

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.cases import AXES, CASES_FOLDER, SUITE_FILE, Case, Suite, case_to_toml, suite_to_toml
+from benchmark.cases import CASES_FOLDER, SUITE_FILE, Case, Suite, case_to_toml, suite_to_toml
 from benchmark.curate_balanced import BalancedRecipe, balanced
-from benchmark.curate_factors import FactorRecipe, factored
+from benchmark.curate_factors import VARIED, FactorRecipe, factored
 from benchmark.selection import UsageError, select
 
 RECIPES: dict[str, BalancedRecipe | FactorRecipe] = {
@@ -25,7 +25,7 @@ RECIPES: dict[str, BalancedRecipe | FactorRecipe] = {
         "8 test actions x 3 strengths of another viewpoint, nothing else", ("viewpoint",)
     ),
     "puppets-skeleton": FactorRecipe("8 test actions x 3 strengths of another body, nothing else", ("skeleton",)),
-    "puppets-crossed": FactorRecipe("8 test actions x 3 strengths of all three at once", AXES),
+    "puppets-crossed": FactorRecipe("8 test actions x 3 strengths of all three at once", VARIED),
     "puppets-dev": BalancedRecipe(
         "4 development actions x 4 targets, for tuning only", "dev", "train", None, 4, seed=13, num_inference_steps=25
     ),

@@ -48,6 +48,9 @@ BANDS: dict[str, tuple[tuple[float, float], ...]] = {
 """Least and greatest distance at strengths 1, 2 and 3, in each axis's own unit. Their gaps hold the terciles of the
 default suite, about where its near, middle and far begin and end."""
 
+VARIED = tuple(BANDS)
+"""The axes that a suite varies, one at a time and all of them at once; the pose is not varied."""
+
 STRENGTHS = 3
 
 REFERENCES = 8
@@ -154,9 +157,9 @@ def _grown(chosen: Chosen, generator: torch.Generator) -> Family | None:
     if len(looks) < LOOKS:
         return None
     base = looks[0].scene
-    if any(_changed(base, axis, band, generator) is None for axis in AXES for band in BANDS[axis]):
+    if any(_changed(base, axis, band, generator) is None for axis in VARIED for band in BANDS[axis]):
         return None
-    graded: dict[tuple[str, ...], list[Candidate]] = {key: [] for key in (*((axis,) for axis in AXES), AXES)}
+    graded: dict[tuple[str, ...], list[Candidate]] = {key: [] for key in (*((axis,) for axis in VARIED), VARIED)}
     for strength in reversed(range(STRENGTHS)):  # a reference that will not do fails at the greatest
         targets = _step(chosen, base, strength, generator)
         if targets is None:
@@ -190,7 +193,7 @@ def _step(
     """The base changed in each axis, and in all at once, at one strength; None where one of the four is not found."""
     for _ in range(_CROSSINGS_TRIED):
         alone: dict[tuple[str, ...], Candidate] = {}
-        for axis in AXES:
+        for axis in VARIED:
             found = _first(partial(_alone, chosen, base, axis, BANDS[axis][strength], generator))
             if found is None:
                 return None
@@ -199,7 +202,7 @@ def _step(
         seen = replace(layout.camera, yaw_deg=viewpoint.camera.yaw_deg, pitch_deg=viewpoint.camera.pitch_deg)
         crossed = _would_do(chosen, replace(skeleton, camera=seen))
         if crossed is not None:
-            return alone | {AXES: crossed}
+            return alone | {VARIED: crossed}
     return None
 
 

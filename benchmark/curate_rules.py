@@ -21,7 +21,7 @@ from flexiact.puppets.actions import (
 from flexiact.puppets.captions import caption
 from flexiact.puppets.rigs import RIGS
 from flexiact.puppets.scene import Scene, random_scene, scene_to_dict
-from flexiact.puppets.transfer import answers, axes, visible_channels
+from flexiact.puppets.transfer import answers, axes, pose_distance, visible_channels
 from flexiact.puppets.world import NUM_FRAMES, SIZE, projections
 
 MAX_LEFT_OUT_SHARE = 0.34
@@ -97,7 +97,8 @@ def candidate(reference: Scene, target: Scene, action: PuppetAction) -> Candidat
     moved, counted = movement(target, right.actions[0])
     if counted < 2 or moved < MIN_MOVEMENT_PX:
         return None
-    return Candidate(target, axes(reference, target), round(right.left_out_share, 4), moved)
+    distances = {**axes(reference, target), "pose": pose_distance(target, right.actions[0])}
+    return Candidate(target, distances, round(right.left_out_share, 4), moved)
 
 
 def inside(scene: Scene, action: PuppetAction) -> bool:

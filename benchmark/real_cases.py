@@ -98,11 +98,13 @@ class FileSuite:
         name: for tables and run directories; holds no path.
         cases: in the order of their ids.
         num_inference_steps: as `benchmark.cases.Suite` has it; a folder asks for none.
+        headline: as there; one that does not need the right answer.
     """
 
     name: str
     cases: tuple[FileCase, ...]
     num_inference_steps: int | None = None
+    headline: str = "motion_fidelity"
 
     @property
     def case_ids(self) -> tuple[str, ...]:

@@ -139,6 +139,8 @@ def _run(args: argparse.Namespace, command: str) -> int:
     from benchmark.session import RunRequest
     from metrics import METRICS
 
+    if suite.headline not in METRICS:
+        raise UsageError(f"suite {suite.name}: {unknown(suite.headline, list(METRICS), 'headline')}")
     check_readable(case for case in cases if isinstance(case, FileCase))
     request = RunRequest(
         suite=suite.name,
@@ -147,6 +149,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
         seeds=seeds,
         metrics=tuple(select(args.metrics, list(METRICS), "metric")),
         out=out,
+        headline=suite.headline,
         retry_failed=args.retry_failed,
         command=command,
     )

@@ -132,7 +132,7 @@ class Scorer:
             raise ValueError(f"{row.video}: its frames are not those that were stored")
         target, reference = self._case_features(cell.case_id)
         shown = self._stages[cell.case_id]
-        truth = shown.truth if isinstance(shown, Staged) else None
+        truth, candidates = (shown.truth, shown.candidates) if isinstance(shown, Staged) else (None, None)
         distance = None if truth is None else self._perception.perceptual_distance(video.frames, truth.frames)
         return Features(
             generated=self._described(video),
@@ -141,6 +141,7 @@ class Scorer:
             prompt=self._text(self._stages.cases[cell.case_id].prompt),
             truth=truth,
             perceptual_distance=distance,
+            candidates=candidates,
         )
 
     def _read_case_features(self, case_id: str) -> tuple[VideoFeatures, VideoFeatures]:

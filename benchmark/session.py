@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.bench import Bench
-from benchmark.cases import Case
+from benchmark.cases import HEADLINE, Case
 from benchmark.describe import describe_metric, describe_run, merged
 from benchmark.execute import Executor
 from benchmark.methods import METHODS
@@ -37,6 +37,7 @@ class RunRequest:
         seeds: of fits and transfers.
         metrics: names in `METRICS`.
         out: the run directory.
+        headline: the metric that tables are sorted by.
         retry_failed: make failed videos again, and compute failed metrics again.
         command: how the session was started, for run.json.
     """
@@ -47,6 +48,7 @@ class RunRequest:
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
     out: Path
+    headline: str = HEADLINE
     retry_failed: bool = False
     command: str = ""
 
@@ -129,7 +131,7 @@ def run_session(
             check_digests(case)
     check_unchanged(case for case in request.cases if isinstance(case, FileCase))
     methods = build_methods(request.methods, backbone)
-    metrics = {name: describe_metric(name, perception.backends) for name in request.metrics}
+    metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
     fresh = describe_run(request.suite, request.cases, request.seeds, backbone, methods, metrics)
     asked = plan(fresh)
     folder = RunFolder(request.out)

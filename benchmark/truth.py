@@ -5,26 +5,27 @@ the keypoints of these two pictures if it is one that is told them (`ToldKeypoin
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
+from benchmark.candidates import candidates, pool_of
 from benchmark.cases import Case, CaseError
 from benchmark.keys import digest
-from flexiact.puppets.actions import DEV_ACTIONS, TEST_ACTIONS, PuppetAction
+from flexiact.puppets.actions import PuppetAction, curves
 from flexiact.puppets.captions import caption
 from flexiact.puppets.render import RENDERER_VERSION
-from flexiact.puppets.rigs import BONES, KEYPOINTS
+from flexiact.puppets.rigs import BONES, CHANNELS, KEYPOINTS
 from flexiact.puppets.scene import Scene, scene_from_dict, scene_to_dict
-from flexiact.puppets.transfer import VISIBLE_MOTION_PX, answers
-from flexiact.puppets.world import SIZE, Clip, render_clip, render_values, target_clip
+from flexiact.puppets.transfer import BLEND_SHARES, VISIBLE_MOTION_PX, answers, blended
+from flexiact.puppets.world import NEUTRAL_POSE, SIZE, Clip, projections, render_clip, render_values, target_clip
 from flexiact.task import Video
-from metrics.features import Truth
+from metrics.features import Candidates, Truth
 
-TRUTH_VERSION = 1
+TRUTH_VERSION = 2
 """Raised when the same case begins to be judged by another truth."""
 
 COUNTED_MOTION_SHARE = VISIBLE_MOTION_PX / SIZE
@@ -45,7 +46,7 @@ class Shown:
 
     Attributes:
         reference: the reference performing the action.
-        target: uint8 [H, W, 3], the target in its action-independent pose.
+        target: uint8 [H, W, 3], the target in the case's target pose.
     """
 
     reference: Video
@@ -58,7 +59,10 @@ class Staged(Shown):
 
     Attributes:
         truth: the right answers.
+        candidates: what the target would do, had another action been asked for.
         answer: the canonical one as a video.
+        answer_values: float32 [T, 21], its channels.
+        target_pose: float32 [21], the target image's channels.
         wrong: the target performing the case's other action.
         reference_scene: what `reference` shows apart from its action.
         target_scene: what `target` shows.
@@ -68,7 +72,10 @@ class Staged(Shown):
     """
 
     truth: Truth
+    candidates: Candidates
     answer: Video
+    answer_values: torch.Tensor
+    target_pose: torch.Tensor
     wrong: Video
     reference_scene: Scene
     target_scene: Scene
@@ -103,18 +110,21 @@ def named_action(name: str) -> PuppetAction:
         CaseError: when there is none of that name.
     """
     try:
-        return (TEST_ACTIONS | DEV_ACTIONS)[name]
+        return pool_of(name)[name]
     except KeyError:
         raise CaseError(f"action: unknown '{name}'") from None
 
 
-def specification_digests(reference: Scene, target: Scene, action: PuppetAction) -> dict[str, str]:
+def specification_digests(
+    reference: Scene, target: Scene, action: PuppetAction, target_pose: Sequence[float] = NEUTRAL_POSE
+) -> dict[str, str]:
     """Digests of what a case shows: of the specification, since rendered floats may differ between processors."""
     motions = [[m.channel, m.shape, m.amplitude] for m in action]
-    first, second = scene_to_dict(reference), scene_to_dict(target)
+    first = scene_to_dict(reference)
+    second = {"scene": scene_to_dict(target), "pose": [float(value) for value in target_pose]}
     parts: dict[str, dict[str, Any]] = {
         "reference": {"scene": first, "action": motions},
-        "target": {"scene": second},
+        "target": second,
         "truth": {"reference": first, "target": second, "action": motions, "truth_version": TRUTH_VERSION},
     }
     return {name: digest({"renderer_version": RENDERER_VERSION, **part}) for name, part in parts.items()}
@@ -132,13 +142,25 @@ def scenes(case: Case) -> tuple[Scene, Scene]:
         raise CaseError(f"case {case.case_id}: {error}") from error
 
 
+def target_pose(case: Case) -> tuple[float, ...]:
+    """The 21 channel values of the figure in a case's target image.
+
+    Raises:
+        CaseError: when there is another number of them.
+    """
+    pose = case.target_pose or NEUTRAL_POSE
+    if len(pose) != len(CHANNELS):
+        raise CaseError(f"case {case.case_id}: target_pose: expected {len(CHANNELS)} numbers, got {len(pose)}")
+    return pose
+
+
 def check_digests(case: Case) -> None:
     """Refuse a case whose material is no longer what it was when the case was written.
 
     Raises:
         CaseError: naming the digest.
     """
-    found = specification_digests(*scenes(case), named_action(case.action))
+    found = specification_digests(*scenes(case), named_action(case.action), target_pose(case))
     for name, value in found.items():
         if case.digests[name] != value:
             raise CaseError(f"case {case.case_id}: digests.{name}: the file says {case.digests[name]}, it is {value}")
@@ -151,34 +173,23 @@ def stage(case: Case, form: Format) -> Staged:
         CaseError: when a scene or action is unknown, or the answer does not move.
     """
     reference, target = scenes(case)
-    action = named_action(case.action)
+    action, pose = named_action(case.action), target_pose(case)
     right = answers(reference, target, action).actions
-    clips = [_framed(_render(target, answer, form), form) for answer in right]
-    image = _framed(target_clip(target, min(form.height, form.width)), form)
-    first = first_scored_frame(form.num_frames)
-    points = np.stack([clip.keypoints for clip in clips])
-    counted = counted_keypoints(points[:, first:], image.keypoints[0], min(form.height, form.width))
-    counted &= image.keypoint_exists
-    if not counted.any():
-        raise CaseError(f"case {case.case_id}: action: '{case.action}' moves nothing on this target")
-    truth = Truth(
-        keypoints=points,
-        target_keypoints=image.keypoints[0],
-        counted=counted,
-        first_scored_frame=first,
-        frames=clips[0].video.frames,
-        parts=clips[0].parts,
-        bones=bone_ends(),
-        bone_radii_px=clips[0].bone_radii_px,
-        body_size_px=target.camera.scale * min(form.height, form.width),
-    )
+    side = min(form.height, form.width)
+    canonical = _framed(_render(target, right[0], form), form)
+    image = _framed(target_clip(target, side, pose), form)
+    truth = _truth(case, right, canonical, image, form)
     shown = _framed(_render(reference, action, form), form)
     wrong = _render(target, named_action(case.wrong_action), form)
+    asked = candidates(target, case.action, right, form.num_frames, truth.first_settled_frame, side)
     return Staged(
         reference=shown.video,
         target=image.video.frames[0],
         truth=truth,
-        answer=clips[0].video,
+        candidates=replace(asked, keypoints=_on_frame(asked.keypoints, form)),
+        answer=canonical.video,
+        answer_values=curves(right[0], form.num_frames),
+        target_pose=torch.tensor(pose),
         wrong=_framed(wrong, form).video,
         reference_scene=reference,
         target_scene=target,
@@ -188,14 +199,43 @@ def stage(case: Case, form: Format) -> Staged:
     )
 
 
-def performed(scene: Scene, curves: torch.Tensor, form: Format) -> Video:
-    """A scene whose figure does any channel curves [T, 21], drawn and framed as `stage` does with named actions."""
-    return _framed(render_values([scene], curves[None], min(form.height, form.width))[0], form).video
+def _truth(case: Case, right: Sequence[PuppetAction], canonical: Clip, image: Clip, form: Format) -> Truth:
+    """Every blend from the image's pose into every right action, the canonical one without a blend first."""
+    (_, target), side = scenes(case), min(form.height, form.width)
+    pose, first = torch.tensor(target_pose(case)), first_scored_frame(form.num_frames)
+    values = [blended(pose, curves(a, form.num_frames), share) for a in right for share in BLEND_SHARES]
+    points = projections([target] * len(values), torch.stack(values), side).keypoints()
+    keypoints = _on_frame(points.view(len(values), form.num_frames, len(KEYPOINTS), 2).numpy(), form)
+    counted = counted_keypoints(keypoints[:, first:], image.keypoints[0], side) & image.keypoint_exists
+    if not counted.any():
+        raise CaseError(f"case {case.case_id}: action: '{case.action}' moves nothing on this target")
+    return Truth(
+        keypoints=keypoints,
+        target_keypoints=image.keypoints[0],
+        counted=counted,
+        first_scored_frame=first,
+        first_settled_frame=first_settled_frame(form.num_frames),
+        frames=canonical.video.frames,
+        parts=canonical.parts,
+        bones=bone_ends(),
+        bone_radii_px=canonical.bone_radii_px,
+        body_size_px=target.camera.scale * side,
+    )
+
+
+def performed(scene: Scene, values: torch.Tensor, form: Format) -> Video:
+    """A scene whose figure goes through channel values [T, 21], drawn and framed as `stage` does with named actions."""
+    return _framed(render_values([scene], values[None], min(form.height, form.width))[0], form).video
 
 
 def first_scored_frame(num_frames: int) -> int:
     """The first frame at or after `SILENT_SHARE` of the clip, whose first frame is at 0 and whose last is at 1."""
     return math.ceil((num_frames - 1) * SILENT_SHARE)
+
+
+def first_settled_frame(num_frames: int) -> int:
+    """The first frame at which the longest of `BLEND_SHARES` has arrived in the action."""
+    return math.ceil((num_frames - 1) * max(BLEND_SHARES))
 
 
 def counted_keypoints(answers_px: np.ndarray, target_px: np.ndarray, side_px: int) -> np.ndarray:
@@ -233,9 +273,15 @@ def _framed(clip: Clip, form: Format) -> Clip:
     top, left = (form.height - side) // 2, (form.width - side) // 2
     margins = ((0, 0), (top, form.height - side - top), (left, form.width - side - left))
     frames = np.pad(clip.video.frames, (*margins, (0, 0)), mode="edge")
-    keypoints = clip.keypoints + np.array([left, top], dtype=np.float32)
     parts = np.pad(clip.parts, margins, constant_values=-1)
-    return replace(clip, video=Video(frames, form.fps), keypoints=keypoints, parts=parts)
+    return replace(clip, video=Video(frames, form.fps), keypoints=_on_frame(clip.keypoints, form), parts=parts)
+
+
+def _on_frame(points: np.ndarray, form: Format) -> np.ndarray:
+    """Positions [..., 2] on the square picture as positions on the frame that it is in the middle of."""
+    side = min(form.height, form.width)
+    corner = ((form.width - side) // 2, (form.height - side) // 2)
+    return points + np.array(corner, dtype=np.float32)
 
 
 def render_settings() -> Mapping[str, Any]:
@@ -245,4 +291,5 @@ def render_settings() -> Mapping[str, Any]:
         "truth_version": TRUTH_VERSION,
         "counted_motion_share": COUNTED_MOTION_SHARE,
         "silent_share": SILENT_SHARE,
+        "blend_shares": list(BLEND_SHARES),
     }

@@ -62,7 +62,8 @@ def measure(
             fits[name] = method.fit(staged.reference, case.caption, seed=0)
         video = method.transfer(fits[name], Request(staged.target.copy(), case.prompt, 0))
         target = perception.describe(Video(staged.target[None], staged.reference.fps))
-        features = Features(generated=perception.describe(video), target=target, truth=staged.truth)
+        made = perception.describe(video)
+        features = Features(generated=made, target=target, truth=staged.truth, candidates=staged.candidates)
         rows.append([TABLE[name].compute(features) for name in METRICS])
     # A mean is of all cases or there is none: settings that fail on hard cases shall not win on the rest.
     columns = dict(zip(METRICS, zip(*rows, strict=True), strict=True))

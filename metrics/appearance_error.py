@@ -3,7 +3,7 @@
 `true_appearance_error` compares the colours of each body part, where the pose estimator found it, with those that the
 part has in the truth, as sets over the whole clip: a subject in a wrong pose with the right skin does well. The other
 two compare pixels with the canonical answer frame by frame: a subject in another pose is an error to them, however
-right its skin.
+right its skin. They see frames from `Truth.first_settled_frame` on, where it no longer matters how an answer began.
 """
 
 from collections.abc import Iterable
@@ -124,7 +124,7 @@ def true_appearance_error(features: Features) -> float | None:
 
 
 def ssim_to_truth(features: Features) -> float | None:
-    """Mean structural similarity (Wang et al. 2004, Gaussian window of 11) of the scored frames with the truth's."""
+    """Mean structural similarity (Wang et al. 2004, Gaussian window of 11) of the settled frames with the truth's."""
     # Here, so that reading the table of metrics does not load torch.
     import torch
     from torchmetrics.functional.image import structural_similarity_index_measure
@@ -133,7 +133,7 @@ def ssim_to_truth(features: Features) -> float | None:
     assert made is not None and truth is not None
     if min(made.frames.shape[1:3]) < _MIN_SSIM_SIDE_PX:
         return None
-    sides = [torch.from_numpy(v[truth.first_scored_frame :].copy()) for v in (made.frames, truth.frames)]
+    sides = [torch.from_numpy(v[truth.first_settled_frame :].copy()) for v in (made.frames, truth.frames)]
     first, second = (side.permute(0, 3, 1, 2).float() / 255 for side in sides)
     value = structural_similarity_index_measure(first, second, data_range=1.0)
     assert isinstance(value, torch.Tensor)
@@ -141,12 +141,12 @@ def ssim_to_truth(features: Features) -> float | None:
 
 
 def lpips_to_truth(features: Features) -> float | None:
-    """Mean learned perceptual distance (Zhang et al. 2018, AlexNet) of the scored frames from the truth's.
+    """Mean learned perceptual distance (Zhang et al. 2018, AlexNet) of the settled frames from the truth's.
 
     In [0, `MAX_LPIPS`]; images with nothing in common are at about 1.
     """
     assert features.truth is not None and features.perceptual_distance is not None
-    return float(features.perceptual_distance[features.truth.first_scored_frame :].mean(dtype=np.float64))
+    return float(features.perceptual_distance[features.truth.first_settled_frame :].mean(dtype=np.float64))
 
 
 TRUE_APPEARANCE_ERROR = Metric(
@@ -167,13 +167,13 @@ TRUE_APPEARANCE_ERROR = Metric(
 )
 SSIM_TO_TRUTH = Metric(
     name="ssim_to_truth",
-    version=1,
+    version=2,
     unit="",
     higher_is_better=True,
     bounds=(-1.0, 1.0),
     needs=("generated", "truth"),
     backend="pixels",
-    summary="structural similarity with the canonical true frames, pose and background included",
+    summary="structural similarity with the canonical true frames of the second half, pose and background included",
     formula=ssim_to_truth,
     undefined="the frames are smaller than the window of 11 pixels",
     best_when="truth",
@@ -183,13 +183,13 @@ SSIM_TO_TRUTH = Metric(
 )
 LPIPS_TO_TRUTH = Metric(
     name="lpips_to_truth",
-    version=1,
+    version=2,
     unit="",
     higher_is_better=False,
     bounds=(0.0, MAX_LPIPS),
     needs=("generated", "truth", "perceptual_distance"),
     backend="perceptual",
-    summary="learned perceptual distance (LPIPS, AlexNet) from the canonical true frames",
+    summary="learned perceptual distance (LPIPS, AlexNet) from the canonical true frames of the second half",
     formula=lpips_to_truth,
     best_when="truth",
     best_value=0.0,

@@ -73,6 +73,8 @@ class Truth:
         target_keypoints: floating [K, 2], pixels, where they are in the target image.
         counted: bool [K]; keypoints that exist on this body and are judged.
         first_scored_frame: earlier frames are the way from the target's pose into the action and are not judged.
+        first_settled_frame: from here on every acceptable answer has arrived in the action; not before the first
+            scored one.
         frames: uint8 [T, H, W, 3], the canonical answer.
         parts: integer [T, H, W], index into `bones` of the part that each pixel of `frames` shows, -1 for none.
         bones: integer [B, 2], the keypoints at the near (towards the trunk) and the far end of each part.
@@ -87,6 +89,7 @@ class Truth:
     target_keypoints: np.ndarray
     counted: np.ndarray
     first_scored_frame: int
+    first_settled_frame: int
     frames: np.ndarray
     parts: np.ndarray
     bones: np.ndarray
@@ -107,8 +110,9 @@ class Truth:
             _check(field, getattr(self, field), kind, axes, sizes)
         if sizes["A"] < 1:
             raise ValueError("keypoints: at least one acceptable answer is needed, got none")
-        if not 0 <= self.first_scored_frame < sizes["T"]:
-            raise ValueError(f"first_scored_frame: expected 0 to {sizes['T'] - 1}, got {self.first_scored_frame}")
+        for field, low in (("first_scored_frame", 0), ("first_settled_frame", self.first_scored_frame)):
+            if not low <= getattr(self, field) < sizes["T"]:
+                raise ValueError(f"{field}: expected {low} to {sizes['T'] - 1}, got {getattr(self, field)}")
         if not (np.isfinite(self.body_size_px) and self.body_size_px > 0):
             raise ValueError(f"body_size_px: expected a finite size above 0, got {self.body_size_px}")
         for field in ("keypoints", "target_keypoints"):
@@ -118,6 +122,29 @@ class Truth:
             raise ValueError(f"bones: expected keypoint indices from 0 to {sizes['K'] - 1}")
         if self.parts.size and not (self.parts.min() >= -1 and self.parts.max() < sizes["B"]):
             raise ValueError(f"parts: expected bone indices from -1 to {sizes['B'] - 1}")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Candidates:
+    """What the subject would do, had another action been asked for: the answers among which retrieval has to choose.
+
+    Attributes:
+        keypoints: floating [N, T, K, 2], pixels; N >= 1 answers, nan where the body lacks a keypoint.
+        right: bool [N]; True for the acceptable answers and for those that look like one of them. At least one is.
+
+    Raises:
+        ValueError: naming the field that is not as above.
+    """
+
+    keypoints: np.ndarray
+    right: np.ndarray
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, int] = {}
+        _check("keypoints", self.keypoints, "f", "N T K 2", sizes)
+        _check("right", self.right, "b", "N", sizes)
+        if not self.right.any():
+            raise ValueError("right: no candidate is right")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -131,6 +158,7 @@ class Features:
         prompt: floating [D], unit norm, the embedding of the text that the method was given.
         truth: the right answer; same length, size and keypoints as `generated`.
         perceptual_distance: floating [T], >= 0, learned distance of each frame of `generated` from the truth's.
+        candidates: answers to choose from, the right ones among them; same length and keypoints as `generated`.
 
     Raises:
         ValueError: naming the field that does not fit the others.
@@ -142,6 +170,7 @@ class Features:
     prompt: np.ndarray | None = None
     truth: Truth | None = None
     perceptual_distance: np.ndarray | None = None
+    candidates: Candidates | None = None
 
     def __post_init__(self) -> None:
         if self.target is not None and self.target.num_frames != 1:
@@ -156,6 +185,8 @@ class Features:
             raise ValueError(f"truth: frames are {list(truth.frames.shape)}, generated {list(made.frames.shape)}")
         if self.perceptual_distance is not None:
             _check("perceptual_distance", self.perceptual_distance, "f", "T", {"T": made.num_frames})
+        if self.candidates is not None and self.candidates.keypoints.shape[1] != made.num_frames:
+            raise ValueError(f"candidates: {self.candidates.keypoints.shape[1]} frames, generated {made.num_frames}")
 
     def _check_widths(self) -> None:
         """All embeddings have one width, all keypoints one skeleton."""
@@ -166,6 +197,8 @@ class Features:
         points = {n: v.keypoints.shape[1] for n, v in parts if v is not None and v.keypoints is not None}
         if self.truth is not None:
             points["truth"] = self.truth.keypoints.shape[2]
+        if self.candidates is not None:
+            points["candidates"] = self.candidates.keypoints.shape[2]
         for what, found in (("embedding width", widths), ("number of keypoints", points)):
             if len(set(found.values())) > 1:
                 raise ValueError(f"{', '.join(found)}: one {what} expected, got {found}")

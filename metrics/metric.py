@@ -54,7 +54,6 @@ class Metric:
         formula: the pure function. It gets features that have all of `needs`, and gives None where the value is not
             defined, as `undefined` says.
         undefined: when the formula gives None, in words.
-        headline: whether tables are sorted by it.
         best_when: which field of `Features` the generated video must equal to get `best_value`; None: there is none.
         best_value: the value there, exact up to rounding.
         static: the value of a still video (the target image repeated): a number, "undefined", or "varies".
@@ -71,7 +70,6 @@ class Metric:
     summary: str
     formula: Callable[[Features], float | None]
     undefined: str = ""
-    headline: bool = False
     best_when: Literal["truth", "reference", "target"] | None = None
     best_value: float | None = None
     static: float | Literal["undefined", "varies"] = "varies"

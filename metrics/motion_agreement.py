@@ -126,7 +126,6 @@ MOTION_AGREEMENT = Metric(
     summary="correlation of joint displacements with the truth; 0 for a still video",
     formula=motion_agreement,
     undefined=_STANDS,
-    headline=True,
     best_when="truth",
     best_value=1.0,
     static=0.0,

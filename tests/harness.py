@@ -14,7 +14,7 @@ from flexiact.method import PRESETS, FitConfig, FlexiActConfig
 from flexiact.puppets.actions import DEV_ACTIONS
 from flexiact.puppets.rigs import KEYPOINTS
 from flexiact.puppets.scene import random_scene, scene_to_dict
-from flexiact.puppets.transfer import axes
+from flexiact.puppets.transfer import axes, pose_distance
 from metrics.perception import LucasKanade, Perception
 
 QUICK = FlexiActConfig(fit=FitConfig(embedding_tokens=2, fit_steps=2, batch_size=1, crops=2))
@@ -41,7 +41,7 @@ def small_case(action: str = "lean", seed: int = 0, number: int = 1) -> Case:
         target_id=f"{action}-quadruped-{number}",
         caption="a red bird",
         prompt=f"a blue dog on the grass {number}",
-        axes=axes(reference, target),
+        axes={**axes(reference, target), "pose": pose_distance(target, DEV_ACTIONS[action])},
         terciles=dict.fromkeys(AXES, "near"),
         left_out_share=0.0,
         licence="Apache-2.0",

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from metrics import Features, Truth, VideoFeatures
+from metrics import Candidates, Features, Truth, VideoFeatures
 
-NUM_FRAMES, HEIGHT, WIDTH, FIRST = 9, 48, 64, 2
+NUM_FRAMES, HEIGHT, WIDTH, FIRST, SETTLED = 9, 48, 64, 2, 4
 BONES = np.array([[0, 1], [2, 3], [4, 5]])
 COLOURS = np.array([[200, 40, 40], [40, 180, 60], [60, 80, 220]], np.uint8)
 RADIUS = 4.0
@@ -48,12 +48,20 @@ def truth(rng: np.random.Generator, num_answers: int = 1) -> Truth:
         target_keypoints=rest,
         counted=np.arange(7) < 6,
         first_scored_frame=FIRST,
+        first_settled_frame=SETTLED,
         frames=frames,
         parts=parts,
         bones=BONES,
         bone_radii_px=np.full(3, RADIUS, np.float32),
         body_size_px=30.0,
     )
+
+
+def candidates(rng: np.random.Generator, answer: Truth, num_others: int = 12) -> Candidates:
+    """The answers among others that are partly right; the seventh keypoint does not exist."""
+    others = [(answer.keypoints[:1] + truth(rng).keypoints) / np.float32(2) for _ in range(num_others)]
+    keypoints = np.concatenate([others[0], answer.keypoints, *others[1:]])
+    return Candidates(keypoints, np.isin(np.arange(len(keypoints)), 1 + np.arange(len(answer.keypoints))))
 
 
 def features(seed: int = 0, num_answers: int = 1) -> Features:
@@ -83,6 +91,7 @@ def features(seed: int = 0, num_answers: int = 1) -> Features:
         prompt=unit(base + rng.standard_normal(12)),
         truth=answer,
         perceptual_distance=rng.uniform(0.1, 0.6, NUM_FRAMES).astype(np.float32),
+        candidates=candidates(rng, answer),
     )
 
 

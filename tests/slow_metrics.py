@@ -61,6 +61,54 @@ def pck(f):
     return max(shares)
 
 
+def _centred(places):
+    """Each axis minus its mean over what was found; a miss (None) is zero."""
+    means = [sum(p[i] for p in places if p) / sum(p is not None for p in places) if any(places) else 0 for i in (0, 1)]
+    return [(p[0] - means[0], p[1] - means[1]) if p else (0.0, 0.0) for p in places]
+
+
+def _centred_agreement(f, points, ks):
+    """Of the generated video with one answer [T, K, 2], over the settled frames."""
+    frames, pairs = range(f.truth.first_settled_frame, len(points)), []
+    for k in ks:
+        made = [f.generated.keypoints[t, k].tolist() if _found(f.generated, t, k) else None for t in frames]
+        right = [points[t, k].tolist() for t in frames]
+        for one, other in zip(_centred(made), _centred(right), strict=True):
+            pairs += zip(one, other, strict=True)
+    return _agreement(pairs)
+
+
+def motion_agreement_centred(f):
+    return max(_centred_agreement(f, points, np.flatnonzero(f.truth.counted)) for points in f.truth.keypoints)
+
+
+def action_retrieval(f):
+    points = f.candidates.keypoints
+    ks = [k for k in range(points.shape[2]) if not np.isnan(points[:, :, k]).any()]
+    near = [_centred_agreement(f, one, ks) for one in points]
+    return float(max(near) > 0 and f.candidates.right[near.index(max(near))])
+
+
+def arrival(f):
+    ratios, frames = [], range(f.truth.first_settled_frame, len(f.truth.frames))
+    for answer in range(len(f.truth.keypoints)):
+        pairs = list(_pairs(f, answer, window=frames))
+        both = list(zip(pairs[::2], pairs[1::2], strict=True))
+        error = sum(math.hypot(gx - tx, gy - ty) for (gx, tx), (gy, ty) in both)
+        ratios.append(error / sum(math.hypot(tx, ty) for (_, tx), (_, ty) in both))
+    return min(min(ratios), 10)
+
+
+def jump(f):
+    made, right = [0.0], []
+    for k in np.flatnonzero(f.truth.counted):
+        for t in range(1, len(f.truth.frames)):
+            right.append(math.dist(f.truth.keypoints[0, t - 1, k].tolist(), f.truth.keypoints[0, t, k].tolist()))
+            if _found(f.generated, t, k) and _found(f.generated, t - 1, k):
+                made.append(math.dist(f.generated.keypoints[t - 1, k].tolist(), f.generated.keypoints[t, k].tolist()))
+    return min(max(made) / max(right), 10)
+
+
 def _lab(rgb):
     """By OpenCV, which takes linear light exactly but reads sRGB's curve from a coarse table."""
     value = rgb / 255
@@ -117,7 +165,7 @@ def ssim_to_truth(f):
         return image
 
     values = []
-    for t in range(f.truth.first_scored_frame, len(f.truth.frames)):
+    for t in range(f.truth.first_settled_frame, len(f.truth.frames)):
         for c in range(3):
             a, b = f.generated.frames[t, ..., c] / 255, f.truth.frames[t, ..., c] / 255
             ma, mb = smooth(a), smooth(b)
@@ -128,7 +176,7 @@ def ssim_to_truth(f):
 
 
 def lpips_to_truth(f):
-    values = [float(v) for v in f.perceptual_distance][f.truth.first_scored_frame :]
+    values = [float(v) for v in f.perceptual_distance][f.truth.first_settled_frame :]
     return sum(values) / len(values)
 
 

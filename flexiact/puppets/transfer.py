@@ -1,8 +1,9 @@
 """The true answers of a transfer: the target, in its own layout and viewpoint, doing the reference's action.
 
-Also how far apart reference and target are on the three axes of heterogeneity.
+Also how far apart reference and target are on the four axes of heterogeneity.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +12,16 @@ from torch import Tensor
 from flexiact.puppets.actions import Motion, PuppetAction, curves, restricted
 from flexiact.puppets.rigs import BONES, CHANNELS, RIGS, pose
 from flexiact.puppets.scene import Camera, Scene
-from flexiact.puppets.world import NUM_FRAMES, projections
+from flexiact.puppets.world import NEUTRAL_POSE, NUM_FRAMES, SIZE, projections
 
 # A channel counts when it alone moves some keypoint of the reference this far in the reference's own view.
 VISIBLE_MOTION_PX = 2.0
 # Another action is as right as the canonical one when the reference would look the same: mean keypoint difference
 # below this share of the mean keypoint movement.
 AMBIGUITY_SHARE = 0.2
+# A right answer may begin in the action at once, or hold the target image's pose and move into the action during this
+# share of the clip.
+BLEND_SHARES = (0.0, 0.25, 0.5)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,31 @@ def answers(reference: Scene, target: Scene, action: PuppetAction) -> Answers:
     return Answers(tuple(actions), 1 - len(shared) / total if total else 0.0)
 
 
+def blended(pose: Tensor, values: Tensor, share: float) -> Tensor:
+    """Channel values [T, 21] that go from a pose into an action.
+
+    They are (1 - w) * pose + w * action, where w rises as a smoothstep from 0 at the first frame to 1.
+
+    Args:
+        pose: [21], where the target image's figure is.
+        values: [T, 21], the action.
+        share: of the clip, after which w is 1; 0 gives the action itself.
+    """
+    done = (torch.linspace(0, 1, len(values)) / share).clamp(max=1) if share else torch.ones(len(values))
+    weight = (done * done * (3 - 2 * done))[:, None]
+    return (1 - weight) * pose + weight * values
+
+
+def arrived(pose: Tensor, values: Tensor) -> Tensor:
+    """Channel values [T, 21] that go from a pose to an action's first frame by the longest blend, and stay there."""
+    return blended(pose, values[:1].expand_as(values), max(BLEND_SHARES))
+
+
+def relative(pose: Tensor, values: Tensor) -> Tensor:
+    """Channel values [T, 21] of a pose with the action's changes since its first frame added."""
+    return pose + (values - values[:1])
+
+
 def _view_direction(camera: Camera) -> Tensor:
     yaw, pitch = (torch.deg2rad(torch.tensor(a, dtype=torch.float64)) for a in (camera.yaw_deg, camera.pitch_deg))
     return torch.stack([yaw.cos() * pitch.cos(), pitch.sin(), yaw.sin() * pitch.cos()])
@@ -96,7 +125,7 @@ def _bone_lengths(scene: Scene) -> Tensor:
 
 
 def axes(reference: Scene, target: Scene) -> dict[str, float]:
-    """How far two scenes are apart.
+    """How far two scenes are apart; `pose_distance` is the fourth axis.
 
     Returns:
         layout: distance of the figures' centres as a share of the frame's side, plus |log| of their ratio of scales;
@@ -116,3 +145,20 @@ def axes(reference: Scene, target: Scene) -> dict[str, float]:
         "viewpoint": round(float(torch.rad2deg(torch.tensor(cosine, dtype=torch.float64).acos())), 3),
         "skeleton": round(len(first ^ second) / len(first | second) + float(ratio), 4),
     }
+
+
+def pose_distance(target: Scene, answer: PuppetAction, target_pose: Sequence[float] = NEUTRAL_POSE) -> float:
+    """How far the target image's pose is from where the answer begins.
+
+    Args:
+        target: what the image shows.
+        answer: the canonical one on this target.
+        target_pose: 21 channel values of the image's figure.
+
+    Returns:
+        RMS distance of all keypoints that the body has, in body sizes (one body unit on the picture).
+    """
+    values = torch.stack([torch.tensor(target_pose), curves(answer, NUM_FRAMES)[0]])
+    image, first = projections([target], values[None]).keypoints()[:, list(RIGS[target.rig].keypoints)]
+    rms = float((image - first).square().sum(-1).mean().sqrt())
+    return round(rms / (target.camera.scale * SIZE), 4)

@@ -8,11 +8,12 @@ import torch
 
 from flexiact.puppets.actions import PuppetAction, curves
 from flexiact.puppets.render import Projection, draw, project
-from flexiact.puppets.rigs import BONES, KEYPOINTS, RIGS, pose
+from flexiact.puppets.rigs import BONES, CHANNELS, KEYPOINTS, RIGS, pose
 from flexiact.puppets.scene import Scene
 from flexiact.task import Video
 
 NUM_FRAMES, SIZE, FPS = 9, 64, 8.0
+NEUTRAL_POSE: tuple[float, ...] = (0.0,) * len(CHANNELS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,6 @@ def render_clip(scene: Scene, action: PuppetAction, num_frames: int = NUM_FRAMES
     return render_clips([scene], [action], num_frames, size)[0]
 
 
-def target_clip(scene: Scene, size: int = SIZE) -> Clip:
-    """The scene's target image as a clip of one frame: the figure in its action-independent stance."""
-    return render_clip(scene, (), 1, size)
+def target_clip(scene: Scene, size: int = SIZE, target_pose: Sequence[float] = NEUTRAL_POSE) -> Clip:
+    """The scene's target image as a clip of one frame: the figure in a pose (21 channel values) that no action made."""
+    return render_values([scene], torch.tensor(target_pose)[None, None], size)[0]

@@ -4,16 +4,17 @@ from collections import Counter
 
 import pytest
 
-from benchmark.cases import AXES, CASES_FOLDER, TERCILES, load_case, load_suite, suite_names
+from benchmark.cases import CASES_FOLDER, TERCILES, load_case, load_suite, suite_names
 from benchmark.curate import RECIPES, curate, write_suite
-from benchmark.curate_factors import FactorRecipe
+from benchmark.curate_factors import VARIED, FactorRecipe
 from benchmark.curate_rules import MAX_LEFT_OUT_SHARE, MIN_MOVEMENT_PX, inside, movement
-from benchmark.truth import check_digests, named_action, scenes, specification_digests
+from benchmark.truth import check_digests, named_action, scenes, specification_digests, target_pose
 from flexiact.puppets.actions import DEV_ACTIONS, TEST_ACTIONS
 from flexiact.puppets.captions import caption
 from flexiact.puppets.rigs import HELD_OUT_RIG, RIGS
 from flexiact.puppets.scene import is_held_out_backdrop, is_held_out_skin
-from flexiact.puppets.transfer import answers, axes
+from flexiact.puppets.transfer import answers, axes, pose_distance
+from metrics import METRICS
 
 SUITES = {name: load_suite(name) for name in suite_names()}
 CASES = {
@@ -47,7 +48,7 @@ def test_id_is_the_path_and_names_what_is_shown(case) -> None:
 @each_case
 def test_digests_are_of_what_the_file_specifies(case) -> None:
     check_digests(case)
-    assert dict(case.digests) == specification_digests(*scenes(case), named_action(case.action))
+    assert dict(case.digests) == specification_digests(*scenes(case), named_action(case.action), target_pose(case))
 
 
 @each_case
@@ -65,8 +66,11 @@ def test_texts_say_who_and_where_and_never_what_is_done(case) -> None:
 
 
 @each_case
-def test_axes_are_those_of_the_scenes(case) -> None:
-    assert case.axes == pytest.approx(axes(*scenes(case)), abs=1e-3)
+def test_axes_are_those_of_the_scenes_and_the_pose(case) -> None:
+    reference, target = scenes(case)
+    canonical = answers(reference, target, named_action(case.action)).actions[0]
+    pose = pose_distance(target, canonical, target_pose(case))
+    assert case.axes == pytest.approx({**axes(reference, target), "pose": pose}, abs=1e-3)
 
 
 @each_case
@@ -97,6 +101,11 @@ def test_leaderboard_and_difficulty_scenes_are_held_out_and_others_are_not(case)
 
 
 @each_suite
+def test_a_suite_is_sorted_by_a_metric_that_there_is(name: str) -> None:
+    assert SUITES[name].headline in METRICS
+
+
+@each_suite
 def test_suites_have_their_size_and_clusters(name: str) -> None:
     cases = of(name)
     assert (len(cases), len({case.reference_id for case in cases})) == SIZES[name]
@@ -106,7 +115,7 @@ def test_suites_have_their_size_and_clusters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LEADERBOARDS)
-@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("axis", VARIED)  # with neutral targets the pose axis is the action's own
 def test_leaderboards_are_balanced_over_terciles(name: str, axis: str) -> None:
     counts = Counter(case.terciles[axis] for case in of(name))
     assert set(counts) == set(TERCILES)

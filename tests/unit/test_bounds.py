@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark import truth
 from benchmark.bounds import BOUNDS
 from benchmark.cases import CaseError
 from benchmark.execute import format_of
@@ -14,11 +13,12 @@ from benchmark.truth import (
     bone_ends,
     counted_keypoints,
     first_scored_frame,
+    first_settled_frame,
     named_action,
     scenes,
     stage,
 )
-from flexiact.puppets.actions import Motion
+from flexiact.puppets.actions import DEV_ACTIONS, Motion
 from flexiact.puppets.captions import caption
 from flexiact.puppets.rigs import BONES, KEYPOINTS
 from flexiact.puppets.world import FPS, NUM_FRAMES, SIZE, render_clip
@@ -98,6 +98,11 @@ def test_the_first_quarter_is_not_judged(frames: int, first: int) -> None:
     assert first_scored_frame(frames) == first
 
 
+@pytest.mark.parametrize(("frames", "first"), [(1, 0), (5, 2), (9, 4), (17, 8), (49, 24)])
+def test_the_longest_blend_has_arrived_after_half(frames: int, first: int) -> None:
+    assert first_settled_frame(frames) == first
+
+
 def test_bones_join_neighbouring_keypoints() -> None:
     pairs = {bone: (KEYPOINTS[a], KEYPOINTS[b]) for bone, (a, b) in zip(BONES, bone_ends().tolist(), strict=True)}
     assert pairs["trunk"] == ("pelvis", "chest")
@@ -135,6 +140,6 @@ def test_an_unknown_action_is_refused() -> None:
 
 
 def test_an_action_that_moves_nothing_on_the_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(truth.DEV_ACTIONS, "wag only", (Motion("tail_yaw", "swing", 1.0),))
+    monkeypatch.setitem(DEV_ACTIONS, "wag only", (Motion("tail_yaw", "swing", 1.0),))
     with pytest.raises(CaseError, match="'wag only' moves nothing on this target"):
         stage(replace(CASES[0], target=CASES[0].reference, action="wag only"), NATIVE)

@@ -1,10 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmark.cases import Case, CaseError, case_to_toml, load_case, load_suite, suite_to_toml, tercile
 from benchmark.selection import UsageError, select
-from benchmark.truth import check_digests, scenes
+from benchmark.truth import check_digests, named_action, scenes, specification_digests, target_pose
+from flexiact.puppets.world import NEUTRAL_POSE
 from tests.harness import CASES, small_suite
 
 SUITE = small_suite(CASES)
@@ -36,6 +38,8 @@ def test_suite_and_cases_survive_their_files(folder: Path) -> None:
         ('source = "rendered by flexiact.puppets"', "source = 3", "source"),
         ("left_out_share = 0.0", "left_out_share = 1.5", "left_out_share"),
         ("layout = ", "layout = -", "axes.layout"),
+        ("pose = ", "stance_ = ", "axes.pose"),
+        ("left_out_share = 0.0", 'left_out_share = 0.0\ntarget_pose = ["up"]', "target_pose"),
         ('truth = "', 'truth = "xyz', "digests.truth"),
         ("[axes]", "[axis]", "axes"),
         ("case_id = ", "identity = ", "case_id"),
@@ -56,6 +60,39 @@ def test_a_changed_scene_no_longer_has_its_digest(folder: Path) -> None:
     path.write_text(path.read_text().replace("yaw_deg = ", "yaw_deg = 1", 1))
     with pytest.raises(CaseError, match="digests.reference"):
         check_digests(load_case(SUITE, CASES[0].case_id, folder))
+
+
+def test_a_target_pose_survives_its_file_and_is_in_the_digests(folder: Path) -> None:
+    pose = (0.5, *NEUTRAL_POSE[1:])
+    digests = specification_digests(*scenes(CASES[0]), named_action(CASES[0].action), pose)
+    changed = {name for name, value in digests.items() if value != CASES[0].digests[name]}
+    assert changed == {"target", "truth"}
+    posed = replace(CASES[0], target_pose=pose, digests=digests)
+    (folder / "small" / f"{posed.case_id}.toml").write_text(case_to_toml(posed))
+    loaded = load_case(SUITE, posed.case_id, folder)
+    assert loaded.target_pose == target_pose(loaded) == pose
+    check_digests(loaded)
+
+
+def test_a_case_without_a_target_pose_shows_the_neutral_one(folder: Path) -> None:
+    assert target_pose(CASES[0]) == NEUTRAL_POSE
+    check_digests(replace(CASES[0], target_pose=NEUTRAL_POSE))
+
+
+def test_a_target_pose_of_another_length_is_refused() -> None:
+    with pytest.raises(CaseError, match="target_pose: expected 21 numbers, got 2"):
+        check_digests(replace(CASES[0], target_pose=(0.1, 0.2)))
+
+
+def test_a_suite_may_have_another_headline(folder: Path) -> None:
+    path = folder / "small" / "suite.toml"
+    assert load_suite("small", folder).headline == "motion_agreement"
+    other = replace(SUITE, headline="motion_agreement_centred")
+    path.write_text(suite_to_toml(other))
+    assert load_suite("small", folder) == other
+    path.write_text("headline = 3\n" + suite_to_toml(SUITE))
+    with pytest.raises(CaseError, match="headline"):
+        load_suite("small", folder)
 
 
 def test_an_unknown_suite_is_answered_with_the_list(folder: Path) -> None:

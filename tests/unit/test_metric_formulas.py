@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from metrics import METRICS, Features, VideoFeatures
+from metrics import METRICS, Candidates, Features, VideoFeatures
 from metrics.appearance_error import MISS_PENALTY, lab, true_colours
 from metrics.features import cosines, detected
-from tests.metric_features import COLOURS, FIRST, NUM_FRAMES, features, perfect, still, truth
+from tests.metric_features import COLOURS, FIRST, NUM_FRAMES, SETTLED, features, perfect, still, truth
 
 # ---------------------------------------------------------------------------------------------------- motion agreement
 
@@ -109,6 +109,84 @@ def test_pck_counts_a_point_on_the_border():
     shift = np.array([3.0 - 1e-4, 0], np.float32)  # 0.1 of the body size of 30
     assert value("pck", spoiled(made, keypoints=made.generated.keypoints + shift)) == 1
     assert value("pck", spoiled(made, keypoints=made.generated.keypoints + np.float32(1.01) * shift)) == 0
+
+
+# ------------------------------------------------------------------------------------------- movement about the middle
+
+
+def test_settling_anywhere_and_standing_still_earns_nothing():
+    made = perfect(features(), "truth")
+    points = made.generated.keypoints.copy()
+    points[SETTLED:] = points[SETTLED]
+    frozen = spoiled(made, keypoints=points)
+    assert value("motion_agreement", frozen) > 0.2
+    assert value("motion_agreement_centred", frozen) == 0 == value("action_retrieval", frozen)
+
+
+def test_where_the_body_is_and_how_it_got_there_do_not_matter_to_its_movement():
+    made = perfect(features(), "truth")
+    points = made.generated.keypoints + np.arange(7, dtype=np.float32)[:, None]
+    points[:SETTLED] = 0
+    elsewhere = spoiled(made, keypoints=points)
+    assert value("motion_agreement", elsewhere) < 0.9
+    assert value("motion_agreement_centred", elsewhere) == pytest.approx(1)
+    assert value("action_retrieval", elsewhere) == 1
+
+
+def test_flicker_of_the_estimator_is_no_movement():
+    made = still(features())
+    scores = made.generated.keypoint_scores.copy()
+    scores[SETTLED::2] = 0
+    points = np.where(scores[..., None] > 0, made.generated.keypoints, np.float32(np.nan))
+    assert value("motion_agreement_centred", spoiled(made, keypoints=points, keypoint_scores=scores)) == 0
+
+
+@pytest.mark.parametrize("missed", [(5,), (4, 7), (4, 5, 6, 7)])
+def test_hiding_a_keypoint_never_pays(missed):
+    made = perfect(features(), "truth")
+    scores = made.generated.keypoint_scores.copy()
+    scores[list(missed), 0] = 0
+    hidden = spoiled(made, keypoint_scores=scores)
+    for name, worse in (("motion_agreement_centred", -1), ("arrival", 1)):
+        assert worse * (value(name, hidden) - METRICS[name].best_value) > 1e-3
+
+
+def test_retrieval_asks_for_the_nearest_and_any_right_one_will_do():
+    made = perfect(features(num_answers=2), "truth")
+    others = np.flatnonzero(~made.candidates.right)
+    for index, points in enumerate(made.candidates.keypoints):
+        seen = spoiled(made, keypoints=np.nan_to_num(points))
+        assert value("action_retrieval", seen) == float(index not in others)
+
+
+def test_retrieval_is_a_skip_where_the_right_action_stands_still():
+    made = features()
+    points = made.candidates.keypoints.copy()
+    points[made.candidates.right, SETTLED:] = points[made.candidates.right, SETTLED][:, None]
+    assert value("action_retrieval", replace(made, candidates=replace(made.candidates, keypoints=points))) is None
+
+
+def test_arrival_is_the_error_that_is_left_of_a_still_image():
+    made = perfect(features(), "truth")
+    halfway = (made.generated.keypoints + made.target.keypoints) / 2
+    assert value("arrival", spoiled(made, keypoints=halfway)) == pytest.approx(0.5)
+    opposite = spoiled(made, keypoints=2 * made.target.keypoints - made.generated.keypoints)
+    assert value("arrival", opposite) == pytest.approx(2)
+    assert value("arrival", spoiled(made, keypoints=made.generated.keypoints + np.float32(1000))) == 10
+    points = made.generated.keypoints.copy()
+    points[:SETTLED] = 0
+    assert value("arrival", spoiled(made, keypoints=points)) == pytest.approx(0)
+
+
+def test_a_jump_is_measured_by_the_canonical_answers_largest_step():
+    made = perfect(features(num_answers=2), "truth")
+    largest = np.linalg.norm(np.diff(made.truth.keypoints[0, :, :6], axis=0), axis=-1).max()
+    held = np.repeat(made.generated.keypoints[:1], NUM_FRAMES, 0)
+    held[3:, 2] += np.array([0, 2 * largest], np.float32)
+    assert value("jump", spoiled(made, keypoints=held)) == pytest.approx(2, abs=1e-5)
+    scores = made.generated.keypoint_scores.copy()
+    scores[3, 2] = 0
+    assert value("jump", spoiled(made, keypoints=held, keypoint_scores=scores)) == 0
 
 
 # ---------------------------------------------------------------------------------------------------------- appearance
@@ -337,6 +415,8 @@ def test_half_a_pair_is_refused():
         ("keypoints", np.full((1, 9, 7, 2), np.nan, np.float32)),
         ("keypoints", np.zeros((0, 9, 7, 2), np.float32)),
         ("first_scored_frame", 9),
+        ("first_settled_frame", 1),
+        ("first_settled_frame", 9),
         ("body_size_px", 0.0),
         ("bones", np.array([[0, 7], [1, 2], [3, 4]])),
         ("parts", np.full((9, 48, 64), 3, np.int8)),
@@ -348,6 +428,15 @@ def test_wrong_truth_is_refused_by_name(field, value):
         replace(features().truth, **{field: value})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("keypoints", np.zeros((17, 9, 7), np.float32)), ("right", np.ones(3, bool)), ("right", np.zeros(13, bool))],
+)
+def test_wrong_candidates_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=field):
+        replace(features().candidates, **{field: value})
+
+
 def test_parts_that_do_not_fit_together_are_refused():
     made = features()
     three = {"keypoints": np.zeros((9, 3, 2), np.float32), "keypoint_scores": np.ones((9, 3))}
@@ -356,6 +445,7 @@ def test_parts_that_do_not_fit_together_are_refused():
         "truth": replace(made.truth, frames=made.truth.frames[:, 1:], parts=made.truth.parts[:, 1:]),
         "prompt": np.ones(5, np.float32),
         "perceptual_distance": np.ones(5, np.float32),
+        "candidates": Candidates(np.zeros((1, 8, 7, 2), np.float32), np.ones(1, bool)),
         "generated": replace(made.generated, **three),
     }.items():
         with pytest.raises(ValueError, match=name):

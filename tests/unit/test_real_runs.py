@@ -116,7 +116,9 @@ def test_a_changed_file_is_another_case(run: Run, tmp_path: Path, backbone) -> N
 def test_the_report_says_what_is_not_known_and_shows_no_zero_for_it(run: Run) -> None:
     page = build(run())
     text = page.with_suffix(".md").read_text()
-    assert "Cases near / middle / far: layout not known; viewpoint not known; skeleton not known." in text
+    assert (
+        "Cases near / middle / far: layout not known; viewpoint not known; skeleton not known; pose not known." in text
+    )
     assert "Nobody knows the right answers of this material." in text
     assert "Nothing to compare: motion fidelity reads no right answer either." in text
     assert "other footage" in text and "real footage" not in text
