@@ -33,7 +33,7 @@ from flexiact.puppets.train_backbone import (
     save_backbone,
 )
 
-MARKS = (250_000, 500_000, 1_000_000, 1_500_000)
+MARKS = (62_500, 125_000, 250_000, 500_000, 1_000_000, 1_500_000)
 """Samples at which the trunk's state is kept for a branch; its end is kept too."""
 AVERAGES = (0.05, 0.10)
 LEARNING_RATE = 2e-3
