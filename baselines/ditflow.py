@@ -86,6 +86,7 @@ def preset(backbone: Backbone) -> DiTFlowConfig:
 class DiTFlow:
     """Guidance by attention motion flow; only the flow of the reference is kept."""
 
+    method_id = "DiTFlow"
     version = 1
     uses_reference = True
 

@@ -13,6 +13,7 @@ PRESETS = {"puppets": 1.0}
 class ImageToVideo:
     """Plain image-to-video generation; it never looks at the reference."""
 
+    method_id = "ImageToVideo"
     version = 1
     uses_reference = False
 

@@ -89,6 +89,7 @@ def preset(backbone: Backbone) -> MotionCloneConfig:
 class MotionClone:
     """Guidance by sparse temporal attention; the strongest value of every query and its frame are kept."""
 
+    method_id = "MotionClone"
     version = 1
     uses_reference = True
 

@@ -120,6 +120,7 @@ def preset(backbone: Backbone) -> MotionDirectorConfig:
 class MotionDirector:
     """Spatial and temporal LoRA at `fit`, the temporal one at `transfer`; an action is the temporal one's weights."""
 
+    method_id = "MotionDirector"
     version = 1
     uses_reference = True
 

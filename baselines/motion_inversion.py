@@ -111,6 +111,7 @@ def preset(backbone: Backbone) -> MotionInversionConfig:
 class MotionInversion:
     """Embeddings of every block, learned by `fit` and given to another video by `transfer`."""
 
+    method_id = "MotionInversion"
     version = 1
     uses_reference = True
 

@@ -105,6 +105,7 @@ def preset(backbone: Backbone) -> PoseGuidedConfig:
 class PoseGuided:
     """Estimates at `fit`; estimates, fits, draws and samples at `transfer`. An action is keypoints and their scores."""
 
+    method_id = "PoseGuided"
     version = 1
     uses_reference = True
 

@@ -92,6 +92,7 @@ def preset(backbone: Backbone) -> SpatialMarginalMeanConfig:
 class SpatialMarginalMean:
     """Guidance by spatially averaged features; those of the reference and its inverted latents are kept."""
 
+    method_id = "SpatialMarginalMean"
     version = 1
     uses_reference = True
 

@@ -38,12 +38,11 @@ def describe_backbone(backbone: Backbone) -> dict[str, Any]:
 
 def describe_method(name: str, method: ActionTransfer, backbone: Backbone) -> dict[str, Any]:
     """run.json's entry of a method: what it is called, what it is, what it loads, and all of its configuration."""
-    kind = type(method)
     fit_config, transfer_config = method.fit_config(), method.transfer_config()
     return {
         "kind": "method",
         "version": method.version,
-        "implementation": f"{kind.__module__}.{kind.__qualname__}",
+        "method_id": method.method_id,
         "uses_reference": method.uses_reference,
         "summary": METHODS[name].summary,
         "extra_supervision": METHODS[name].extra_supervision,

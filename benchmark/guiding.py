@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write(args: argparse.Namespace) -> int:
     from benchmark.cases import load_case, load_suite
     from benchmark.joint_flows import flow_table, joint_flows
-    from benchmark.run import load, set_threads
+    from benchmark.load import load, set_threads
     from benchmark.selection import select
     from reports.stored import load_run
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-KEY_SCHEME = 1
+KEY_SCHEME = 2
 """Part of every key; raise it when the payload of any key changes its meaning."""
 
 _KEY_LENGTH = 32  # hex digits: 128 bits, and file names that can still be read aloud in halves

@@ -5,7 +5,7 @@ at transfer therefore share fits, and a cell whose inputs changed has another ke
 for its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,29 @@ class Cell:
     seed: int
 
 
+@dataclass(frozen=True)
+class Unit:
+    """Work that one process does, so that a fit is computed once and kept while it is needed.
+
+    Attributes:
+        make: cells to be made; all share a fit, or are one bound's for one reference.
+        measure: cells to be measured, those to be made among them.
+    """
+
+    make: tuple[Cell, ...]
+    measure: tuple[Cell, ...]
+
+    @property
+    def method(self) -> str:
+        """Of the first cell."""
+        return self.measure[0].method
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return len(self.measure)
+
+
 def plan(run: Mapping[str, Any]) -> list[Cell]:
     """All cells of a run, those that share a fit next to each other.
 
@@ -65,6 +88,22 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
     return _grouped(cells)
 
 
+def units(make: Iterable[Cell], measure: Iterable[Cell], references: Mapping[str, str]) -> list[Unit]:
+    """Part cells into units, each cell into one.
+
+    Args:
+        make: cells to be made.
+        measure: cells to be measured, those to be made among them; their order is kept.
+        references: id of the reference by case.
+    """
+    unmade = {cell.key for cell in make}
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in measure:
+        group = ("fit", cell.fit_key) if cell.fit_key else (cell.method, references[cell.case_id])
+        groups.setdefault(group, []).append(cell)
+    return [Unit(tuple(cell for cell in group if cell.key in unmade), tuple(group)) for group in groups.values()]
+
+
 def _name(cell: Cell) -> str:
     return f"{cell.method} on {cell.case_id}"
 
@@ -77,7 +116,7 @@ def _cell(
     fit_key = key(
         "fit",
         {
-            "implementation": entry["implementation"],
+            "method_id": entry["method_id"],
             "version": entry["version"],
             "config": entry["fit_config"],
             "backbone": {field: backbone[field] for field in BACKBONE_FIT_FIELDS},

@@ -18,9 +18,11 @@ class Progress:
     Args:
         work: kind -> number of pieces to do.
         stream: where to show it; standard error when None.
+        workers: how many pieces are worked on at a time.
     """
 
-    def __init__(self, work: Mapping[str, int], stream: TextIO | None = None) -> None:
+    def __init__(self, work: Mapping[str, int], stream: TextIO | None = None, workers: int = 1) -> None:
+        self._workers = workers
         self._left = Counter(work)
         self._total = sum(work.values())
         self._spent: Counter[str] = Counter()
@@ -59,10 +61,13 @@ class Progress:
             print(f"{sum(self._done.values())}/{self._total} done, {self.time_left()}", file=self._stream, flush=True)
 
     def seconds_left(self) -> tuple[float, bool]:
-        """Mean duration of each kind times what is left of it, and whether that is all: a kind never seen counts 0."""
+        """Mean duration of each kind times what is left of it, and whether that is all: a kind never seen counts 0.
+
+        Workers share what is left, as if it could be parted at will.
+        """
         left = {kind: count for kind, count in self._left.items() if count > 0}
         known = sum(count * self._spent[kind] / self._done[kind] for kind, count in left.items() if kind in self._done)
-        return known, all(kind in self._done for kind in left)
+        return known / self._workers, all(kind in self._done for kind in left)
 
     def time_left(self) -> str:
         """The estimate in words."""

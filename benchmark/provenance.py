@@ -23,12 +23,13 @@ _REPOSITORY = Path(__file__).resolve().parent.parent
 _RESULT_FLAGS = ("CUBLAS_WORKSPACE_CONFIG", "PYTORCH_CUDA_ALLOC_CONF", "MKL_CBWR")
 
 
-def provenance(device: torch.device, weights: Iterable[Path]) -> dict[str, Any]:
+def provenance(device: torch.device, weights: Iterable[Path], workers: int = 1) -> dict[str, Any]:
     """Everything that could explain a difference between two runs, as JSON.
 
     Args:
         device: what computes.
         weights: folders whose safetensors files are digested; those that do not exist are left out.
+        workers: number of processes that compute, each with as many threads as this one.
     """
     return {
         "code": code_state(_REPOSITORY),
@@ -38,6 +39,7 @@ def provenance(device: torch.device, weights: Iterable[Path]) -> dict[str, Any]:
         "device": device_name(device),
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
+        "workers": workers,
         "flags": {
             "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,

@@ -1,14 +1,14 @@
 """The main job: `python -m benchmark.run --methods all` makes a suite's videos, measures them and builds the report.
 
-Exit codes: 0 done; 1 done, but some videos failed; 2 nothing was done, for the reason in the line on standard error;
-130 interrupted. Started again, the same command goes on where the last one stopped.
+Exit codes: 0 done; 1 done, but some videos failed; 2 not begun or not finished, for the reason in the line on standard
+error; 130 interrupted. Started again, the same command goes on where the last one stopped.
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,21 +16,18 @@ from benchmark.bounds import BOUNDS
 from benchmark.cases import CaseError, Suite, load_case, load_suite, suite_names
 from benchmark.davis_folder import davis_suite
 from benchmark.flexiact_folder import flexiact_suite
+from benchmark.load import Networks, set_threads
 from benchmark.methods import METHODS
 from benchmark.real_cases import AnyCase, FileCase, FileSuite, folder_suite
 from benchmark.selection import UsageError, select, unknown
 from benchmark.store import RunFolder, StoreError
+from benchmark.workers import WorkerError, affordable, worker_devices
 from flexiact.command_line import BACKBONE_HELP, OneLineParser, add_device_options
 from flexiact.wording import one_line
 
 if TYPE_CHECKING:
-    import torch
-
     from benchmark.session import Outcome, RunRequest
-    from flexiact.backbone import Backbone
     from flexiact.catalogue import BackboneSpec
-    from flexiact.loading import Savings
-    from metrics.perception import Perception
 
 WEIGHTS = ("backbone", "refadapter", "control", "clip", "pose", "pose_driver")
 FILE_SUITES: dict[str, Callable[[str], FileSuite]] = {
@@ -39,8 +36,6 @@ FILE_SUITES: dict[str, Callable[[str], FileSuite]] = {
     "folder": folder_suite,
 }
 """Suites of real material: what stands before the colon of `--suite`, and what reads the place after it."""
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,7 +57,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--control", type=Path, metavar="DIR", help="weights for control videos (the backbone's own)")
     p.add_argument("--image-encoder", metavar="NAME", help="open_clip folder, ViT-B-32, or model/weights (embedded)")
     add_device_options(p)
-    p.add_argument("--threads", type=int, metavar="N", help="threads on a CPU ($OMP_NUM_THREADS, or one a core)")
+    shared = p.add_mutually_exclusive_group()
+    workers = "processes of one thread each, any number gives the same digests; auto: one a GPU or core (auto)"
+    shared.add_argument("--workers", default="auto", metavar="N", help=workers)
+    threads = "one process of N threads on the CPU instead: another number can give other last bits, so other digests"
+    shared.add_argument("--threads", type=int, metavar="N", help=threads)
     p.add_argument(
         "--retry-failed", action="store_true", help="make videos and compute metrics again that failed before"
     )
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         return _run(args, f"python -m benchmark.run {shlex.join(arguments)}".strip())
-    except (UsageError, CaseError, StoreError) as error:
+    except (UsageError, CaseError, StoreError, WorkerError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -109,17 +108,31 @@ def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted(seeds))
 
 
+def parse_workers(text: str) -> int | None:
+    """Number of workers, None for auto.
+
+    Raises:
+        UsageError: when the text is neither.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not int(text):
+        raise UsageError(f"workers: expected auto or a number above 0, got '{text}'")
+    return int(text)
+
+
 def _run(args: argparse.Namespace, command: str) -> int:
     chosen = select(args.methods, [*METHODS, *BOUNDS], "method")
     seeds = parse_seeds(args.seeds)
     for name in ("steps", "threads"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"{name}: expected a number above 0, got {getattr(args, name)}")
+    workers = parse_workers(args.workers)
     suite = open_suite(args)
     cases = _cases(suite, select(args.cases, suite.case_ids, f"case of suite {suite.name}"))
     out = args.out or Path("runs") / suite.name
     RunFolder(out).check()
-    set_threads(args.threads)
+    set_threads(args.threads or 1)
 
     # From here on networks are loaded: seconds, not milliseconds.
     from benchmark.real_stages import check_readable
@@ -142,7 +155,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
         retry_failed=args.retry_failed,
         command=command,
     )
-    return _report(request, _session(request, args, suite))
+    return _report(request, _session(request, args, suite, 1 if args.threads else workers))
 
 
 def open_suite(args: argparse.Namespace) -> Suite | FileSuite:
@@ -173,9 +186,11 @@ def _cases(suite: Suite | FileSuite, case_ids: Sequence[str]) -> tuple[AnyCase, 
     return tuple(load_case(suite, case_id) for case_id in case_ids)
 
 
-def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite | FileSuite) -> "Outcome":
+def _session(
+    request: "RunRequest", args: argparse.Namespace, suite: Suite | FileSuite, workers: int | None
+) -> "Outcome":
     from benchmark.provenance import provenance
-    from benchmark.session import run_session
+    from benchmark.session import Workers, run_session
     from flexiact.catalogue import PUPPET_WEIGHTS, find_spec
     from flexiact.loading import Savings
 
@@ -184,10 +199,16 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite | Fil
         steps = args.steps or suite.num_inference_steps
         name = args.backbone or "puppets"
         _refuse_lacking(request.methods, find_spec(name)[1], args)
-        backbone = load(name, args.device, args.refadapter, steps, args.control, savings)
-        perception = load_judges(args.image_encoder, backbone.device, puppets=isinstance(suite, Suite))
-        origin = provenance(backbone.device, [PUPPET_WEIGHTS / name for name in WEIGHTS])
-        return run_session(request, backbone, perception, origin)
+        puppets = isinstance(suite, Suite)
+        networks = Networks(name, args.refadapter, steps, args.control, savings, args.image_encoder, puppets)
+        devices = worker_devices(workers, args.device)
+        # Where several GPUs work this process only describes the networks, which need not take up room on the first.
+        here = networks if len(set(devices)) == 1 else replace(networks, savings=replace(savings, offload=True))
+        backbone, perception = here.load(devices[0])
+        devices = devices if workers else affordable(devices)
+        origin = provenance(backbone.device, [PUPPET_WEIGHTS / name for name in WEIGHTS], len(devices))
+        others = Workers(devices, networks.load) if len(devices) > 1 else None
+        return run_session(request, backbone, perception, origin, others)
     except (StoreError, UsageError, CaseError):
         raise
     except (ValueError, OSError) as error:  # what loaders and descriptions refuse, named by them in one line
@@ -204,74 +225,6 @@ def _refuse_lacking(methods: Sequence[str], spec: "BackboneSpec", args: argparse
             others = ",".join(other for other in methods if not lacking[other])
             rest = f", or leave it out: --methods {others}" if others else ""
             raise UsageError(f"method {name} needs weights that the backbone does not come with: give {options}{rest}")
-
-
-def load(
-    name: str,
-    device: str,
-    refadapter: Path | None,
-    steps: int | None,
-    control: Path | None = None,
-    savings: "Savings | None" = None,
-) -> "Backbone":
-    """The backbone of a run, with deterministic kernels wherever torch has them.
-
-    Raises:
-        ValueError: when it cannot be had or its weights are not finite.
-    """
-    from dataclasses import replace
-
-    import torch
-
-    from flexiact.backbone import load_backbone
-    from flexiact.loading import NO_SAVINGS
-    from flexiact.memory import check_memory
-
-    savings = savings or NO_SAVINGS
-    check_memory(name, device, savings)  # and the device itself, before any file is read
-    # Some kernels on a GPU have no deterministic form: torch then warns and goes on.
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    backbone = load_backbone(name, device, refadapter, control, savings)
-    return backbone if steps is None else replace(backbone, num_inference_steps=steps)
-
-
-def load_judges(image_encoder: str | None, device: "torch.device", puppets: bool = True) -> "Perception":
-    """What measures the videos: the embedded pose estimator and image encoder, or another image encoder.
-
-    Args:
-        image_encoder: as `metrics.perception.load_image_encoder` takes it; None: the embedded one.
-        device: where they run.
-        puppets: whether the videos show puppets; the pose estimator knows nothing else and is left out otherwise.
-
-    Raises:
-        ValueError: when weights are missing or damaged.
-    """
-    from flexiact.backbone import PUPPET_WEIGHTS
-    from flexiact.pose import MMPoseEstimator
-    from metrics.perception import load_perception
-
-    pose = MMPoseEstimator(PUPPET_WEIGHTS / "pose", device) if puppets else None
-    return load_perception(image_encoder or PUPPET_WEIGHTS / "clip", pose, device)
-
-
-def set_threads(threads: int | None) -> None:
-    """Fix the number of threads of this process, since it can change the last bits of a sum.
-
-    Args:
-        threads: None takes $OMP_NUM_THREADS, or else one a core that this process may use.
-    """
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    count = threads or (int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0)))
-    for name in _THREAD_VARIABLES:
-        os.environ[name] = str(count)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; determinism needs it
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import cv2
-    import torch
-
-    torch.set_num_threads(count)
-    cv2.setNumThreads(count)
 
 
 def _report(request: "RunRequest", outcome: "Outcome") -> int:

@@ -1,16 +1,17 @@
 """One run from description to tables, with everything that computes given from outside."""
 
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmark.bench import Bench
 from benchmark.cases import HEADLINE, Case
 from benchmark.describe import describe_metric, describe_run, merged
 from benchmark.execute import Executor
 from benchmark.methods import METHODS
-from benchmark.plan import Cell, plan
+from benchmark.plan import Cell, plan, units
 from benchmark.progress import Progress
 from benchmark.real_cases import AnyCase, FileCase, check_unchanged
 from benchmark.rows import SampleRow
@@ -19,6 +20,7 @@ from benchmark.selection import UsageError
 from benchmark.store import RunFolder
 from benchmark.tables import sample_row, write_tables
 from benchmark.truth import check_digests
+from benchmark.workers import share_out
 from flexiact.backbone import Backbone
 from flexiact.task import ActionTransfer
 from metrics import METRICS
@@ -70,6 +72,23 @@ class Outcome:
     failed: tuple[SampleRow, ...]
 
 
+Load = Callable[[str], tuple[Backbone, Perceiver]]
+"""Loads what a session computes with onto a device."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that make and measure videos.
+
+    Attributes:
+        devices: of each.
+        load: how each gets its networks, those of the session; pickled.
+    """
+
+    devices: tuple[str, ...]
+    load: Load
+
+
 def build_methods(names: Iterable[str], backbone: Backbone) -> dict[str, ActionTransfer]:
     """Build methods for a backbone.
 
@@ -90,7 +109,11 @@ def build_methods(names: Iterable[str], backbone: Backbone) -> dict[str, ActionT
 
 
 def run_session(
-    request: RunRequest, backbone: Backbone, perception: Perceiver, provenance: Mapping[str, Any] | None = None
+    request: RunRequest,
+    backbone: Backbone,
+    perception: Perceiver,
+    provenance: Mapping[str, Any] | None = None,
+    workers: Workers | None = None,
 ) -> Outcome:
     """Make and measure what is missing, and write the tables.
 
@@ -99,11 +122,13 @@ def run_session(
         backbone: what the methods are built on.
         perception: what measures.
         provenance: for run.json.
+        workers: the processes that work; None: this one does.
 
     Raises:
         UsageError: when the run directory holds something that this does not go with; nothing is written then.
         CaseError: when a case is not what its file says.
         StoreError: when the run directory cannot be written.
+        WorkerError: when a worker was killed.
     """
     for case in request.cases:
         if isinstance(case, Case):
@@ -119,18 +144,20 @@ def run_session(
     merged(folder.read_run(), fresh)  # refuses before the folder is touched
     with folder.opened():
         stored = folder.read_run()
-        cases = {case.case_id: case for case in request.cases}
-        executor = Executor(folder, backbone, methods, cases)
-        scorer = Scorer(
-            folder, executor.stages, perception, {name: METRICS[name] for name in request.metrics}, request.retry_failed
-        )
-        work = _to_do(folder, asked, scorer, request.retry_failed)
+        bench = _equipped(request, backbone, perception, methods)
+        work = _to_do(folder, asked, bench.scorer, request.retry_failed)
         run = _with_history(stored, merged(stored, fresh), request.command, provenance or {}, new=any(work))
         folder.write_run(run)
         write_tables(folder, run)  # of a session that is interrupted too, no row of what the run no longer is
-        for case_id in cases:
-            executor.write_inputs(case_id)
-        _do(folder, work, executor, scorer)
+        for case in request.cases:
+            bench.executor.write_inputs(case.case_id)
+        shares = units(*work, {case.case_id: case.reference_id for case in request.cases})
+        with Progress(_amount(*work, bench.executor), workers=len(workers.devices) if workers else 1) as progress:
+            if workers:
+                share_out(shares, workers.devices, partial(_bench, request, workers.load), progress)
+            else:
+                for unit in shares:
+                    bench.work(unit, progress)
         if any(work):
             write_tables(folder, run)
         rows = [row for cell in asked if (row := sample_row(folder, cell))]
@@ -150,24 +177,19 @@ def _to_do(folder: RunFolder, asked: list[Cell], scorer: Scorer, retry_failed: b
     return unmade, unscored
 
 
-def _do(folder: RunFolder, work: tuple[list[Cell], list[Cell]], executor: Executor, scorer: Scorer) -> None:
-    unmade, unscored = work
-    with Progress(_amount(unmade, unscored, executor)) as progress:
-        for cell in unmade:
-            progress.starts(f"{cell.method}: {cell.case_id}")
-            fits, start = executor.needs_fit(cell), time.perf_counter()
-            row = executor.execute(cell)
-            seconds = time.perf_counter() - start
-            if fits:
-                progress.done("fit", seconds - (row.transfer_s or 0.0))
-                seconds = row.transfer_s or 0.0
-            progress.done(cell.kind, seconds)
-        for cell in unscored:
-            progress.starts(f"measuring {cell.method}: {cell.case_id}")
-            start, made = time.perf_counter(), sample_row(folder, cell)
-            if made is not None:
-                scorer.score(cell, made)
-            progress.done("score", time.perf_counter() - start)
+def _bench(request: RunRequest, load: Load, device: str) -> Bench:
+    """Everything that a worker needs, on its device."""
+    backbone, perception = load(device)
+    return _equipped(request, backbone, perception, build_methods(request.methods, backbone))
+
+
+def _equipped(
+    request: RunRequest, backbone: Backbone, perception: Perceiver, methods: Mapping[str, ActionTransfer]
+) -> Bench:
+    folder = RunFolder(request.out)
+    executor = Executor(folder, backbone, methods, {case.case_id: case for case in request.cases})
+    metrics = {name: METRICS[name] for name in request.metrics}
+    return Bench(folder, executor, Scorer(folder, executor.stages, perception, metrics, request.retry_failed))
 
 
 def _amount(missing: list[Cell], unscored: list[Cell], executor: Executor) -> dict[str, int]:

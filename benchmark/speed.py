@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.run import load, set_threads
+from benchmark.load import load, set_threads
 from benchmark.selection import UsageError, select
 from flexiact.command_line import OneLineParser
 from flexiact.wording import one_line

@@ -16,8 +16,8 @@ from benchmark import tune
 from benchmark.bounds import BOUNDS
 from benchmark.cases import Case, load_case, load_suite
 from benchmark.execute import Stages, format_of
+from benchmark.load import load_judges
 from benchmark.rows import error_text
-from benchmark.run import load_judges
 from benchmark.speed_measure import Comparison, device_clock, type_name
 from benchmark.speed_timing import Variant
 from flexiact.backbone import Backbone

@@ -22,8 +22,8 @@ from typing import Any
 from benchmark.selection import UsageError
 from flexiact.files import WriteError, replacing
 
-SCHEMA_VERSION = 1
-"""The layout above and the columns of the tables."""
+SCHEMA_VERSION = 2
+"""The layout above, the fields of run.json and the columns of the tables."""
 
 _FOLDERS = ("records", "videos", "previews", "fits", "features", "scores", "inputs")
 _LOCK = ".lock"

@@ -46,6 +46,8 @@ class TruePoseGuided(PoseGuided):
         poses: what it was told.
     """
 
+    method_id = "TruePoseGuided"
+
     def __init__(self, backbone: Backbone) -> None:
         """Take the backbone's preset; nothing is known until the harness tells."""
         self.poses = TruePoses()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.cases import load_case, load_suite
 from benchmark.keys import key
-from benchmark.run import load, load_judges, set_threads
+from benchmark.load import load, load_judges, set_threads
 from benchmark.selection import UsageError, select
 from benchmark.tuning_spaces import SPACES
 from flexiact.wording import one_line
@@ -56,7 +56,7 @@ def measure(
     rows = []
     for case_id, case in stages.cases.items():
         staged = stages[case_id]
-        learned = [type(method).__qualname__, method.version, method.fit_config(), case.caption]
+        learned = [method.method_id, method.version, method.fit_config(), case.caption]
         name = json.dumps([*learned, dict(case.reference), case.action], sort_keys=True)
         if name not in fits:
             fits[name] = method.fit(staged.reference, case.caption, seed=0)
@@ -93,7 +93,7 @@ def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]
     fits: dict[str, Action] = {}
     for name, number, settings in tqdm(planned, desc="trials"):
         method = SPACES[name].build(backbone, settings)
-        mark = _key(method, backbone)
+        mark = trial_key(method, backbone)
         if mark in done:
             continue
         try:
@@ -111,12 +111,12 @@ def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]
             writer.writerow([name, number, text, *scores, SUITE, backbone.revision, mark])
 
 
-def _key(method: "ActionTransfer", backbone: "Backbone") -> str:
+def trial_key(method: "ActionTransfer", backbone: "Backbone") -> str:
     """Names all that a trial's videos depend on, adapters and presets included."""
     return key(
         "trial",
         {
-            "implementation": type(method).__qualname__,
+            "method_id": method.method_id,
             "version": method.version,
             "fit_config": method.fit_config(),
             "transfer_config": method.transfer_config(),

@@ -29,7 +29,7 @@ def fit_description(method: FlexiAct, reference: Video, caption: str, seed: int)
     """
     backbone = {name: getattr(method.backbone, name) for name in BACKBONE_FIELDS}
     return {
-        "method": type(method).__name__,
+        "method": method.method_id,
         "version": method.version,
         "config": method.fit_config(),
         "backbone": backbone | {"dtype": str(method.backbone.dtype)},

@@ -93,6 +93,7 @@ def preset(backbone: Backbone) -> FlexiActConfig:
 class FlexiAct:
     """The paper's method; embedding and RefAdapter are attached while `fit` and `transfer` run, at no other time."""
 
+    method_id = "FlexiAct"
     version = 1
     uses_reference = True
 

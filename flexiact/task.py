@@ -67,10 +67,13 @@ class ActionTransfer(Protocol):
     is JSON and holds exactly what its verb reads, so that variants which differ at transfer alone share one fit.
 
     Attributes:
+        method_id: names the class in keys and stored descriptions, whatever module it stands in. It never changes and
+            no other class has it, a subclass neither.
         version: raised whenever the same configuration begins to give other numbers.
         uses_reference: False for methods that read nothing but the prompt and the target.
     """
 
+    method_id: str
     version: int
     uses_reference: bool
 

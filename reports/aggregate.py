@@ -56,7 +56,7 @@ def tidy(run: StoredRun) -> pd.DataFrame:
     """One row for each planned video and metric.
 
     Returns:
-        Columns method, kind, case_id, seed, reference_id, layout, viewpoint, skeleton (terciles), metric, status
+        Columns method, kind, case_id, seed, reference_id, those of AXES (terciles), metric, status
         (ok, failed, skipped, missing) and value (NaN unless ok). A video's own failure or skip passes on to all its
         metrics; missing means that the run has not come to it.
     """

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from reports.belief import paired_values
 from reports.results import Results, headline_mean
-from reports.stored import AXES, TERCILES
+from reports.stored import TERCILES
 from reports.wording import heading, label, number
 
 matplotlib.use("Agg")
@@ -155,8 +155,8 @@ def _difficulty(results: Results, theme: Theme) -> Figure | None:
         return None
     names = results.order
     figure = Figure(figsize=(10, 1.7 + 0.5 * len(names)))
-    panels = figure.subplots(1, len(AXES), sharey=True, sharex=True)
-    for panel, axis in zip(panels, AXES, strict=True):
+    panels = figure.subplots(1, len(results.run.axes), sharey=True, sharex=True, squeeze=False)[0]
+    for panel, axis in zip(panels, results.run.axes, strict=True):
         for step, tercile in enumerate(TERCILES):
             mine = table[(table["axis"] == axis) & (table["tercile"] == tercile)].set_index("method")
             for place, name in enumerate(names):
@@ -274,7 +274,7 @@ FIGURES: tuple[tuple[str, Draw, Callable[[Results], str]], ...] = (
     (
         "difficulty",
         _difficulty,
-        lambda results: f"{label(results.run.headline)} by tercile of layout, viewpoint and skeleton, as in the table.",
+        lambda results: f"{label(results.run.headline)} by tercile of {', '.join(results.run.axes)}, as in the table.",
     ),
     (
         "cost",

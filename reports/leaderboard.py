@@ -14,7 +14,6 @@ from reports import tables
 from reports.aggregate import MIN_CASES, MIN_SEEDS
 from reports.contact_sheet import chosen_cases, first_seed, inside
 from reports.results import Results, cautions, checks
-from reports.stored import AXES
 from reports.wording import NOTHING, backbone_size, count, label, measured, number, scope, suite_name, title
 
 GALLERY_CASES = 60
@@ -97,7 +96,7 @@ def gallery(results: Results, page_folder: Path) -> list[dict[str, Any]]:
         for group, names in zip(groups, (results.order, results.bound_order), strict=True):
             for name in names:
                 group.append(_made(results, base, samples.get((name, case_id)), name, scores.get((name, case_id))))
-        axes = [f"{axis} {_axis(case, axis)}" for axis in AXES if axis in case["terciles"]]
+        axes = [f"{axis} {_axis(case, axis)}" for axis in run.axes if axis in case["terciles"]]
         words = [("action", case.get("action", "")), ("prompt", case.get("prompt", "")), ("apart in", ", ".join(axes))]
         shown.append({"case_id": case_id, "words": [pair for pair in words if pair[1]], "groups": groups})
     return shown

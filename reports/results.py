@@ -143,8 +143,8 @@ def cautions(results: Results) -> list[str]:
     others = [item for item in run.info.get("later_sessions", ()) if item["provenance"] != run.info["provenance"]]
     if others:
         found.append(
-            f"Parts were made in {count(len(others), 'other session')} that differed in code, packages, threads or "
-            "device, as the provenance tells: costs and last bits may not compare."
+            f"Parts were made in {count(len(others), 'other session')} that differed in code, packages, threads, "
+            "workers or device, as the provenance tells: costs and last bits may not compare."
         )
     if any("needs" not in entry for entry in run.info["metrics"].values()):
         found.append("run.json does not say which metrics read the truth: some that do may be listed as truth-free.")

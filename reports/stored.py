@@ -10,10 +10,10 @@ import pandas as pd
 
 from reports.errors import RunError, one_line
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The layout of run directories that these reports understand."""
 
-AXES = ("layout", "viewpoint", "skeleton")
+AXES = ("layout", "viewpoint", "skeleton", "pose")
 TERCILES = ("near", "middle", "far")
 STATUSES = ("ok", "failed", "skipped")
 
@@ -67,6 +67,12 @@ class StoredRun:
     def metrics(self) -> list[str]:
         """Names of the metrics, headline first, else in run.json's order."""
         return [self.headline, *(name for name in self.info["metrics"] if name != self.headline)]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Those of `AXES` that some case says how far it is on; all of them where none says anything."""
+        said = {axis for case in self.info["cases"].values() for axis in case["terciles"]}
+        return tuple(axis for axis in AXES if axis in said or not said)
 
     @property
     def truth_known(self) -> bool:

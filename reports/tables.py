@@ -9,7 +9,7 @@ from reports import published
 from reports.aggregate import MIN_CASES, MIN_SEEDS, Comparison
 from reports.belief import needs_truth
 from reports.results import Results
-from reports.stored import AXES, TERCILES, score_backends
+from reports.stored import TERCILES, score_backends
 from reports.wording import (
     NOTHING,
     amount,
@@ -129,16 +129,16 @@ def pairs_table(results: Results) -> Table:
 def tercile_table(results: Results) -> Table:
     """The headline where reference and target are near, middling and far apart on each axis."""
     cells = results.terciles.set_index(["method", "axis", "tercile"])
-    columns = ("name", *(f"{axis}: {tercile}" for axis in AXES for tercile in TERCILES))
+    columns = ("name", *(f"{axis}: {tercile}" for axis in results.run.axes for tercile in TERCILES))
     rows = []
     for name in results.order + results.bound_order:
         row = [name]
-        for axis in AXES:
+        for axis in results.run.axes:
             for tercile in TERCILES:
                 found = cells.loc[(name, axis, tercile)] if (name, axis, tercile) in cells.index else None
                 row.append(NOTHING if found is None else with_interval(found["mean"], found["low"], found["high"]))
         rows.append(tuple(row))
-    sizes = [f"{axis} {_sizes(results, axis)}" for axis in AXES]
+    sizes = [f"{axis} {_sizes(results, axis)}" for axis in results.run.axes]
     note = (
         "Terciles of how far apart reference and target are, by the formulas of the suite. The axes are not varied one "
         f"at a time, so a difference along one may be due to another. Cases near / middle / far: {'; '.join(sizes)}."

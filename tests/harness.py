@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from benchmark.cases import AXES, Case, Suite
-from benchmark.session import Outcome, RunRequest, run_session
+from benchmark.session import Outcome, RunRequest, Workers, run_session
 from benchmark.truth import specification_digests
 from flexiact.backbone import Backbone
 from flexiact.method import PRESETS, FitConfig, FlexiActConfig
@@ -96,10 +96,13 @@ def small_perception(**parts) -> Perception:
     return Perception(**(defaults | parts))
 
 
-def session(out: Path, backbone: Backbone, perception: Perception | None = None, **changes) -> Outcome:
+def session(
+    out: Path, backbone: Backbone, perception: Perception | None = None, workers: Workers | None = None, **changes
+) -> Outcome:
     """Run the small suite, or part of it."""
     request = {"suite": "small", "cases": CASES, "methods": METHODS, "seeds": (0,), "metrics": METRICS, "out": out}
-    return run_session(RunRequest(**(request | changes)), backbone, perception or small_perception(), {"test": True})
+    asked = RunRequest(**(request | changes))
+    return run_session(asked, backbone, perception or small_perception(), {"test": True}, workers)
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -4,20 +4,26 @@
 
 Each WRITE counts files that a child puts in place; it is killed (SIGKILL, as by `kill -9`) after writing the next one
 and before moving it there, so that the half-written file stays behind. Prints how each child ended.
+
+`dying` does the same to one of several workers.
 """
 
 import os
 import signal
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import benchmark.store
 import flexiact.video
+from flexiact.backbone import Backbone
+from flexiact.method import PRESETS
+from metrics.perception import Perception
 from tests.backbones import save_tiny_refadapter, tiny_backbone
-from tests.harness import QUICK, session
+from tests.harness import QUICK, session, small_perception
 
 
 def kill_after(writes: int) -> None:
@@ -47,11 +53,34 @@ def child():
     print("killed" if os.WIFSIGNALED(status) else f"ended with {os.waitstatus_to_exitcode(status)}", flush=True)
 
 
+def loading(adapter: Path) -> partial:
+    """How a worker of the small suite loads what it needs."""
+    return partial(_load, adapter)
+
+
+def dying(adapter: Path, writes: int, claim: Path) -> partial:
+    """The same, but the first worker that can make the file `claim` is killed after some writes."""
+    return partial(_load_and_die, adapter, writes, claim)
+
+
+def _load(adapter: Path, device: str) -> tuple[Backbone, Perception]:
+    PRESETS["tiny"] = QUICK
+    return tiny_backbone(refadapter=adapter), small_perception()
+
+
+def _load_and_die(adapter: Path, writes: int, claim: Path, device: str) -> tuple[Backbone, Perception]:
+    try:
+        claim.touch(exist_ok=False)
+    except FileExistsError:
+        pass
+    else:
+        kill_after(writes)
+    return _load(adapter, device)
+
+
 def main() -> None:
     out, writes = Path(sys.argv[1]), [int(text) for text in sys.argv[2:]]
     torch.set_num_threads(1)  # a fork must not inherit threads
-    from flexiact.method import PRESETS
-
     PRESETS["tiny"] = QUICK
     adapter = save_tiny_refadapter(out.parent / f"{out.name}-refadapter", tiny_backbone())
     for count in [*writes, None]:

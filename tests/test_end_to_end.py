@@ -14,6 +14,7 @@ from tests.harness import tree
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ["fit_s", "transfer_s", "peak_memory_gib"]
+SMOKE = ("--suite", "puppets-smoke", "--device", "cpu")
 PARTS = ("backbone", "refadapter", "control", "clip", "pose", "pose_driver")
 
 pytestmark = pytest.mark.slow
@@ -45,7 +46,7 @@ def test_killed_anywhere_and_started_again_ends_as_if_never_killed(tmp_path: Pat
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
     out = tmp_path_factory.mktemp("smoke") / "run"
-    return out, run("benchmark.run", "--methods", "all", "--suite", "puppets-smoke", "--device", "cpu", "--out", out)
+    return out, run("benchmark.run", "--methods", "all", *SMOKE, "--workers", 2, "--out", out)
 
 
 def test_the_smoke_suite_makes_videos_tables_and_a_page(smoke) -> None:
@@ -60,7 +61,7 @@ def test_the_smoke_suite_makes_videos_tables_and_a_page(smoke) -> None:
         assert (out / "report" / name).stat().st_size > 0
     origin = json.loads((out / "run.json").read_text())["provenance"]
     assert set(origin["weights"]) == set(PARTS)
-    assert origin["threads"] >= 1 and origin["flags"]["deterministic_algorithms"]
+    assert (origin["threads"], origin["workers"]) == (1, 2) and origin["flags"]["deterministic_algorithms"]
 
 
 def test_the_smoke_suites_bounds_are_where_they_belong(smoke) -> None:
@@ -77,7 +78,17 @@ def test_the_smoke_suites_bounds_are_where_they_belong(smoke) -> None:
 def test_started_again_the_command_changes_nothing(smoke) -> None:
     out, first = smoke
     before = {name: file for name, file in tree(out).items() if not name.startswith("report/")}
-    again = run("benchmark.run", "--methods", "all", "--suite", "puppets-smoke", "--device", "cpu", "--out", out)
+    again = run("benchmark.run", "--methods", "all", *SMOKE, "--workers", 2, "--out", out)
     assert again.returncode == 0, again.stderr
     assert {name: file for name, file in tree(out).items() if not name.startswith("report/")} == before
     assert "nothing to do in this session" in again.stdout
+
+
+def test_one_worker_makes_the_same_videos_and_scores(smoke, tmp_path: Path) -> None:
+    some = ("i2v", "smm", *BOUNDS)
+    done = run("benchmark.run", "--methods", "i2v", "smm", *SMOKE, "--workers", 1, "--out", tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    for two, one in zip(tables(smoke[0]), tables(tmp_path / "one"), strict=True):
+        chosen = two[two["method"].isin(some)]
+        keys = [name for name in ("method", "case_id", "metric") if name in one]
+        pd.testing.assert_frame_equal(*(rows.sort_values(keys, ignore_index=True) for rows in (chosen, one)))

@@ -28,6 +28,7 @@ _AMOUNT_STEP, _LEAST_AMOUNT = 0.15, 0.6
 # How far a movement has gone, in halves of its amplitude; negative is the other way.
 _COURSE = {-2: "opposite", -1: "half-opposite", 0: "none", 1: "half", 2: "full"}
 _COURSE_FRAMES = 5
+_ALTERNATELY = "alternately"  # the left limb as told, the right one the other way
 PARAPHRASES = 3
 """Ways to word the level `full`; the first is the canonical one."""
 _PLACES, _SIZES = ("left", "centre", "right"), ("small", "middling", "large")
@@ -41,7 +42,7 @@ def vocabulary() -> tuple[str, ...]:
     words: list[str] = [*PATTERNS, *COLOURS, *(r.noun for r in RIGS.values()), *_PLACES, *_SIZES, *_VIEWS]
     words += ["moving", "trunk", "body", "head", "tail", *_PARTS.values(), *_PAIRS.values()]
     words += [verb for pair in _VERBS.values() for verb in pair] + list(SHAPES) + list(_AMOUNTS)
-    words += list(_COURSE.values())
+    words += [*_COURSE.values(), _ALTERNATELY]
     return tuple(dict.fromkeys(words))
 
 
@@ -80,13 +81,16 @@ def _phrase(motion: Motion, part: str, paraphrase: int) -> str:
 
 
 def _grouped(action: PuppetAction) -> list[tuple[Motion, str]]:
-    """Motions with the part that performs them; equal movements of a left and right limb become one."""
-    groups, paired = [], set()
+    """Motions with the part that performs them; equal or opposite movements of left and right limb become one."""
+    groups: list[tuple[Motion, str]] = []
+    paired = set()
     for motion in action:
-        twin = Motion(motion.channel.replace("_left_", "_right_"), motion.shape, motion.amplitude)
-        if twin != motion and twin in action:
-            groups.append((motion, _PAIRS[motion.channel.split("_")[0]]))
-            paired.add(twin)
+        channel = motion.channel.replace("_left_", "_right_")
+        alike, opposite = (Motion(channel, motion.shape, sign * motion.amplitude) for sign in (1, -1))
+        if channel != motion.channel and (alike in action or opposite in action):
+            pair = _PAIRS[motion.channel.split("_")[0]]
+            groups.append((motion, pair if alike in action else f"{pair} {_ALTERNATELY}"))
+            paired.add(alike if alike in action else opposite)
         elif motion not in paired:
             groups.append((motion, _part(motion.channel)))
     return groups
@@ -113,6 +117,12 @@ def caption(scene: Scene, action: PuppetAction, level: str, paraphrase: int = 0)
     if level == "subject" or not groups:
         return subject
     if level == "coarse":
-        return f"{subject}, moving {', '.join(dict.fromkeys(part for _, part in groups))}"
+        return f"{subject}, moving {', '.join(dict.fromkeys(part.split()[0] for _, part in groups))}"
     groups = groups if paraphrase == 0 else groups[::-1]
     return ", ".join([subject, *(_phrase(motion, part, paraphrase) for motion, part in groups)])
+
+
+def wordings(scene: Scene, action: PuppetAction) -> list[str]:
+    """All captions of a clip: the levels "subject" and "coarse", then every paraphrase of "full"."""
+    full = [caption(scene, action, "full", paraphrase) for paraphrase in range(PARAPHRASES)]
+    return [caption(scene, action, "subject"), caption(scene, action, "coarse"), *full]

@@ -25,7 +25,7 @@ from flexiact.puppets.loop import Plan, train
 from flexiact.puppets.scene import Scene, random_backdrop, random_camera, random_scene
 from flexiact.puppets.world import NUM_FRAMES, SIZE, render_values
 
-CONTEXT_LENGTH = 32
+CONTEXT_LENGTH = 40
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 BATCH = 32  # figures; twice as many frames
 POOL_SCENES = 8_000
@@ -187,7 +187,7 @@ def train_clip(state: Path, out: Path, steps: int, seed: int, device: torch.devi
         torch.default_generator.manual_seed(seed)  # the processor's alone
         model = create_model(f"local-dir:{out}", load_weights=False).to(device)
     tokenizer = get_tokenizer(f"local-dir:{out}")
-    plan = Plan(steps, seed, learning_rate=2e-3, warmup=100, ema=0.99, checkpoint_every=50)
+    plan = Plan(steps, seed, learning_rate=2e-3, warmup=100, averages=(0.10,))
     train(model, lambda _, generator: clip_loss(model, tokenizer, pool, generator, device), plan, state)
     save_half(model, out / "model.safetensors")
     return write_card(out, steps, seed)

@@ -147,7 +147,7 @@ def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
 CARD = """# Image-and-text judge of the puppet world
 
 open_clip's own `CLIP` class, {parameters} M parameters: ViT of 4 layers, width 128, patch 8 on 64x64 frames; text
-tower of 2 layers, width 96, at most 32 tokens, a tokenizer of the captions' whole words. Trained with `ClipLoss` on
+tower of 2 layers, width 96, at most 40 tokens, a tokenizer of the captions' whole words. Trained with `ClipLoss` on
 degraded and clean puppet frames against their captions, and on pairs of frames of one figure in other poses, layouts
 and viewpoints. `model.safetensors` holds the averaged weights in half precision. A measuring instrument:
 every rig, skin and background was in its training, on seeds of its own.

@@ -291,7 +291,7 @@ def train_estimator(
     device = torch.device(device)
     pool = render_pool(state / "pool", recipe.scenes, seed, recipe.split)
     model = build_model(recipe.config, seed).to(device)
-    plan = Plan(steps, seed, learning_rate=3e-3, ema=0.998, checkpoint_every=250)
+    plan = Plan(steps, seed, learning_rate=3e-3, averages=(0.10,))
     train(model, lambda _, generator: recipe.loss(model, *draw_batch(pool, generator, device)), plan, state)
     save_half(model, out / "model.safetensors")
     (out / "config.json").write_text(json.dumps(recipe.config, indent=1) + "\n")

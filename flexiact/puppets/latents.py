@@ -14,34 +14,27 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from flexiact.puppets.actions import PuppetAction, curves, random_large_action
-from flexiact.puppets.captions import LEVELS, caption
+from flexiact.puppets import processes
+from flexiact.puppets.captions import wordings
+from flexiact.puppets.courses import random_course, random_pose
 from flexiact.puppets.loop import step_generator
 from flexiact.puppets.render import RENDERER_VERSION
-from flexiact.puppets.rigs import RIGS
-from flexiact.puppets.scene import Scene, random_scene
+from flexiact.puppets.scene import random_scene
 from flexiact.puppets.train_vae import to_tensor
-from flexiact.puppets.world import NUM_FRAMES, render_clips, render_values
+from flexiact.puppets.world import NUM_FRAMES, render_values
 
 SHARD_CLIPS = 256
-CLIPS_VERSION = 3
+CLIPS_VERSION = 4
 """Raised when the same seed begins to give other scenes, actions or captions."""
 _BATCH = 16
 # Shards draw from generators of their own: no step of any recipe shares a seed with them.
 _SHARD_SEED_OFFSET = 7_000_000
 
 
-def _action(generator: torch.Generator, scene: Scene) -> PuppetAction:
-    # How soon a model that draws learns a movement depends on how often it sees it: a few large ones are learned.
-    return random_large_action(generator, RIGS[scene.rig].channels)
-
-
 @torch.no_grad()
 def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor) -> Tensor:
     """Scaled latents float16 [B, F, C, h, w] of pixels [B, 3, T, H, W] in -1..1 (posterior mode)."""
-    device = next(vae.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cpu"):
-        latents = vae.encode(pixels.to(device)).latent_dist.mode()
+    latents = vae.encode(pixels.to(next(vae.parameters()).device)).latent_dist.mode()
     return (latents.float() * vae.config.scaling_factor).permute(0, 2, 1, 3, 4).half().cpu()
 
 
@@ -49,22 +42,22 @@ def _batch(
     vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
 ) -> dict[str, Tensor]:
     scenes = [random_scene(generator, "train") for _ in range(_BATCH)]
-    actions = [_action(generator, scene) for scene in scenes]
-    clips = to_tensor([clip.video for clip in render_clips(scenes, actions)])
-    # Another moment of the untrimmed recording: before the action, in the middle of it, or in the next one.
+    actions, courses = zip(*(random_course(generator, scene.rig) for scene in scenes), strict=True)
+    clips = to_tensor([clip.video for clip in render_values(scenes, torch.stack(courses))])
+    # Another moment of the untrimmed recording: in the middle of the clip, in the next action, or before it.
     moments = []
-    for scene, action in zip(scenes, actions, strict=True):
-        done = (action, _action(generator, scene), ())[int(torch.randint(3, (), generator=generator))]
-        values = curves(done, NUM_FRAMES)
-        moments.append(values[int(torch.randint(NUM_FRAMES, (), generator=generator))][None])
+    for scene, course in zip(scenes, courses, strict=True):
+        moment = course[int(torch.randint(NUM_FRAMES, (), generator=generator))]
+        others = (moment, random_pose(generator, scene.rig), torch.zeros_like(moment))
+        moments.append(others[int(torch.randint(len(others), (), generator=generator))][None])
     others = to_tensor([clip.video for clip in render_values(scenes, torch.stack(moments))])
-    captions = [caption(s, a, level) for s, a in zip(scenes, actions, strict=True) for level in LEVELS]
+    captions = [text for s, a in zip(scenes, actions, strict=True) for text in wordings(s, a)]
     ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     return {
         "latents": encode(vae, clips),
         "first": encode(vae, clips[:, :, :1]),
         "other": encode(vae, others),
-        "captions": ids.view(_BATCH, len(LEVELS), -1).to(torch.int16),
+        "captions": ids.view(_BATCH, -1, ids.shape[-1]).to(torch.int16),
     }
 
 
@@ -88,18 +81,40 @@ def write_shard(
 
 
 def cached_clips(
-    vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, folder: Path, seed: int, shards: int
+    vae: AutoencoderKLCogVideoX,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    seed: int,
+    shards: int,
+    workers: int = 1,
 ) -> dict[str, Tensor]:
     """All clips of `shards` shards, made where missing, in a folder of their own for all that decides about them.
 
+    Args:
+        vae: encodes the clips.
+        tokenizer: of the captions.
+        folder: above that of the shards.
+        seed: of all clips.
+        shards: how many, of `SHARD_CLIPS` clips each.
+        workers: processes of one thread each that make them; 1 makes them in this one.
+
     Returns:
-        latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), and captions int16 [N, 3, L] by level.
+        latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), and captions int16 [N, W, L] in all
+            `wordings`.
     """
     folder = folder / recipe_mark(vae, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{index:04d}.safetensors" for index in range(shards)]
-    for index, path in enumerate(tqdm(paths, desc="clips", mininterval=5)):
-        if not path.exists():
-            write_shard(vae, tokenizer, path, seed, index)
-    parts = [load_file(path) for path in paths]
+    paths = {index: folder / f"{index:04d}.safetensors" for index in range(shards)}
+    missing = {index: path for index, path in paths.items() if not path.exists()}
+    if missing:
+        processes.run(min(workers, len(missing)), _write_shards, vae, tokenizer, missing, seed)
+    parts = [load_file(path) for path in paths.values()]
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def _write_shards(
+    vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, missing: dict[int, Path], seed: int
+) -> None:
+    mine = sorted(missing)[processes.rank() :: processes.count()]
+    for index in tqdm(mine, desc="clips", mininterval=5, disable=processes.rank() > 0):
+        write_shard(vae, tokenizer, missing[index], seed, index)

@@ -102,7 +102,7 @@ def scene_from_dict(data: dict[str, Any]) -> Scene:
 
 
 def skin_split(skin: Skin) -> str:
-    """The split that a (colour, colour, pattern) combination is for: a fifth each for "dev" and "test", else "train"."""
+    """The split that a combination of colours and pattern is for: a fifth each for "dev" and "test", else "train"."""
     names = list(COLOURS)
     code = (names.index(skin.primary) * 8 + names.index(skin.secondary)) * 4 + PATTERNS.index(skin.pattern)
     return {0: "test", 1: "dev"}.get((code * 2654435761 % 2**32) % 5, "train")
@@ -161,8 +161,8 @@ def random_scene(generator: torch.Generator, split: str, rig: str | None = None,
 
     Args:
         generator: source of all randomness.
-        split: "train", "dev" or "test", each with skins and backgrounds of its own, and the held-out rig in "test" alone;
-            or "judge" (anything: a measuring instrument has to know the whole world).
+        split: "train", "dev" or "test", each with skins and backgrounds of its own, and the held-out rig in "test"
+            alone; or "judge" (anything: a measuring instrument has to know the whole world).
         rig: a name in `RIGS`; drawn when absent.
         camera: drawn when absent.
 

@@ -1,8 +1,12 @@
 """Train what the puppet world ships: `python -m flexiact.puppets.train RECIPE`.
 
 Every recipe goes on from its state folder, so a stopped run continues with the same command and ends as if it had never
-been stopped. Order: vae, backbone, then refadapter and control; clip, pose and pose_driver at any time. `judge`
-measures the backbone on held-out worlds.
+been stopped. Order: vae, backbone, then refadapter and control; vae_decoder any time after vae; clip, pose and
+pose_driver at any time. `explained` measures on development actions how much of each kind of movement the backbone
+knows, `judge` how well it draws test actions of held-out worlds.
+
+The backbone is a trunk without an end: `backbone` trains it, `backbone --branch-at SAMPLES` finishes a state that it
+has kept and writes the weights. On a processor `--processes` is the number of cores.
 """
 
 import argparse
@@ -12,13 +16,15 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
 STEPS = {
-    "vae": 2600,
-    "backbone": 18_000,
+    "vae": 1300,
+    "vae_decoder": 2600,
+    "backbone": 156_250,
     "refadapter": 1500,
     "control": 2000,
     "clip": 600,
     "pose": 6000,
     "pose_driver": 1000,
+    "explained": 96,
     "judge": 64,
 }
 
@@ -27,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flexiact.puppets.train", description=__doc__)
     parser.add_argument("recipe", choices=list(STEPS))
-    parser.add_argument("--steps", type=int, help="optimiser steps (judge: worlds); default: " + str(STEPS))
+    parser.add_argument(
+        "--steps", type=int, help="optimiser steps (judge: worlds; explained: clips a kind); default: " + str(STEPS)
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--state", type=Path, default=Path(".state"), help="checkpoints, curves and cached clips")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the finished weights")
@@ -36,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--shards", type=int, default=64, help="cached training clips, in units of 256 (control: of 128)"
     )
+    _add_backbone_options(parser.add_argument_group("backbone"))
     options = parser.parse_args(arguments)
     try:
         figures = _run(options, options.steps or STEPS[options.recipe])
@@ -44,6 +53,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(figures if figures is not None else f"written to {options.out}")
     return 0
+
+
+def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--batch", type=int, default=16, help="clips a step")
+    group.add_argument("--processes", type=int, default=1, help="of one thread each, which share a batch")
+    group.add_argument("--minutes", type=float, help="store and stop after so many")
+    group.add_argument("--branch-at", type=int, metavar="SAMPLES", help="finish the trunk as it was after so many")
+    group.add_argument("--average", type=float, default=0.05, help="relative width of the average that is written")
+    group.add_argument("--from-weights", type=Path, metavar="FOLDER", help="begin with the weights that a branch wrote")
+    group.add_argument("--movement", type=float, default=0.0, help="0 to 1: weight clips by 1 / their movement")
+    group.add_argument("--contrast", type=float, default=0.0, help="weight of the distance kept to another clip")
+
+
+def _train_backbone(options: argparse.Namespace, steps: int, device: str) -> str:
+    from flexiact.puppets.backbone_run import AVERAGES, BackboneRun, train_branch, train_trunk
+    from flexiact.puppets.losses import LossTerms
+
+    if options.average not in AVERAGES:
+        raise ValueError(f"--average: {options.average} is none of {AVERAGES}")
+    if options.processes < 1 or options.batch % options.processes:
+        raise ValueError("--processes: it must divide --batch")
+    run = BackboneRun(
+        options.state,
+        options.seed,
+        steps,
+        device,
+        options.batch,
+        options.shards,
+        options.processes,
+        options.minutes,
+        options.from_weights,
+        options.average,
+        LossTerms(options.movement, options.contrast),
+    )
+    if options.branch_at is None:
+        return train_trunk(run)
+    return train_branch(run, options.branch_at, options.out / "backbone")
 
 
 def _run(options: argparse.Namespace, steps: int) -> object:
@@ -57,11 +103,12 @@ def _run(options: argparse.Namespace, steps: int) -> object:
         from flexiact.puppets.train_vae import train_vae
 
         return train_vae(state, steps, options.seed, device)
-    if options.recipe == "backbone":
-        from flexiact.puppets.train_backbone import train_backbone
+    if options.recipe == "vae_decoder":
+        from flexiact.puppets.train_vae import train_decoder
 
-        train_backbone(state, out / "backbone", steps, options.seed, device, shards=options.shards)
-        return out / "backbone"
+        return train_decoder(state, steps, options.seed, device)
+    if options.recipe == "backbone":
+        return _train_backbone(options, steps, str(device))
     if options.recipe == "refadapter":
         from flexiact.puppets.train_refadapter import train
 
@@ -81,6 +128,11 @@ def _run(options: argparse.Namespace, steps: int) -> object:
             for title, actions in (("Large movements", LARGE_ACTIONS), ("Others", OTHER_ACTIONS))
         }
         return "\n".join(f"{title}:\n\n{table}" for title, table in tables.items())
+    if options.recipe == "explained":
+        from flexiact.puppets.explained import as_markdown, explained_table, held_out_clips, load_trained
+
+        vae, tokenizer, model = load_trained(out / "backbone")
+        return as_markdown(explained_table(model, held_out_clips(vae, tokenizer, steps, options.seed), options.seed))
     if options.recipe == "pose":
         from flexiact.puppets.judge_pose import train_pose
 

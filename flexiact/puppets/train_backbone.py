@@ -1,8 +1,6 @@
-"""Recipe of the puppet backbone: a CogVideoX image-to-video transformer and its text encoder, trained from scratch."""
+"""The puppet backbone: a CogVideoX image-to-video transformer and its text encoder, their batches and their folder."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -10,18 +8,17 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXT
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from flexiact.puppets.captions import LEVELS, vocabulary
-from flexiact.puppets.latents import cached_clips
-from flexiact.puppets.loop import Plan, train
+from flexiact.puppets.captions import vocabulary
+from flexiact.puppets.losses import Batch
 from flexiact.puppets.world import FPS, NUM_FRAMES, SIZE
 
-MAX_TEXT_TOKENS = 36
+MAX_TEXT_TOKENS = 40
 TEXT_WIDTH = 128
-# How often a training clip is described at each level, and not at all.
-LEVEL_SHARES = {"subject": 0.12, "coarse": 0.12, "full": 0.66, "": 0.10}
+# How often a training clip is described in each of its `wordings` (subject, coarse, three of the whole action), and not
+# at all.
+WORDING_SHARES = (0.12, 0.12, 0.34, 0.16, 0.16, 0.10)
 IMAGE_DROPOUT = 0.05
 # Share of the timesteps drawn close to pure noise, as u^(1/6) of the schedule's length with u uniform; the others are
 # uniform. The action is decided at high noise and is the hardest to learn, so most of the training goes there at first;
@@ -132,9 +129,7 @@ def rotary_positions(transformer: CogVideoXTransformer3DModel, latents: Tensor) 
     )
 
 
-def draw_batch(
-    clips: dict[str, Tensor], condition: str, size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: torch.Generator) -> Batch:
     """Random clips with dropout applied.
 
     Args:
@@ -144,57 +139,20 @@ def draw_batch(
         generator: source of all randomness.
 
     Returns:
-        Clean latents [B, F, C, h, w], zero-padded condition latents likewise, caption ids [B, L].
+        Clean latents, zero-padded condition latents, caption ids and, where clips hold some, the negatives.
     """
     rows = torch.randint(len(clips["latents"]), (size,), generator=generator)
     clean = clips["latents"][rows].float()
     padded = torch.zeros_like(clean)
     kept = torch.rand(size, generator=generator) >= IMAGE_DROPOUT
     padded[:, :1] = clips[condition][rows].float() * kept.view(-1, 1, 1, 1, 1)
-    shares = torch.tensor([LEVEL_SHARES[level] for level in (*LEVELS, "")])
-    levels = torch.multinomial(shares, size, replacement=True, generator=generator)
-    ids = clips["captions"][rows, levels.clamp(max=len(LEVELS) - 1)].long()
+    shares = torch.tensor(WORDING_SHARES)
+    wording = torch.multinomial(shares, size, replacement=True, generator=generator)
+    ids = clips["captions"][rows, wording.clamp(max=len(shares) - 2)].long()
     empty = torch.zeros_like(ids)
     empty[:, 0] = 1  # an empty caption is </s> and padding
-    return clean, padded, torch.where((levels == len(LEVELS))[:, None], empty, ids)
-
-
-@contextmanager
-def _attention_on(device: torch.device) -> Iterator[None]:
-    """On a processor plain matrix products in half precision: a third faster for so few tokens than fused attention."""
-    if device.type != "cpu":
-        yield
-        return
-    reduced = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # holds for processors too
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(reduced)
-
-
-def velocity_loss(
-    model: nn.Module,
-    batch: tuple[Tensor, Tensor, Tensor],
-    alphas: Tensor,
-    rotary: tuple,
-    generator: torch.Generator,
-    high_noise_share: float,
-) -> Tensor:
-    """Mean squared error of the velocity, which is 1 / (1 - abar) times that of the clean latent."""
-    clean, condition, ids = batch
-    u, high_noise = torch.rand(2, len(clean), generator=generator)
-    timestep = (torch.where(high_noise < high_noise_share, u ** (1 / 6), u) * len(alphas)).long()
-    noise = torch.randn(clean.shape, generator=generator)
-    device = alphas.device
-    clean, condition, ids, timestep, noise = (x.to(device) for x in (clean, condition, ids, timestep, noise))
-    alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
-    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-    with torch.autocast(device.type, torch.bfloat16), _attention_on(device):
-        predicted = model(noisy, condition, ids, timestep, rotary)
-    return (predicted.float() - velocity).square().mean()
+    negative = clips["negative"][rows].float() if "negative" in clips else None
+    return Batch(clean, padded, torch.where((wording == len(shares) - 1)[:, None], empty, ids), negative)
 
 
 def save_backbone(
@@ -220,26 +178,3 @@ def save_backbone(
     native = {"num_frames": NUM_FRAMES, "height": SIZE, "width": SIZE, "fps": FPS, "max_text_tokens": MAX_TEXT_TOKENS}
     native |= {"num_inference_steps": 25, "guidance_scale": 1.0}
     (out / "puppets.json").write_text(json.dumps(native, indent=2) + "\n")
-
-
-def train_backbone(
-    state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int = 64, batch: int = 16
-) -> None:
-    """Trains on the latents of the VAE found in `state`/vae-final and writes the whole pipeline folder to `out`."""
-    torch.manual_seed(seed)
-    vae = AutoencoderKLCogVideoX.from_pretrained(state / "vae-final").to(device).eval()
-    tokenizer = new_tokenizer()
-    clips = cached_clips(vae, tokenizer, state / "clips", seed, shards)
-    transformer = new_transformer(vae.config.latent_channels, clips["latents"].shape[-1])
-    model = TextToVelocity(new_text_encoder(len(tokenizer)), transformer).to(device)
-    alphas = new_scheduler().alphas_cumprod.float().to(device)
-    rotary = rotary_positions(transformer, clips["latents"].to(device))
-
-    plan = Plan(steps=steps, seed=seed, learning_rate=2e-3, ema=0.999)
-
-    def loss_of(step: int, generator: torch.Generator) -> Tensor:
-        share = EARLY_HIGH_NOISE_SHARE if step < plan.decay_from else LATE_HIGH_NOISE_SHARE
-        return velocity_loss(model, draw_batch(clips, "first", batch, generator), alphas, rotary, generator, share)
-
-    train(model, loss_of, plan, state / "backbone")
-    save_backbone(out, vae, model, tokenizer)

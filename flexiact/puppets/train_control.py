@@ -17,13 +17,14 @@ from tqdm import tqdm
 from flexiact.backbone import Backbone, load_backbone
 from flexiact.control import save_control, widened
 from flexiact.puppets.actions import random_action
-from flexiact.puppets.captions import LEVELS, caption
+from flexiact.puppets.captions import wordings
 from flexiact.puppets.latents import encode
 from flexiact.puppets.loop import Plan, step_generator, train
+from flexiact.puppets.losses import Batch, Noising, velocity_loss
 from flexiact.puppets.render import RENDERER_VERSION
 from flexiact.puppets.rigs import KEYPOINTS
 from flexiact.puppets.scene import random_scene
-from flexiact.puppets.train_backbone import LATE_HIGH_NOISE_SHARE, draw_batch, rotary_positions, velocity_loss
+from flexiact.puppets.train_backbone import LATE_HIGH_NOISE_SHARE, draw_batch, rotary_positions
 from flexiact.puppets.train_vae import to_tensor
 from flexiact.puppets.world import SIZE, Clip, render_clips
 from flexiact.skeleton import DRAWING_VERSION, draw_skeletons, links_of
@@ -65,13 +66,13 @@ def write_shard(backbone: Backbone, path: Path, seed: int, index: int) -> None:
         pixels = to_tensor([clip.video for clip in clips])
         control = encode(backbone.vae, to_tensor([Video(frames, clips[0].video.fps) for frames in drawn]))
         first = encode(backbone.vae, pixels[:, :, :1])
-        texts = [caption(s, a, level) for s, a in zip(scenes, actions, strict=True) for level in LEVELS]
+        texts = [text for s, a in zip(scenes, actions, strict=True) for text in wordings(s, a)]
         ids = backbone.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         parts.append(
             {
                 "latents": torch.cat([encode(backbone.vae, pixels), control], 2),
                 "first": torch.cat([first, torch.zeros_like(first)], 2),
-                "captions": ids.view(_RENDERED, len(LEVELS), -1).to(torch.int16),
+                "captions": ids.view(_RENDERED, -1, ids.shape[-1]).to(torch.int16),
             }
         )
     partial = path.with_suffix(".partial")
@@ -89,7 +90,7 @@ def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int) -> d
 
     Returns:
         latents [N, F, 2C, h, w] (a clip's, then its control's), first [N, 1, 2C, h, w] (an image's, then zeros), both
-        float16, and captions int16 [N, 3, L] by level.
+        float16, and captions int16 [N, W, L] in all `wordings`.
     """
     folder = folder / recipe_mark(backbone, seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,18 +130,18 @@ def train_control(state: Path, out: Path, steps: int, seed: int, device: torch.d
     clips = control_clips(backbone, state / "control-clips", seed, shards)
     model = ControlToVelocity(backbone)
     alphas = backbone.scheduler.alphas_cumprod.float().to(device)
-    rotary = rotary_positions(backbone.transformer, clips["latents"].to(device))
+    noising = Noising(alphas, rotary_positions(backbone.transformer, clips["latents"].to(device)))
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
-        both, padded, ids = draw_batch(clips, "first", BATCH, generator)
+        both, padded, ids, _ = draw_batch(clips, "first", BATCH, generator)
         (clean, control), (image, _) = both.chunk(2, 2), padded.chunk(2, 2)
-        batch = clean, torch.cat([image, control], 2), ids
-        return velocity_loss(model, batch, alphas, rotary, generator, LATE_HIGH_NOISE_SHARE)
+        batch = Batch(clean, torch.cat([image, control], 2), ids)
+        return velocity_loss(model, batch, noising, generator, LATE_HIGH_NOISE_SHARE)
 
     train(
         model,
         loss_of,
-        Plan(steps, seed, learning_rate=5e-4, ema=0.995),
+        Plan(steps, seed, learning_rate=5e-4, averages=(0.10,)),
         state / "control" / recipe_mark(backbone, seed),
     )
     save_control(out, model.transformer, backbone)

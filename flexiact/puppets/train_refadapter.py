@@ -29,7 +29,7 @@ def _batches(backbone: Backbone, clips: dict[str, Tensor], generator: torch.Gene
         return texts[key]
 
     while True:
-        clean, condition, ids = draw_batch(clips, "other", CONFIG.batch_size, generator)
+        clean, condition, ids, _ = draw_batch(clips, "other", CONFIG.batch_size, generator)
         clean, condition = clean.to(backbone.device), condition.to(backbone.device)
         # Where the image is dropped its latent is not given away by the clip either.
         given = condition[:, :1].flatten(1).abs().sum(1).view(-1, 1, 1, 1, 1) > 0

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 from flexiact.puppets.actions import random_action
@@ -89,6 +90,18 @@ def psnr(made: np.ndarray, real: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
+def _reconstruction(
+    model: AutoencoderKLCogVideoX, clean: Tensor, generator: torch.Generator
+) -> tuple[DiagonalGaussianDistribution, Tensor]:
+    """The posterior of clips [B, 3, T, H, W], and the weighted squared error of a sample of it after decoding."""
+    # Convolutions in half precision are the slower ones on processors.
+    with torch.autocast(clean.device.type, torch.bfloat16, enabled=clean.device.type != "cpu"):
+        posterior = model.encode(clean).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(clean.device)
+        decoded = model.decode(posterior.mean + posterior.std * noise).sample
+    return posterior, (motion_weights(clean) * (decoded.float() - clean).square()).mean()
+
+
 def train_vae(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
     """Trains the VAE and saves it to `state`/vae-final with the scaling factor that gives its latents unit variance.
 
@@ -102,14 +115,9 @@ def train_vae(state: Path, steps: int, seed: int, device: torch.device) -> dict[
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         clean = to_tensor(training_videos(generator, BATCH)).to(device)
-        # Convolutions in half precision are the slower ones on processors.
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
-            posterior = model.encode(clean).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
-            decoded = model.decode(posterior.mean + posterior.std * noise).sample
+        posterior, wrong = _reconstruction(model, clean, generator)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         irregular = (posterior.mean.float() - code.encode(clean)).square().mean()
-        wrong = (motion_weights(clean) * (decoded.float() - clean).square()).mean()
         return wrong + KL_WEIGHT * kl + LINEAR_WEIGHT * irregular
 
     train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=3e-3), state / "vae")
@@ -119,6 +127,23 @@ def train_vae(state: Path, steps: int, seed: int, device: torch.device) -> dict[
     model.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
     model.save_pretrained(state / "vae-final")
     return vae_figures(model, training_videos(generator, 64, "dev"))
+
+
+def train_decoder(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
+    """Trains the decoder of `state`/vae-final on, in place, while the encoder and so all latents stay as they are.
+
+    Returns:
+        `vae_figures` on 64 clips of the development split.
+    """
+    model = AutoencoderKLCogVideoX.from_pretrained(state / "vae-final").to(device)
+    model.encoder.requires_grad_(False)
+
+    def loss_of(step: int, generator: torch.Generator) -> Tensor:
+        return _reconstruction(model, to_tensor(training_videos(generator, BATCH)).to(device), generator)[1]
+
+    train(model, loss_of, Plan(steps=steps, seed=seed + 1, learning_rate=2e-3), state / "vae-decoder")
+    model.save_pretrained(state / "vae-final")
+    return vae_figures(model, training_videos(torch.Generator().manual_seed(seed + 2), 64, "dev"))
 
 
 def vae_figures(model: AutoencoderKLCogVideoX, videos: list[Video]) -> dict[str, float]:

@@ -1,6 +1,8 @@
 """What every method of METHODS promises, on the smallest real backbone."""
 
+import importlib
 import json
+import pkgutil
 import socket
 import sys
 import tempfile
@@ -13,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save, save_file
 
+import baselines
 from benchmark.methods import METHODS
 from flexiact.backbone import Backbone
 from flexiact.task import Action, ActionTransfer, Request, Video
@@ -33,6 +36,8 @@ from tests.tiny_methods import (
 GOLDEN = Path(__file__).parent.parent / "golden" / "methods"
 # Their `fit` is a look at the reference: neither the seed nor the backbone's weights enter.
 FITS_BY_LOOKING = ("pose_guided", "pose_guided-true")
+
+NOT_METHODS = {"guidance"}
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -88,10 +93,26 @@ def test_configurations_survive_json(name: str, shared: Backbone):
 
 def test_no_two_methods_have_the_same_configurations(shared: Backbone):
     configs = {
-        name: (type(method).__name__, json.dumps([method.fit_config(), method.transfer_config()], sort_keys=True))
+        name: (method.method_id, json.dumps([method.fit_config(), method.transfer_config()], sort_keys=True))
         for name, method in ((name, entry.build(shared)) for name, entry in METHODS.items())
     }
     assert len(set(configs.values())) == len(configs)
+
+
+def test_every_module_has_a_line_in_the_table(shared: Backbone):
+    listed = {type(entry.build(shared)) for entry in METHODS.values()}
+    for info in pkgutil.iter_modules(baselines.__path__):
+        module = importlib.import_module(f"baselines.{info.name}")
+        own = {kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__}
+        methods = {kind for kind in own if hasattr(kind, "method_id")}
+        assert methods <= listed, f"baselines/{info.name}.py: a method is missing from METHODS"
+        if info.name not in NOT_METHODS:
+            assert methods, f"baselines/{info.name}.py has no method; if it is none, name it in NOT_METHODS"
+
+
+def test_an_id_belongs_to_one_class(shared: Backbone):
+    classes = {type(entry.build(shared)) for entry in METHODS.values()}
+    assert len({kind.method_id for kind in classes}) == len(classes)
 
 
 @every_method
@@ -284,7 +305,7 @@ def test_transfer_gives_the_stored_numbers(name: str, shared: Backbone):
 
 
 def stored_action(method: ActionTransfer) -> Action:
-    path = GOLDEN / f"{type(method).__name__}.safetensors"
+    path = GOLDEN / f"{method.method_id}.safetensors"
     return {name: tensor.clone() for name, tensor in load_file(path).items()} if path.exists() else {}
 
 
@@ -306,7 +327,7 @@ def store(names: Sequence[str]) -> None:
         for name in names:
             method = METHODS[name].build(backbone)
             if not stored_action(method) and (action := fitted(method)):
-                save_file(dict(action), GOLDEN / f"{type(method).__name__}.safetensors")
+                save_file(dict(action), GOLDEN / f"{method.method_id}.safetensors")
             values = {
                 "version": method.version,
                 "cells": cells(transferred(method, stored_action(method))).round(1).tolist(),

@@ -23,6 +23,7 @@ CELL = Cell("key1", "fit1", "m", "method", CASES[0].case_id, 5)
 class Shifter:
     """Learns a number from the reference and adds it to the target."""
 
+    method_id = "Shifter"
     version = 3
     uses_reference = True
 

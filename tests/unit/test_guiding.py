@@ -76,7 +76,7 @@ def test_tables_compare_means_and_count_cases():
 def test_what_is_wrong_is_said_in_one_line(
     arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("benchmark.run.set_threads", lambda threads: None)  # of the process, which tests share
+    monkeypatch.setattr("benchmark.load.set_threads", lambda threads: None)  # of the process, which tests share
     assert guiding.main([str(tmp_path / "none"), *arguments, "--out", str(tmp_path / "page.md")]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and said in shown and shown.count("\n") == 1

@@ -138,7 +138,8 @@ def test_hooks_do_not_mind_a_device_that_is_there_already(device: str):
 
 
 def test_a_benchmark_takes_a_folder_and_the_options(tmp_path: Path):
-    from benchmark.run import load, parser
+    from benchmark.load import load
+    from benchmark.run import parser
 
     folder = save_tiny_folder(tmp_path / "tiny", tiny_backbone())
     args = parser().parse_args(["--backbone", str(folder), "--device", "cpu", "--offload", "--quantise", "4bit"])

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from benchmark.keys import canonical_json, digest, key
-from benchmark.plan import plan
+from benchmark.plan import plan, units
 
 CASE = {
     "digests": {"reference": "r1", "target": "t1", "truth": "x1"},
@@ -14,7 +14,7 @@ CASE = {
 }
 METHOD = {
     "kind": "method",
-    "implementation": "m.A",
+    "method_id": "A",
     "version": 1,
     "fit_config": {"steps": 3},
     "transfer_config": {"w": 1},
@@ -89,7 +89,7 @@ def test_variants_that_differ_at_transfer_share_fits_and_stand_together() -> Non
         ("backbone.num_inference_steps", 5, False),
         ("backbone.guidance_scale", 1.0, False),
         ("methods.a.version", 2, True),
-        ("methods.a.implementation", "m.B", True),
+        ("methods.a.method_id", "B", True),
         ("methods.a.fit_config", {"steps": 4}, True),
         ("methods.a.transfer_config", {"w": 3}, False),
         ("cases.one.caption", "a cat", True),
@@ -158,3 +158,18 @@ def test_canonical_json_refuses_what_json_cannot_say(value: object) -> None:
 def test_kinds_of_keys_never_meet() -> None:
     assert key("fit", {"a": 1}) != key("sample", {"a": 1})
     assert len(key("fit", {})) == 32
+
+
+def test_units_part_cells_by_fit_and_bounds_by_reference() -> None:
+    cells = plan(RUN)
+    made = [cell for cell in cells if cell.case_id == "two"]
+    parts = units(made, cells, {"one": "r", "two": "r"})
+    assert sorted(cell.key for unit in parts for cell in unit.measure) == sorted(cell.key for cell in cells)
+    assert sorted(cell.key for unit in parts for cell in unit.make) == sorted(cell.key for cell in made)
+    assert [{cell.fit_key for cell in unit.measure} for unit in parts] == [{None}, *({f} for f in _fits(cells))]
+    apart = units(made, cells, {"one": "r", "two": "another"})
+    assert [len(unit.measure) for unit in apart] == [1, 1, 4, 4]
+
+
+def _fits(cells: list) -> list:
+    return list(dict.fromkeys(cell.fit_key for cell in cells if cell.fit_key))

@@ -16,22 +16,26 @@ from flexiact.puppets.actions import (
     TEST_ACTIONS,
     Motion,
     action_distance,
+    blended,
     curves,
     distance_to_named,
     is_large,
+    nearest_named,
     random_action,
     random_large_action,
     restricted,
 )
-from flexiact.puppets.captions import LEVELS, caption, vocabulary
+from flexiact.puppets.captions import LEVELS, PARAPHRASES, caption, vocabulary
+from flexiact.puppets.courses import random_course
 from flexiact.puppets.rigs import BONES, CHANNELS, HELD_OUT_RIG, KEYPOINT_BONES, KEYPOINTS, RIGS, TRAINING_RIGS, pose
 from flexiact.puppets.scene import (
-    is_held_out_backdrop,
-    is_held_out_skin,
+    backdrop_split,
     random_scene,
     scene_from_dict,
     scene_to_dict,
+    skin_split,
 )
+from flexiact.puppets.train_backbone import MAX_TEXT_TOKENS
 from flexiact.puppets.transfer import answers, axes
 from flexiact.puppets.world import NUM_FRAMES, SIZE, render_clip, render_clips, target_clip
 
@@ -49,7 +53,7 @@ def test_tables_of_names_agree():
     assert len(BONES) == 12
     assert len(KEYPOINTS) == len(KEYPOINT_BONES) == 13
     assert HELD_OUT_RIG in RIGS and HELD_OUT_RIG not in TRAINING_RIGS
-    assert len(TEST_ACTIONS) == 25
+    assert len(TEST_ACTIONS) == 41
 
 
 @pytest.mark.parametrize("rig", RIGS)
@@ -124,14 +128,16 @@ def test_training_never_meets_what_is_held_out(seed):
     g = generator(seed)
     one = random_scene(g, "train")
     assert one.rig != HELD_OUT_RIG
-    assert not is_held_out_skin(one.skin) and not is_held_out_backdrop(one.backdrop)
-    other = random_scene(g, "test")
-    assert is_held_out_skin(other.skin) and is_held_out_backdrop(other.backdrop)
+    for split in ("train", "dev", "test"):
+        drawn = random_scene(g, split)
+        assert skin_split(drawn.skin) == backdrop_split(drawn.backdrop) == split
     named = [*TEST_ACTIONS.values(), *DEV_ACTIONS.values()]
     for action in (random_action(g), random_large_action(g, RIGS[one.rig].channels)):
         nearest = min(action_distance(action, other) for other in named)
         assert nearest >= MIN_DISTANCE_TO_TEST
         assert nearest == pytest.approx(distance_to_named(action), abs=1e-5)
+    _, values = random_course(g, one.rig)
+    assert nearest_named(values) >= MIN_DISTANCE_TO_TEST
 
 
 @given(st.integers(0, 2**31), st.sampled_from(sorted(RIGS)))
@@ -147,10 +153,19 @@ def test_large_actions_are_whole_movements_of_channels_that_the_body_has(seed, r
             assert not is_large(tuple(m for m in action if m != twin))
 
 
-def test_named_large_actions():
-    large = {name for name, action in (TEST_ACTIONS | DEV_ACTIONS).items() if is_large(action)}
-    assert large == {"jump", "squat", "stretch", "flap", "bounce", "rear", "dive", "star",
-                     "lean", "row", "rise", "charge"}  # fmt: skip
+def test_there_are_24_large_test_actions_far_apart_and_12_for_development():
+    test, dev = ({n: a for n, a in pool.items() if is_large(a)} for pool in (TEST_ACTIONS, DEV_ACTIONS))
+    assert {"jump", "squat", "stretch", "flap", "bounce", "rear", "dive", "star"} < set(test)
+    assert len(test) == 24 and len(dev) == 12
+    assert min(action_distance(a, b) for a, b in itertools.combinations((test | dev).values(), 2)) >= 0.5
+
+
+def test_a_blend_begins_in_the_pose_and_is_the_action_after_its_length():
+    values, start = curves(TEST_ACTIONS["gallop"], NUM_FRAMES), torch.linspace(-1, 1, 21)
+    assert torch.equal(blended(start, values, 0), values)
+    way = blended(start, values, 0.5)
+    assert torch.equal(way[0], start) and torch.equal(way[4:], values[4:])
+    assert torch.allclose(way[2], (start + values[2]) / 2)
 
 
 def test_development_and_test_actions_are_apart():
@@ -176,20 +191,20 @@ def test_curves_add_up_on_one_channel():
     assert values.tolist() == pytest.approx([0.25, 0.5, 0.75])
 
 
-@given(st.integers(0, 2**31), st.sampled_from(LEVELS))
+@given(st.integers(0, 2**31), st.sampled_from(LEVELS), st.integers(0, PARAPHRASES - 1))
 @settings(max_examples=40, deadline=None)
-def test_captions_use_the_vocabulary_and_fit_the_text_length(seed, level):
+def test_captions_use_the_vocabulary_and_fit_the_text_length(seed, level, paraphrase):
     g = generator(seed)
-    words = caption(random_scene(g, "judge"), random_action(g), level).replace(",", " ").split()
+    words = caption(random_scene(g, "judge"), random_action(g), level, paraphrase).replace(",", " ").split()
     assert set(words) <= set(vocabulary())
-    assert len(words) < 24
+    assert len(words) < MAX_TEXT_TOKENS
 
 
 @pytest.mark.parametrize("name", [*TEST_ACTIONS, *DEV_ACTIONS])
 def test_captions_of_named_actions_fit_the_text_length(name):
     action = (TEST_ACTIONS | DEV_ACTIONS)[name]
     words = caption(scene("quadruped"), action, "full").replace(",", " ").split()
-    assert len(words) < 24
+    assert len(words) < MAX_TEXT_TOKENS
 
 
 def test_the_subject_level_says_nothing_of_the_action():
@@ -197,6 +212,15 @@ def test_the_subject_level_says_nothing_of_the_action():
     assert caption(one, TEST_ACTIONS["wave"], "subject") == caption(one, TEST_ACTIONS["bow"], "subject")
     with pytest.raises(ValueError, match="level"):
         caption(one, (), "everything")
+    with pytest.raises(ValueError, match="paraphrase"):
+        caption(one, (), "full", PARAPHRASES)
+
+
+def test_paraphrases_tell_the_course_by_a_word_by_its_stages_or_both():
+    full, named, staged = (caption(scene("biped"), (Motion("hop", "beat", -1.1),), "full", p) for p in range(3))
+    assert full.endswith("body sinks beat strongly none full none full none")
+    assert named.endswith("body sinks beat strongly")
+    assert staged.endswith("body sinks strongly none full none full none")
 
 
 def test_scenes_survive_a_round_trip_and_refuse_damage():

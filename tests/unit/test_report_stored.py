@@ -39,13 +39,24 @@ def drop(*path):
     return change
 
 
+def test_tables_have_the_axes_that_the_cases_name(run):
+    assert load_run(run).axes == ("layout", "viewpoint", "skeleton")
+    case_id = next(iter(json.loads((run / "run.json").read_text())["cases"]))
+    rewrite(run / "run.json", lambda i: i["cases"][case_id]["terciles"].update(pose="far"))
+    posed = load_run(run)
+    assert posed.axes == ("layout", "viewpoint", "skeleton", "pose")
+    assert "pose: far" in tables.tercile_table(measure(posed)).columns
+    rewrite(run / "run.json", lambda i: [case.update(terciles={}) for case in i["cases"].values()])
+    assert load_run(run).axes == posed.axes
+
+
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
         (
             "run.json",
             lambda i: i.update(schema_version=SCHEMA_VERSION + 1),
-            "schema_version 2, but these reports read 1",
+            f"schema_version {SCHEMA_VERSION + 1}, but these reports read {SCHEMA_VERSION}",
         ),
         ("run.json", drop("schema_version"), "schema_version None"),
         ("run.json", drop("backbone", "num_parameters"), "backbone.num_parameters: missing"),

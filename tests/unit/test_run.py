@@ -109,6 +109,7 @@ def test_a_new_metric_makes_no_video_again(tiny, out: Path) -> None:
 class Broken:
     """Fails on one of the two targets."""
 
+    method_id = "Broken"
     version = 1
     uses_reference = False
 
@@ -241,6 +242,9 @@ def quiet_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--seeds", "-1"], "seeds"),
         (["--steps", "0"], "steps: expected a number above 0, got 0"),
         (["--threads", "-2"], "threads: expected a number above 0"),
+        (["--workers", "0"], "workers: expected auto or a number above 0, got '0'"),
+        (["--workers", "all"], "workers: expected auto or a number above 0, got 'all'"),
+        (["--workers", "2", "--threads", "2"], "argument --threads: not allowed with argument --workers"),
         (["--backbone", "pupets"], "backbone: unknown name 'pupets', did you mean 'puppets'?"),
         (["--device", "gpu"], "device"),
     ],
@@ -305,8 +309,8 @@ def test_weights_that_are_not_finite_are_refused(
     save_tiny_folder(folder, broken)
     monkeypatch.setitem(BACKBONES, "puppets", BackboneSpec(folder))
     capsys.readouterr()
-    arguments = ["--suite", "puppets-smoke", "--device", "cpu", "--methods", "i2v", "--out", str(tmp_path / "run")]
-    code = command.main(arguments)
+    arguments = ["--suite", "puppets-smoke", "--device", "cpu", "--methods", "i2v", "--workers", "1"]
+    code = command.main([*arguments, "--out", str(tmp_path / "run")])
     shown = capsys.readouterr().err
     assert code == 2
     assert re.fullmatch(rf"error: {re.escape(weight)}: .*not finite.*\n", shown)
@@ -345,6 +349,9 @@ def test_time_left_is_estimated_kind_by_kind() -> None:
     progress.done("method", 2.0)
     assert progress.seconds_left() == (64.0, True)
     assert progress.time_left() == "about 1 min 04 s left"
+    shared = Progress({"fit": 2}, workers=2)
+    shared.done("fit", 60.0)
+    assert shared.seconds_left() == (30.0, True)
 
 
 def test_small_cases_differ_as_the_tests_expect() -> None:

@@ -26,7 +26,7 @@ def some_pose(seed: int) -> tuple[float, ...]:
     return tuple(curves(action, NUM_FRAMES)[3].tolist())
 
 
-@pytest.fixture(scope="module", params=[(case, seed) for case in range(len(CASES)) for seed in range(3)], ids=str)
+@pytest.fixture(scope="module", params=[(0, 0), (1, 1), (0, 2)], ids=str)
 def posed(request) -> Staged:
     case, seed = request.param
     return stage(replace(CASES[case], target_pose=some_pose(seed)), NATIVE)

@@ -191,7 +191,7 @@ def _info(cases: dict, seeds: tuple[int, ...]) -> dict:
         for name, entry in METRICS.items()
     }
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "command": "python -m benchmark.run --methods all",
         "suite": "puppets",
         "seeds": list(seeds),

@@ -1,0 +1,115 @@
+"""What a run computes with: the backbone, the judges, and the threads of a process."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # --help answers without the seconds that torch takes
+    import torch
+
+    from flexiact.backbone import Backbone
+    from flexiact.loading import Savings
+    from metrics.perception import Perception
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a run by name, so that every process can load its own.
+
+    Attributes:
+        backbone: as `flexiact.backbone.load_backbone` takes it.
+        refadapter: folder; None: the backbone's own.
+        steps: sampler steps; None: the backbone's own number.
+        control: folder; None: the backbone's own.
+        savings: how to do with less memory on a GPU.
+        image_encoder: as `load_judges` takes it.
+        puppets: whether the videos show puppets.
+    """
+
+    backbone: str
+    refadapter: Path | None
+    steps: int | None
+    control: Path | None
+    savings: "Savings"
+    image_encoder: str | None
+    puppets: bool
+
+    def load(self, device: str) -> "tuple[Backbone, Perception]":
+        """The backbone and what measures its videos, on a device.
+
+        Raises:
+            ValueError: when one cannot be had.
+        """
+        backbone = load(self.backbone, device, self.refadapter, self.steps, self.control, self.savings)
+        return backbone, load_judges(self.image_encoder, backbone.device, self.puppets)
+
+
+def load(
+    name: str,
+    device: str,
+    refadapter: Path | None,
+    steps: int | None,
+    control: Path | None = None,
+    savings: "Savings | None" = None,
+) -> "Backbone":
+    """The backbone of a run, with deterministic kernels wherever torch has them.
+
+    Raises:
+        ValueError: when it cannot be had or its weights are not finite.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from flexiact.backbone import load_backbone
+    from flexiact.loading import NO_SAVINGS
+    from flexiact.memory import check_memory
+
+    savings = savings or NO_SAVINGS
+    check_memory(name, device, savings)  # and the device itself, before any file is read
+    # Some kernels on a GPU have no deterministic form: torch then warns and goes on.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    backbone = load_backbone(name, device, refadapter, control, savings)
+    return backbone if steps is None else replace(backbone, num_inference_steps=steps)
+
+
+def load_judges(image_encoder: str | None, device: "torch.device", puppets: bool = True) -> "Perception":
+    """What measures the videos: the embedded pose estimator and image encoder, or another image encoder.
+
+    Args:
+        image_encoder: as `metrics.perception.load_image_encoder` takes it; None: the embedded one.
+        device: where they run.
+        puppets: whether the videos show puppets; the pose estimator knows nothing else and is left out otherwise.
+
+    Raises:
+        ValueError: when weights are missing or damaged.
+    """
+    from flexiact.backbone import PUPPET_WEIGHTS
+    from flexiact.pose import MMPoseEstimator
+    from metrics.perception import load_perception
+
+    pose = MMPoseEstimator(PUPPET_WEIGHTS / "pose", device) if puppets else None
+    return load_perception(image_encoder or PUPPET_WEIGHTS / "clip", pose, device)
+
+
+def set_threads(threads: int | None) -> None:
+    """Fix the number of threads of this process, since it can change the last bits of a sum.
+
+    Args:
+        threads: None takes $OMP_NUM_THREADS, or else one a core that this process may use.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    count = threads or (int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0)))
+    for name in _THREAD_VARIABLES:
+        os.environ[name] = str(count)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; determinism needs it
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import cv2
+    import torch
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)

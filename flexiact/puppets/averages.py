@@ -1,0 +1,41 @@
+"""Power-function averages of weights (EDM2, arXiv 2312.02696, section 3): how long to average may be chosen afterwards.
+
+The profile of an average is a power of time, so that its width grows with the run: no constant has to fit its length.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def exponent(width: float) -> float:
+    """The power gamma of the profile whose standard deviation is `width` of the run's length (EDM2, algorithm 2).
+
+    Args:
+        width: sigma_rel, above 0 and below .28, above which no profile exists.
+
+    Raises:
+        ValueError: no profile has this width.
+    """
+    if not 0 < width < 0.28:
+        raise ValueError(f"averages: {width} is not a relative width between 0 and .28")
+    inverse = width**-2
+    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
+
+
+@torch.no_grad()
+def update(average: dict[str, Tensor], weights: Mapping[str, Tensor], width: float, step: int) -> None:
+    """Takes the weights after optimiser step `step` (from 0) into an average, in place; the first step fills it.
+
+    beta_t = (1 - 1 / t) ** (gamma + 1) with t = step + 1 (EDM2, equation 127). Integers are copied.
+    """
+    share = 1 - (1 - 1 / (step + 1)) ** (exponent(width) + 1)
+    for name, value in weights.items():
+        if name not in average:
+            average[name] = value.detach().clone()
+        elif value.is_floating_point():
+            average[name].lerp_(value.detach(), share)
+        else:
+            average[name].copy_(value)

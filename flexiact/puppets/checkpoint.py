@@ -1,0 +1,111 @@
+"""The state of a training run in one safetensors file, replaced atomically: nothing in it is ever unpickled."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+FORMAT = 1
+"""Raised when the names of the tensors or of the metadata change."""
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, shared ones once; views, not copies."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+@torch.no_grad()
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copies weights named as by `weights_of` into the model.
+
+    Raises:
+        ValueError: another model's weights.
+    """
+    own = weights_of(model)
+    if own.keys() != weights.keys():
+        raise ValueError(
+            f"checkpoint: it lacks or adds {sorted(own.keys() ^ weights.keys())[:3]}; it is another model's"
+        )
+    for name, value in own.items():
+        value.copy_(weights[name])
+
+
+@dataclass
+class Progress:
+    """What changes during a run besides model and optimisers.
+
+    Attributes:
+        seed: of the run.
+        step: optimiser steps done.
+        about: what else the run must know when it goes on, such as its origin.
+        averages: by width, weights by name.
+    """
+
+    seed: int
+    step: int = 0
+    about: dict[str, str] = field(default_factory=dict)
+    averages: dict[float, dict[str, Tensor]] = field(default_factory=dict)
+
+
+def save(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
+    """Writes the whole state; a run stopped while it writes leaves the old file."""
+    tensors = {f"model/{name}": value for name, value in weights_of(model).items()}
+    for width, average in progress.averages.items():
+        tensors |= {f"average/{width}/{name}": value for name, value in average.items()}
+    for i, optimizer in enumerate(optimizers):
+        for parameter, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{i}/{parameter}/{key}": value for key, value in state.items()}
+    metadata = {"format": FORMAT, "seed": progress.seed, "step": progress.step, "about": progress.about}
+    partial = path.with_suffix(".partial")
+    content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(content, partial, {"run": json.dumps(metadata, sort_keys=True)})
+    partial.replace(path)
+
+
+def read_header(path: Path) -> Progress:
+    """Step, seed and `about` of a checkpoint, without its tensors.
+
+    Raises:
+        ValueError: a file of another format.
+    """
+    with safe_open(path, "pt") as file:
+        run = json.loads((file.metadata() or {}).get("run", "{}"))
+    if run.get("format") != FORMAT:
+        raise ValueError(
+            f"checkpoint: {path} has format {run.get('format')}, not {FORMAT}; name another --state folder"
+        )
+    return Progress(run["seed"], run["step"], run["about"])
+
+
+def load(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], seed: int) -> Progress:
+    """Puts a stored state into model and optimisers and returns its progress.
+
+    Raises:
+        ValueError: another seed's run, another model's or another format.
+    """
+    progress = read_header(path)
+    if progress.seed != seed:
+        raise ValueError(f"seed: {path} was trained with seed {progress.seed}; name another --state folder")
+    weights: dict[str, Tensor] = {}
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    with safe_open(path, "pt") as file:
+        for key in file.keys():  # noqa: SIM118 (the file is no mapping)
+            kind, _, rest = key.partition("/")
+            if kind == "model":
+                weights[rest] = file.get_tensor(key)
+                continue
+            number, _, name = rest.partition("/")
+            if kind == "average":
+                progress.averages.setdefault(float(number), {})[name] = file.get_tensor(key)
+            else:
+                parameter, _, entry = name.partition("/")
+                states[int(number)].setdefault(int(parameter), {})[entry] = file.get_tensor(key)
+    put_weights(model, weights)
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return progress

@@ -1,0 +1,77 @@
+"""Training by several processes of one thread each, which small networks use better than threads.
+
+Every process draws the whole batch from the step's generator, works on its rows and averages gradients, so that a step
+means the same with any number of processes, up to rounding.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
+
+
+def rank() -> int:
+    """This process's number; 0 writes files and bars."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rows(size: int) -> slice:
+    """This process's rows of a batch.
+
+    Raises:
+        ValueError: the batch cannot be shared evenly.
+    """
+    if size % count():
+        raise ValueError(f"batch: {size} clips cannot be shared by {count()} processes; choose a multiple")
+    share = size // count()
+    return slice(rank() * share, (rank() + 1) * share)
+
+
+def average(parameters: Iterable[nn.Parameter], figures: Tensor) -> Tensor:
+    """Averages gradients, in place, and figures (float32 [K]) over all processes in one message; returns figures."""
+    if count() == 1:
+        return figures
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([figures, *(g.flatten() for g in gradients)])
+    dist.all_reduce(flat)
+    figures, *parts = flat.div_(count()).split([len(figures), *(g.numel() for g in gradients)])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+    return figures
+
+
+def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
+    """Calls `work(*arguments)` in this process, or in `processes` new ones of one thread each that see each other.
+
+    Args:
+        processes: how many.
+        work: a function of a module, since the new processes import it.
+        arguments: what it is given; picklable.
+    """
+    if processes == 1:
+        work(*arguments)
+        return
+    with TemporaryDirectory() as folder:
+        spawn(_member, (processes, str(Path(folder, "meeting")), work, arguments), nprocs=processes)
+
+
+def _member(rank: int, processes: int, meeting: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # one machine: no name of a host has to be resolved
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=processes, timeout=timedelta(minutes=10))
+    try:
+        work(*arguments)
+    finally:
+        dist.destroy_process_group()
