@@ -42,7 +42,7 @@ from flexiact.puppets.scene import Scene, random_camera, random_scene
 from flexiact.puppets.transfer import layout_distance, skeleton_distance, viewpoint_deg
 
 BANDS: dict[str, tuple[tuple[float, float], ...]] = {
-    "layout": ((0.06, 0.12), (0.165, 0.20), (0.24, 0.34)),
+    "layout": ((0.06, 0.12), (0.155, 0.19), (0.22, 0.34)),
     "viewpoint": ((6.0, 12.0), (17.0, 26.0), (34.0, 46.0)),
     "skeleton": ((0.06, 0.16), (0.26, 0.38), (0.48, 0.66)),
     "pose": ((0.03, 0.10), (0.14, 0.18), (0.22, 0.32)),
@@ -67,7 +67,7 @@ _SCENES_DRAWN = 40  # among which the reference is the first that shows all of i
 _REFERENCES_TRIED = 12  # of a rig, before another rig is tried
 _LOOKS_DRAWN = 6  # among which the base target is the first that would do
 _DRAWS = {"layout": 400, "viewpoint": 300, "skeleton": 150}  # among which those of each strength are looked for
-_CHANGES_TRIED = 20  # of an axis and strength
+_CHANGES_TRIED = 16  # of an axis and strength
 _CROSSINGS_TRIED = 40  # of the changes of one strength with each other
 _CROSSINGS_POSED = 4  # of these, before the reference is given up
 _POSES_TRIED = 24  # of a strength
@@ -174,7 +174,10 @@ def _grown(chosen: Chosen, generator: torch.Generator) -> Family | None:
     alone: dict[str, list[list[Candidate]]] = {}
     for axis in varied:
         if axis != "pose":
-            alone[axis] = [_started(chosen, scenes) for scenes in _changed(base.scene, axis, chosen.pool, generator)]
+            changed = _changed(base.scene, axis, chosen.pool, generator)
+            if not _started(chosen, changed[-1]):  # a reference that will not do fails at the greatest
+                return None
+            alone[axis] = [_started(chosen, scenes) for scenes in changed]
             if not all(alone[axis]):
                 return None
     graded: dict[tuple[str, ...], list[Candidate]] = {}

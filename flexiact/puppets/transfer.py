@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from flexiact.puppets.actions import Motion, PuppetAction, curves, restricted
+from flexiact.puppets.actions import Motion, PuppetAction, blended, curves, restricted
 from flexiact.puppets.rigs import BONES, CHANNELS, RIGS, pose
 from flexiact.puppets.scene import Camera, Scene
 from flexiact.puppets.world import NEUTRAL_POSE, NUM_FRAMES, SIZE, projections
@@ -88,21 +88,6 @@ def answers(reference: Scene, target: Scene, action: PuppetAction) -> Answers:
         if alike and new:
             actions.append(candidate)
     return Answers(tuple(actions), 1 - len(shared) / total if total else 0.0)
-
-
-def blended(pose: Tensor, values: Tensor, share: float) -> Tensor:
-    """Channel values [T, 21] that go from a pose into an action.
-
-    They are (1 - w) * pose + w * action, where w rises as a smoothstep from 0 at the first frame to 1.
-
-    Args:
-        pose: [21], where the target image's figure is.
-        values: [T, 21], the action.
-        share: of the clip, after which w is 1; 0 gives the action itself.
-    """
-    done = (torch.linspace(0, 1, len(values)) / share).clamp(max=1) if share else torch.ones(len(values))
-    weight = (done * done * (3 - 2 * done))[:, None]
-    return (1 - weight) * pose + weight * values
 
 
 def arrived(pose: Tensor, values: Tensor) -> Tensor:
