@@ -17,9 +17,11 @@ distance is 0. No other kind of body is at a middling distance from a fish; ther
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
+from multiprocessing import get_context
 from operator import getitem
 
 import torch
@@ -39,7 +41,7 @@ from benchmark.curate_rules import (
 )
 from benchmark.selection import UsageError
 from flexiact.puppets.scene import Scene, random_camera, random_scene
-from flexiact.puppets.transfer import layout_distance, skeleton_distance, viewpoint_deg
+from flexiact.puppets.transfer import layout_distance, skeleton_distances, viewpoint_deg
 
 BANDS: dict[str, tuple[tuple[float, float], ...]] = {
     "layout": ((0.06, 0.12), (0.155, 0.19), (0.22, 0.34)),
@@ -134,17 +136,25 @@ def families(pool: str) -> tuple[Family, ...]:
     Raises:
         UsageError: when too few actions have one.
     """
-    used, found = Counter[str](), list[Family]()
-    for name, action in large_actions(pool).items():
-        rigs = sorted(fitting_rigs(action, pool), key=lambda rig: used[rig])
-        family = next((f for rig in rigs if (f := _family(name, pool, rig))), None)
-        print(f"  {name}: {family.chosen.scene.rig if family else 'no family'}", file=sys.stderr, flush=True)
-        if family is not None:
-            used[family.chosen.scene.rig] += 1
-            found.append(family)
+    actions, planned, orders = large_actions(pool), Counter[str](), []
+    for action in actions.values():
+        orders.append(sorted(fitting_rigs(action, pool), key=lambda rig: planned[rig]))
+        planned[orders[-1][0]] += 1
+    # One process a core: this takes minutes, and no family depends on another.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
+        grown = workers.map(partial(_first_family, pool), actions, orders)
+        found = tuple(family for family in grown if family is not None)
     if len(found) < MIN_REFERENCES[pool]:
         raise UsageError(f"only {len(found)} {pool} actions have targets at all strengths")
-    return tuple(found)
+    return found
+
+
+def _first_family(pool: str, name: str, rigs: Sequence[str]) -> Family | None:
+    """A family on the first of the rigs that has one."""
+    torch.set_num_threads(1)
+    family = next((f for rig in rigs if (f := _family(name, pool, rig))), None)
+    print(f"  {name}: {family.chosen.scene.rig if family else 'no family'}", file=sys.stderr, flush=True)
+    return family
 
 
 def drawn_reference(name: str, pool: str, rig: str, generator: torch.Generator) -> Chosen | None:
@@ -204,28 +214,26 @@ def _started(chosen: Chosen, scenes: Sequence[Scene]) -> list[Candidate]:
 
 def _changed(base: Scene, axis: str, split: str, generator: torch.Generator) -> list[list[Scene]]:
     """The base with one thing drawn anew: a list of scenes for each strength."""
-    graded: list[list[Scene]] = [[] for _ in range(STRENGTHS)]
-    for _ in range(_DRAWS[axis]):
-        # The base is as far from the reference as from itself: it has its body and its camera.
-        scene, distance = _redrawn(base, axis, split, generator)
-        for mine, (low, high) in zip(graded, BANDS[axis], strict=True):
-            if low <= distance <= high and len(mine) < _CHANGES_TRIED:
-                mine.append(scene)
-    return graded
+    drawn = [_redrawn(base, axis, split, generator) for _ in range(_DRAWS[axis])]
+    # The base is as far from the reference as from itself: it has its body and its camera.
+    if axis == "skeleton":
+        distances = skeleton_distances(base, drawn)
+    else:
+        measure = viewpoint_deg if axis == "viewpoint" else layout_distance
+        distances = [measure(base.camera, scene.camera) for scene in drawn]
+    measured = list(zip(distances, drawn, strict=True))
+    return [[s for distance, s in measured if low <= distance <= high][:_CHANGES_TRIED] for low, high in BANDS[axis]]
 
 
-def _redrawn(base: Scene, axis: str, split: str, generator: torch.Generator) -> tuple[Scene, float]:
-    """The base with its place and scale, its viewpoint or its body drawn anew, and how far that is from it."""
+def _redrawn(base: Scene, axis: str, split: str, generator: torch.Generator) -> Scene:
+    """The base with its place and scale, its viewpoint or its body drawn anew."""
     if axis == "skeleton":
         body = random_scene(generator, split)
-        scene = replace(base, rig=body.rig, proportions=body.proportions)
-        return scene, skeleton_distance(base, scene)
-    new, old = random_camera(generator), base.camera
+        return replace(base, rig=body.rig, proportions=body.proportions)
+    new = random_camera(generator)
     if axis == "viewpoint":
-        camera = replace(old, yaw_deg=new.yaw_deg, pitch_deg=new.pitch_deg)
-        return replace(base, camera=camera), viewpoint_deg(old, camera)
-    camera = replace(old, scale=new.scale, x=new.x, y=new.y)
-    return replace(base, camera=camera), layout_distance(old, camera)
+        return replace(base, camera=replace(base.camera, yaw_deg=new.yaw_deg, pitch_deg=new.pitch_deg))
+    return replace(base, camera=replace(base.camera, scale=new.scale, x=new.x, y=new.y))
 
 
 def _crossings(chosen: Chosen, alone: Mapping[str, Sequence[Candidate]]) -> list[dict[tuple[str, ...], Candidate]]:

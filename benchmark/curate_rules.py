@@ -15,7 +15,7 @@ from benchmark.cases import AXES, Case, tercile
 from benchmark.truth import COUNTED_MOTION_SHARE, first_scored_frame, first_settled_frame, specification_digests
 from flexiact.puppets.actions import DEV_ACTIONS, TEST_ACTIONS, PuppetAction, blended, curves, is_large, restricted
 from flexiact.puppets.captions import caption
-from flexiact.puppets.rigs import RIGS, TRAINING_RIGS
+from flexiact.puppets.rigs import KEYPOINTS, RIGS, TRAINING_RIGS
 from flexiact.puppets.scene import Scene, scene_to_dict
 from flexiact.puppets.transfer import BLEND_SHARES, Answers, answers, axes, visible_channels
 from flexiact.puppets.world import NEUTRAL_POSE, NUM_FRAMES, SIZE, projections
@@ -168,8 +168,14 @@ def keypoints(scenes: Sequence[Scene], values: torch.Tensor) -> np.ndarray:
     """Positions [B, T, K, 2] in px of scenes with channel values [B, T, 21], NaN where a body lacks the part."""
     points = projections(scenes, values).keypoints().view(*values.shape[:2], -1, 2).numpy().copy()
     for row, scene in zip(points, scenes, strict=True):
-        row[:, [k for k in range(row.shape[1]) if k not in RIGS[scene.rig].keypoints]] = np.nan
+        row[:, _lacking(scene.rig)] = np.nan
     return points
+
+
+@cache
+def _lacking(rig: str) -> list[int]:
+    """Keypoints that a body does not have."""
+    return sorted(set(range(len(KEYPOINTS))) - set(RIGS[rig].keypoints))
 
 
 def body_sizes(scene: Scene, images: np.ndarray, start: np.ndarray) -> np.ndarray:

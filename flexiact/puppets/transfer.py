@@ -6,7 +6,6 @@ Also how far apart reference and target are on the four axes of heterogeneity.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -116,31 +115,32 @@ def _view_direction(camera: Camera) -> tuple[float, float, float]:
     return math.cos(yaw) * math.cos(pitch), math.sin(pitch), math.sin(yaw) * math.cos(pitch)
 
 
-@lru_cache(maxsize=64)
-def _bone_lengths(rig: str, proportions: tuple[float, ...]) -> Tensor:
-    """Lengths [12] in body units; kept, since many scenes are compared with one."""
-    bones, _ = pose([rig], torch.tensor([proportions]), torch.zeros(1, 1, len(CHANNELS)))
-    return (bones[0, 0, :, 1] - bones[0, 0, :, 0]).norm(dim=-1)
-
-
-def skeleton_distance(reference: Scene, target: Scene) -> float:
+def skeleton_distances(reference: Scene, targets: Sequence[Scene]) -> list[float]:
     """Share of channels that one body alone has, plus the mean |log| ratio of the lengths of the bones both have."""
-    first, second = set(RIGS[reference.rig].channels), set(RIGS[target.rig].channels)
-    common = [i for i in range(len(BONES)) if i in RIGS[reference.rig].bones and i in RIGS[target.rig].bones]
-    ours, theirs = (_bone_lengths(scene.rig, scene.proportions)[common] for scene in (reference, target))
-    return round(len(first ^ second) / len(first | second) + float((ours / theirs).log().abs().mean()), 4)
+    scenes = [reference, *targets]
+    values = torch.zeros(len(scenes), 1, len(CHANNELS))
+    bones, _ = pose([scene.rig for scene in scenes], torch.tensor([scene.proportions for scene in scenes]), values)
+    ours, *others = (bones[:, 0, :, 1] - bones[:, 0, :, 0]).norm(dim=-1)
+    rig, distances = RIGS[reference.rig], []
+    for target, theirs in zip(targets, others, strict=True):
+        other = RIGS[target.rig]
+        common = [i for i in range(len(BONES)) if i in rig.bones and i in other.bones]
+        first, second = set(rig.channels), set(other.channels)
+        ratio = float((ours[common] / theirs[common]).log().abs().mean())
+        distances.append(round(len(first ^ second) / len(first | second) + ratio, 4))
+    return distances
 
 
 def axes(reference: Scene, target: Scene) -> dict[str, float]:
     """How far two scenes are apart; `pose_distance` is the fourth axis.
 
     Returns:
-        "layout", "viewpoint" and "skeleton", by `layout_distance`, `viewpoint_deg` and `skeleton_distance`.
+        "layout", "viewpoint" and "skeleton", by `layout_distance`, `viewpoint_deg` and `skeleton_distances`.
     """
     return {
         "layout": layout_distance(reference.camera, target.camera),
         "viewpoint": viewpoint_deg(reference.camera, target.camera),
-        "skeleton": skeleton_distance(reference, target),
+        "skeleton": skeleton_distances(reference, [target])[0],
     }
 
 

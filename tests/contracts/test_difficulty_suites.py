@@ -10,7 +10,6 @@ from benchmark.curate import RECIPES
 from benchmark.curate_factors import BANDS, MIN_REFERENCES, FactorRecipe
 from benchmark.truth import scenes, target_pose
 from flexiact.puppets.rigs import CHANNELS, RIGS
-from flexiact.puppets.transfer import axes
 
 RECIPE = {name: recipe for name, recipe in RECIPES.items() if isinstance(recipe, FactorRecipe)}
 CASES = {name: [load_case(load_suite(name), case_id) for case_id in load_suite(name).case_ids] for name in RECIPE}
