@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.curate_rules import Chosen, Target, body_sizes, generator_of, keypoints
+from benchmark.curate_rules import Chosen, Target, body_sizes, generator_of, keypoints, rounded
 from flexiact.puppets.actions import DEV_ACTIONS, TEST_ACTIONS, curves, random_large_action
 from flexiact.puppets.rigs import CHANNELS, RIGS
 from flexiact.puppets.scene import Scene
@@ -55,7 +55,7 @@ def from_named(poses: Tensor, rig: str) -> Tensor:
 
 def posed(scene: Scene, index: int) -> Target:
     """A scene's figure in one of the moments."""
-    return Target(scene, tuple(round(value, 3) for value in of_body(scene.rig)[index].tolist()))
+    return Target(scene, rounded(of_body(scene.rig)[index]))
 
 
 def any_poses(scene: Scene, count: int, generator: torch.Generator) -> list[Target]:

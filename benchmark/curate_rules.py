@@ -74,7 +74,7 @@ class Chosen:
     def starting(self, target: Scene) -> "Target":
         """The target in the pose that its canonical answer begins with."""
         start = _curves(self.right(target).actions[0])[0]
-        return Target(target, tuple(round(value, 4) for value in start.tolist()))
+        return Target(target, rounded(start))
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,11 @@ class Candidate:
     def scene(self) -> Scene:
         """The target's scene."""
         return self.target.scene
+
+
+def rounded(pose: torch.Tensor) -> tuple[float, ...]:
+    """Channel values as files hold them, without minus zeros, which would give equal poses two digests."""
+    return tuple(round(value, 4) + 0.0 for value in pose.tolist())
 
 
 def generator_of(*words: object) -> torch.Generator:
