@@ -73,7 +73,8 @@ def _oracle_codec(staged: Staged, backbone: Backbone, seed: int) -> Video:
 
 
 def _oracle_blend(staged: Staged, number: int) -> Video:
-    from flexiact.puppets.transfer import BLEND_SHARES, blended
+    from flexiact.puppets.actions import blended
+    from flexiact.puppets.transfer import BLEND_SHARES
 
     return _by_target(staged, blended(staged.target_pose, staged.answer_values, BLEND_SHARES[number]))
 

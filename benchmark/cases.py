@@ -7,11 +7,12 @@ made in `benchmark.truth`; what it *is* (names, captions, axes, digests) is here
 import json
 import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from benchmark.keys import digest
 from benchmark.selection import UsageError, unknown
 
 CASES_FOLDER = Path(__file__).parent / "cases"
@@ -38,6 +39,8 @@ class Suite:
             suite was chosen from).
         case_ids: sorted.
         headline: name of the metric that tables are sorted by.
+        version: raised by whoever gives the suite other cases.
+        digest: SHA-256 over all that the suite's own file and its cases say; `sealed` makes it.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Suite:
     edges: Mapping[str, tuple[float, float]]
     case_ids: tuple[str, ...]
     headline: str = HEADLINE
+    version: int = 1
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ def load_suite(name: str, folder: Path = CASES_FOLDER) -> Suite:
 
     Raises:
         UsageError: when there is no suite of that name.
-        CaseError: when the file is not as it should be.
+        CaseError: when the file is not as it should be, or the cases are not those that its digest is of.
     """
     if name not in suite_names(folder):
         raise UsageError(unknown(name, suite_names(folder), "suite"))
@@ -117,11 +122,17 @@ def load_suite(name: str, folder: Path = CASES_FOLDER) -> Suite:
         if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_number, pair)) or pair[0] > pair[1]:
             raise CaseError(f"{path}: edges.{axis}: expected two ascending numbers, got {pair!r}")
         edges[axis] = (float(pair[0]), float(pair[1]))
-    case_ids = sorted(p.stem for p in path.parent.glob("*.toml") if p.name != SUITE_FILE)
-    if not case_ids:
+    cases = {p.stem: p for p in sorted(path.parent.glob("*.toml")) if p.name != SUITE_FILE}
+    if not cases:
         raise CaseError(f"{path.parent}: holds no cases")
     headline = _text({"headline": HEADLINE} | data, "headline", path)
-    return Suite(name, _text(data, "summary", path), steps, edges, tuple(case_ids), headline)
+    version, stated = data.get("version"), _text(data, "digest", path)
+    if not isinstance(version, int) or version < 1:
+        raise CaseError(f"{path}: version: expected a whole number above 0, got {version!r}")
+    found = _digest(data, {case_id: _read(file) for case_id, file in cases.items()})
+    if stated != found:
+        raise CaseError(f"{path}: digest: the file says {stated}, its cases have {found}; make the suite again")
+    return Suite(name, _text(data, "summary", path), steps, edges, tuple(cases), headline, version, stated)
 
 
 def load_case(suite: Suite, case_id: str, folder: Path = CASES_FOLDER) -> Case:
@@ -186,9 +197,20 @@ def case_to_toml(case: Case) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sealed(suite: Suite, cases: Iterable[Case]) -> Suite:
+    """The suite with the digest of these cases."""
+    said = {case.case_id: tomllib.loads(case_to_toml(case)) for case in cases}
+    return replace(suite, digest=_digest(tomllib.loads(suite_to_toml(suite)), said))
+
+
+def _digest(suite: Mapping[str, Any], cases: Mapping[str, Any]) -> str:
+    """Of what the files say, however they are laid out."""
+    return digest({"suite": {name: value for name, value in suite.items() if name != "digest"}, "cases": cases})
+
+
 def suite_to_toml(suite: Suite) -> str:
     """The text of a suite's own file."""
-    lines = [f"summary = {_toml(suite.summary)}"]
+    lines = [f"summary = {_toml(suite.summary)}", f"version = {suite.version}", f"digest = {_toml(suite.digest)}"]
     if suite.num_inference_steps is not None:
         lines.append(f"num_inference_steps = {suite.num_inference_steps}")
     if suite.headline != HEADLINE:

@@ -1,36 +1,51 @@
 """Write the suites of puppet cases: `python -m benchmark.curate [SUITE ...]`.
 
-Deterministic: the same code writes the same files. Suites of all kinds of targets are made in
-`benchmark.curate_balanced`, those that vary one axis at a time in `benchmark.curate_factors`.
+Deterministic: the same code writes the same files, and no generated video is looked at. Suites of all kinds of targets
+are made in `benchmark.curate_balanced`, those that vary one axis at a time in `benchmark.curate_factors`, and copies of
+the default suite in `benchmark.curate_copies`.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from benchmark.cases import CASES_FOLDER, SUITE_FILE, Case, Suite, case_to_toml, suite_to_toml
+from benchmark.cases import AXES, CASES_FOLDER, SUITE_FILE, Case, Suite, case_to_toml, sealed, suite_to_toml
 from benchmark.curate_balanced import BalancedRecipe, balanced
-from benchmark.curate_factors import VARIED, FactorRecipe, factored
+from benchmark.curate_copies import SelfRecipe, WordsRecipe, told_in_words, transferred_to_self
+from benchmark.curate_factors import FactorRecipe, factored
 from benchmark.selection import UsageError, select
 
-RECIPES: dict[str, BalancedRecipe | FactorRecipe] = {
-    "puppets": BalancedRecipe(
-        "6 test actions x 5 targets, the default", "test", "test", 6, 5, seed=11, num_inference_steps=25
-    ),
-    "puppets-full": BalancedRecipe("25 test actions x 10 targets", "test", "test", None, 10, 12, 25, 48, large=False),
-    "puppets-easy": FactorRecipe("8 test actions x 2 looks: same body, layout and viewpoint", ()),
-    "puppets-layout": FactorRecipe("8 test actions x 3 strengths of another layout, nothing else", ("layout",)),
+SUITES_VERSION = 2
+"""Raised whenever any suite gets other cases, or the same cases come to mean something else."""
+
+POSE_HEADLINE = "motion_agreement_centred"
+"""Where only the pose differs, going to the right pose and freezing there shall earn nothing."""
+
+Recipe = BalancedRecipe | FactorRecipe | WordsRecipe | SelfRecipe
+
+RECIPES: dict[str, Recipe] = {
+    "puppets": BalancedRecipe("24 large test actions x 2 targets, the default", "test", 2, seed=11),
+    "puppets-full": BalancedRecipe("41 test actions x 3 targets, movements of all kinds", "test", 3, 12, small=True),
+    "puppets-words": WordsRecipe("the default suite, where the texts say roughly what moves"),
+    "puppets-self": SelfRecipe("6 references as their own targets: what fails here is broken"),
+    "puppets-easy": FactorRecipe("24 test actions: same body, layout, viewpoint and pose as the action's start", ()),
+    "puppets-layout": FactorRecipe("24 test actions x 3 strengths of another layout, nothing else", ("layout",)),
     "puppets-viewpoint": FactorRecipe(
-        "8 test actions x 3 strengths of another viewpoint, nothing else", ("viewpoint",)
+        "24 test actions x 3 strengths of another viewpoint, nothing else", ("viewpoint",)
     ),
-    "puppets-skeleton": FactorRecipe("8 test actions x 3 strengths of another body, nothing else", ("skeleton",)),
-    "puppets-crossed": FactorRecipe("8 test actions x 3 strengths of all three at once", VARIED),
-    "puppets-dev": BalancedRecipe(
-        "4 development actions x 4 targets, for tuning only", "dev", "train", None, 4, seed=13, num_inference_steps=25
+    "puppets-skeleton": FactorRecipe("24 test actions x 3 strengths of another body, nothing else", ("skeleton",)),
+    "puppets-pose": FactorRecipe(
+        "24 test actions x 3 strengths of another pose in the image, nothing else", ("pose",), headline=POSE_HEADLINE
+    ),
+    "puppets-crossed": FactorRecipe("24 test actions x 3 strengths of all four at once", AXES),
+    "puppets-dev": BalancedRecipe("12 development actions x 2 targets, for tuning only", "dev", 2, seed=13),
+    "puppets-dev-pose": FactorRecipe(
+        "12 development actions x 3 strengths of another pose, for tuning only", ("pose",), "dev", POSE_HEADLINE
     ),
     "puppets-smoke": BalancedRecipe(
-        "2 cases, to see that everything runs", "dev", "train", 1, 2, seed=14, num_inference_steps=8
+        "2 cases, to see that everything runs", "dev", 2, 14, references=1, num_inference_steps=8
     ),
 }
 
@@ -42,7 +57,16 @@ def curate(name: str) -> tuple[Suite, list[Case]]:
         UsageError: when references find too few targets.
     """
     recipe = RECIPES[name]
-    return balanced(name, recipe) if isinstance(recipe, BalancedRecipe) else factored(name, recipe)
+    match recipe:
+        case BalancedRecipe():
+            suite, cases = balanced(name, recipe)
+        case FactorRecipe():
+            suite, cases = factored(name, recipe)
+        case WordsRecipe():
+            suite, cases = told_in_words(name, recipe)
+        case SelfRecipe():
+            suite, cases = transferred_to_self(name, recipe)
+    return sealed(replace(suite, version=SUITES_VERSION), cases), cases
 
 
 def write_suite(suite: Suite, cases: Sequence[Case], folder: Path = CASES_FOLDER) -> None:

@@ -1,7 +1,8 @@
-"""Suites of all kinds of targets: the terciles of layout, viewpoint and skeleton balanced against each other.
+"""Suites of all kinds of targets: the terciles of layout, viewpoint, skeleton and pose balanced against each other.
 
-Many candidate targets are drawn for every reference; kept are those that can show most of the action, well inside the
-frame; chosen are those that balance the terciles over the suite (terciles of the candidates kept).
+Many candidate targets are drawn for every reference, each in several poses; kept are those that can show most of the
+action, well inside the frame; chosen are those that balance the terciles over the suite (terciles of the candidates
+kept). References are those of the suites of difficulty, as far as these have the action.
 """
 
 import sys
@@ -12,22 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.cases import AXES, Case, Suite, tercile
-from benchmark.curate_rules import (
-    POOLS,
-    Candidate,
-    Chosen,
-    candidate,
-    distant_actions,
-    fitting_rigs,
-    generator_of,
-    large_actions,
-    make_case,
-    shows_all,
-)
+from benchmark.curate_factors import NUM_INFERENCE_STEPS, drawn_reference, families, missing
+from benchmark.curate_poses import any_poses
+from benchmark.curate_rules import POOLS, Candidate, Chosen, Target, fitting_rigs, generator_of, make_case, would_do
 from benchmark.selection import UsageError
 from flexiact.puppets.scene import random_scene
 
-_TRIES = 400  # scenes drawn for a reference
+MOMENTS_DRAWN = 5
+"""Moments of random actions in which each target scene is a candidate, beside the neutral pose: one image in six shows
+a figure that just stands, before the choice."""
+
+CANDIDATES_A_TARGET = 4
+"""Candidates that a reference must have for each of its targets, so that there is something to choose."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +33,23 @@ class BalancedRecipe:
 
     Attributes:
         summary: one line for people.
-        pool: names of the actions it may take, "test" or "dev".
-        split: of the scenes; "test" has held-out skins, backgrounds and rig.
-        references: how many actions, one reference each; None for all of the pool.
+        pool: names of the actions it may take and split of the scenes, "test" or "dev".
         targets: per reference.
         seed: of all draws.
-        num_inference_steps: None for the backbone's own.
-        candidates: targets drawn per reference.
-        large: only actions of large movements, see `large_actions`.
+        references: how many of the large actions, None for all of them.
+        small: with the pool's other actions, too.
+        num_inference_steps: sampler steps.
+        scenes: target scenes drawn per reference; most will not do.
     """
 
     summary: str
     pool: str
-    split: str
-    references: int | None
     targets: int
     seed: int
-    num_inference_steps: int | None = None
-    candidates: int = 80
-    large: bool = True
+    references: int | None = None
+    small: bool = False
+    num_inference_steps: int = NUM_INFERENCE_STEPS
+    scenes: int = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,36 +75,42 @@ def balanced(name: str, recipe: BalancedRecipe) -> tuple[Suite, list[Case]]:
         for number, target in enumerate(targets, 1)
     ]
     cases.sort(key=lambda case: case.case_id)
-    return Suite(name, recipe.summary, recipe.num_inference_steps, edges, tuple(c.case_id for c in cases)), cases
+    ids = tuple(case.case_id for case in cases)
+    summary = recipe.summary + ("" if recipe.small else missing(recipe.pool))
+    return Suite(name, summary, recipe.num_inference_steps, edges, ids), cases
 
 
 def _references(recipe: BalancedRecipe) -> Iterator[Reference]:
-    pool = large_actions(recipe.pool) if recipe.large else POOLS[recipe.pool]
-    used = Counter[str]()
-    names = list(pool) if recipe.references is None else distant_actions(pool, recipe.split)[: recipe.references]
-    for name in names:
-        rigs = sorted(fitting_rigs(pool[name], recipe.split), key=lambda rig: used[rig])
-        reference = next((r for rig in rigs if (r := _reference(recipe, name, rig))), None)
+    shared = [family.chosen for family in families(recipe.pool)][: recipe.references]
+    for chosen in shared:
+        reference = _reference(recipe, chosen)
         if reference is None:
-            raise UsageError(f"action {name}: fewer than {recipe.targets} targets on every rig")
+            raise UsageError(f"action {chosen.name}: too few targets for the reference that the suites share")
+        yield reference
+    used = Counter(chosen.scene.rig for chosen in shared)
+    for name in [n for n in POOLS[recipe.pool] if n not in {chosen.name for chosen in shared}] if recipe.small else []:
+        rigs = sorted(fitting_rigs(POOLS[recipe.pool][name], recipe.pool), key=lambda rig: used[rig])
+        reference = next((r for rig in rigs if (r := _own_reference(recipe, name, rig))), None)
+        if reference is None:
+            raise UsageError(f"action {name}: too few targets on every rig")
         used[reference.chosen.scene.rig] += 1
         yield reference
 
 
-def _reference(recipe: BalancedRecipe, name: str, rig: str) -> Reference | None:
-    """The first scene of a rig that shows all it can of the action inside the frame; None when too few targets do."""
-    action = POOLS[recipe.pool][name]
-    generator = generator_of(recipe.seed, name, "reference", rig)
-    drawn = (random_scene(generator, recipe.split, rig) for _ in range(_TRIES))
-    scene = next((scene for scene in drawn if shows_all(scene, action)), None)
-    if scene is None:
-        return None
-    generator = generator_of(recipe.seed, name, "targets", rig)
-    targets = (random_scene(generator, recipe.split) for _ in range(recipe.candidates))
-    candidates = tuple(c for target in targets if (c := candidate(scene, target, action)))
-    print(f"  {name} on {rig}: {len(candidates)} of {recipe.candidates} targets would do", file=sys.stderr)
-    enough = len(candidates) >= 2 * recipe.targets
-    return Reference(Chosen(name, recipe.pool, scene), candidates) if enough else None
+def _own_reference(recipe: BalancedRecipe, name: str, rig: str) -> Reference | None:
+    chosen = drawn_reference(name, recipe.pool, rig, generator_of(recipe.seed, name, "reference", rig))
+    return None if chosen is None else _reference(recipe, chosen)
+
+
+def _reference(recipe: BalancedRecipe, chosen: Chosen) -> Reference | None:
+    """The reference with its candidates, None when there are too few."""
+    generator = generator_of(recipe.seed, chosen.name, "targets", chosen.scene.rig)
+    drawn = [Target(random_scene(generator, recipe.pool)) for _ in range(recipe.scenes)]
+    fit = would_do(chosen, drawn)
+    found = would_do(chosen, [t for c in fit for t in any_poses(c.scene, MOMENTS_DRAWN, generator)])
+    print(f"  {chosen.name} on {chosen.scene.rig}: {len(found)} candidates", file=sys.stderr, flush=True)
+    enough = len({candidate.scene for candidate in found}) >= CANDIDATES_A_TARGET * recipe.targets
+    return Reference(chosen, tuple(found)) if enough else None
 
 
 def _terciles(values: Sequence[float]) -> tuple[float, float]:
@@ -125,7 +126,9 @@ def _spread(
     counts: Counter[object] = Counter()
     for _ in range(targets):
         for reference, mine in zip(references, chosen, strict=True):
-            best = min((c for c in reference.candidates if c not in mine), key=lambda c: _crowding(c, edges, counts))
+            taken = {candidate.scene for candidate in mine}
+            left = (candidate for candidate in reference.candidates if candidate.scene not in taken)
+            best = min(left, key=lambda candidate: _crowding(candidate, edges, counts))
             mine.append(best)
             counts.update(_cells(best, edges))
     return chosen
@@ -139,6 +142,6 @@ def _cells(target: Candidate, edges: Mapping[str, tuple[float, float]]) -> list[
 def _crowding(
     target: Candidate, edges: Mapping[str, tuple[float, float]], counts: Mapping[object, int]
 ) -> tuple[float, int]:
-    """Cases that already share a tercile (on each axis), then those that share all three or the rig."""
+    """Cases that already share a tercile (on each axis), then those that share all four or the rig."""
     *terciles, joint, rig = _cells(target, edges)
     return sum(counts[t] ** 2 for t in terciles), 3 * counts[joint] + counts[rig]

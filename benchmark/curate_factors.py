@@ -1,74 +1,78 @@
-"""Suites that take difficulty apart: one reference and one look of the target, and one axis at a time made harder.
+"""References with targets of every difficulty, and the suites that take difficulty apart.
 
-A *family* is a reference with all its targets. The base target has the reference's body, layout and viewpoint, but a
-skin, stance and background of its own: `puppets-easy`, strength 0. The targets of a one-factor suite are the base
-target with one thing changed, at strengths 1, 2 and 3: its place and scale (layout), the direction it is seen from
-(viewpoint), or its body (skeleton). Those of the crossed suite have all three changes of one strength at once, the very
-same ones. So curves over strength compare like with like: same references, same looks, same changes.
+A *family* is a reference with its targets. The base target has the reference's body, layout and viewpoint, but a skin,
+small offsets of the stance and a background of its own, and its image shows the pose that the right answer begins with:
+`puppets-easy`, strength 0. The targets of a one-factor suite are the base target with one thing changed, at strengths
+1, 2 and 3: its place and scale (layout), the direction it is seen from (viewpoint), its body (skeleton), or its pose.
+Those of the crossed suite have all four changes of one strength at once, the very same ones. So curves over strength
+compare like with like: same references, same looks, same changes.
 
-Strengths are ranges (`BANDS`) of the distances that `flexiact.puppets.transfer.axes` measures; where an axis is held,
-its distance is exactly 0. No other kind of body is at a middling distance from a fish; there it is a fish of very other
-proportions.
+Why the easy image shows the answer's first pose, not the neutral one: so this axis is held as the others are, at a
+distance of exactly 0. Many actions begin far from the neutral pose, and no suite would hold the axis.
+
+Strengths are ranges (`BANDS`) of the distances that `flexiact.puppets.transfer` measures; where an axis is held, its
+distance is 0. No other kind of body is at a middling distance from a fish; there it is a fish of other proportions.
 """
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import TypeVar
+from itertools import product
+from multiprocessing import get_context
+from operator import getitem
 
 import torch
 
-from benchmark.cases import AXES, Case, Suite
+from benchmark.cases import AXES, HEADLINE, Case, Suite
+from benchmark.curate_poses import in_band, posed
 from benchmark.curate_rules import (
     POOLS,
     Candidate,
     Chosen,
-    candidate,
-    distant_actions,
     fitting_rigs,
     generator_of,
-    inside,
     large_actions,
     make_case,
     shows_all,
+    would_do,
 )
 from benchmark.selection import UsageError
-from flexiact.puppets.actions import restricted
-from flexiact.puppets.rigs import RIGS
 from flexiact.puppets.scene import Scene, random_camera, random_scene
-from flexiact.puppets.transfer import axes
+from flexiact.puppets.transfer import layout_distance, skeleton_distances, viewpoint_deg
 
 BANDS: dict[str, tuple[tuple[float, float], ...]] = {
-    "layout": ((0.08, 0.13), (0.19, 0.25), (0.32, 0.42)),
-    "viewpoint": ((8.0, 12.0), (20.0, 26.0), (36.0, 46.0)),
+    "layout": ((0.06, 0.12), (0.155, 0.19), (0.22, 0.34)),
+    "viewpoint": ((6.0, 12.0), (17.0, 26.0), (34.0, 46.0)),
     "skeleton": ((0.06, 0.16), (0.26, 0.38), (0.48, 0.66)),
+    "pose": ((0.03, 0.10), (0.14, 0.18), (0.22, 0.32)),
 }
 """Least and greatest distance at strengths 1, 2 and 3, in each axis's own unit. Their gaps hold the terciles of the
 default suite, about where its near, middle and far begin and end."""
 
-VARIED = tuple(BANDS)
-"""The axes that a suite varies, one at a time and all of them at once; the pose is not varied."""
-
 STRENGTHS = 3
 
-REFERENCES = 8
-"""Families, one action of large movements each: all there are, and clusters enough for a bootstrap."""
+FACTORS: dict[str, tuple[str, ...]] = {"test": AXES, "dev": ("pose",)}
+"""The axes that the families of each pool vary: development needs a suite of poses alone."""
 
-LOOKS = 2
-"""Targets of each reference in the easy suite; the first one is the base of the others."""
+MIN_REFERENCES = {"test": 20, "dev": 12}
+"""Fewer families would leave too few clusters for the claims that the suites are made for."""
 
-_POOL = _SPLIT = "test"
+NUM_INFERENCE_STEPS = 25
+"""Sampler steps of all suites but the smoke test's: twice as many change no video of this backbone visibly."""
+
 _SEED = 15
-_STEPS = 25
-_REFERENCES_TRIED = 60
-_FAMILIES_TRIED = 6
-_TARGETS_TRIED = 15
-_CROSSINGS_TRIED = 4
-_DRAWS = 300
-
-Found = TypeVar("Found")
+# Numbers of draws: about the least with which every action has a family.
+_SCENES_DRAWN = 40  # among which the reference is the first that shows all of its action
+_REFERENCES_TRIED = 12  # of a rig, before another rig is tried
+_LOOKS_DRAWN = 6  # among which the base target is the first that would do
+_DRAWS = {"layout": 400, "viewpoint": 300, "skeleton": 150}  # among which those of each strength are looked for
+_CHANGES_TRIED = 16  # of an axis and strength
+_CROSSINGS_TRIED = 40  # of the changes of one strength with each other
+_CROSSINGS_POSED = 4  # of these, before the reference is given up
+_POSES_TRIED = 24  # of a strength
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class FactorRecipe:
 
     summary: str
     varies: tuple[str, ...]
+    pool: str = "test"
+    headline: str = HEADLINE
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +91,10 @@ class Family:
 
     Attributes:
         chosen: the reference.
-        looks: those of the easy suite, the base target first.
-        graded: for the axes that a suite varies, its targets at strengths 1, 2 and 3.
+        graded: for the axes that a suite varies, its targets at strengths 1, 2 and 3; for () the base target alone.
     """
 
     chosen: Chosen
-    looks: tuple[Candidate, ...]
     graded: Mapping[tuple[str, ...], tuple[Candidate, ...]]
 
 
@@ -103,11 +107,20 @@ def factored(name: str, recipe: FactorRecipe) -> tuple[Suite, list[Case]]:
     edges = {axis: _edges(axis) if axis in recipe.varies else (0.0, 0.0) for axis in AXES}
     cases = [
         make_case(name, family.chosen, number, target, edges)
-        for family in families()
-        for number, target in enumerate(family.graded[recipe.varies] if recipe.varies else family.looks, 1)
+        for family in families(recipe.pool)
+        for number, target in enumerate(family.graded[recipe.varies], 1)
     ]
     cases.sort(key=lambda case: case.case_id)
-    return Suite(name, recipe.summary, _STEPS, edges, tuple(case.case_id for case in cases)), cases
+    ids = tuple(case.case_id for case in cases)
+    summary = recipe.summary + missing(recipe.pool)
+    return Suite(name, summary, NUM_INFERENCE_STEPS, edges, ids, recipe.headline), cases
+
+
+def missing(pool: str) -> str:
+    """What to add to a suite's summary when large actions of its pool have no family."""
+    found = {family.chosen.name for family in families(pool)}
+    lost = [name for name in large_actions(pool) if name not in found]
+    return f"; without {', '.join(lost)}: no targets at all strengths" if lost else ""
 
 
 def _edges(axis: str) -> tuple[float, float]:
@@ -117,115 +130,149 @@ def _edges(axis: str) -> tuple[float, float]:
 
 
 @cache
-def families() -> tuple[Family, ...]:
-    """The families that all suites of difficulty share, rigs of references in turns.
+def families(pool: str) -> tuple[Family, ...]:
+    """The families of a pool's large actions, which its suites share; rigs of references in turns.
 
     Raises:
         UsageError: when too few actions have one.
     """
-    pool, used = large_actions(_POOL), Counter[str]()
-    found: list[Family] = []
-    for name in distant_actions(pool, _SPLIT):
-        rigs = sorted(fitting_rigs(pool[name], _SPLIT), key=lambda rig: used[rig])
-        family = next((f for rig in rigs if (f := _family(name, rig))), None)
-        print(f"  {name}: {family.chosen.scene.rig if family else 'no family'}", file=sys.stderr)
-        if family is not None:
-            used[family.chosen.scene.rig] += 1
-            found.append(family)
-        if len(found) == REFERENCES:
-            return tuple(found)
-    raise UsageError(f"only {len(found)} of {REFERENCES} actions have targets at all strengths")
+    actions, planned, orders = large_actions(pool), Counter[str](), []
+    for action in actions.values():
+        orders.append(sorted(fitting_rigs(action, pool), key=lambda rig: planned[rig]))
+        planned[orders[-1][0]] += 1
+    # One process a core: this takes minutes, and no family depends on another.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
+        grown = workers.map(partial(_first_family, pool), actions, orders)
+        found = tuple(family for family in grown if family is not None)
+    if len(found) < MIN_REFERENCES[pool]:
+        raise UsageError(f"only {len(found)} {pool} actions have targets at all strengths")
+    return found
 
 
-def _family(name: str, rig: str) -> Family | None:
+def _first_family(pool: str, name: str, rigs: Sequence[str]) -> Family | None:
+    """A family on the first of the rigs that has one."""
+    torch.set_num_threads(1)
+    family = next((f for rig in rigs if (f := _family(name, pool, rig))), None)
+    print(f"  {name}: {family.chosen.scene.rig if family else 'no family'}", file=sys.stderr, flush=True)
+    return family
+
+
+def drawn_reference(name: str, pool: str, rig: str, generator: torch.Generator) -> Chosen | None:
+    """A scene of a rig that shows all it can of an action; None where none of those drawn does."""
+    scene = shows_all([random_scene(generator, pool, rig) for _ in range(_SCENES_DRAWN)], POOLS[pool][name])
+    return None if scene is None else Chosen(name, pool, scene)
+
+
+def _family(name: str, pool: str, rig: str) -> Family | None:
     """The first reference of a rig that has targets at all strengths; None where none of those drawn has."""
-    generator, action = generator_of(_SEED, name, rig), POOLS[_POOL][name]
-    tried = 0
+    generator = generator_of(_SEED, name, rig)
     for _ in range(_REFERENCES_TRIED):
-        scene = random_scene(generator, _SPLIT, rig)
-        if tried < _FAMILIES_TRIED and shows_all(scene, action):
-            tried += 1
-            family = _grown(Chosen(name, _POOL, scene), generator)
-            if family is not None:
-                return family
+        chosen = drawn_reference(name, pool, rig, generator)
+        family = None if chosen is None else _grown(chosen, generator)
+        if family is not None:
+            return family
     return None
 
 
 def _grown(chosen: Chosen, generator: torch.Generator) -> Family | None:
     """A reference's family, None where one of its targets cannot be found."""
-    looks = [found for _ in range(LOOKS) if (found := _first(partial(_look, chosen, generator)))]
-    if len(looks) < LOOKS:
+    varied = FACTORS[chosen.pool]
+    looks = [_look(chosen, generator) for _ in range(_LOOKS_DRAWN)]
+    base = next(iter(_started(chosen, looks)), None)
+    if base is None:
         return None
-    base = looks[0].scene
-    if any(_changed(base, axis, band, generator) is None for axis in VARIED for band in BANDS[axis]):
-        return None
-    graded: dict[tuple[str, ...], list[Candidate]] = {key: [] for key in (*((axis,) for axis in VARIED), VARIED)}
-    for strength in reversed(range(STRENGTHS)):  # a reference that will not do fails at the greatest
-        targets = _step(chosen, base, strength, generator)
+    alone: dict[str, list[list[Candidate]]] = {}
+    for axis in varied:
+        if axis != "pose":
+            changed = _changed(base.scene, axis, chosen.pool, generator)
+            if not _started(chosen, changed[-1]):  # a reference that will not do fails at the greatest
+                return None
+            alone[axis] = [_started(chosen, scenes) for scenes in changed]
+            if not all(alone[axis]):
+                return None
+    graded: dict[tuple[str, ...], list[Candidate]] = {}
+    for strength in range(STRENGTHS):
+        crossings = _crossings(chosen, {axis: found[strength] for axis, found in alone.items()})
+        targets = _step(chosen, base, crossings, BANDS["pose"][strength], generator)
         if targets is None:
             return None
         for key, target in targets.items():
-            graded[key].insert(0, target)
-    return Family(chosen, tuple(looks), {key: tuple(targets) for key, targets in graded.items()})
+            graded.setdefault(key, []).append(target)
+    return Family(chosen, {(): (base,), **{key: tuple(targets) for key, targets in graded.items()}})
 
 
-def _first(draw: Callable[[], Found | None]) -> Found | None:
-    return next((found for _ in range(_TARGETS_TRIED) if (found := draw()) is not None), None)
-
-
-def _would_do(chosen: Chosen, target: Scene | None) -> Candidate | None:
-    action = POOLS[chosen.pool][chosen.name]
-    # `candidate` asks this too, after more costly questions; most draws fail here.
-    if target is None or not inside(target, restricted(action, RIGS[chosen.scene.rig].channels)):
-        return None
-    return candidate(chosen.scene, target, action)
-
-
-def _look(chosen: Chosen, generator: torch.Generator) -> Candidate | None:
+def _look(chosen: Chosen, generator: torch.Generator) -> Scene:
     """The reference's body, seen as it is, with a skin, stance and background drawn anew."""
-    drawn = random_scene(generator, _SPLIT, chosen.scene.rig)
-    return _would_do(chosen, replace(drawn, proportions=chosen.scene.proportions, camera=chosen.scene.camera))
+    drawn = random_scene(generator, chosen.pool, chosen.scene.rig)
+    return replace(drawn, proportions=chosen.scene.proportions, camera=chosen.scene.camera)
+
+
+def _started(chosen: Chosen, scenes: Sequence[Scene]) -> list[Candidate]:
+    """Those of the scenes that would do in the pose that their answer begins with."""
+    return would_do(chosen, [chosen.starting(scene) for scene in scenes])
+
+
+def _changed(base: Scene, axis: str, split: str, generator: torch.Generator) -> list[list[Scene]]:
+    """The base with one thing drawn anew: a list of scenes for each strength."""
+    drawn = [_redrawn(base, axis, split, generator) for _ in range(_DRAWS[axis])]
+    # The base is as far from the reference as from itself: it has its body and its camera.
+    if axis == "skeleton":
+        distances = skeleton_distances(base, drawn)
+    else:
+        measure = viewpoint_deg if axis == "viewpoint" else layout_distance
+        distances = [measure(base.camera, scene.camera) for scene in drawn]
+    measured = list(zip(distances, drawn, strict=True))
+    return [[s for distance, s in measured if low <= distance <= high][:_CHANGES_TRIED] for low, high in BANDS[axis]]
+
+
+def _redrawn(base: Scene, axis: str, split: str, generator: torch.Generator) -> Scene:
+    """The base with its place and scale, its viewpoint or its body drawn anew."""
+    if axis == "skeleton":
+        body = random_scene(generator, split)
+        return replace(base, rig=body.rig, proportions=body.proportions)
+    new = random_camera(generator)
+    if axis == "viewpoint":
+        return replace(base, camera=replace(base.camera, yaw_deg=new.yaw_deg, pitch_deg=new.pitch_deg))
+    return replace(base, camera=replace(base.camera, scale=new.scale, x=new.x, y=new.y))
+
+
+def _crossings(chosen: Chosen, alone: Mapping[str, Sequence[Candidate]]) -> list[dict[tuple[str, ...], Candidate]]:
+    """Changes of one strength, each alone and all together (key `AXES`) where these would do; of none an empty one."""
+    if not alone:
+        return [{}]
+    # In this order neighbours share little, so that one bad change does not take up all tries.
+    places = sorted(product(*(range(len(found)) for found in alone.values())), key=lambda place: (max(place), place))
+    tried = [dict(zip(alone, map(getitem, alone.values(), place), strict=True)) for place in places[:_CROSSINGS_TRIED]]
+    together = {found.scene: found for found in _started(chosen, [_together(each) for each in tried])}
+    return [
+        {**{(axis,): target for axis, target in each.items()}, AXES: together[scene]}
+        for each in tried
+        if (scene := _together(each)) in together
+    ]
+
+
+def _together(changes: Mapping[str, Candidate]) -> Scene:
+    """The scene with the place of one, the viewpoint of another and the body of a third."""
+    turned = changes["viewpoint"].scene.camera
+    seen = replace(changes["layout"].scene.camera, yaw_deg=turned.yaw_deg, pitch_deg=turned.pitch_deg)
+    return replace(changes["skeleton"].scene, camera=seen)
 
 
 def _step(
-    chosen: Chosen, base: Scene, strength: int, generator: torch.Generator
+    chosen: Chosen,
+    base: Candidate,
+    crossings: Sequence[Mapping[tuple[str, ...], Candidate]],
+    band: tuple[float, float],
+    generator: torch.Generator,
 ) -> dict[tuple[str, ...], Candidate] | None:
-    """The base changed in each axis, and in all at once, at one strength; None where one of the four is not found."""
-    for _ in range(_CROSSINGS_TRIED):
-        alone: dict[tuple[str, ...], Candidate] = {}
-        for axis in VARIED:
-            found = _first(partial(_alone, chosen, base, axis, BANDS[axis][strength], generator))
-            if found is None:
-                return None
-            alone[axis,] = found
-        layout, viewpoint, skeleton = (target.scene for target in alone.values())
-        seen = replace(layout.camera, yaw_deg=viewpoint.camera.yaw_deg, pitch_deg=viewpoint.camera.pitch_deg)
-        crossed = _would_do(chosen, replace(skeleton, camera=seen))
-        if crossed is not None:
-            return alone | {VARIED: crossed}
-    return None
-
-
-def _alone(
-    chosen: Chosen, base: Scene, axis: str, band: tuple[float, float], generator: torch.Generator
-) -> Candidate | None:
-    return _would_do(chosen, _changed(base, axis, band, generator))
-
-
-def _changed(base: Scene, axis: str, band: tuple[float, float], generator: torch.Generator) -> Scene | None:
-    """The base with one thing drawn anew, at a distance that lies in a band; None where none of the draws does."""
-    camera = base.camera
-    for _ in range(_DRAWS):
-        if axis == "skeleton":
-            body = random_scene(generator, _SPLIT)
-            target = replace(base, rig=body.rig, proportions=body.proportions)
-        elif axis == "viewpoint":
-            drawn = random_camera(generator)
-            target = replace(base, camera=replace(camera, yaw_deg=drawn.yaw_deg, pitch_deg=drawn.pitch_deg))
-        else:
-            drawn = random_camera(generator)
-            target = replace(base, camera=replace(camera, scale=drawn.scale, x=drawn.x, y=drawn.y))
-        # The base is as far from the reference as from itself: it has its body and its camera.
-        if band[0] <= axes(base, target)[axis] <= band[1]:
-            return target
+    """All targets of one strength, the base and a crossing in the same pose; None where no pose fits them."""
+    for crossing in crossings[:_CROSSINGS_POSED]:
+        scenes = {("pose",): base.scene, **{key: found.scene for key, found in crossing.items() if key == AXES}}
+        able = torch.stack([in_band(chosen, scene, band) for scene in scenes.values()]).all(dim=0).nonzero().flatten()
+        tried = able[torch.randperm(len(able), generator=generator)[:_POSES_TRIED]].tolist()
+        targets = {(key, index): posed(scene, index) for key, scene in scenes.items() for index in tried}
+        would = {found.target: found for found in would_do(chosen, list(targets.values()))}
+        for index in tried:
+            if all(targets[key, index] in would for key in scenes):
+                return {**crossing, **{key: would[targets[key, index]] for key in scenes}}
     return None

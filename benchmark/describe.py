@@ -111,7 +111,7 @@ def describe_case(case: AnyCase) -> dict[str, Any]:
 
 
 def describe_run(
-    suite: str,
+    suite: Mapping[str, str | int | None],
     cases: Iterable[AnyCase],
     seeds: Iterable[int],
     backbone: Backbone,
@@ -121,7 +121,7 @@ def describe_run(
     """What run.json holds apart from command and provenance.
 
     Args:
-        suite: name.
+        suite: its name, version and digest, as run.json has them.
         cases: of the suite.
         seeds: of fits and transfers.
         backbone: of all methods.
@@ -133,7 +133,7 @@ def describe_run(
     described = {name: describe_method(name, method, backbone) for name, method in methods.items()}
     run = {
         "schema_version": SCHEMA_VERSION,
-        "suite": suite,
+        **suite,
         "seeds": sorted(set(seeds)),
         "backbone": describe_backbone(backbone),
         "truth": render_settings() if truth_known else {"known": False},
@@ -161,6 +161,11 @@ def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[s
     if stored.get("suite") != fresh["suite"]:
         raise UsageError(
             f"the run directory holds suite '{stored.get('suite')}', not '{fresh['suite']}'; choose another --out"
+        )
+    if stored.get("suite_digest") != fresh["suite_digest"]:
+        raise UsageError(
+            f"the run directory holds version {stored.get('suite_version')} of the suite, "
+            f"this is version {fresh['suite_version']} or it was changed since; choose another --out"
         )
     for part in ("backbone", "truth"):
         for name, value in fresh[part].items():

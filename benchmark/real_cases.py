@@ -99,12 +99,16 @@ class FileSuite:
         cases: in the order of their ids.
         num_inference_steps: as `benchmark.cases.Suite` has it; a folder asks for none.
         headline: as there; one that does not need the right answer.
+        version: a folder has none.
+        digest: nor this; run.json holds its files' digests.
     """
 
     name: str
     cases: tuple[FileCase, ...]
     num_inference_steps: int | None = None
     headline: str = "motion_fidelity"
+    version: int | None = None
+    digest: str | None = None
 
     @property
     def case_ids(self) -> tuple[str, ...]:

@@ -150,6 +150,8 @@ def _run(args: argparse.Namespace, command: str) -> int:
         metrics=tuple(select(args.metrics, list(METRICS), "metric")),
         out=out,
         headline=suite.headline,
+        suite_version=suite.version,
+        suite_digest=suite.digest,
         retry_failed=args.retry_failed,
         command=command,
     )

@@ -38,6 +38,8 @@ class RunRequest:
         metrics: names in `METRICS`.
         out: the run directory.
         headline: the metric that tables are sorted by.
+        suite_version: as `benchmark.cases.Suite` has it; None for a folder of material.
+        suite_digest: likewise.
         retry_failed: make failed videos again, and compute failed metrics again.
         command: how the session was started, for run.json.
     """
@@ -49,6 +51,8 @@ class RunRequest:
     metrics: tuple[str, ...]
     out: Path
     headline: str = HEADLINE
+    suite_version: int | None = None
+    suite_digest: str | None = None
     retry_failed: bool = False
     command: str = ""
 
@@ -132,7 +136,8 @@ def run_session(
     check_unchanged(case for case in request.cases if isinstance(case, FileCase))
     methods = build_methods(request.methods, backbone)
     metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
-    fresh = describe_run(request.suite, request.cases, request.seeds, backbone, methods, metrics)
+    suite = {"suite": request.suite, "suite_version": request.suite_version, "suite_digest": request.suite_digest}
+    fresh = describe_run(suite, request.cases, request.seeds, backbone, methods, metrics)
     asked = plan(fresh)
     folder = RunFolder(request.out)
     folder.check()

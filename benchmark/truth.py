@@ -15,12 +15,12 @@ import torch
 from benchmark.candidates import candidates, pool_of
 from benchmark.cases import Case, CaseError
 from benchmark.keys import digest
-from flexiact.puppets.actions import PuppetAction, curves
+from flexiact.puppets.actions import PuppetAction, blended, curves
 from flexiact.puppets.captions import caption
 from flexiact.puppets.render import RENDERER_VERSION
 from flexiact.puppets.rigs import BONES, CHANNELS, KEYPOINTS
 from flexiact.puppets.scene import Scene, scene_from_dict, scene_to_dict
-from flexiact.puppets.transfer import BLEND_SHARES, VISIBLE_MOTION_PX, answers, blended
+from flexiact.puppets.transfer import BLEND_SHARES, VISIBLE_MOTION_PX, answers
 from flexiact.puppets.world import NEUTRAL_POSE, SIZE, Clip, projections, render_clip, render_values, target_clip
 from flexiact.task import Video
 from metrics.features import Candidates, Truth

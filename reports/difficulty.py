@@ -19,8 +19,8 @@ from reports.build import Staging
 from reports.errors import one_line
 from reports.figures import Theme, mark, save_themed
 from reports.formats import latex_table, markdown_table
-from reports.stored import load_run
-from reports.strengths import BASELINE, COPY, EASY, FLOOR, GRADED, STRENGTHS, Difficulty, by_reference, together
+from reports.stored import AXES, load_run
+from reports.strengths import BASELINE, COPY, EASY, FLOOR, STRENGTHS, Difficulty, by_reference, together
 from reports.tables import Table
 from reports.wording import NOTHING, backbone_size, count, heading, label, number, scope, with_interval
 
@@ -42,8 +42,9 @@ def curve_table(found: Difficulty, factor: str) -> Table:
     sizes = [_size(found, factor if strength else EASY, strength) for strength in strengths]
     note = (
         f"Means over cases and seeds of {heading(found.run, found.run.headline)}, in brackets the 95% interval of a "
-        "bootstrap clustered by reference. Strength 0 is the easy suite: the same body, layout and viewpoint. In round "
-        f"brackets the mean distance. {', '.join(sizes)}. Rows in the order of their means over all of these suites."
+        "bootstrap clustered by reference. Strength 0 is the easy suite: the same body, layout, viewpoint and pose. "
+        f"In round brackets the mean distance. {', '.join(sizes)}. Rows in the order of their means over all of these "
+        "suites."
     )
     return Table(f"{label(found.run.headline).capitalize()} over strength: {factor}", columns, rows, note)
 
@@ -119,7 +120,7 @@ def _size(found: Difficulty, factor: str, strength: int) -> str:
 
 def _place(curves: pd.DataFrame, factor: str, strength: int) -> str:
     """A strength, with the mean distance where one axis is varied."""
-    if factor not in GRADED or strength == 0:
+    if factor not in AXES or strength == 0:
         return str(strength)
     value = curves.loc[curves["strength"] == strength, "distance"].mean()
     return f"{strength} ({value:.0f}°)" if factor == "viewpoint" else f"{strength} ({value:.2f})"

@@ -14,7 +14,7 @@ from reports import tables
 from reports.aggregate import MIN_CASES, MIN_SEEDS
 from reports.contact_sheet import chosen_cases, first_seed, inside
 from reports.results import Results, cautions, checks
-from reports.wording import NOTHING, backbone_size, count, label, measured, number, scope, title
+from reports.wording import NOTHING, backbone_size, count, label, measured, number, scope, suite_name, title
 
 GALLERY_CASES = 60
 """A browser plays some hundreds of small videos at once, not thousands."""
@@ -37,7 +37,7 @@ def render(results: Results, page_folder: Path, figures: Mapping[str, str], shee
     return _template().render(
         title=title(run),
         size=backbone_size(run.info["backbone"]),
-        suite=run.info["suite"],
+        suite=suite_name(run),
         backbone=run.info["backbone"],
         scope=scope(run),
         measured=measured(run, int(counts["planned"].sum()), int(counts["ok"].sum())),

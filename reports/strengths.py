@@ -1,8 +1,7 @@
 """How results fall with difficulty: runs of the suites that vary one axis at a time, put side by side.
 
-Such a suite holds every axis in `GRADED` at 0 but those that it varies; its near, middle and far cases are strengths
-1, 2 and 3. The easy suite varies none: strength 0 of every curve. Which suite a run is of is read from its cases, not
-its name.
+Such a suite holds every axis at 0 but those that it varies; its near, middle and far cases are strengths 1, 2 and 3.
+The easy suite varies none: strength 0 of every curve. Which suite a run is of is read from its cases, not its name.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,13 +12,10 @@ import pandas as pd
 
 from reports.aggregate import Comparison, Estimate, compare, estimate, ranking, summarise, tidy
 from reports.errors import RunError
-from reports.stored import TERCILES, StoredRun
+from reports.stored import AXES, TERCILES, StoredRun
 
 EASY, CROSSED = "easy", "crossed"
-GRADED = ("layout", "viewpoint", "skeleton")
-"""The axes that a suite varies at graded strengths; how far the poses are apart follows from the scenes then."""
-
-FACTORS = (*GRADED, CROSSED)
+FACTORS = (*AXES, CROSSED)
 STRENGTHS = (0, 1, 2, 3)
 BASELINE, FLOOR = "i2v", "still"
 """What a method has to beat on the easy suite: the backbone that never sees the reference, and a still image."""
@@ -72,16 +68,16 @@ def factor_of(run: StoredRun) -> str:
     cases = run.info["cases"]
     where = f"{run.folder}: suite {run.info['suite']}"
     for name, case in cases.items():
-        if not all(isinstance(case.get("axes", {}).get(axis), int | float) for axis in GRADED):
+        if not all(isinstance(case.get("axes", {}).get(axis), int | float) for axis in AXES):
             raise RunError(f"{where}: case {name} does not say how far apart its scenes are")
-    varied = tuple(axis for axis in GRADED if any(abs(case["axes"][axis]) > _HELD for case in cases.values()))
+    varied = tuple(axis for axis in AXES if any(abs(case["axes"][axis]) > _HELD for case in cases.values()))
     if not varied:
         return EASY
     graded = all(
         min(case["axes"][axis] for axis in varied) > _HELD and len({case["terciles"][axis] for axis in varied}) == 1
         for case in cases.values()
     )
-    if not graded or len(varied) not in (1, len(GRADED)):
+    if not graded or len(varied) not in (1, len(AXES)):
         raise RunError(f"{where}: does not vary one axis, or all of them together, at graded strengths")
     return varied[0] if len(varied) == 1 else CROSSED
 
@@ -90,7 +86,7 @@ def strength_of(case: Mapping[str, Any], factor: str) -> int:
     """0 for easy, else 1 to 3: near, middle, far on what the suite varies."""
     if factor == EASY:
         return 0
-    return 1 + TERCILES.index(case["terciles"][GRADED[0] if factor == CROSSED else factor])
+    return 1 + TERCILES.index(case["terciles"][AXES[0] if factor == CROSSED else factor])
 
 
 def together(runs: Iterable[StoredRun]) -> Difficulty:
@@ -145,7 +141,7 @@ def _graded(run: StoredRun, factor: str) -> pd.DataFrame:
     cases, rows = run.info["cases"], tidy(run)
     rows = rows[rows["metric"] == run.headline].assign(factor=factor)
     rows["strength"] = rows["case_id"].map({name: strength_of(case, factor) for name, case in cases.items()})
-    alone = factor in GRADED
+    alone = factor in AXES
     rows["distance"] = rows["case_id"].map(
         {name: float(case["axes"][factor]) if alone else float("nan") for name, case in cases.items()}
     )

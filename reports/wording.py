@@ -8,6 +8,9 @@ from reports.stored import StoredRun
 NOTHING = "–"
 """Stands where there is no number, so that nobody reads a 0."""
 
+SHOWN_DIGITS = 8
+"""Of a suite's digest in a heading: enough to tell two editions apart; run.json has all."""
+
 
 def number(value: float, signed: bool = False) -> str:
     """Three decimals below 10, one above; a dash when there is no number."""
@@ -93,7 +96,13 @@ def backbone_size(backbone: dict[str, Any]) -> str:
 def title(run: StoredRun) -> str:
     """Suite and backbone with its size, since no number holds without them."""
     backbone = run.info["backbone"]
-    return f"Action transfer on {backbone['name']} ({backbone_size(backbone)}), suite {run.info['suite']}"
+    return f"Action transfer on {backbone['name']} ({backbone_size(backbone)}), suite {suite_name(run)}"
+
+
+def suite_name(run: StoredRun) -> str:
+    """`puppets version 2 (1a2b3c4d)`; of a folder of material, which has no version, the name alone."""
+    version, digest = run.info.get("suite_version"), run.info.get("suite_digest")
+    return run.info["suite"] if not digest else f"{run.info['suite']} version {version} ({digest[:SHOWN_DIGITS]})"
 
 
 def scope(run: StoredRun) -> str:

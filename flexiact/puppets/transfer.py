@@ -3,13 +3,14 @@
 Also how far apart reference and target are on the four axes of heterogeneity.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from flexiact.puppets.actions import Motion, PuppetAction, curves, restricted
+from flexiact.puppets.actions import Motion, PuppetAction, blended, curves, restricted
 from flexiact.puppets.rigs import BONES, CHANNELS, RIGS, pose
 from flexiact.puppets.scene import Camera, Scene
 from flexiact.puppets.world import NEUTRAL_POSE, NUM_FRAMES, SIZE, projections
@@ -88,21 +89,6 @@ def answers(reference: Scene, target: Scene, action: PuppetAction) -> Answers:
     return Answers(tuple(actions), 1 - len(shared) / total if total else 0.0)
 
 
-def blended(pose: Tensor, values: Tensor, share: float) -> Tensor:
-    """Channel values [T, 21] that go from a pose into an action.
-
-    They are (1 - w) * pose + w * action, where w rises as a smoothstep from 0 at the first frame to 1.
-
-    Args:
-        pose: [21], where the target image's figure is.
-        values: [T, 21], the action.
-        share: of the clip, after which w is 1; 0 gives the action itself.
-    """
-    done = (torch.linspace(0, 1, len(values)) / share).clamp(max=1) if share else torch.ones(len(values))
-    weight = (done * done * (3 - 2 * done))[:, None]
-    return (1 - weight) * pose + weight * values
-
-
 def arrived(pose: Tensor, values: Tensor) -> Tensor:
     """Channel values [T, 21] that go from a pose to an action's first frame by the longest blend, and stay there."""
     return blended(pose, values[:1].expand_as(values), max(BLEND_SHARES))
@@ -113,37 +99,48 @@ def relative(pose: Tensor, values: Tensor) -> Tensor:
     return pose + (values - values[:1])
 
 
-def _view_direction(camera: Camera) -> Tensor:
-    yaw, pitch = (torch.deg2rad(torch.tensor(a, dtype=torch.float64)) for a in (camera.yaw_deg, camera.pitch_deg))
-    return torch.stack([yaw.cos() * pitch.cos(), pitch.sin(), yaw.sin() * pitch.cos()])
+def layout_distance(a: Camera, b: Camera) -> float:
+    """Distance of the figures' centres as a share of the frame's side, plus |log| of their ratio of scales."""
+    return round(math.hypot(a.x - b.x, a.y - b.y) + abs(math.log(a.scale / b.scale)), 4)
 
 
-def _bone_lengths(scene: Scene) -> Tensor:
-    """Lengths [12] in body units."""
-    bones, _ = pose([scene.rig], torch.tensor([scene.proportions]), torch.zeros(1, 1, len(CHANNELS)))
-    return (bones[0, 0, :, 1] - bones[0, 0, :, 0]).norm(dim=-1)
+def viewpoint_deg(a: Camera, b: Camera) -> float:
+    """Angle between two viewing directions in degrees."""
+    cosine = sum(x * y for x, y in zip(_view_direction(a), _view_direction(b), strict=True))
+    return round(math.degrees(math.acos(max(-1.0, min(1.0, cosine)))), 3)
+
+
+def _view_direction(camera: Camera) -> tuple[float, float, float]:
+    yaw, pitch = math.radians(camera.yaw_deg), math.radians(camera.pitch_deg)
+    return math.cos(yaw) * math.cos(pitch), math.sin(pitch), math.sin(yaw) * math.cos(pitch)
+
+
+def skeleton_distances(reference: Scene, targets: Sequence[Scene]) -> list[float]:
+    """Share of channels that one body alone has, plus the mean |log| ratio of the lengths of the bones both have."""
+    scenes = [reference, *targets]
+    values = torch.zeros(len(scenes), 1, len(CHANNELS))
+    bones, _ = pose([scene.rig for scene in scenes], torch.tensor([scene.proportions for scene in scenes]), values)
+    ours, *others = (bones[:, 0, :, 1] - bones[:, 0, :, 0]).norm(dim=-1)
+    rig, distances = RIGS[reference.rig], []
+    for target, theirs in zip(targets, others, strict=True):
+        other = RIGS[target.rig]
+        common = [i for i in range(len(BONES)) if i in rig.bones and i in other.bones]
+        first, second = set(rig.channels), set(other.channels)
+        ratio = float((ours[common] / theirs[common]).log().abs().mean())
+        distances.append(round(len(first ^ second) / len(first | second) + ratio, 4))
+    return distances
 
 
 def axes(reference: Scene, target: Scene) -> dict[str, float]:
     """How far two scenes are apart; `pose_distance` is the fourth axis.
 
     Returns:
-        layout: distance of the figures' centres as a share of the frame's side, plus |log| of their ratio of scales;
-        viewpoint: angle between the two viewing directions in degrees;
-        skeleton: share of channels that only one body has (of those that either has), plus the mean |log| ratio of the
-            lengths of the bones that both have.
+        "layout", "viewpoint" and "skeleton", by `layout_distance`, `viewpoint_deg` and `skeleton_distances`.
     """
-    a, b = reference.camera, target.camera
-    shift = float(torch.tensor([a.x - b.x, a.y - b.y], dtype=torch.float64).norm())
-    layout = shift + abs(float(torch.tensor(a.scale / b.scale, dtype=torch.float64).log()))
-    cosine = float((_view_direction(a) * _view_direction(b)).sum().clamp(-1, 1))
-    first, second = set(RIGS[reference.rig].channels), set(RIGS[target.rig].channels)
-    common = [i for i in range(len(BONES)) if i in RIGS[reference.rig].bones and i in RIGS[target.rig].bones]
-    ratio = (_bone_lengths(reference)[common] / _bone_lengths(target)[common]).log().abs().mean()
     return {
-        "layout": round(layout, 4),
-        "viewpoint": round(float(torch.rad2deg(torch.tensor(cosine, dtype=torch.float64).acos())), 3),
-        "skeleton": round(len(first ^ second) / len(first | second) + float(ratio), 4),
+        "layout": layout_distance(reference.camera, target.camera),
+        "viewpoint": viewpoint_deg(reference.camera, target.camera),
+        "skeleton": skeleton_distances(reference, [target])[0],
     }
 
 

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cases import Case, CaseError, case_to_toml, load_case, load_suite, suite_to_toml, tercile
+from benchmark.cases import Case, CaseError, case_to_toml, load_case, load_suite, sealed, suite_to_toml, tercile
 from benchmark.selection import UsageError, select
 from benchmark.truth import check_digests, named_action, scenes, specification_digests, target_pose
 from flexiact.puppets.world import NEUTRAL_POSE
 from tests.harness import CASES, small_suite
 
-SUITE = small_suite(CASES)
+SUITE = sealed(small_suite(CASES), CASES)
 
 
 @pytest.fixture
@@ -62,6 +62,38 @@ def test_a_changed_scene_no_longer_has_its_digest(folder: Path) -> None:
         check_digests(load_case(SUITE, CASES[0].case_id, folder))
 
 
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        (f"{CASES[0].case_id}.toml", "a blue dog", "a green dog"),
+        ("suite.toml", "version = 1", "version = 2"),
+        ("suite.toml", 'summary = "for', 'summary = "not for'),
+    ],
+)
+def test_a_suite_that_was_changed_no_longer_has_its_digest(folder: Path, file: str, before: str, after: str) -> None:
+    path = folder / "small" / file
+    path.write_text(path.read_text() + "\n# a remark changes nothing\n")
+    assert load_suite("small", folder) == SUITE
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(CaseError, match=f"digest: the file says {SUITE.digest}, its cases have"):
+        load_suite("small", folder)
+
+
+def test_a_suite_without_a_case_no_longer_has_its_digest(folder: Path) -> None:
+    (folder / "small" / f"{CASES[1].case_id}.toml").unlink()
+    with pytest.raises(CaseError, match="make the suite again"):
+        load_suite("small", folder)
+
+
+@pytest.mark.parametrize("version", ["0", '"one"'])
+def test_a_version_is_a_whole_number(folder: Path, version: str) -> None:
+    path = folder / "small" / "suite.toml"
+    path.write_text(path.read_text().replace("version = 1", f"version = {version}"))
+    with pytest.raises(CaseError, match="version: expected a whole number above 0"):
+        load_suite("small", folder)
+
+
 def test_a_target_pose_survives_its_file_and_is_in_the_digests(folder: Path) -> None:
     pose = (0.5, *NEUTRAL_POSE[1:])
     digests = specification_digests(*scenes(CASES[0]), named_action(CASES[0].action), pose)
@@ -87,7 +119,7 @@ def test_a_target_pose_of_another_length_is_refused() -> None:
 def test_a_suite_may_have_another_headline(folder: Path) -> None:
     path = folder / "small" / "suite.toml"
     assert load_suite("small", folder).headline == "motion_agreement"
-    other = replace(SUITE, headline="motion_agreement_centred")
+    other = sealed(replace(SUITE, headline="motion_agreement_centred"), CASES)
     path.write_text(suite_to_toml(other))
     assert load_suite("small", folder) == other
     path.write_text("headline = 3\n" + suite_to_toml(SUITE))

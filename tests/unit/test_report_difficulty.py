@@ -9,11 +9,11 @@ import pytest
 
 from reports import difficulty
 from reports.errors import RunError
-from reports.stored import SCHEMA_VERSION, load_run
-from reports.strengths import CROSSED, EASY, GRADED, factor_of, strength_of, together
+from reports.stored import AXES, SCHEMA_VERSION, load_run
+from reports.strengths import CROSSED, EASY, factor_of, strength_of, together
 
 NEAR_TO_FAR = ("near", "middle", "far")
-DISTANCE = {"layout": 0.1, "viewpoint": 10.0, "skeleton": 0.2}
+DISTANCE = {"layout": 0.1, "viewpoint": 10.0, "skeleton": 0.2, "pose": 0.1}
 KINDS = {"good": "method", "i2v": "method", "still": "bound"}
 
 
@@ -21,8 +21,8 @@ def case(reference: str, strength: int, varied: tuple[str, ...]) -> dict:
     return {
         "reference_id": reference,
         "target_id": f"{reference}-{strength}",
-        "axes": {axis: DISTANCE[axis] * strength if axis in varied else 0.0 for axis in GRADED},
-        "terciles": {axis: NEAR_TO_FAR[max(strength, 1) - 1] if axis in varied else "near" for axis in GRADED},
+        "axes": {axis: DISTANCE[axis] * strength if axis in varied else 0.0 for axis in AXES},
+        "terciles": {axis: NEAR_TO_FAR[max(strength, 1) - 1] if axis in varied else "near" for axis in AXES},
     }
 
 
@@ -83,8 +83,8 @@ def falling(method: str, reference: int, strength: int, seed: int) -> float | No
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Path]:
     made = [easy_run(tmp_path / "easy", falling)]
-    made += [graded_run(tmp_path / axis, (axis,), falling) for axis in GRADED]
-    return [*made, graded_run(tmp_path / "crossed", GRADED, falling)]
+    made += [graded_run(tmp_path / axis, (axis,), falling) for axis in AXES]
+    return [*made, graded_run(tmp_path / "crossed", AXES, falling)]
 
 
 def loaded(paths) -> list:
@@ -99,15 +99,15 @@ def cell(found, factor: str, strength: int, method: str) -> pd.Series:
 
 
 def test_factor_and_strength_are_read_from_the_cases(runs) -> None:
-    assert [factor_of(run) for run in loaded(runs)] == [EASY, *GRADED, CROSSED]
+    assert [factor_of(run) for run in loaded(runs)] == [EASY, *AXES, CROSSED]
     assert [strength_of(case("r0", s, ("layout",)), "layout") for s in (1, 2, 3)] == [1, 2, 3]
-    assert [strength_of(case("r0", s, GRADED), CROSSED) for s in (1, 2, 3)] == [1, 2, 3]
+    assert [strength_of(case("r0", s, AXES), CROSSED) for s in (1, 2, 3)] == [1, 2, 3]
     assert strength_of(case("r0", 0, ()), EASY) == 0
 
 
 def test_curves_are_the_means_worked_out_by_hand(runs) -> None:
     found = together(loaded(runs))
-    assert found.factors == (*GRADED, CROSSED)
+    assert found.factors == (*AXES, CROSSED)
     assert found.order == ("good", "i2v", "still")
     for factor in found.factors:
         # References give 0.6, 0.7, 0.8, mean 0.7; 0.1 less a strength.
@@ -223,18 +223,18 @@ def test_falls_are_paired_by_reference(runs, tmp_path) -> None:
     """Strength 3 has three of the references, whose easy means are .6, .7 and .8; all of them fall by .3."""
     found = together(loaded(runs))
     good = found.falls[found.falls["method"] == "good"]
-    assert list(good["factor"]) == [*GRADED, CROSSED]
+    assert list(good["factor"]) == [*AXES, CROSSED]
     assert good[["mean", "low", "high"]].to_numpy() == pytest.approx(np.full((4, 3), -0.3))
     assert set(good["references"]) == {3}
     table = difficulty.fall_table(found)
-    assert table.columns == ("name", *GRADED, CROSSED)
+    assert table.columns == ("name", *AXES, CROSSED)
     assert ("good", *["−0.300 [−0.300, −0.300]"] * 4) in table.rows
 
 
 def test_cases_of_the_same_name_stay_apart(tmp_path) -> None:
     """Pooled under one name, two suites would give the mean of their means."""
     easy = write(tmp_path / "easy", description({"same": case("r0", 0, ()), "b": case("r1", 0, ())}, [0]), falling)
-    far = {"same": case("r0", 3, GRADED), "b": case("r1", 3, GRADED), "c": case("r2", 3, GRADED)}
+    far = {"same": case("r0", 3, AXES), "b": case("r1", 3, AXES), "c": case("r2", 3, AXES)}
     found = together(loaded([easy, write(tmp_path / "far", description(far, [0]), falling)]))
     assert found.rows["case_id"].nunique() == 5
 

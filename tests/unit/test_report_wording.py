@@ -1,12 +1,15 @@
 """Numbers as tables, figures and page write them."""
 
 import math
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.wording import amount, count, duration, number, parameters, percent, seconds, with_interval
+from reports.stored import StoredRun
+from reports.wording import amount, count, duration, number, parameters, percent, seconds, suite_name, with_interval
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,14 @@ from reports.wording import amount, count, duration, number, parameters, percent
 )
 def test_a_number_reads_as(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_a_heading_tells_editions_of_a_suite_apart() -> None:
+    def run(**info) -> StoredRun:
+        return StoredRun(Path(), {"suite": "puppets", **info}, pd.DataFrame(), pd.DataFrame(), ())
+
+    assert suite_name(run(suite_version=2, suite_digest="0123456789abcdef")) == "puppets version 2 (01234567)"
+    assert suite_name(run(suite_version=None, suite_digest=None)) == suite_name(run()) == "puppets"
 
 
 @given(st.floats(-9.9, 9.9))

@@ -166,6 +166,7 @@ def test_a_changed_method_is_made_again_and_its_old_rows_go(tiny, out: Path, mon
     ("changes", "message"),
     [
         ({"suite": "other"}, "holds suite 'small', not 'other'"),
+        ({"suite_version": 2, "suite_digest": "0" * 64}, "holds version None of the suite, this is version 2"),
         ({"backbone": "steps"}, "made with backbone num_inference_steps 4, this is 5"),
         ({"backbone": "weights"}, "made with backbone revision 'seed-0', this is 'seed-1'"),
         ({"cases": (replace(CASES[0], prompt="another"),)}, "its prompt is not what the run directory has"),

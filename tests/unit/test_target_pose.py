@@ -9,9 +9,9 @@ import torch
 from benchmark.bounds import BOUNDS
 from benchmark.candidates import candidates
 from benchmark.truth import Format, Staged, first_settled_frame, named_action, scenes, stage
-from flexiact.puppets.actions import DEV_ACTIONS, PuppetAction, curves, random_large_action
+from flexiact.puppets.actions import DEV_ACTIONS, PuppetAction, blended, curves, random_large_action
 from flexiact.puppets.rigs import CHANNELS, RIGS
-from flexiact.puppets.transfer import BLEND_SHARES, arrived, blended, pose_distance, relative
+from flexiact.puppets.transfer import BLEND_SHARES, arrived, pose_distance, relative
 from flexiact.puppets.world import FPS, NEUTRAL_POSE, NUM_FRAMES, SIZE, projections
 from metrics import METRICS, Features, VideoFeatures
 from tests.harness import CASES
