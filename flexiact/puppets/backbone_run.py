@@ -18,6 +18,7 @@ from transformers import T5EncoderModel
 from flexiact.puppets import processes
 from flexiact.puppets.checkpoint import read_header
 from flexiact.puppets.latents import cached_clips
+from flexiact.puppets.linear_code import save_linear_code
 from flexiact.puppets.loop import CHECKPOINT, Pace, Plan, kept_name, step_generator, train
 from flexiact.puppets.losses import LossTerms, Noising, velocity_loss
 from flexiact.puppets.train_backbone import (
@@ -32,9 +33,12 @@ from flexiact.puppets.train_backbone import (
     rotary_positions,
     save_backbone,
 )
+from flexiact.puppets.train_vae import world_code
 
 MARKS = (62_500, 125_000, 250_000, 500_000, 1_000_000, 1_500_000)
 """Samples at which the trunk's state is kept for a branch; its end is kept too."""
+LINEAR_CODE = "linear_code.safetensors"
+"""File of the code in a finished folder, for those who train adapters of the backbone."""
 AVERAGES = (0.05, 0.10)
 LEARNING_RATE = 2e-3
 BRANCH_SHARE = 0.1
@@ -46,7 +50,7 @@ class BackboneRun:
     """What to train.
 
     Attributes:
-        state: folder of vae-final, clips and all states.
+        state: folder of clips and all states; a branch also reads vae-final there.
         seed: of clips, first weights and steps.
         steps: of the trunk.
         device: "cpu" or "cuda".
@@ -86,7 +90,7 @@ class BackboneRun:
 
 
 def train_trunk(run: BackboneRun) -> str:
-    """Trains the trunk on the latents of the VAE found in `state`/vae-final, or goes on; returns where it stands."""
+    """Trains the trunk on linear codes of clips, or goes on; returns where it stands."""
     folder = run.state / "backbone"
     _train(run, run.trunk, folder)
     done = read_header(folder / CHECKPOINT).step * run.batch
@@ -116,8 +120,8 @@ def train_branch(run: BackboneRun, samples: int, out: Path) -> str:
 
 
 def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) -> None:
-    vae = AutoencoderKLCogVideoX.from_pretrained(run.state / "vae-final").to(run.device).eval()
-    clips = cached_clips(vae, new_tokenizer(), run.state / "clips", run.seed, run.shards, run.processes)
+    code = world_code(run.state, run.seed)
+    clips = cached_clips(code, new_tokenizer(), run.state / "clips", run.seed, run.shards, run.processes)
     recipe = f"batch {run.batch}, movement {run.terms.movement}, contrast {run.terms.contrast}"
     if (folder / CHECKPOINT).exists():
         about = read_header(folder / CHECKPOINT).about
@@ -144,6 +148,7 @@ def _train_process(
     if finished and out is not None and processes.rank() == 0:
         vae = AutoencoderKLCogVideoX.from_pretrained(run.state / "vae-final")
         save_backbone(out, vae, model, new_tokenizer())
+        save_linear_code(world_code(run.state, run.seed), out / LINEAR_CODE)
 
 
 def new_model(run: BackboneRun, clips: dict[str, Tensor]) -> TextToVelocity:

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from flexiact.puppets import processes
 from flexiact.puppets.captions import wordings
 from flexiact.puppets.courses import random_course, random_pose
+from flexiact.puppets.linear_code import LinearCode
 from flexiact.puppets.loop import step_generator
 from flexiact.puppets.render import RENDERER_VERSION
 from flexiact.puppets.scene import random_scene
@@ -38,9 +39,13 @@ def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor) -> Tensor:
     return (latents.float() * vae.config.scaling_factor).permute(0, 2, 1, 3, 4).half().cpu()
 
 
-def _batch(
-    vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
-) -> dict[str, Tensor]:
+@torch.no_grad()
+def encode_linear(code: LinearCode, pixels: Tensor) -> Tensor:
+    """What `encode` gives where the VAE has learnt the code: float16 [B, F, C, h, w]."""
+    return code.encode(pixels).permute(0, 2, 1, 3, 4).half()
+
+
+def _batch(code: LinearCode, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> dict[str, Tensor]:
     scenes = [random_scene(generator, "train") for _ in range(_BATCH)]
     actions, courses = zip(*(random_course(generator, scene.rig) for scene in scenes), strict=True)
     clips = to_tensor([clip.video for clip in render_values(scenes, torch.stack(courses))])
@@ -54,34 +59,30 @@ def _batch(
     captions = [text for s, a in zip(scenes, actions, strict=True) for text in wordings(s, a)]
     ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     return {
-        "latents": encode(vae, clips),
-        "first": encode(vae, clips[:, :, :1]),
-        "other": encode(vae, others),
+        "latents": encode_linear(code, clips),
+        "first": encode_linear(code, clips[:, :, :1]),
+        "other": encode_linear(code, others),
         "captions": ids.view(_BATCH, -1, ids.shape[-1]).to(torch.int16),
     }
 
 
-def recipe_mark(vae: AutoencoderKLCogVideoX, seed: int) -> str:
-    """Names what decides about clips besides their number; half precision, since that is how a VAE is shipped."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(vae.encoder.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().half().numpy().tobytes())
-    return f"v{CLIPS_VERSION}-renderer{RENDERER_VERSION}-vae{digest.hexdigest()[:8]}-seed{seed}"
+def recipe_mark(code: LinearCode, seed: int) -> str:
+    """Names what decides about clips besides their number."""
+    digest = hashlib.sha256(b"".join(x.numpy().tobytes() for x in (code.basis, code.mean, code.scale)))
+    return f"v{CLIPS_VERSION}-renderer{RENDERER_VERSION}-code{digest.hexdigest()[:8]}-seed{seed}"
 
 
-def write_shard(
-    vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, path: Path, seed: int, index: int
-) -> None:
+def write_shard(code: LinearCode, tokenizer: PreTrainedTokenizerFast, path: Path, seed: int, index: int) -> None:
     """Renders and encodes one shard: latents, first-frame and other-moment condition latents, caption token ids."""
     generator = step_generator(seed, _SHARD_SEED_OFFSET + index)
-    batches = [_batch(vae, tokenizer, generator) for _ in range(SHARD_CLIPS // _BATCH)]
+    batches = [_batch(code, tokenizer, generator) for _ in range(SHARD_CLIPS // _BATCH)]
     partial = path.with_suffix(".partial")
     save_file({key: torch.cat([b[key] for b in batches]) for key in batches[0]}, partial)
     partial.replace(path)
 
 
 def cached_clips(
-    vae: AutoencoderKLCogVideoX,
+    code: LinearCode,
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
     seed: int,
@@ -91,7 +92,7 @@ def cached_clips(
     """All clips of `shards` shards, made where missing, in a folder of their own for all that decides about them.
 
     Args:
-        vae: encodes the clips.
+        code: of the latents.
         tokenizer: of the captions.
         folder: above that of the shards.
         seed: of all clips.
@@ -102,19 +103,17 @@ def cached_clips(
         latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), and captions int16 [N, W, L] in all
             `wordings`.
     """
-    folder = folder / recipe_mark(vae, seed)
+    folder = folder / recipe_mark(code, seed)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {index: folder / f"{index:04d}.safetensors" for index in range(shards)}
     missing = {index: path for index, path in paths.items() if not path.exists()}
     if missing:
-        processes.run(min(workers, len(missing)), _write_shards, vae, tokenizer, missing, seed)
+        processes.run(min(workers, len(missing)), _write_shards, code, tokenizer, missing, seed)
     parts = [load_file(path) for path in paths.values()]
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
-def _write_shards(
-    vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, missing: dict[int, Path], seed: int
-) -> None:
+def _write_shards(code: LinearCode, tokenizer: PreTrainedTokenizerFast, missing: dict[int, Path], seed: int) -> None:
     mine = sorted(missing)[processes.rank() :: processes.count()]
     for index in tqdm(mine, desc="clips", mininterval=5, disable=processes.rank() > 0):
-        write_shard(vae, tokenizer, missing[index], seed, index)
+        write_shard(code, tokenizer, missing[index], seed, index)

@@ -1,12 +1,15 @@
-"""A linear code of puppet clips: what the VAE's latents are held close to, so that a small model can learn them.
+"""A linear code of puppet clips: what the VAE's encoder learns to give, so that a small model can learn the latents.
 
-Every 4x4x4 block of pixels becomes its 16 largest principal components. A figure that moves then moves through the
-latents in the same way everywhere, and a blurred latent decodes to a blurred picture instead of to speckle.
+Every 4x4x4 block of pixels becomes its largest principal components. A figure that moves then moves through the latents
+in the same way everywhere, and a blurred latent decodes to a blurred picture instead of to speckle. The transformer and
+the VAE's two halves can be trained at the same time, since all three know the code beforehand.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,15 +18,15 @@ BLOCK = 4  # pixels and frames a side: the compression of the VAE
 
 @dataclass(frozen=True, eq=False)
 class LinearCode:
-    """Orthonormal `basis` [C, 3 * 4^3], the mean block [3 * 4^3], and the `scale` that gives codes unit variance."""
+    """Orthonormal `basis` [C, 3 * 4^3], the mean block [3 * 4^3], and the `scale` [] that gives codes unit variance."""
 
     basis: Tensor
     mean: Tensor
-    scale: float
+    scale: Tensor
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Codes [B, C, F, H/4, W/4] of pixels [B, 3, 1 + 4 (F - 1), H, W]."""
-        codes = (_blocks(pixels) - self.mean.to(pixels)) @ self.basis.T.to(pixels) * self.scale
+        codes = (_blocks(pixels) - self.mean.to(pixels)) @ self.basis.T.to(pixels) * self.scale.to(pixels)
         return codes.permute(0, 4, 1, 2, 3)
 
 
@@ -44,5 +47,15 @@ def fit_linear_code(pixels: Tensor, channels: int) -> LinearCode:
     basis = vectors.T.flip(0)[:channels]
     # An eigenvector's sign is arbitrary; fixed, so that every machine learns the same latents.
     basis = basis * basis.gather(1, basis.abs().argmax(1, keepdim=True)).sign()
-    scale = float(values.flip(0)[:channels].mean().rsqrt())
-    return LinearCode(basis.float(), mean.float(), scale)
+    scale = values.flip(0)[:channels].mean().rsqrt()
+    return LinearCode(basis.float(), mean.float(), scale.float())
+
+
+def save_linear_code(code: LinearCode, path: Path) -> None:
+    """Writes a code as safetensors."""
+    save_file({"basis": code.basis, "mean": code.mean, "scale": code.scale}, path)
+
+
+def load_linear_code(path: Path) -> LinearCode:
+    """Reads what `save_linear_code` wrote."""
+    return LinearCode(**load_file(path))

@@ -1,9 +1,9 @@
 """Train what the puppet world ships: `python -m flexiact.puppets.train RECIPE`.
 
 Every recipe goes on from its state folder, so a stopped run continues with the same command and ends as if it had never
-been stopped. Order: vae, backbone, then refadapter and control; vae_decoder any time after vae; clip, pose and
-pose_driver at any time. `explained` measures on development actions how much of each kind of movement the backbone
-knows, `judge` how well it draws test actions of held-out worlds.
+been stopped. Order: vae_encoder, vae_decoder and the backbone's trunk at any time, also at once; then a branch of the
+backbone, refadapter and control; clip, pose and pose_driver at any time. `explained` measures on development actions
+how much of each kind of movement the backbone knows, `judge` how well it draws test actions of held-out worlds.
 
 The backbone is a trunk without an end: `backbone` trains it, `backbone --branch-at SAMPLES` finishes a state that it
 has kept and writes the weights. On a processor `--processes` is the number of cores.
@@ -16,8 +16,8 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
 STEPS = {
-    "vae": 1300,
-    "vae_decoder": 2600,
+    "vae_encoder": 4000,
+    "vae_decoder": 4000,
     "backbone": 156_250,
     "refadapter": 1500,
     "control": 2000,
@@ -99,10 +99,10 @@ def _run(options: argparse.Namespace, steps: int) -> object:
 
     torch.set_num_threads(options.threads)
     device, state, out = resolve_device(options.device), options.state, options.out
-    if options.recipe == "vae":
-        from flexiact.puppets.train_vae import train_vae
+    if options.recipe == "vae_encoder":
+        from flexiact.puppets.train_vae import train_encoder
 
-        return train_vae(state, steps, options.seed, device)
+        return train_encoder(state, steps, options.seed, device)
     if options.recipe == "vae_decoder":
         from flexiact.puppets.train_vae import train_decoder
 

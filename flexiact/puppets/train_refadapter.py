@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from flexiact.backbone import Backbone, load_backbone
+from flexiact.catalogue import PUPPET_WEIGHTS
 from flexiact.codec import clean_latent
+from flexiact.puppets.backbone_run import LINEAR_CODE
 from flexiact.puppets.latents import cached_clips
+from flexiact.puppets.linear_code import load_linear_code
 from flexiact.puppets.train_backbone import draw_batch
 from flexiact.refadapter_training import RefAdapterConfig, train_refadapter
 from flexiact.training import Batch
@@ -40,7 +43,8 @@ def _batches(backbone: Backbone, clips: dict[str, Tensor], generator: torch.Gene
 def train(state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int) -> None:
     """Trains the adapter on the shipped backbone and writes it to `out` in peft's format."""
     backbone = load_backbone("puppets", str(device))
-    clips = cached_clips(backbone.vae, backbone.tokenizer, state / "clips", seed, shards)
+    code = load_linear_code(PUPPET_WEIGHTS / "backbone" / LINEAR_CODE)
+    clips = cached_clips(code, backbone.tokenizer, state / "clips", seed, shards)
     generator = torch.Generator().manual_seed(seed)
     batches = _batches(backbone, clips, generator)
     adapter, _ = train_refadapter(backbone, batches, replace(CONFIG, steps=steps), seed=seed)

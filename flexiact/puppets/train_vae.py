@@ -1,25 +1,31 @@
-"""Recipe of the puppet VAE: a small AutoencoderKLCogVideoX, 4x in space and in time, 20 channels."""
+"""Recipe of the puppet VAE: a small AutoencoderKLCogVideoX, 4x in space and in time, 20 channels.
 
+Its halves are trained apart, at the same time if wanted: the encoder to give the linear code, the decoder to draw clips
+from it.
+"""
+
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from torch import Tensor
+from torch import Tensor, nn
 
 from flexiact.puppets.actions import random_action
-from flexiact.puppets.linear_code import fit_linear_code
+from flexiact.puppets.linear_code import LinearCode, fit_linear_code, load_linear_code, save_linear_code
 from flexiact.puppets.loop import Plan, train
 from flexiact.puppets.scene import random_scene
 from flexiact.puppets.world import NUM_FRAMES, SIZE, render_clips
 from flexiact.task import Video
 
 LATENT_CHANNELS = 20
-KL_WEIGHT = 5e-4
-# Of the squared distance to the linear code, in which a latent has unit variance.
-LINEAR_WEIGHT = 0.05
-_LINEAR_CODE_CLIPS = 256
+_LINEAR_CODE_CLIPS = 512
+# The posterior's standard deviation, in units of a latent's: the encoder is sure of what it sees.
+POSTERIOR_STD = 0.05
+_POSTERIOR_WEIGHT = 1e-3  # of the squared error of its logarithm
+# Strongest noise on the latents that the decoder learns from; samplers leave some, and the encoder errs.
+DECODER_NOISE = 0.15
 BATCH = 2
 # A pixel that changes by `_FULL_CHANGE` (of the range -1..1) or more between frames weighs 1 + `MOTION_WEIGHT` times as
 # much as one that stays: limbs in movement are a small share of a clip and what it is made for.
@@ -90,60 +96,76 @@ def psnr(made: np.ndarray, real: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
-def _reconstruction(
-    model: AutoencoderKLCogVideoX, clean: Tensor, generator: torch.Generator
-) -> tuple[DiagonalGaussianDistribution, Tensor]:
-    """The posterior of clips [B, 3, T, H, W], and the weighted squared error of a sample of it after decoding."""
-    # Convolutions in half precision are the slower ones on processors.
-    with torch.autocast(clean.device.type, torch.bfloat16, enabled=clean.device.type != "cpu"):
+def world_code(state: Path, seed: int) -> LinearCode:
+    """The linear code of training clips: fitted once, then read from `state`."""
+    path = state / "linear_code.safetensors"
+    if not path.exists():
+        clips = to_tensor(training_videos(torch.Generator().manual_seed(seed), _LINEAR_CODE_CLIPS))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_linear_code(fit_linear_code(clips, LATENT_CHANNELS), path)
+    return load_linear_code(path)
+
+
+def train_encoder(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
+    """Trains the encoder to give the linear code, and puts it into `state`/vae-final.
+
+    Returns:
+        `vae_figures` on 64 clips of the development split, and the share of the code's variance that is missed there.
+    """
+    torch.manual_seed(seed)
+    model, code = new_vae().to(device), world_code(state, seed)
+    model.decoder.requires_grad_(False)
+
+    def loss_of(step: int, generator: torch.Generator) -> Tensor:
+        clean = to_tensor(training_videos(generator, BATCH)).to(device)
         posterior = model.encode(clean).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(clean.device)
-        decoded = model.decode(posterior.mean + posterior.std * noise).sample
-    return posterior, (motion_weights(clean) * (decoded.float() - clean).square()).mean()
+        sure = (posterior.logvar - 2 * math.log(POSTERIOR_STD)).square().mean()
+        return (posterior.mean - code.encode(clean)).square().mean() + _POSTERIOR_WEIGHT * sure
+
+    train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=2e-3), state / "vae-encoder")
+    final = _put_together(state, encoder=model.encoder)
+    videos = training_videos(torch.Generator().manual_seed(seed + 1), 64, "dev")
+    clips = to_tensor(videos)
+    with torch.no_grad():
+        right = code.encode(clips)
+        missed = (final.encode(clips).latent_dist.mode() - right).square().mean() / right.var()
+    return {"missed_share": float(missed), **vae_figures(final, videos)}
 
 
-def train_vae(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
-    """Trains the VAE and saves it to `state`/vae-final with the scaling factor that gives its latents unit variance.
+def train_decoder(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
+    """Trains the decoder to draw clips from their linear code, and puts it into `state`/vae-final.
 
     Returns:
         `vae_figures` on 64 clips of the development split.
     """
     torch.manual_seed(seed)
-    model = new_vae().to(device)
-    sample = training_videos(torch.Generator().manual_seed(seed), _LINEAR_CODE_CLIPS)
-    code = fit_linear_code(to_tensor(sample), LATENT_CHANNELS)
-
-    def loss_of(step: int, generator: torch.Generator) -> Tensor:
-        clean = to_tensor(training_videos(generator, BATCH)).to(device)
-        posterior, wrong = _reconstruction(model, clean, generator)
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
-        irregular = (posterior.mean.float() - code.encode(clean)).square().mean()
-        return wrong + KL_WEIGHT * kl + LINEAR_WEIGHT * irregular
-
-    train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=3e-3), state / "vae")
-    generator = torch.Generator().manual_seed(seed + 1)
-    with torch.no_grad():
-        latents = model.encode(to_tensor(training_videos(generator, 64)).to(device)).latent_dist.mode()
-    model.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
-    model.save_pretrained(state / "vae-final")
-    return vae_figures(model, training_videos(generator, 64, "dev"))
-
-
-def train_decoder(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
-    """Trains the decoder of `state`/vae-final on, in place, while the encoder and so all latents stay as they are.
-
-    Returns:
-        `vae_figures` on 64 clips of the development split.
-    """
-    model = AutoencoderKLCogVideoX.from_pretrained(state / "vae-final").to(device)
+    model, code = new_vae().to(device), world_code(state, seed)
     model.encoder.requires_grad_(False)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
-        return _reconstruction(model, to_tensor(training_videos(generator, BATCH)).to(device), generator)[1]
+        clean = to_tensor(training_videos(generator, BATCH)).to(device)
+        latents = code.encode(clean)
+        strength = DECODER_NOISE * torch.rand(len(clean), 1, 1, 1, 1, generator=generator)
+        noise = (strength * torch.randn(latents.shape, generator=generator)).to(device)
+        wrong = model.decode(latents + noise).sample - clean
+        return (motion_weights(clean) * wrong.square()).mean()
 
-    train(model, loss_of, Plan(steps=steps, seed=seed + 1, learning_rate=2e-3), state / "vae-decoder")
-    model.save_pretrained(state / "vae-final")
-    return vae_figures(model, training_videos(torch.Generator().manual_seed(seed + 2), 64, "dev"))
+    train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=3e-3), state / "vae-decoder")
+    final = _put_together(state, decoder=model.decoder)
+    return vae_figures(final, training_videos(torch.Generator().manual_seed(seed + 1), 64, "dev"))
+
+
+def _put_together(
+    state: Path, encoder: nn.Module | None = None, decoder: nn.Module | None = None
+) -> AutoencoderKLCogVideoX:
+    """Puts a trained half into `state`/vae-final beside the other half that is there, and returns the whole."""
+    folder = state / "vae-final"
+    whole = AutoencoderKLCogVideoX.from_pretrained(folder) if folder.exists() else new_vae()
+    for own, trained in ((whole.encoder, encoder), (whole.decoder, decoder)):
+        if trained is not None:
+            own.load_state_dict({name: tensor.cpu() for name, tensor in trained.state_dict().items()})
+    whole.save_pretrained(folder)
+    return whole.eval()
 
 
 def vae_figures(model: AutoencoderKLCogVideoX, videos: list[Video]) -> dict[str, float]:

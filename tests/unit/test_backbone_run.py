@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flexiact.puppets import backbone_run, latents
+from flexiact.puppets import backbone_run, latents, train_vae
 from flexiact.puppets.backbone_run import BackboneRun, new_model, train_branch, train_trunk
 from flexiact.puppets.latents import cached_clips
 from flexiact.puppets.loop import CHECKPOINT, kept_name
 from flexiact.puppets.train import main
 from flexiact.puppets.train_backbone import new_tokenizer
-from flexiact.puppets.train_vae import new_vae
+from flexiact.puppets.train_vae import new_vae, world_code
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,8 @@ def run(tmp_path_factory) -> BackboneRun:
     patch = pytest.MonkeyPatch()
     patch.setattr(latents, "SHARD_CLIPS", 16)
     run = BackboneRun(state, seed=0, steps=4, batch=2, shards=1)
-    cached_clips(vae.eval(), new_tokenizer(), state / "clips", 0, 1)
+    patch.setattr(train_vae, "_LINEAR_CODE_CLIPS", 4)
+    cached_clips(world_code(state, 0), new_tokenizer(), state / "clips", 0, 1)
     patch.undo()
     patch.setattr(backbone_run, "MARKS", (4,))
     assert "[4, 8]" in train_trunk(run)
@@ -46,7 +47,7 @@ def written(run: BackboneRun, tmp_path_factory) -> Path:
 
 def elsewhere(run: BackboneRun, state: Path, **changes) -> BackboneRun:
     """The same VAE and clips with no training done."""
-    for name in ("vae-final", "clips"):
+    for name in ("vae-final", "clips", "linear_code.safetensors"):
         (state / name).symlink_to(run.state / name)
     return replace(run, state=state, **changes)
 

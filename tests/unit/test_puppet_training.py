@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from flexiact.puppets import train_vae
 from flexiact.puppets.averages import exponent, update
 from flexiact.puppets.checkpoint import read_header
 from flexiact.puppets.latents import cached_clips
+from flexiact.puppets.linear_code import fit_linear_code
 from flexiact.puppets.loop import CHECKPOINT, Pace, Plan, kept_name, step_generator, train
 from flexiact.puppets.losses import Batch, LossTerms, Noising, contrast_loss, movement_weights, velocity_loss
 from flexiact.puppets.muon import BatchedMuon, orthogonalised
@@ -35,8 +37,10 @@ from flexiact.puppets.train_vae import (
     psnr,
     to_tensor,
     train_decoder,
+    train_encoder,
     training_videos,
     vae_figures,
+    world_code,
 )
 
 EVERY_STEP = Pace(checkpoint_minutes=0)
@@ -243,14 +247,16 @@ def test_figures_of_pictures_by_hand():
     assert motion_cosine(np.zeros_like(video), video) == 0
 
 
-def test_the_decoder_is_trained_on_while_latents_stay(tmp_path):
-    torch.manual_seed(0)
-    before = new_vae()
-    before.save_pretrained(tmp_path / "vae-final")
+def test_the_halves_are_trained_apart_and_put_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_vae, "_LINEAR_CODE_CLIPS", 4)
+    figures = train_encoder(tmp_path, 1, 0, torch.device("cpu"))
+    first = AutoencoderKLCogVideoX.from_pretrained(tmp_path / "vae-final")
+    assert figures["missed_share"] > 0.1  # hardly trained
     train_decoder(tmp_path, 1, 0, torch.device("cpu"))
-    after = AutoencoderKLCogVideoX.from_pretrained(tmp_path / "vae-final")
-    changed = {n for n, t in after.state_dict().items() if not torch.equal(t, before.state_dict()[n])}
+    both = AutoencoderKLCogVideoX.from_pretrained(tmp_path / "vae-final")
+    changed = {n for n, t in both.state_dict().items() if not torch.equal(t, first.state_dict()[n])}
     assert changed and all(name.startswith("decoder.") for name in changed)
+    assert torch.equal(world_code(tmp_path, 0).basis, world_code(tmp_path, 1).basis)  # fitted once, then read
 
 
 @pytest.fixture(scope="module")
@@ -261,8 +267,8 @@ def clips(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(latents, "SHARD_CLIPS", 16)
     torch.manual_seed(0)
-    vae, tokenizer = new_vae().eval(), new_tokenizer()
-    made = [cached_clips(vae, tokenizer, tmp_path_factory.mktemp("clips"), 0, 1) for _ in range(2)]
+    code = fit_linear_code(to_tensor(training_videos(step_generator(0, 0), 4)), 20)
+    made = [cached_clips(code, new_tokenizer(), tmp_path_factory.mktemp("clips"), 0, 1) for _ in range(2)]
     patch.undo()
     return made
 

@@ -60,7 +60,8 @@ def run(tmp_path: Path, backbone, monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def start(**changes) -> Path:
         suite: FileSuite = folder_suite(str(tmp_path / "data"))
-        request = {"suite": suite.name, "cases": suite.cases, "methods": ("i2v", "told"), "metrics": JUDGED} | changes
+        request = {"suite": suite.name, "headline": suite.headline, "cases": suite.cases, "metrics": JUDGED}
+        request = request | {"methods": ("i2v", "told")} | changes
         outcome = session(tmp_path / "run", backbone, small_perception(pose=None), **request)
         assert outcome.failed == ()
         return tmp_path / "run"
