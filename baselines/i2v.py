@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flexiact.backbone import Backbone
+from flexiact.backbone.backbone import Backbone
 from flexiact.sampling import sample_video
 from flexiact.task import Action, Request, Video
 

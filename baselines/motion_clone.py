@@ -33,8 +33,8 @@ from torch import Tensor
 
 from baselines.guidance import GuidanceConfig, GuidedModel, gradient, guided_preset, on_cpu
 from flexiact.arguments import check_action, check_fit
-from flexiact.backbone import Backbone
-from flexiact.codec import encode_image, encode_text, encode_video
+from flexiact.backbone.backbone import Backbone
+from flexiact.backbone.codec import encode_image, encode_text, encode_video
 from flexiact.ranges import check_count, check_positive
 from flexiact.sampling import Step
 from flexiact.task import Action, Request, Video

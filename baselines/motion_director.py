@@ -31,16 +31,16 @@ import torch
 from peft import LoraConfig
 from torch import Tensor
 
-from flexiact.adapter import TARGETS as ATTENTION
-from flexiact.adapter import adapted, load_refadapter, refadapter_digest
+from baselines.stills import first_frame_positions, still_batches
 from flexiact.arguments import check_fit
-from flexiact.backbone import Backbone
+from flexiact.backbone.backbone import Backbone
+from flexiact.backbone.lora import LowRankLayers
 from flexiact.batches import Batch, reference_batches, whole_frame
-from flexiact.lora import LowRankLayers
 from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
 from flexiact.ranges import check_count, check_not_negative, check_number, check_positive, check_share
+from flexiact.refadapter import TARGETS as ATTENTION
+from flexiact.refadapter import adapted, load_refadapter, refadapter_digest
 from flexiact.sampling import Denoiser, sample_video
-from flexiact.stills import first_frame_positions, still_batches
 from flexiact.task import Action, Request, Video
 from flexiact.training import Optimisation, frozen, noised, optimise
 

@@ -36,13 +36,13 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 from torch.nn import functional
 
-from flexiact.adapter import adapted, load_refadapter, refadapter_digest
 from flexiact.arguments import check_action, check_fit
-from flexiact.attention import processors_attached
-from flexiact.backbone import Backbone
+from flexiact.backbone.attention import processors_attached
+from flexiact.backbone.backbone import Backbone
 from flexiact.batches import Batch, reference_batches, whole_frame
 from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
 from flexiact.ranges import check_choice, check_count, check_not_negative, check_number, check_positive, check_share
+from flexiact.refadapter import adapted, load_refadapter, refadapter_digest
 from flexiact.sampling import Denoiser, sample_video
 from flexiact.task import Action, Request, Video
 from flexiact.training import Optimisation, denoising_loss, frozen, optimise

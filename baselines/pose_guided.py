@@ -8,14 +8,14 @@ Departures:
 
 - Both papers build on U-Nets: AnimateAnyone adds a small convolutional pose guider's output to the noise latents,
   MimicMotion to the first layer's features. On this DiT the control video goes through the model's own VAE and is
-  concatenated on channels, as in CogVideoX-Fun; `flexiact.control` says which form of weights serves.
+  concatenated on channels, as in CogVideoX-Fun; `flexiact.backbone.control` says which form of weights serves.
 - The target image enters as the first frame of an image-to-video model, without a reference network or cross-attention.
 - Linear fit: `fit="vertical"` is MimicMotion's released one. The scale is the slope of least squares on the vertical
   axis over points of head and trunk (`points="trunk"`), the same on both axes since both pictures have one shape, and
   the offsets are those of least squares; its pairs are all frames of the reference with the target image
   (`anchor="all"`). For bodies that are no upright people there is a scale found on both axes (`"uniform"`) and one for
   each (`"axes"`), all points, and `anchor="first"`, the reference's first frame alone, for references that begin at
-  rest. What happens to a scale that is open or not above 0 is said in `flexiact.skeleton`.
+  rest. What happens to a scale that is open or not above 0 is said in `flexiact.pose.skeleton`.
 - Points below the estimator's threshold are not drawn; others are as bright as their scores (MimicMotion's
   confidence-aware guidance). No hands, no faces, no training loss weighted by region.
 - One figure in the frame, no detector: the whole frame is the box.
@@ -29,17 +29,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from flexiact.adapter import adapted, load_refadapter, refadapter_digest
 from flexiact.arguments import check_action, check_fit
-from flexiact.backbone import Backbone, folder_digest
-from flexiact.codec import encode_control
-from flexiact.control import load_control
-from flexiact.pose import PoseEstimator
-from flexiact.pose_models import PUPPETS, estimator_by_name
-from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
-from flexiact.ranges import check_choice, check_number
-from flexiact.sampling import sample_video
-from flexiact.skeleton import (
+from flexiact.backbone.backbone import Backbone, folder_digest
+from flexiact.backbone.codec import encode_control
+from flexiact.backbone.control import load_control
+from flexiact.pose.estimators import PoseEstimator
+from flexiact.pose.rtmpose import PUPPETS, estimator_by_name
+from flexiact.pose.skeleton import (
     DRAWING_VERSION,
     AxisFit,
     draw_skeletons,
@@ -48,6 +44,10 @@ from flexiact.skeleton import (
     links_of,
     trunk_of,
 )
+from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
+from flexiact.ranges import check_choice, check_number
+from flexiact.refadapter import adapted, load_refadapter, refadapter_digest
+from flexiact.sampling import sample_video
 from flexiact.task import Action, Request, Video
 
 Anchor = Literal["all", "first"]
@@ -67,7 +67,7 @@ class PoseGuidedConfig:
     """The defaults are MimicMotion's where it has them.
 
     Attributes:
-        estimator: a name that `flexiact.pose_models` knows; rtmpose-m finds people, rtmpose-m-ap10k animals.
+        estimator: a name that `flexiact.pose.rtmpose` knows; rtmpose-m finds people, rtmpose-m-ap10k animals.
         anchor: which frames of the reference are fitted to the target image.
         fit: which axes the scale is found on: the vertical one, both together, or each for itself.
         points: that are fitted: those of head and trunk, or all.

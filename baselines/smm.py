@@ -36,9 +36,9 @@ from torch.nn import functional
 
 from baselines.guidance import AdamConfig, GuidedModel, adam, guided_preset, on_cpu
 from flexiact.arguments import check_action, check_fit
-from flexiact.backbone import Backbone
-from flexiact.capture import BlockCapture
-from flexiact.codec import encode_image, encode_text, encode_video
+from flexiact.backbone.backbone import Backbone
+from flexiact.backbone.codec import encode_image, encode_text, encode_video
+from flexiact.backbone.probe import BlockCapture
 from flexiact.ranges import check_count
 from flexiact.sampling import Step
 from flexiact.task import Action, Request, Video

@@ -6,13 +6,13 @@ from typing import Protocol
 
 from benchmark.execute import Executor
 from benchmark.plan import Unit
-from benchmark.score import Scorer
-from benchmark.store import RunFolder
-from benchmark.tables import sample_row
+from benchmark.scoring import Scorer
+from benchmark.store.folder import RunFolder
+from benchmark.store.gather import sample_row
 
 
 class Listener(Protocol):
-    """Who is told how the work goes on (see benchmark.progress.Progress)."""
+    """Who is told how the work goes on (see benchmark.console.progress.Progress)."""
 
     def starts(self, what: str) -> None:
         """Hear what is being worked on."""

@@ -9,15 +9,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from benchmark.bounds import BOUNDS
-from benchmark.cases import Case
+from benchmark.bounds.table import BOUNDS
+from benchmark.console.selection import UsageError
 from benchmark.methods import METHODS
-from benchmark.real_cases import AnyCase, FileCase
-from benchmark.score import backend_of
-from benchmark.selection import UsageError
-from benchmark.store import SCHEMA_VERSION
-from benchmark.truth import render_settings
-from flexiact.backbone import Backbone
+from benchmark.scoring import backend_of
+from benchmark.store.folder import SCHEMA_VERSION
+from benchmark.suites.files import AnyCase, FileCase
+from benchmark.suites.puppets import Case
+from benchmark.suites.truth import render_settings
+from flexiact.backbone.backbone import Backbone
 from flexiact.task import ActionTransfer
 from metrics import METRICS
 

@@ -11,20 +11,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from benchmark.bounds import BOUNDS
-from benchmark.cases import Case
+from benchmark.bounds.table import BOUNDS
 from benchmark.measure import Cost, measured
 from benchmark.plan import Cell
-from benchmark.real_cases import NO_TRUTH, AnyCase, FileCase
-from benchmark.real_stages import FileStages
-from benchmark.rows import SampleRow, error_text
-from benchmark.store import RunFolder, StoreError
-from benchmark.truth import Format, Shown, Staged, ToldKeypoints, stage
-from flexiact.backbone import Backbone
-from flexiact.files import WriteError, read_tensors
-from flexiact.image import write_png
+from benchmark.store.folder import RunFolder, StoreError
+from benchmark.store.rows import SampleRow, error_text
+from benchmark.suites.file_stages import FileStages
+from benchmark.suites.files import NO_TRUTH, AnyCase, FileCase
+from benchmark.suites.puppets import Case
+from benchmark.suites.truth import Format, Shown, Staged, ToldKeypoints, stage
+from flexiact.backbone.backbone import Backbone
+from flexiact.media.files import WriteError, read_tensors
+from flexiact.media.image import write_png
+from flexiact.media.video import frames_digest, write_lossless, write_preview
 from flexiact.task import Action, ActionTransfer, Request, Video
-from flexiact.video import frames_digest, write_lossless, write_preview
 
 _MIB = 1024.0**2
 _PREVIEW_SIDE_PX = 256  # previews are enlarged by a whole number to about this

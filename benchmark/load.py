@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # --help answers without the seconds that torch takes
     import torch
 
-    from flexiact.backbone import Backbone
-    from flexiact.loading import Savings
+    from flexiact.backbone.backbone import Backbone
+    from flexiact.backbone.loading import Savings
     from metrics.perception import Perception
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -20,7 +20,7 @@ class Networks:
     """The networks of a run by name, so that every process can load its own.
 
     Attributes:
-        backbone: as `flexiact.backbone.load_backbone` takes it.
+        backbone: as `flexiact.backbone.backbone.load_backbone` takes it.
         refadapter: folder; None: the backbone's own.
         steps: sampler steps; None: the backbone's own number.
         control: folder; None: the backbone's own.
@@ -64,9 +64,9 @@ def load(
 
     import torch
 
-    from flexiact.backbone import load_backbone
-    from flexiact.loading import NO_SAVINGS
-    from flexiact.memory import check_memory
+    from flexiact.backbone.backbone import load_backbone
+    from flexiact.backbone.loading import NO_SAVINGS
+    from flexiact.memory.check import check_memory
 
     savings = savings or NO_SAVINGS
     check_memory(name, device, savings)  # and the device itself, before any file is read
@@ -88,8 +88,8 @@ def load_judges(image_encoder: str | None, device: "torch.device", puppets: bool
     Raises:
         ValueError: when weights are missing or damaged.
     """
-    from flexiact.backbone import PUPPET_WEIGHTS
-    from flexiact.pose import MMPoseEstimator
+    from flexiact.backbone.backbone import PUPPET_WEIGHTS
+    from flexiact.pose.estimators import MMPoseEstimator
     from metrics.perception import load_perception
 
     pose = MMPoseEstimator(PUPPET_WEIGHTS / "pose", device) if puppets else None

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flexiact.backbone import Backbone
+    from flexiact.backbone.backbone import Backbone
     from flexiact.method import FlexiActConfig
     from flexiact.task import ActionTransfer
 
@@ -24,7 +24,7 @@ class MethodEntry:
         build: makes the method for a backbone, with the settings meant for that backbone.
         summary: one line for people.
         extra_supervision: what it was trained on beyond the backbone and the one reference; "none" when nothing.
-        needs: weights beside the backbone's own, as `flexiact.backbone.Backbone` names them: "refadapter", "control".
+        needs: weights beside the backbone's own, as `Backbone` names them: "refadapter", "control".
     """
 
     build: Callable[[Backbone], ActionTransfer]
@@ -173,7 +173,7 @@ METHODS: dict[str, MethodEntry] = {
         ("control",),
     ),
     "pose_guided-true": MethodEntry(
-        _class("benchmark.true_poses", "TruePoseGuided"),
+        _class("benchmark.bounds.true_poses", "TruePoseGuided"),
         "pose guidance with true keypoints in place of estimated ones: what is left is the method's own error",
         f"{_CONTROL_DATA}; the true keypoints of the reference and of the target image",
         ("control",),

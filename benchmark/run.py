@@ -12,22 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.bounds import BOUNDS
-from benchmark.cases import CaseError, Suite, load_case, load_suite, suite_names
-from benchmark.davis_folder import davis_suite
-from benchmark.flexiact_folder import flexiact_suite
+from benchmark.bounds.table import BOUNDS
+from benchmark.console.selection import UsageError, select, unknown
 from benchmark.load import Networks, set_threads
 from benchmark.methods import METHODS
-from benchmark.real_cases import AnyCase, FileCase, FileSuite, folder_suite
-from benchmark.selection import UsageError, select, unknown
-from benchmark.store import RunFolder, StoreError
+from benchmark.store.folder import RunFolder, StoreError
+from benchmark.suites.davis import davis_suite
+from benchmark.suites.files import AnyCase, FileCase, FileSuite, folder_suite
+from benchmark.suites.flexiact import flexiact_suite
+from benchmark.suites.puppets import CaseError, Suite, load_case, load_suite, suite_names
 from benchmark.workers import WorkerError, affordable, worker_devices
-from flexiact.command_line import BACKBONE_HELP, OneLineParser, add_device_options
-from flexiact.wording import one_line
+from flexiact.cli import BACKBONE_HELP, OneLineParser, add_device_options, one_line
 
 if TYPE_CHECKING:
     from benchmark.session import Outcome, RunRequest
-    from flexiact.catalogue import BackboneSpec
+    from flexiact.backbone.specs import BackboneSpec
 
 WEIGHTS = ("backbone", "refadapter", "control", "clip", "pose", "pose_driver")
 FILE_SUITES: dict[str, Callable[[str], FileSuite]] = {
@@ -135,8 +134,8 @@ def _run(args: argparse.Namespace, command: str) -> int:
     set_threads(args.threads or 1)
 
     # From here on networks are loaded: seconds, not milliseconds.
-    from benchmark.real_stages import check_readable
     from benchmark.session import RunRequest
+    from benchmark.suites.file_stages import check_readable
     from metrics import METRICS
 
     if suite.headline not in METRICS:
@@ -189,10 +188,10 @@ def _cases(suite: Suite | FileSuite, case_ids: Sequence[str]) -> tuple[AnyCase, 
 def _session(
     request: "RunRequest", args: argparse.Namespace, suite: Suite | FileSuite, workers: int | None
 ) -> "Outcome":
-    from benchmark.provenance import provenance
     from benchmark.session import Workers, run_session
-    from flexiact.catalogue import PUPPET_WEIGHTS, find_spec
-    from flexiact.loading import Savings
+    from benchmark.store.provenance import provenance
+    from flexiact.backbone.loading import Savings
+    from flexiact.backbone.specs import PUPPET_WEIGHTS, find_spec
 
     try:
         savings = Savings(args.offload, args.quantise)
@@ -228,7 +227,7 @@ def _refuse_lacking(methods: Sequence[str], spec: "BackboneSpec", args: argparse
 
 
 def _report(request: "RunRequest", outcome: "Outcome") -> int:
-    from benchmark.summary import print_summary
+    from benchmark.console.summary import print_summary
     from reports.build import build
 
     page = build(request.out, request.out / "report")

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.bench import Bench
-from benchmark.cases import HEADLINE, Case
+from benchmark.console.progress import Progress
+from benchmark.console.selection import UsageError
 from benchmark.describe import describe_metric, describe_run, merged
 from benchmark.execute import Executor
 from benchmark.methods import METHODS
 from benchmark.plan import Cell, plan, units
-from benchmark.progress import Progress
-from benchmark.real_cases import AnyCase, FileCase, check_unchanged
-from benchmark.rows import SampleRow
-from benchmark.score import Perceiver, Scorer
-from benchmark.selection import UsageError
-from benchmark.store import RunFolder
-from benchmark.tables import sample_row, write_tables
-from benchmark.truth import check_digests
+from benchmark.scoring import Perceiver, Scorer
+from benchmark.store.folder import RunFolder
+from benchmark.store.gather import sample_row, write_tables
+from benchmark.store.rows import SampleRow
+from benchmark.suites.files import AnyCase, FileCase, check_unchanged
+from benchmark.suites.puppets import HEADLINE, Case
+from benchmark.suites.truth import check_digests
 from benchmark.workers import share_out
-from flexiact.backbone import Backbone
+from flexiact.backbone.backbone import Backbone
 from flexiact.task import ActionTransfer
 from metrics import METRICS
 
@@ -38,7 +38,7 @@ class RunRequest:
         metrics: names in `METRICS`.
         out: the run directory.
         headline: the metric that tables are sorted by.
-        suite_version: as `benchmark.cases.Suite` has it; None for a folder of material.
+        suite_version: as `benchmark.suites.puppets.Suite` has it; None for a folder of material.
         suite_digest: likewise.
         retry_failed: make failed videos again, and compute failed metrics again.
         command: how the session was started, for run.json.

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from benchmark.console.selection import UsageError
 from benchmark.load import set_threads
 from benchmark.plan import Unit
-from benchmark.selection import UsageError
 
 if TYPE_CHECKING:  # the command answers wrong arguments without the seconds that torch takes
     from multiprocessing.queues import SimpleQueue
@@ -44,7 +44,7 @@ def worker_devices(asked: int | None, device: str) -> tuple[str, ...]:
     Args:
         asked: number of workers; None: one a GPU, without GPUs as many as there are cores and memory for, counted
             with the networks loaded in this process (see `affordable`).
-        device: as `flexiact.loading.resolve_device` takes it; a GPU with its number stands for itself alone.
+        device: as `flexiact.backbone.loading.resolve_device` takes it; a GPU with its number stands for itself alone.
 
     Raises:
         UsageError: when more workers are asked for than there are GPUs.
@@ -52,7 +52,7 @@ def worker_devices(asked: int | None, device: str) -> tuple[str, ...]:
     """
     import torch
 
-    from flexiact.loading import resolve_device
+    from flexiact.backbone.loading import resolve_device
 
     found = resolve_device(device)
     if found.type != "cuda":

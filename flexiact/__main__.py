@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexiact.command_line import BACKBONE_HELP, OneLineParser, add_device_options
-from flexiact.wording import one_line
+from flexiact.cli import BACKBONE_HELP, OneLineParser, add_device_options, one_line
 
 if TYPE_CHECKING:
-    from flexiact.one_video import Made, Setup
+    from flexiact.one_video.make import Made, Setup
 
 EXAMPLES = """examples:
   python -m flexiact --image cat.png --reference dance.mp4 --caption "a man dances" --prompt "a cat dances" \\
@@ -119,7 +118,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     if args.web:
-        from flexiact.web import check_installed, serve
+        from flexiact.one_video.web import check_installed, serve
 
         check_installed()
         if args.backbone is None:
@@ -130,7 +129,7 @@ def _run(args: argparse.Namespace) -> int:
     # From here on networks are loaded: seconds, not milliseconds.
     from torch import OutOfMemoryError
 
-    from flexiact.countdown import in_words
+    from flexiact.progress import in_words
 
     try:
         where, made = _demo(args) if args.demo else _one(args)
@@ -142,7 +141,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _one(args: argparse.Namespace) -> tuple[str, "Made"]:
     from flexiact.fits import FitFolder
-    from flexiact.one_video import Order, Shown, check_order, load_method, make_video
+    from flexiact.one_video.make import Order, Shown, check_order, load_method, make_video
 
     action = args.action or Shown(args.reference, args.caption)
     order = Order(args.image, action, args.prompt, args.seed, args.out)
@@ -152,9 +151,9 @@ def _one(args: argparse.Namespace) -> tuple[str, "Made"]:
 
 
 def _demo(args: argparse.Namespace) -> tuple[str, "Made"]:
-    from flexiact.files import make_folder
     from flexiact.fits import FitFolder
-    from flexiact.one_video import load_method
+    from flexiact.media.files import make_folder
+    from flexiact.one_video.make import load_method
     from flexiact.puppets.demo import show
     from flexiact.task import check_seed
 
@@ -166,8 +165,8 @@ def _demo(args: argparse.Namespace) -> tuple[str, "Made"]:
 
 
 def _setup(args: argparse.Namespace) -> "Setup":
-    from flexiact.loading import Savings
-    from flexiact.one_video import Setup
+    from flexiact.backbone.loading import Savings
+    from flexiact.one_video.make import Setup
 
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Setup(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from flexiact.backbone import Backbone
+from flexiact.backbone.backbone import Backbone
 from flexiact.task import Action, Video, check_seed
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from flexiact.backbone import Backbone
-from flexiact.codec import encode_image, encode_text, encode_video
+from flexiact.backbone.backbone import Backbone
+from flexiact.backbone.codec import encode_image, encode_text, encode_video
 from flexiact.ranges import check_count, check_not_negative, check_positive, check_share
 from flexiact.task import Video
 

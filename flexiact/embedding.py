@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from flexiact.backbone import Backbone
+from flexiact.backbone.backbone import Backbone
 from flexiact.ranges import check_choice, check_number
 from flexiact.task import Action
 
@@ -93,7 +93,7 @@ class FrequencyAwareEmbedding:
         return {ACTION_KEY: self.tokens.detach().to("cpu", torch.float32, copy=True).contiguous()}
 
     def attention_kwargs(self, bias: float = 0.0) -> dict[str, Any]:
-        """What the processors of `flexiact.attention` are given."""
+        """What the processors of `flexiact.backbone.attention` are given."""
         return {"extra_tokens": self.tokens, "extra_bias": bias}
 
 

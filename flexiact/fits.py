@@ -9,10 +9,10 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from flexiact.files import make_folder, read_tensors, replacing
+from flexiact.media.files import make_folder, read_tensors, replacing
+from flexiact.media.video import frames_digest
 from flexiact.method import FlexiAct
 from flexiact.task import Action, Video
-from flexiact.video import frames_digest
 
 BACKBONE_FIELDS = ("revision", "num_frames", "height", "width", "max_text_tokens")
 """Of the backbone: what a fit depends on, the type of its numbers aside."""

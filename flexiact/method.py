@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from flexiact.adapter import adapted, load_refadapter, refadapter_digest
 from flexiact.arguments import check_fit
-from flexiact.attention import extra_tokens_attached
-from flexiact.backbone import Backbone
+from flexiact.backbone.attention import extra_tokens_attached
+from flexiact.backbone.backbone import Backbone
 from flexiact.batches import Batch, reference_batches
 from flexiact.batches import FitConfig as FitConfig
 from flexiact.embedding import FrequencyAwareEmbedding, FrequencySchedule
 from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
 from flexiact.ranges import check_number
+from flexiact.refadapter import adapted, load_refadapter, refadapter_digest
 from flexiact.sampling import Denoiser, sample_video
 from flexiact.task import Action, Request, Video
 from flexiact.training import Optimisation, denoising_loss, frozen, optimise

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
-from flexiact.backbone import Backbone
+from flexiact.backbone.backbone import Backbone
 from flexiact.ranges import check_count, check_number
 
 LARGE = 10**9

@@ -15,8 +15,8 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import get_resize_crop_region_for_grid
 from diffusers.utils.torch_utils import randn_tensor
 
-from flexiact.backbone import Backbone
-from flexiact.codec import decode_latents, encode_image, encode_text
+from flexiact.backbone.backbone import Backbone
+from flexiact.backbone.codec import decode_latents, encode_image, encode_text
 from flexiact.task import Request, Video
 
 StepKwargs = Callable[[int], dict[str, Any] | None]

@@ -1,7 +1,8 @@
 """Losses and loops: the fit of an embedding to one reference, and what RefAdapter's training shares with it.
 
 A loop takes any iterable of batches and any function from a batch to a loss, so that a fit and a recipe on rendered
-clips both go through `optimise`; a long run under accelerate (`flexiact.refadapter_training`) takes the same steps.
+clips both go through `optimise`; a long run under accelerate (`flexiact.train_refadapter.trainer`) takes the
+same steps.
 """
 
 import math

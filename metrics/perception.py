@@ -19,7 +19,7 @@ from metrics.features import VideoFeatures
 from metrics.tracking import LucasKanade
 
 if TYPE_CHECKING:
-    from flexiact.pose import PoseEstimator
+    from flexiact.pose.estimators import PoseEstimator
     from flexiact.task import Video
 
 PRETRAINED = {"ViT-B-32": ("ViT-B-32-quickgelu", "openai")}

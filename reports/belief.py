@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from reports.aggregate import cluster_weights, percentile_interval
-from reports.stored import StoredRun
+from reports.run_folder import StoredRun
+from reports.statistics import cluster_weights, percentile_interval
 
 TRUE_VIDEOS = ("oracle-codec", "oracle")
 """Bounds that show the truth; the first one stored is taken (it went through the codec, as the methods' videos did)."""
@@ -40,7 +40,7 @@ def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str, turned: bool 
 
     Args:
         run: the run.
-        rows: as `reports.aggregate.tidy` gives.
+        rows: as `reports.statistics.tidy` gives.
         metric: a metric's name.
         turned: whether to change signs so that more is better; a metric without a better side stays as it is.
 
@@ -64,7 +64,7 @@ def belief(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         run: the run.
-        rows: as `reports.aggregate.tidy` gives.
+        rows: as `reports.statistics.tidy` gives.
 
     Returns:
         Columns metric; videos (pairs); rho, low, high (Spearman over all videos, 95% interval clustered by

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.errors import one_line
+from flexiact.cli import one_line
 
 if TYPE_CHECKING:  # only the standard library is loaded before there is work to do, so that `--help` answers at once
     from reports.contact_sheet import Sheet
@@ -36,12 +36,12 @@ def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None
         Path of the page.
 
     Raises:
-        ValueError: when the run cannot be reported (reports.stored.RunError).
+        ValueError: when the run cannot be reported (reports.run_folder.RunError).
         OSError: when the report cannot be written.
     """
     from reports.contact_sheet import Sheet
     from reports.results import measure
-    from reports.stored import load_run
+    from reports.run_folder import load_run
 
     run = load_run(Path(run_dir))
     out_dir = Path(out_dir) if out_dir is not None else Path(run_dir) / "report"
@@ -61,9 +61,8 @@ def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Pat
         OSError: when it cannot be written.
     """
     from reports.contact_sheet import Sheet
-    from reports.errors import RunError
     from reports.results import measure
-    from reports.stored import load_run
+    from reports.run_folder import RunError, load_run
 
     run_dir, publish_dir = Path(run_dir), Path(publish_dir)
     if publish_dir.resolve() == run_dir.resolve():

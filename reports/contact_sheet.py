@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from reports.results import Results
-from reports.stored import StoredRun
+from reports.run_folder import StoredRun
 
 INK, FAINT, PAPER, GAP_COLOUR = (30, 34, 44), (110, 118, 132), (255, 255, 255), (232, 235, 240)
 GAP = 10

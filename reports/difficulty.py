@@ -14,12 +14,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.aggregate import MIN_CASES, MIN_SEEDS, Comparison, estimate
+from flexiact.cli import one_line
 from reports.build import Staging
-from reports.errors import one_line
 from reports.figures import Theme, mark, save_themed
 from reports.formats import latex_table, markdown_table
-from reports.stored import AXES, load_run
+from reports.run_folder import AXES, load_run
+from reports.statistics import MIN_CASES, MIN_SEEDS, Comparison, estimate
 from reports.strengths import BASELINE, COPY, EASY, FLOOR, STRENGTHS, Difficulty, by_reference, together
 from reports.tables import Table
 from reports.wording import NOTHING, backbone_size, count, heading, label, number, scope, with_interval
@@ -210,7 +210,7 @@ def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
         Path of difficulty.md.
 
     Raises:
-        ValueError: when the runs cannot be read or put side by side (reports.stored.RunError).
+        ValueError: when the runs cannot be read or put side by side (reports.run_folder.RunError).
         OSError: when it cannot be written.
     """
     found = together([load_run(Path(path)) for path in run_dirs])

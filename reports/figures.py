@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from reports.belief import paired_values
 from reports.results import Results, headline_mean
-from reports.stored import TERCILES
+from reports.run_folder import TERCILES
 from reports.wording import heading, label, number
 
 matplotlib.use("Agg")

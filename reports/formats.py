@@ -3,7 +3,7 @@
 import re
 
 from reports.results import Results, cautions, checks
-from reports.stored import score_backends
+from reports.run_folder import score_backends
 from reports.tables import (
     Table,
     belief_table,

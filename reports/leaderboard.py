@@ -11,9 +11,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from reports import tables
-from reports.aggregate import MIN_CASES, MIN_SEEDS
 from reports.contact_sheet import chosen_cases, first_seed, inside
 from reports.results import Results, cautions, checks
+from reports.statistics import MIN_CASES, MIN_SEEDS
 from reports.wording import NOTHING, backbone_size, count, label, measured, number, scope, suite_name, title
 
 GALLERY_CASES = 60

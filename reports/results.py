@@ -5,7 +5,9 @@ from itertools import combinations
 
 import pandas as pd
 
-from reports.aggregate import (
+from reports.belief import belief
+from reports.run_folder import RunError, StoredRun
+from reports.statistics import (
     MIN_SEEDS,
     Comparison,
     by_tercile,
@@ -16,9 +18,6 @@ from reports.aggregate import (
     summarise,
     tidy,
 )
-from reports.belief import belief
-from reports.errors import RunError
-from reports.stored import StoredRun
 from reports.wording import count, label, number
 
 FLOORS = ("still", "wrong-action", "copy-reference")
@@ -32,7 +31,7 @@ FEW_REFERENCES = 10
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Tables of one run, each as the function of its name in `reports.aggregate` and `reports.belief` gives it.
+    """Tables of one run, each as the function of its name in `reports.statistics` and `reports.belief` gives it.
 
     Attributes:
         against: the method that all others are compared with.

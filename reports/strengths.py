@@ -10,9 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from reports.aggregate import Comparison, Estimate, compare, estimate, ranking, summarise, tidy
-from reports.errors import RunError
-from reports.stored import AXES, TERCILES, StoredRun
+from reports.run_folder import AXES, TERCILES, RunError, StoredRun
+from reports.statistics import Comparison, Estimate, compare, estimate, ranking, summarise, tidy
 
 EASY, CROSSED = "easy", "crossed"
 FACTORS = (*AXES, CROSSED)
@@ -31,7 +30,7 @@ class Difficulty:
 
     Attributes:
         runs: by factor; "easy" is among them when it was given.
-        rows: of the headline, as `reports.aggregate.tidy` gives them, with columns factor, strength and distance (on
+        rows: of the headline, as `reports.statistics.tidy` gives them, with columns factor, strength and distance (on
             the varied axis, NaN for easy and crossed).
         curves: one row a factor, strength and method: columns factor, strength, distance (mean over cases), method,
             kind and those of Estimate. Strength 0 is in every factor.

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports import published
-from reports.aggregate import MIN_CASES, MIN_SEEDS, Comparison
+from reports import paper_numbers as published
 from reports.belief import needs_truth
 from reports.results import Results
-from reports.stored import TERCILES, score_backends
+from reports.run_folder import TERCILES, score_backends
+from reports.statistics import MIN_CASES, MIN_SEEDS, Comparison
 from reports.wording import (
     NOTHING,
     amount,

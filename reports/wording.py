@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from reports.stored import StoredRun
+from reports.run_folder import StoredRun
 
 NOTHING = "–"
 """Stands where there is no number, so that nobody reads a 0."""

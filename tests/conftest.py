@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexiact.backbone import Backbone
+from flexiact.backbone.backbone import Backbone
 from flexiact.task import Video
-from tests.backbones import random_frames, save_tiny_refadapter, tiny_backbone
+from tests.support.backbones import random_frames, save_tiny_refadapter, tiny_backbone
 
 
 @pytest.fixture

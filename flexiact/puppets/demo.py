@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from flexiact.fits import FitFolder
-from flexiact.image import write_png
+from flexiact.media.image import write_png
 from flexiact.method import FlexiAct
-from flexiact.one_video import Made, perform, write_video
-from flexiact.puppets.actions import DEV_ACTIONS
-from flexiact.puppets.captions import caption
-from flexiact.puppets.scene import random_scene
-from flexiact.puppets.world import render_clip, target_clip
+from flexiact.one_video.make import Made, perform, write_video
+from flexiact.puppets.world.actions import DEV_ACTIONS
+from flexiact.puppets.world.captions import caption
+from flexiact.puppets.world.clip import render_clip, target_clip
+from flexiact.puppets.world.scene import random_scene
 from flexiact.task import Request, Video
 
 ACTION = DEV_ACTIONS["rise"]

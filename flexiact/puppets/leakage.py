@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flexiact.puppets.actions import (
+from flexiact.puppets.world.actions import (
     MIN_DISTANCE_TO_TEST,
     TEST_ACTIONS,
     PuppetAction,
@@ -15,8 +15,8 @@ from flexiact.puppets.actions import (
     random_action,
     random_large_action,
 )
-from flexiact.puppets.rigs import HELD_OUT_RIG, RIGS, TRAINING_RIGS
-from flexiact.puppets.scene import COLOURS, PATTERNS, Skin, skin_split
+from flexiact.puppets.world.rigs import HELD_OUT_RIG, RIGS, TRAINING_RIGS
+from flexiact.puppets.world.scene import COLOURS, PATTERNS, Skin, skin_split
 
 QUANTILES = (0.0, 0.01, 0.1, 0.5)
 

@@ -67,8 +67,8 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _train_backbone(options: argparse.Namespace, steps: int, device: str) -> str:
-    from flexiact.puppets.backbone_run import AVERAGES, BackboneRun, train_branch, train_trunk
-    from flexiact.puppets.losses import LossTerms
+    from flexiact.puppets.engine.losses import LossTerms
+    from flexiact.puppets.recipes.backbone_run import AVERAGES, BackboneRun, train_branch, train_trunk
 
     if options.average not in AVERAGES:
         raise ValueError(f"--average: {options.average} is none of {AVERAGES}")
@@ -95,32 +95,32 @@ def _train_backbone(options: argparse.Namespace, steps: int, device: str) -> str
 def _run(options: argparse.Namespace, steps: int) -> object:
     import torch
 
-    from flexiact.backbone import load_backbone, resolve_device
+    from flexiact.backbone.backbone import load_backbone, resolve_device
 
     torch.set_num_threads(options.threads)
     device, state, out = resolve_device(options.device), options.state, options.out
     if options.recipe == "vae_encoder":
-        from flexiact.puppets.train_vae import train_encoder
+        from flexiact.puppets.recipes.vae import train_encoder
 
         return train_encoder(state, steps, options.seed, device)
     if options.recipe == "vae_decoder":
-        from flexiact.puppets.train_vae import train_decoder
+        from flexiact.puppets.recipes.vae import train_decoder
 
         return train_decoder(state, steps, options.seed, device)
     if options.recipe == "backbone":
         return _train_backbone(options, steps, str(device))
     if options.recipe == "refadapter":
-        from flexiact.puppets.train_refadapter import train
+        from flexiact.puppets.recipes.refadapter import train
 
         train(state, out / "refadapter", steps, options.seed, device, shards=options.shards)
         return out / "refadapter"
     if options.recipe == "control":
-        from flexiact.puppets.train_control import train_control
+        from flexiact.puppets.recipes.control import train_control
 
         return train_control(state, out / "control", steps, options.seed, device, shards=options.shards)
     if options.recipe == "judge":
-        from flexiact.pose import MMPoseEstimator
-        from flexiact.puppets.evaluate import LARGE_ACTIONS, OTHER_ACTIONS, as_markdown, judge
+        from flexiact.pose.estimators import MMPoseEstimator
+        from flexiact.puppets.cards.backbone import LARGE_ACTIONS, OTHER_ACTIONS, as_markdown, judge
 
         backbone, pose = load_backbone("puppets", str(device)), MMPoseEstimator(WEIGHTS / "pose")
         tables = {
@@ -129,19 +129,19 @@ def _run(options: argparse.Namespace, steps: int) -> object:
         }
         return "\n".join(f"{title}:\n\n{table}" for title, table in tables.items())
     if options.recipe == "explained":
-        from flexiact.puppets.explained import as_markdown, explained_table, held_out_clips, load_trained
+        from flexiact.puppets.cards.explained import as_markdown, explained_table, held_out_clips, load_trained
 
         vae, tokenizer, model = load_trained(out / "backbone")
         return as_markdown(explained_table(model, held_out_clips(vae, tokenizer, steps, options.seed), options.seed))
     if options.recipe == "pose":
-        from flexiact.puppets.judge_pose import train_pose
+        from flexiact.puppets.recipes.pose_judge import train_pose
 
         return train_pose(state / "pose", out / "pose", steps, options.seed, device)
     if options.recipe == "pose_driver":
-        from flexiact.puppets.driver_pose import train_driver
+        from flexiact.puppets.recipes.pose_driver import train_driver
 
         return train_driver(state / "pose_driver", out / "pose_driver", steps, options.seed, device)
-    from flexiact.puppets.judge_clip import train_clip
+    from flexiact.puppets.recipes.clip_judge import train_clip
 
     return train_clip(state / "clip", out / "clip", steps, options.seed, device)
 

@@ -12,7 +12,7 @@ from diffusers import CogVideoXDPMScheduler, CogVideoXImageToVideoPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from flexiact.backbone import (
+from flexiact.backbone.backbone import (
     BACKBONES,
     SETTINGS,
     Backbone,
@@ -23,13 +23,13 @@ from flexiact.backbone import (
     load_folder,
     resolve_device,
 )
-from flexiact.catalogue import find_spec
-from flexiact.codec import decode_latents, encode_video
-from flexiact.loading import Savings
-from flexiact.published import Published
+from flexiact.backbone.codec import decode_latents, encode_video
+from flexiact.backbone.cogvideox import Published
+from flexiact.backbone.loading import Savings
+from flexiact.backbone.specs import find_spec
 from flexiact.sampling import sample_video
 from flexiact.task import Request
-from tests.backbones import random_frames, save_tiny_folder, tiny_backbone
+from tests.support.backbones import random_frames, save_tiny_folder, tiny_backbone
 
 LOCAL = [name for name, spec in BACKBONES.items() if isinstance(spec.source, Path)]
 
@@ -207,7 +207,7 @@ def test_what_cannot_be_quantised_is_said_in_one_line(folder: Path):
         load_folder(folder, name="tiny", savings=Savings(quantise="8bit"))
     with pytest.raises(BackboneError, match="quantise: needs bitsandbytes .* pip install 'bitsandbytes>="):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("flexiact.loading.is_bitsandbytes_version", lambda *_: False)
+            patch.setattr("flexiact.backbone.loading.is_bitsandbytes_version", lambda *_: False)
             Savings(quantise="4bit").check(torch.device("cuda"))
 
 

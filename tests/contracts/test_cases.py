@@ -6,17 +6,17 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from benchmark.cases import AXES, CASES_FOLDER, TERCILES, Case, load_case, load_suite, suite_names
-from benchmark.curate import RECIPES, curate, write_suite
-from benchmark.curate_poses import MIN_FROM_NAMED, from_named
-from benchmark.curate_rules import MAX_LEFT_OUT_SHARE, MIN_MOVEMENT_PX, Chosen, Target, keypoints, movement, would_do
-from benchmark.truth import named_action, scenes, specification_digests, target_pose
-from flexiact.puppets.actions import DEV_ACTIONS, TEST_ACTIONS, curves, is_large
-from flexiact.puppets.captions import caption
-from flexiact.puppets.rigs import HELD_OUT_RIG, RIGS
-from flexiact.puppets.scene import backdrop_split, skin_split
-from flexiact.puppets.transfer import answers, axes, pose_distance
-from flexiact.puppets.world import NEUTRAL_POSE, NUM_FRAMES
+from benchmark.curate.command import RECIPES, curate, write_suite
+from benchmark.curate.poses import MIN_FROM_NAMED, from_named
+from benchmark.curate.rules import MAX_LEFT_OUT_SHARE, MIN_MOVEMENT_PX, Chosen, Target, keypoints, movement, would_do
+from benchmark.suites.puppets import AXES, CASES_FOLDER, TERCILES, Case, load_case, load_suite, suite_names
+from benchmark.suites.truth import named_action, scenes, specification_digests, target_pose
+from flexiact.puppets.world.actions import DEV_ACTIONS, TEST_ACTIONS, curves, is_large
+from flexiact.puppets.world.answers import answers, axes, pose_distance
+from flexiact.puppets.world.captions import caption
+from flexiact.puppets.world.clip import NEUTRAL_POSE, NUM_FRAMES
+from flexiact.puppets.world.rigs import HELD_OUT_RIG, RIGS
+from flexiact.puppets.world.scene import backdrop_split, skin_split
 from metrics import METRICS
 
 SUITES = {name: load_suite(name) for name in suite_names()}

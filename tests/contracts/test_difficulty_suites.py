@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmark.cases import AXES, TERCILES, load_case, load_suite
-from benchmark.curate import RECIPES
-from benchmark.curate_factors import BANDS, MIN_REFERENCES, FactorRecipe
-from benchmark.truth import scenes, target_pose
-from flexiact.puppets.rigs import CHANNELS, RIGS
+from benchmark.curate.command import RECIPES
+from benchmark.curate.factors import BANDS, MIN_REFERENCES, FactorRecipe
+from benchmark.suites.puppets import AXES, TERCILES, load_case, load_suite
+from benchmark.suites.truth import scenes, target_pose
+from flexiact.puppets.world.rigs import CHANNELS, RIGS
 
 RECIPE = {name: recipe for name, recipe in RECIPES.items() if isinstance(recipe, FactorRecipe)}
 CASES = {name: [load_case(load_suite(name), case_id) for case_id in load_suite(name).case_ids] for name in RECIPE}

@@ -17,10 +17,10 @@ from safetensors.torch import load, load_file, save, save_file
 
 import baselines
 from benchmark.methods import METHODS
-from flexiact.backbone import Backbone
+from flexiact.backbone.backbone import Backbone
 from flexiact.task import Action, ActionTransfer, Request, Video
-from tests.backbones import random_frames
-from tests.tiny_methods import (
+from tests.support.backbones import random_frames
+from tests.support.tiny_methods import (
     CAPTION,
     OTHER_TARGET,
     PROMPT,

@@ -18,7 +18,7 @@ import metrics
 from metrics import METRICS, Candidates, Features, Metric, Truth, VideoFeatures
 from metrics.metric import INVARIANCES, MEASURED_BY
 from tests import slow_metrics
-from tests.metric_features import NUM_FRAMES, corrupted, features, perfect, still
+from tests.support.metric_features import NUM_FRAMES, corrupted, features, perfect, still
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.json"
 NOT_METRICS = {"features", "metric", "perception", "tracking"}

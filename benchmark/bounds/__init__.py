@@ -1,0 +1,1 @@
+"""Floors and ceilings of every metric."""

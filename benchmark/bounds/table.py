@@ -1,0 +1,176 @@
+"""Floors and ceilings: what a metric gives to videos that nobody had to generate.
+
+The harness makes them, since they may see a case's truth; methods never do. Reading the table loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from benchmark.suites.truth import Shown, Staged
+    from flexiact.backbone.backbone import Backbone
+    from flexiact.pose.estimators import PoseEstimator
+    from flexiact.task import Video
+
+
+_GUIDANCE_BY_WORDS = 3.0
+"""With less the puppet backbone follows a caption half as well."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One floor or ceiling.
+
+    Attributes:
+        version: raised when it begins to give other videos.
+        summary: one line for people.
+        make: the video of a case (`benchmark.suites.truth.Staged`, or any `Shown` where it needs no truth) for a seed;
+            deterministic.
+        sees: what it may look at that no method may; "none" when it needs no truth.
+        sampled: whether every seed gives another video; all others are one video a case.
+        config: what its videos depend on besides the case and the backbone (JSON); part of their keys.
+    """
+
+    version: int
+    summary: str
+    make: Callable[[Any, Backbone, int], Video]
+    sees: str = "the truth"
+    sampled: bool = False
+    config: Callable[[], dict[str, Any]] = dict
+
+    @property
+    def needs_truth(self) -> bool:
+        """Whether it can be made only where the right answer is known."""
+        return self.sees != "none"
+
+
+def _still(shown: Shown, backbone: Backbone, seed: int) -> Video:
+    from flexiact.task import Video
+
+    return Video(shown.target[None].repeat(len(shown.reference.frames), axis=0), shown.reference.fps)
+
+
+def _copy_reference(shown: Shown, backbone: Backbone, seed: int) -> Video:
+    return shown.reference
+
+
+def _wrong_action(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    return staged.wrong
+
+
+def _oracle(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    return staged.answer
+
+
+def _oracle_codec(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    return _through_codec(staged.answer, backbone)
+
+
+def _oracle_blend(staged: Staged, number: int) -> Video:
+    from flexiact.puppets.world.actions import blended
+    from flexiact.puppets.world.answers import BLEND_SHARES
+
+    return _by_target(staged, blended(staged.target_pose, staged.answer_values, BLEND_SHARES[number]))
+
+
+def _oracle_blend_2(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    return _oracle_blend(staged, 1)
+
+
+def _oracle_blend_4(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    return _oracle_blend(staged, 2)
+
+
+def _arrive_and_freeze(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    from flexiact.puppets.world.answers import arrived
+
+    return _by_target(staged, arrived(staged.target_pose, staged.answer_values))
+
+
+def _relative(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    from flexiact.puppets.world.answers import relative
+
+    return _by_target(staged, relative(staged.target_pose, staged.answer_values))
+
+
+def _by_target(staged: Staged, values: Tensor) -> Video:
+    """The target image's figure going through channel values [T, 21]."""
+    from benchmark.suites.truth import Format, performed
+
+    num_frames, height, width = staged.answer.frames.shape[:3]
+    return performed(staged.target_scene, values, Format(num_frames, height, width, staged.answer.fps))
+
+
+def _retarget(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    from benchmark.bounds.retarget import retarget
+
+    return _through_codec(retarget(staged, _pose_driver()), backbone)
+
+
+@cache
+def _pose_driver() -> PoseEstimator:
+    """Not the judge: a bound that saw through the judge's eyes would be measured without the errors they share."""
+    from flexiact.pose.rtmpose import PUPPETS, estimator_by_name
+
+    return estimator_by_name(PUPPETS)
+
+
+def _in_words(staged: Staged, backbone: Backbone, seed: int) -> Video:
+    from flexiact.sampling import sample_video
+    from flexiact.task import Request
+
+    return sample_video(
+        backbone,
+        Request(staged.target.copy(), staged.in_words, seed),
+        num_inference_steps=backbone.num_inference_steps,
+        guidance_scale=max(backbone.guidance_scale, _GUIDANCE_BY_WORDS),
+    )
+
+
+def _through_codec(video: Video, backbone: Backbone) -> Video:
+    import torch
+
+    from flexiact.backbone.codec import decode_latents, encode_video
+    from flexiact.task import Video
+
+    # The posterior's noise comes from a fixed seed: the bound is one video a case, whatever seeds the methods get.
+    latents = encode_video(backbone, video.frames, torch.Generator().manual_seed(0))
+    return Video(decode_latents(backbone, latents)[0], video.fps)
+
+
+BOUNDS: dict[str, Bound] = {
+    "still": Bound(1, "floor: the target image repeated", _still, sees="none"),
+    "copy-reference": Bound(1, "floor: the reference video as it is", _copy_reference, sees="none"),
+    "wrong-action": Bound(1, "floor: the target doing another action of like amplitude", _wrong_action),
+    "arrive-and-freeze": Bound(
+        1, "floor: the target going to where the action begins, in half of the clip, and no further", _arrive_and_freeze
+    ),
+    "relative": Bound(1, "floor: the target image's pose with the action's changes added", _relative),
+    "in-words": Bound(
+        1,
+        "mark: the backbone alone, told the whole action in words: how far it can draw what it is asked for",
+        _in_words,
+        sees="the action in words",
+        sampled=True,
+        config=lambda: {"least_guidance_scale": _GUIDANCE_BY_WORDS},
+    ),
+    "retarget": Bound(
+        1,
+        "ceiling: the action estimated from the reference's pixels, both bodies and cameras known, through the VAE",
+        _retarget,
+        sees="both scenes' specifications, never the action",
+        config=lambda: {"estimator": _pose_driver().name},
+    ),
+    "oracle-codec": Bound(1, "ceiling: the right answer through the backbone's VAE", _oracle_codec),
+    "oracle-blend-4": Bound(
+        1, "ceiling: the right answer, gone into from the target image's pose in half of the clip", _oracle_blend_4
+    ),
+    "oracle-blend-2": Bound(1, "ceiling: the same in a quarter of the clip", _oracle_blend_2),
+    "oracle": Bound(1, "ceiling: the right answer itself", _oracle),
+}

@@ -1,0 +1,1 @@
+"""What the terminal shows and takes: names and patterns, progress, the closing summary."""

@@ -1,0 +1,1 @@
+"""How the suites of puppet cases are made: `python -m benchmark.curate`."""

@@ -1,0 +1,95 @@
+"""Write the suites of puppet cases: `python -m benchmark.curate [SUITE ...]`.
+
+Deterministic: the same code writes the same files, and no generated video is looked at. Suites of all kinds of targets
+are made in `benchmark.curate.balanced`, those that vary one axis at a time in `benchmark.curate.factors`, and copies of
+the default suite in `benchmark.curate.copies`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmark.console.selection import UsageError, select
+from benchmark.curate.balanced import BalancedRecipe, balanced
+from benchmark.curate.copies import SelfRecipe, WordsRecipe, told_in_words, transferred_to_self
+from benchmark.curate.factors import FactorRecipe, factored
+from benchmark.suites.puppets import AXES, CASES_FOLDER, SUITE_FILE, Case, Suite, case_to_toml, sealed, suite_to_toml
+
+SUITES_VERSION = 2
+"""Raised whenever any suite gets other cases, or the same cases come to mean something else."""
+
+POSE_HEADLINE = "motion_agreement_centred"
+"""Where only the pose differs, going to the right pose and freezing there shall earn nothing."""
+
+Recipe = BalancedRecipe | FactorRecipe | WordsRecipe | SelfRecipe
+
+RECIPES: dict[str, Recipe] = {
+    "puppets": BalancedRecipe("24 large test actions x 2 targets, the default", "test", 2, seed=11),
+    "puppets-full": BalancedRecipe("41 test actions x 3 targets, movements of all kinds", "test", 3, 12, small=True),
+    "puppets-words": WordsRecipe("the default suite, where the texts say roughly what moves"),
+    "puppets-self": SelfRecipe("6 references as their own targets: what fails here is broken"),
+    "puppets-easy": FactorRecipe("24 test actions: same body, layout, viewpoint and pose as the action's start", ()),
+    "puppets-layout": FactorRecipe("24 test actions x 3 strengths of another layout, nothing else", ("layout",)),
+    "puppets-viewpoint": FactorRecipe(
+        "24 test actions x 3 strengths of another viewpoint, nothing else", ("viewpoint",)
+    ),
+    "puppets-skeleton": FactorRecipe("24 test actions x 3 strengths of another body, nothing else", ("skeleton",)),
+    "puppets-pose": FactorRecipe(
+        "24 test actions x 3 strengths of another pose in the image, nothing else", ("pose",), headline=POSE_HEADLINE
+    ),
+    "puppets-crossed": FactorRecipe("24 test actions x 3 strengths of all four at once", AXES),
+    "puppets-dev": BalancedRecipe("12 development actions x 2 targets, for tuning only", "dev", 2, seed=13),
+    "puppets-dev-pose": FactorRecipe(
+        "12 development actions x 3 strengths of another pose, for tuning only", ("pose",), "dev", POSE_HEADLINE
+    ),
+    "puppets-smoke": BalancedRecipe(
+        "2 cases, to see that everything runs", "dev", 2, 14, references=1, num_inference_steps=8
+    ),
+}
+
+
+def curate(name: str) -> tuple[Suite, list[Case]]:
+    """Make a suite.
+
+    Raises:
+        UsageError: when references find too few targets.
+    """
+    recipe = RECIPES[name]
+    match recipe:
+        case BalancedRecipe():
+            suite, cases = balanced(name, recipe)
+        case FactorRecipe():
+            suite, cases = factored(name, recipe)
+        case WordsRecipe():
+            suite, cases = told_in_words(name, recipe)
+        case SelfRecipe():
+            suite, cases = transferred_to_self(name, recipe)
+    return sealed(replace(suite, version=SUITES_VERSION), cases), cases
+
+
+def write_suite(suite: Suite, cases: Sequence[Case], folder: Path = CASES_FOLDER) -> None:
+    """Write a suite's files and remove cases that are no longer in it."""
+    root = folder / suite.name
+    root.mkdir(parents=True, exist_ok=True)
+    for stale in set(root.glob("*.toml")) - {root / f"{case.case_id}.toml" for case in cases}:
+        stale.unlink()
+    (root / SUITE_FILE).write_text(suite_to_toml(suite), encoding="utf-8")
+    for case in cases:
+        (root / f"{case.case_id}.toml").write_text(case_to_toml(case), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the named suites, all of them by default."""
+    p = argparse.ArgumentParser(prog="python -m benchmark.curate", description=(__doc__ or "").split("\n\n")[0])
+    p.add_argument("suites", nargs="*", default=["all"], metavar="SUITE", help=", ".join(RECIPES))
+    try:
+        for name in select(p.parse_args(arguments).suites, list(RECIPES), "suite"):
+            suite, cases = curate(name)
+            write_suite(suite, cases)
+            print(f"{name}: {len(cases)} cases, edges {dict(suite.edges)}")
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,75 @@
+"""Suites made of the default suite as it is shipped: told in words, and with the reference as its own target."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from benchmark.console.selection import UsageError
+from benchmark.curate.rules import Candidate, Chosen, make_case, would_do
+from benchmark.suites.puppets import AXES, Case, Suite, load_case, load_suite
+from benchmark.suites.truth import named_action, scenes
+from flexiact.puppets.world.captions import caption
+
+SOURCE = "puppets"
+"""The suite whose cases are copied: curate it first."""
+
+SELF_REFERENCES = 6
+"""References of the control: one of each body and one more. It finds what is broken, it does not rank."""
+
+
+@dataclass(frozen=True)
+class WordsRecipe:
+    """The default suite's cases with texts that say roughly what moves, as the prompts of the paper do."""
+
+    summary: str
+
+
+@dataclass(frozen=True)
+class SelfRecipe:
+    """The reference's own subject, scene and camera as the target; the image is the reference's first frame."""
+
+    summary: str
+
+
+def told_in_words(name: str, recipe: WordsRecipe) -> tuple[Suite, list[Case]]:
+    """Make a suite."""
+    source, cases = _shipped()
+    told = [_told(case, name) for case in cases]
+    return replace(source, name=name, summary=recipe.summary), told
+
+
+def _told(case: Case, name: str) -> Case:
+    (reference, target), action = scenes(case), named_action(case.action)
+    words = {"caption": caption(reference, action, "coarse"), "prompt": caption(target, action, "coarse")}
+    return replace(case, suite=name, **words)
+
+
+def transferred_to_self(name: str, recipe: SelfRecipe) -> tuple[Suite, list[Case]]:
+    """Make a suite of references of different bodies.
+
+    Raises:
+        UsageError: when too few references move enough from their own first frame.
+    """
+    source, cases = _shipped()
+    references = {case.reference_id: Chosen(case.action, "test", scenes(case)[0]) for case in cases}
+    found = [(chosen, able[0]) for chosen in references.values() if (able := _own(chosen))]
+    if len(found) < SELF_REFERENCES:
+        raise UsageError(f"only {len(found)} references move enough from their own first frame")
+    used, chosen = Counter[str](), list[tuple[Chosen, Candidate]]()
+    while len(chosen) < SELF_REFERENCES:
+        best = min((one for one in found if one not in chosen), key=lambda one: used[one[0].scene.rig])
+        used[best[0].scene.rig] += 1
+        chosen.append(best)
+    edges = dict.fromkeys(AXES, (0.0, 0.0))
+    made = sorted((make_case(name, own, 1, target, edges) for own, target in chosen), key=lambda case: case.case_id)
+    steps, ids = source.num_inference_steps, tuple(case.case_id for case in made)
+    return Suite(name, recipe.summary, steps, edges, ids), made
+
+
+def _own(chosen: Chosen) -> list[Candidate]:
+    """The reference's scene as a target, if it would do."""
+    return would_do(chosen, [chosen.starting(chosen.scene)])
+
+
+def _shipped() -> tuple[Suite, list[Case]]:
+    suite = load_suite(SOURCE)
+    return suite, [load_case(suite, case_id) for case_id in suite.case_ids]

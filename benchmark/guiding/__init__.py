@@ -1,0 +1,1 @@
+"""What the signals of guided methods know: `python -m benchmark.guiding`."""

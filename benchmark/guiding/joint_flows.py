@@ -1,0 +1,105 @@
+"""What attention says of movement that is known: DiTFlow's strongest flow at the joints of puppet references.
+
+Guidance by displacements presumes that a token's attention finds the same thing in other frames. Here it is asked of
+every block whether it does: of joints, whose true places are known, and of tokens in which nothing ever changes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from benchmark.suites.puppets import Case
+    from flexiact.backbone.backbone import Backbone
+
+
+def joint_flows(cases: "Mapping[str, Case]", backbone: "Backbone") -> "pd.DataFrame":
+    """How far each block's strongest flow follows the joints of the references, seed 0.
+
+    Returns:
+        A row for each block and reference, with means over pairs of different latent frames: `block`, `case_id`;
+        `true`, how far the joints move in tokens; `joints`, the length of the flow at their tokens; `background`, its
+        length at tokens whose pixels never change; `true_squared` and `error_squared`, sums in tokens^2 of the true
+        displacements and of the flow's differences from them.
+    """
+    import pandas as pd
+    import torch
+
+    from baselines.ditflow import ACTION_KEY, DiTFlow, preset
+    from benchmark.execute import Stages, format_of
+    from flexiact.progress import counted
+
+    stages = Stages(cases, format_of(backbone))
+    references = {case.digests["reference"]: case_id for case_id, case in cases.items()}.values()
+    blocks = range(backbone.transformer.config.num_layers)
+    work = [(block, case_id) for case_id in references for block in blocks]  # each reference is rendered once
+    rows = []
+    for block, case_id in counted(work, len(work), "flows"):
+        method, staged = DiTFlow(backbone, replace(preset(backbone), block=block)), stages[case_id]
+        flow = method.fit(staged.reference, cases[case_id].caption, seed=0)[ACTION_KEY]
+        frames, height, width = method.model.grid
+        places = latent_places(torch.from_numpy(staged.reference_keypoints), frames) / (backbone.width / width)
+        true, followed = followed_joints(flow, places, (height, width))
+        between = flow[~torch.eye(frames, dtype=torch.bool)]
+        background = between[:, unchanged_tokens(torch.from_numpy(staged.reference.frames), (height, width))]
+        lengths = [float(part.norm(dim=-1).mean()) for part in (true, followed, background)]
+        squares = [float(part.square().sum()) for part in (true, followed - true)]
+        rows.append((block, case_id, *lengths, *squares))
+    columns = ["block", "case_id", "true", "joints", "background", "true_squared", "error_squared"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def latent_places(keypoints: "Tensor", frames: int) -> "Tensor":
+    """Mean places [frames, K, 2] of keypoints [T, K, 2] in the frames of each latent frame: the first; equal parts.
+
+    nan where a keypoint is missing.
+    """
+    import torch
+
+    rest = keypoints[1:].unflatten(0, (frames - 1, -1)).mean(dim=1)
+    return torch.cat([keypoints[:1], rest])
+
+
+def followed_joints(flow: "Tensor", places: "Tensor", size: tuple[int, int]) -> "tuple[Tensor, Tensor]":
+    """True displacements of joints between all pairs of different frames, and the flow at their tokens: each [N, 2].
+
+    Args:
+        flow: [F, F, height * width, 2], (x, y) in tokens.
+        places: [F, K, 2] in tokens, (x, y); joints that are missing or outside in either frame are left out.
+        size: height and width of a frame in tokens.
+    """
+    import torch
+
+    height, width = size
+    inside = ((places >= 0) & (places < torch.tensor([width, height]))).all(dim=-1)
+    true, followed = [], []
+    for first in range(len(places)):
+        for second in range(len(places)):
+            kept = inside[first] & inside[second]
+            if first == second or not kept.any():
+                continue
+            x, y = places[first, kept].long().unbind(dim=-1)
+            true.append(places[second, kept] - places[first, kept])
+            followed.append(flow[first, second, y * width + x])
+    return torch.cat(true), torch.cat(followed)
+
+
+def unchanged_tokens(frames: "Tensor", size: tuple[int, int]) -> "Tensor":
+    """Which tokens show the same pixels in all of uint8 frames [T, H, W, 3]: bool [height * width], by rows."""
+    height, width = size
+    tokens = frames.unflatten(2, (width, -1)).unflatten(1, (height, -1))
+    return (tokens == tokens[:1]).all(dim=(0, 2, 4, 5)).flatten()
+
+
+def flow_table(found: "pd.DataFrame") -> str:
+    """Markdown, a row for each block: mean lengths over references, and the share of squares that the flow explains."""
+    lines = ["| block | joints move | flow at joints | explained | flow on background |", "|---|---|---|---|---|"]
+    for block, rows in found.groupby("block"):
+        explained = 1 - rows["error_squared"].sum() / rows["true_squared"].sum()
+        values = (rows["true"].mean(), rows["joints"].mean(), explained, rows["background"].mean())
+        cells = [f"{value:.2f}".replace("-", "−") for value in values]
+        lines.append(f"| {block} | {' | '.join(cells)} |")
+    return "\n".join(lines)

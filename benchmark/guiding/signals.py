@@ -1,0 +1,207 @@
+"""What the signal of a guided method knows: `python -m benchmark.guiding RUN --out FILE.md`.
+
+A method that needs no training lowers a loss between what a block sees of the video being made and what it saw of the
+reference. Here finished videos are compared with the reference by that loss: the truth, the wrong action, a still
+image, plain image-to-video, and the method's own videos. A signal that knows the action is smallest for the truth.
+Where it is, and the method fails all the same, guidance does not bring the video there; where it is not, guidance has
+little to go by. Every block is asked, since much hangs on which it is.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.console.selection import UsageError
+from flexiact.cli import OneLineParser, one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from baselines.ditflow import DiTFlow
+    from baselines.motion_clone import MotionClone
+    from baselines.smm import SpatialMarginalMean
+    from benchmark.suites.files import AnyCase
+    from flexiact.backbone.backbone import Backbone
+    from flexiact.task import Action, Video
+    from reports.run_folder import StoredRun
+
+COMPARED = ("oracle", "wrong-action", "still", "i2v")
+"""Videos whose worth is known; the method's own stand beside them."""
+
+
+def ditflow_signal(method: "DiTFlow", video: "Video", action: "Action", caption: str) -> float:
+    """The method's own loss in tokens^2; the caption is not read."""
+    from baselines.ditflow import ACTION_KEY
+
+    return float(method.loss(method.look(video, seed=0), action[ACTION_KEY].to(method.backbone.device)))
+
+
+def smm_signal(method: "SpatialMarginalMean", video: "Video", action: "Action", caption: str) -> float:
+    """The method's own loss, mean over the guided steps, of the video inverted as the reference was."""
+    from baselines.smm import FEATURES_KEY, smm_loss
+
+    features, reference = method.fit(video, caption, seed=0)[FEATURES_KEY], action[FEATURES_KEY]
+    return float(sum(smm_loss(*pair) for pair in zip(features, reference, strict=True))) / len(features)
+
+
+def motion_clone_signal(method: "MotionClone", video: "Video", action: "Action", caption: str) -> float:
+    """The method's own loss, of the video noised as the reference was; the caption is not read."""
+    from baselines.motion_clone import FRAME_KEY, STRENGTH_KEY, top_loss
+
+    attention = method.attention(video, seed=0).cpu()
+    return float(top_loss(attention, action[STRENGTH_KEY], action[FRAME_KEY].long()))
+
+
+SIGNALS: Mapping[str, Callable[..., float]] = {
+    "ditflow": ditflow_signal,
+    "smm": smm_signal,
+    "motion_clone": motion_clone_signal,
+}
+
+
+def losses(
+    run: Path, cases: "Mapping[str, AnyCase]", backbone: "Backbone", methods: Sequence[str], every_block: bool
+) -> "pd.DataFrame":
+    """The loss of finished videos of seed 0: columns method, block, case_id, video (`own`, or a name) and loss.
+
+    Args:
+        run: run directory.
+        cases: of the run.
+        backbone: that made it.
+        methods: names in `SIGNALS`.
+        every_block: ask every block about the truth and the still image; otherwise the method's own block about all.
+
+    Raises:
+        ValueError: when the run cannot be read, is of another backbone or of other settings of a method, or lacks a
+            video.
+    """
+    import pandas as pd
+
+    from benchmark.execute import format_of, stages_of
+    from benchmark.methods import METHODS
+    from flexiact.media.video import read_video
+    from flexiact.progress import counted
+    from reports.run_folder import load_run
+
+    stored, stages = load_run(run), stages_of(cases, format_of(backbone))
+    if stored.info["backbone"]["revision"] != backbone.revision:
+        raise ValueError(f"{run}: made by another backbone than {backbone.name} as it is now")
+    asked = {name: ["oracle", "still"] if every_block else [*COMPARED, name] for name in methods}
+    samples = _videos(stored, cases, {video for videos in asked.values() for video in videos})
+    built: list[tuple[str, Any]] = [(name, METHODS[name].build(backbone)) for name in methods]
+    for name, method in built:
+        if not every_block and stored.info["methods"][name]["transfer_config"] != method.transfer_config():
+            raise ValueError(f"{run}: its videos of {name} were made with other settings; make them anew")
+    if every_block:
+        blocks = range(backbone.transformer.config.num_layers)
+        built = [
+            (name, type(one)(backbone, replace(one.config, block=block))) for name, one in built for block in blocks
+        ]
+    work = [(name, method, case_id) for name, method in built for case_id in stages.cases]
+    rows = []
+    for name, method, case_id in counted(work, len(work), "signals"):
+        case, shown = stages.cases[case_id], stages[case_id]
+        action = method.fit(shown.reference, case.caption, seed=0)
+        mine = samples[(samples["case_id"] == case_id) & samples["method"].isin(asked[name])]
+        for sample in mine.itertuples():
+            loss = SIGNALS[name](method, read_video(run / str(sample.video)), action, case.caption)
+            video = "own" if sample.method == name else sample.method
+            rows.append((name, method.model.block, case_id, video, loss))
+    return pd.DataFrame(rows, columns=["method", "block", "case_id", "video", "loss"])
+
+
+def _videos(stored: "StoredRun", cases: "Mapping[str, AnyCase]", names: "set[str]") -> "pd.DataFrame":
+    """Rows of the finished videos of seed 0; all cases have one of each name."""
+    samples = stored.samples[(stored.samples["seed"] == 0) & (stored.samples["status"] == "ok")]
+    for name in sorted(names):
+        if set(samples[samples["method"] == name]["case_id"]) != set(cases):
+            raise ValueError(f"{stored.folder}: lacks videos of {name} with seed 0; make them, or name other --methods")
+    return samples
+
+
+def table(found: "pd.DataFrame") -> str:
+    """Markdown: mean loss of each kind of video as a share of the still image's, and how often the truth's is least."""
+    videos = [*COMPARED, "own"]
+    lines = ["| method | " + " | ".join(videos) + " | truth below still | truth below wrong action |"]
+    lines.append("|" + "---|" * (len(videos) + 3))
+    for name, rows in found.groupby("method", sort=False):
+        wide = rows.pivot(index="case_id", columns="video", values="loss")
+        means = [f"{wide[video].mean() / wide['still'].mean():.3f}" for video in videos]
+        below = [f"{(wide['oracle'] < wide[other]).sum()} of {len(wide)}" for other in ("still", "wrong-action")]
+        lines.append(f"| {name} | {' | '.join([*means, *below])} |")
+    return "\n".join(lines)
+
+
+def block_table(found: "pd.DataFrame") -> str:
+    """Markdown: in every block the truth's mean loss as a share of the still image's, and how often it is smaller."""
+    blocks = sorted(set(found["block"]))
+    lines = ["| method | " + " | ".join(f"block {block}" for block in blocks) + " |"]
+    lines.append("|" + "---|" * (len(blocks) + 1))
+    for name, rows in found.groupby("method", sort=False):
+        cells = []
+        for _, part in rows.groupby("block"):
+            wide = part.pivot(index="case_id", columns="video", values="loss")
+            below = (wide["oracle"] < wide["still"]).sum()
+            cells.append(f"{wide['oracle'].mean() / wide['still'].mean():.3f} ({below})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    p = OneLineParser(prog="python -m benchmark.guiding", description=(__doc__ or "").split("\n\n")[0])
+    p.add_argument("run", type=Path, metavar="RUN", help="run directory with the methods and all bounds")
+    p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(SIGNALS)}, or all")
+    p.add_argument("--out", type=Path, required=True, metavar="FILE", help="Markdown file to write")
+    p.add_argument("--threads", type=int, metavar="N")
+    args = p.parse_args(arguments)
+    try:
+        return _write(args)
+    except (UsageError, ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _write(args: argparse.Namespace) -> int:
+    from benchmark.console.selection import select
+    from benchmark.guiding.joint_flows import flow_table, joint_flows
+    from benchmark.load import load, set_threads
+    from benchmark.suites.puppets import load_case, load_suite
+    from reports.run_folder import load_run
+
+    methods = select(args.methods, list(SIGNALS), "guided method")
+    set_threads(args.threads)
+    info = load_run(args.run).info
+    suite = load_suite(info["suite"])
+    cases = {case_id: load_case(suite, case_id) for case_id in info["cases"]}
+    backbone = load("puppets", "cpu", None, info["backbone"]["num_inference_steps"])
+    found = losses(args.run, cases, backbone, methods, every_block=False)
+    blocks = losses(args.run, cases, backbone, methods, every_block=True)
+    token = backbone.width // (backbone.latent_shape[-1] // backbone.transformer.config.patch_size)
+    text = f"""# What the signals of guided methods know
+
+Suite {suite.name}, backbone {backbone.name}, {found["case_id"].nunique()} cases, seed 0. Finished videos, compared
+with the reference by the loss that the method guides with (DiTFlow's on clean latents, SMM's on inverted ones,
+MotionClone's at its timestep): means, as a share of the still image's. A signal that knows the action is smallest for
+the truth (`oracle`). `own`: the videos that the method made.
+
+{table(found)}
+
+The truth's loss as a share of the still image's in every block, in brackets the cases in which it is smaller.
+
+{block_table(blocks)}
+
+Whether attention finds the same thing in other frames at all: DiTFlow's strongest flow in the references, lengths in
+tokens ({token} x {token} pixels), means over pairs of latent frames. `joints move`: how far, in truth. `explained`: 1 -
+squared error of the flow at the joints' tokens / squared true displacement; 1 is the true flow, 0 no better than none.
+`flow on background`: at tokens whose pixels never change, where it should be 0.
+
+{flow_table(joint_flows(cases, backbone))}
+"""
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(text, encoding="utf-8")
+    print(text)
+    return 0

@@ -1,0 +1,197 @@
+"""Measure the videos: features once per video digest, then pure formulas; one stored object a video."""
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from benchmark.execute import Stages
+from benchmark.plan import Cell
+from benchmark.store.folder import RunFolder
+from benchmark.store.keys import key
+from benchmark.store.rows import SampleRow, error_text
+from benchmark.suites.file_stages import FileStages
+from benchmark.suites.files import NO_TRUTH
+from benchmark.suites.truth import Staged
+from flexiact.media.video import frames_digest, read_video
+from flexiact.task import Video
+from metrics.features import Features, VideoFeatures
+from metrics.metric import Metric
+
+FEATURES_VERSION = 1
+"""Raised when perception begins to give other features under the same backend names."""
+
+_FIELDS = ("image_embeddings", "tracks", "track_visible", "keypoints", "keypoint_scores")
+_FEATURE_BACKENDS = ("image_encoder", "tracker", "pose")
+_PUPPET_POSE = "the shipped pose judge knows puppets alone"
+
+
+class Perceiver(Protocol):
+    """What scoring asks of perception (see metrics.perception.Perception).
+
+    Attributes:
+        backends: what measures for each `Metric.backend`; begins with "none" where nothing does.
+    """
+
+    @property
+    def backends(self) -> Mapping[str, str]:
+        """What measures for each `Metric.backend`."""
+        ...
+
+    def describe(self, video: Video) -> VideoFeatures:
+        """All features of a video."""
+        ...
+
+    def embed_text(self, text: str) -> np.ndarray | None:
+        """Embedding of a text, beside those of images; None when there is no image encoder."""
+        ...
+
+    def perceptual_distance(self, frames: np.ndarray, true_frames: np.ndarray) -> np.ndarray | None:
+        """Distance of each frame from the true one; None when nothing measures it."""
+        ...
+
+
+class Scorer:
+    """Scores the samples of one run."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        stages: Stages | FileStages,
+        perception: Perceiver,
+        metrics: Mapping[str, Metric],
+        retry_failed: bool = False,
+    ) -> None:
+        self._folder = folder
+        self._stages = stages
+        self._perception = perception
+        self._metrics = metrics
+        self._retry_failed = retry_failed
+        self._case_features = lru_cache(maxsize=16)(self._read_case_features)
+        self._text = lru_cache(maxsize=None)(perception.embed_text)
+
+    def missing(self, cell: Cell, row: SampleRow) -> list[str]:
+        """Names of the metrics that were not yet computed, in this version and with this backend, on this video.
+
+        Those that failed on a video that was made are among them where failures are to be tried again.
+        """
+        stored = self._stored(cell, row)
+        return [name for name, metric in self._metrics.items() if not self._done(stored.get(name, {}), metric, row)]
+
+    def score(self, cell: Cell, row: SampleRow) -> None:
+        """Compute and store what is missing; a metric that fails is stored as failed and the others go on.
+
+        Raises:
+            StoreError: when the run directory cannot be written.
+        """
+        missing = self.missing(cell, row)
+        if not missing:
+            return
+        entries = self._entries(cell, row, missing)
+        metrics = {**self._stored(cell, row), **entries}
+        stored = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
+        self._folder.write_json("scores", cell.key, stored)
+
+    def _done(self, entry: Mapping[str, Any], metric: Metric, row: SampleRow) -> bool:
+        if self._retry_failed and row.status == "ok" and entry.get("status") == "failed":
+            return False
+        measured = metric.version, backend_of(metric, self._perception.backends)
+        return (entry.get("version"), entry.get("backend")) == measured
+
+    def _stored(self, cell: Cell, row: SampleRow) -> dict[str, Any]:
+        stored = self._folder.read_json("scores", cell.key) or {}
+        same = (stored.get("video_digest"), stored.get("features_version")) == (row.video_digest, FEATURES_VERSION)
+        return dict(stored.get("metrics", {})) if same else {}
+
+    def _entries(self, cell: Cell, row: SampleRow, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        features, error = None, row.error
+        if row.status == "ok":
+            try:
+                features = self._features(cell, row)
+            except Exception as problem:  # one damaged video must not stop the scoring of the others
+                error = error_text(problem)
+        entries = {}
+        for name in names:
+            metric = self._metrics[name]
+            entry = {"version": metric.version, "backend": backend_of(metric, self._perception.backends)}
+            if features is None:
+                status = "skipped" if row.status == "skipped" else "failed"
+                entries[name] = entry | {"status": status, "value": None, "error": error}
+            else:
+                entries[name] = entry | evaluated(metric, features)
+        return entries
+
+    def _features(self, cell: Cell, row: SampleRow) -> Features:
+        assert row.video is not None
+        video = read_video(self._folder.path / row.video)
+        if frames_digest(video) != row.video_digest:
+            raise ValueError(f"{row.video}: its frames are not those that were stored")
+        target, reference = self._case_features(cell.case_id)
+        shown = self._stages[cell.case_id]
+        truth, candidates = (shown.truth, shown.candidates) if isinstance(shown, Staged) else (None, None)
+        distance = None if truth is None else self._perception.perceptual_distance(video.frames, truth.frames)
+        return Features(
+            generated=self._described(video),
+            target=target,
+            reference=reference,
+            prompt=self._text(self._stages.cases[cell.case_id].prompt),
+            truth=truth,
+            perceptual_distance=distance,
+            candidates=candidates,
+        )
+
+    def _read_case_features(self, case_id: str) -> tuple[VideoFeatures, VideoFeatures]:
+        staged = self._stages[case_id]
+        target = Video(staged.target[None], staged.reference.fps)
+        return self._described(target), self._described(staged.reference)
+
+    def _described(self, video: Video) -> VideoFeatures:
+        """Features of a video, from disk when the same frames were seen by the same networks before."""
+        name = key(
+            "features",
+            {
+                "frames": frames_digest(video),
+                "fps": video.fps,
+                "version": FEATURES_VERSION,
+                "backends": {name: self._perception.backends[name] for name in _FEATURE_BACKENDS},
+            },
+        )
+        path = self._folder.file("features", f"{name}.safetensors")
+        try:
+            return VideoFeatures(frames=video.frames, **load_file(path))
+        except (OSError, SafetensorError, TypeError, ValueError):
+            pass
+        features = self._perception.describe(video)
+        found = {field: getattr(features, field) for field in _FIELDS}
+        arrays = {field: np.ascontiguousarray(array) for field, array in found.items() if array is not None}
+        self._folder.write_bytes(path, save(arrays))
+        return features
+
+
+def evaluated(metric: Metric, features: Features) -> dict[str, Any]:
+    """Status, value and error of a metric: skipped where it is not defined, failed where it raises or is not finite."""
+    try:
+        value = metric.compute(features)
+        if value is None:
+            return {"status": "skipped", "value": None, "error": _why_skipped(metric, features)}
+    except Exception as error:  # a fault in one formula must not take the others down
+        return {"status": "failed", "value": None, "error": error_text(error)}
+    if not math.isfinite(value):
+        return {"status": "failed", "value": None, "error": f"the value is {value}"}
+    return {"status": "ok", "value": float(value), "error": None}
+
+
+def _why_skipped(metric: Metric, features: Features) -> str:
+    if features.truth is not None or "truth" not in metric.needs:
+        return metric.skip_reason(features)
+    return f"{NO_TRUTH}; {_PUPPET_POSE}" if metric.backend == "pose" else NO_TRUTH
+
+
+def backend_of(metric: Metric, backends: Mapping[str, str]) -> str:
+    """The concrete thing that measured a metric, "none" where there is no such thing (the metric is skipped then)."""
+    name = backends[metric.backend]
+    return "none" if name.startswith("none") else name  # the reason may hold this machine's paths

@@ -1,0 +1,1 @@
+"""Speed beside rivals in the same process: `python -m benchmark.speed`."""

@@ -1,0 +1,107 @@
+"""What is faster and may cost quality: fewer sampler steps, and blocks compiled by torch, each with its price.
+
+Always on the puppets backbone, since a price can be named only where the truth is known. The task is that of the bound
+`in-words`: the backbone alone, told the whole action in words, so that no fit blurs what the sampler does.
+"""
+
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from baselines.i2v import ImageToVideo
+from benchmark.bounds.table import BOUNDS
+from benchmark.execute import Stages, format_of
+from benchmark.load import load_judges
+from benchmark.speed.measure import Comparison, device_clock, type_name
+from benchmark.speed.timing import Variant
+from benchmark.store.rows import error_text
+from benchmark.suites.puppets import Case, load_case, load_suite
+from benchmark.tune import trials as tune
+from flexiact.backbone.backbone import Backbone
+from flexiact.task import Request
+from reports.wording import count
+
+if TYPE_CHECKING:
+    from metrics.perception import Perception
+
+SHARES = 1, 2, 4
+"""All of the backbone's steps, a half of them, a quarter."""
+
+
+def price_on_suite(backbone: Backbone) -> Comparison:
+    """`price` on the first case of each reference in the suite that methods are tuned on."""
+    suite = load_suite(tune.SUITE)
+    by_reference: dict[str, Case] = {}
+    for case in (load_case(suite, case_id) for case_id in suite.case_ids):
+        by_reference.setdefault(case.reference_id, case)
+    cases = {case.case_id: case for case in by_reference.values()}
+    return price(backbone, cases, load_judges(None, backbone.device))
+
+
+def price(
+    backbone: Backbone, cases: Mapping[str, Case], perception: "Perception", compiler: str = "inductor"
+) -> Comparison:
+    """The time of one video beside the mean scores of the videos of all cases.
+
+    Args:
+        backbone: with its own number of steps.
+        cases: whose actions it is told.
+        perception: what measures.
+        compiler: backend of torch.compile; one that does not work here is left out, with the reason.
+    """
+    stages = told_in_words(backbone, cases)
+    guidance = max(backbone.guidance_scale, BOUNDS["in-words"].config()["least_guidance_scale"])
+    native = backbone.num_inference_steps
+    methods = {}
+    for steps in dict.fromkeys(max(1, native // share) for share in SHARES):
+        methods[count(steps, "step")] = ImageToVideo(backbone, steps, guidance)
+    first = next(iter(cases))
+    request = Request(stages[first].target.copy(), stages.cases[first].prompt, 0)
+    figures: dict[str, dict[str, float]] = {}
+    left_out = {}
+    clock = device_clock(backbone.device)
+    quick = f"{count(native, 'step')}, compiled"
+    try:
+        start = clock()
+        method = ImageToVideo(compiled(backbone, compiler), native, guidance)
+        method.transfer({}, request)
+        figures[quick] = {"first_video_s": clock() - start}
+        methods[quick] = method
+    except Exception as error:  # compilers fail in many ways, and all of them mean the same here
+        left_out[quick] = without_paths(error_text(error))
+    for name, method in methods.items():
+        figures[name] = tune.measure(stages, perception, method, {}) | figures.get(name, {})
+    return Comparison(
+        title="Fewer steps and compiled blocks, and their price",
+        setting=(
+            f"one video told in words on backbone {backbone.name}, guidance {guidance:g}, {type_name(backbone.dtype)}; "
+            f"scores are means over {len(cases)} cases, one seed"
+        ),
+        variants={name: Variant(partial(method.transfer, {}, request)) for name, method in methods.items()},
+        rivals=(count(native, "step"),),
+        figures=figures,
+        left_out=left_out,
+    )
+
+
+def told_in_words(backbone: Backbone, cases: Mapping[str, Case]) -> Stages:
+    """Cases whose prompts are the full captions of their answers."""
+    form = format_of(backbone)
+    shown = Stages(cases, form)
+    return Stages({case_id: replace(case, prompt=shown[case_id].in_words) for case_id, case in cases.items()}, form)
+
+
+def compiled(backbone: Backbone, compiler: str) -> Backbone:
+    """The backbone with a copy of its transformer, each block of which torch.compile takes over at its first call."""
+    transformer = deepcopy(backbone.transformer)
+    for block in transformer.transformer_blocks:
+        block.compile(backend=compiler)
+    return replace(backbone, transformer=transformer)
+
+
+def without_paths(text: str) -> str:
+    """A message with files named by their last part alone."""
+    return re.sub(r"(?<![\w.])(?:/[\w.+~-]+)+", lambda found: found[0].rpartition("/")[2], text)

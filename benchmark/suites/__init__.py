@@ -1,0 +1,1 @@
+"""What is run: suites of puppet cases and of files."""

@@ -1,0 +1,57 @@
+"""The answers among which the metric of retrieval has to choose: the target doing each of the suite's named actions."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from flexiact.puppets.world.actions import DEV_ACTIONS, TEST_ACTIONS, PuppetAction, curves, restricted
+from flexiact.puppets.world.clip import SIZE, projections
+from flexiact.puppets.world.rigs import RIGS
+from flexiact.puppets.world.scene import Scene
+from metrics.centred_agreement import true_movement
+from metrics.features import Candidates
+from metrics.motion_agreement import agreements
+
+ALIKE_AGREEMENT = 0.95
+"""A candidate that agrees this well with a right one is right too: on this body nobody could tell them apart."""
+
+SEEN_MOTION_SHARE = 2.0 / SIZE
+"""A candidate moves some keypoint at least this share of the frame's side away from the middle of its way."""
+
+
+def pool_of(name: str) -> Mapping[str, PuppetAction]:
+    """The named actions that an action is one of: those for tests, or those for development."""
+    return TEST_ACTIONS if name in TEST_ACTIONS else DEV_ACTIONS
+
+
+def candidates(
+    target: Scene, name: str, right: Sequence[PuppetAction], num_frames: int, first: int, side_px: int
+) -> Candidates:
+    """The right answers, and every other named action as far as the target's body can do it.
+
+    Args:
+        target: who does them.
+        name: of the right action.
+        right: its acceptable answers on this target.
+        num_frames: of the clips.
+        first: the first frame that is compared. Other actions that cannot be seen to move from there on are left out.
+        side_px: of the square picture.
+
+    Returns:
+        Keypoints in pixels of the square picture.
+    """
+    channels = RIGS[target.rig].channels
+    others = [restricted(action, channels) for other, action in pool_of(name).items() if other != name]
+    values = torch.stack([curves(action, num_frames) for action in (*right, *others)])
+    points = projections([target] * len(values), values, side_px).keypoints()
+    keypoints = points.view(len(values), num_frames, -1, 2).numpy().copy()
+    lacking = np.ones(keypoints.shape[2], dtype=bool)
+    lacking[list(RIGS[target.rig].keypoints)] = False
+    keypoints[:, :, lacking] = np.nan
+    movement = true_movement(keypoints[:, first:, ~lacking])
+    moves = np.linalg.norm(movement, axis=-1).max((1, 2)) >= SEEN_MOTION_SHARE * side_px
+    is_right = np.arange(len(values)) < len(right)
+    alike = np.max([agreements(movement[i], movement) for i in range(len(right))], axis=0) >= ALIKE_AGREEMENT
+    kept = moves | is_right
+    return Candidates(keypoints[kept], (alike | is_right)[kept])

@@ -1,0 +1,140 @@
+"""A copy of DAVIS as a suite: real videos kept as pictures, and a table of the transfers to make between them.
+
+    JPEGImages/[480p/]{sequence}/00000.jpg ...
+    transfers.csv                               reference,caption,target,prompt
+
+DAVIS brings neither texts nor target images, so the table is the user's to write. `reference` is a sequence, `caption`
+says what it shows. `target` is another sequence, whose first picture is taken, or the path of an image in the folder;
+`prompt` says what its video shall show. Of several resolutions the smallest is taken.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from benchmark.console.selection import UsageError
+from benchmark.suites.csv_tables import inside, read_rows
+from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, refuse, unique_names
+from flexiact.media.frame_folder import pictures_in
+
+TABLE = "transfers.csv"
+COLUMNS = ["reference", "caption", "target", "prompt"]
+_RESOLUTIONS = ("480p", "1080p", "Full-Resolution")
+
+
+@dataclass(frozen=True, order=True)
+class _Transfer:
+    """A line of the table whose reference and image are there; paths are inside the folder."""
+
+    reference: str
+    image: str
+    target: str
+    caption: str
+    prompt: str
+
+
+def davis_suite(place: str) -> FileSuite:
+    """A case for each line of the folder's table.
+
+    Args:
+        place: the folder.
+
+    Raises:
+        UsageError: when it is no such folder.
+        CaseError: when the table or what it names is missing or not as it should be; the message names all of it, up
+            to ten.
+    """
+    root = Path(place).expanduser()
+    top = root / "JPEGImages"
+    if not top.is_dir():
+        raise UsageError(f"suite: {root} holds no JPEGImages, as DAVIS does")
+    top = next((top / name for name in _RESOLUTIONS if (top / name).is_dir()), top)
+    problems: list[str] = []
+    transfers = sorted(_transfers(root, top, problems))
+    refuse(root, problems)
+    files = {name: file_of(root, name) for one in transfers for name in (one.reference, one.image)}
+    names = unique_names(f"{PurePosixPath(one.reference).name}-to-{one.target}" for one in transfers)
+    cases = [
+        FileCase(
+            case_id=name,
+            action=PurePosixPath(one.reference).name,
+            reference_id=PurePosixPath(one.reference).name,
+            caption=one.caption,
+            prompt=one.prompt,
+            licence=UNSTATED,
+            source="DAVIS, a copy on disk",
+            reference=files[one.reference],
+            target=files[one.image],
+        )
+        for name, one in zip(names, transfers, strict=True)
+    ]
+    return FileSuite("davis", tuple(sorted(cases, key=lambda case: case.case_id)))
+
+
+def _transfers(root: Path, top: Path, problems: list[str]) -> Iterator[_Transfer]:
+    """The lines of the table without those that have a problem."""
+    seen: dict[tuple[str, str], int] = {}
+    for number, row in enumerate(_rows(root, problems), start=1):
+        where = f"{TABLE}: transfer {number}"
+        empty = [name for name, cell in zip(COLUMNS, row, strict=True) if not cell]
+        problems += [f"{where}: the {name} is empty" for name in empty]
+        if empty:
+            continue
+        reference, caption, target, prompt = row
+        try:
+            frames = _frames(top, reference)
+            image = _image(root, top, target)
+        except (OSError, ValueError) as error:
+            problems.append(f"{where}: {error.strerror if isinstance(error, OSError) else error}")
+            continue
+        place = inside(root, frames[0].parent)
+        first = seen.setdefault((place, image), number)
+        if first != number:
+            problems.append(f"{where}: has the reference and target of transfer {first}")
+            continue
+        name = target if (top / target).is_dir() else PurePosixPath(target).stem
+        yield _Transfer(place, image, name, caption, prompt)
+
+
+def _rows(root: Path, problems: list[str]) -> list[list[str]]:
+    """The lines of the table below its heading, cells in the order of `COLUMNS`; [] after a problem."""
+    if not (root / TABLE).is_file():
+        problems.append(f"{TABLE} is missing: write into it {','.join(COLUMNS)} and a line for each transfer")
+        return []
+    rows = read_rows(root, root / TABLE, len(COLUMNS), problems)
+    if not rows:
+        return []
+    heading = [cell.lower() for cell in rows[0]]
+    if sorted(heading) != sorted(COLUMNS):
+        problems.append(f"{TABLE}: expected the heading {','.join(COLUMNS)}, got {','.join(rows[0])}")
+        return []
+    if len(rows) == 1:
+        problems.append(f"{TABLE}: names no transfer")
+    return [[row[heading.index(name)] for name in COLUMNS] for row in rows[1:]]
+
+
+def _frames(top: Path, sequence: str) -> list[Path]:
+    """The frames of a sequence.
+
+    Raises:
+        ValueError: when there is no such sequence, or its folder is no video.
+    """
+    if len(PurePosixPath(sequence).parts) != 1 or sequence == ".." or not (top / sequence).is_dir():
+        raise ValueError(f"there is no sequence {sequence} in {top}")
+    return pictures_in(top / sequence)
+
+
+def _image(root: Path, top: Path, target: str) -> str:
+    """Path inside the folder of the image that a target is.
+
+    Raises:
+        ValueError: when it is neither a sequence nor the path of a file in the folder.
+    """
+    path = PurePosixPath(target)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{target} leads out of the folder")
+    if len(path.parts) == 1 and (top / target).is_dir():
+        return inside(root, _frames(top, target)[0])
+    if not (root / path).is_file():
+        raise ValueError(f"{target} is neither a sequence nor an image in the folder")
+    return str(path)

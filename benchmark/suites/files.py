@@ -1,0 +1,240 @@
+"""Cases made of files: a reference video and a target image of real material, whose right answer nobody knows.
+
+They stand beside those of `benchmark.suites.puppets`, which are rendered and come with their truth. Finding them
+needs no network library and decodes nothing; what they show is read in `benchmark.suites.file_stages`.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.console.selection import UsageError
+from benchmark.store.keys import digest
+from benchmark.suites.puppets import Case, CaseError
+from flexiact.media.files import MediaError
+from flexiact.media.frame_folder import pictures_in
+
+READING_VERSION = 1
+"""Raised when the same files begin to give other frames."""
+
+NO_TRUTH = "needs the right answer, which nobody knows of real material"
+"""Why a metric, bound or method is skipped on a case of files."""
+
+UNSTATED = "not stated"
+"""Licence of material that does not say."""
+
+_LISTED = 10  # of the faults of a folder; the others are counted
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a suite, or a folder of frames.
+
+    Attributes:
+        path: where it is.
+        name: its path inside the suite's folder, with slashes.
+        sha256: of its bytes; of a folder, of its frames' SHA-256 in their order (64 hex digits).
+    """
+
+    path: Path
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FileCase:
+    """One transfer to be made between files. How far apart its two scenes are is not known.
+
+    Attributes:
+        case_id: unique in the suite, fit for the name of a folder.
+        action: name of the action.
+        reference_id: cases of one reference share it; statistics are clustered by it.
+        caption: describes the reference, read while fitting.
+        prompt: describes the target, read while transferring.
+        licence: of the material, as far as it says.
+        source: where the material comes from.
+        reference: the video of the action.
+        target: the image.
+        frames: first and one past the last frame of the reference that show the action; None: all of it.
+    """
+
+    case_id: str
+    action: str
+    reference_id: str
+    caption: str
+    prompt: str
+    licence: str
+    source: str
+    reference: File
+    target: File
+    frames: tuple[int, int] | None = None
+
+    @property
+    def target_id(self) -> str:
+        """Name of the target image."""
+        return self.target.name
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What results are named by: the files' digests, which part of them is shown, and how they are read."""
+        parts: dict[str, dict[str, Any]] = {
+            "reference": {"sha256": self.reference.sha256, "frames": self.frames},
+            "target": {"sha256": self.target.sha256},
+        }
+        return {name: digest({"reading_version": READING_VERSION, **part}) for name, part in parts.items()}
+
+
+AnyCase = Case | FileCase
+
+
+@dataclass(frozen=True)
+class FileSuite:
+    """A set of cases found in a folder.
+
+    Attributes:
+        name: for tables and run directories; holds no path.
+        cases: in the order of their ids.
+        num_inference_steps: as `benchmark.suites.puppets.Suite` has it; a folder asks for none.
+        headline: as there; one that does not need the right answer.
+        version: a folder has none.
+        digest: nor this; run.json holds its files' digests.
+    """
+
+    name: str
+    cases: tuple[FileCase, ...]
+    num_inference_steps: int | None = None
+    headline: str = "motion_fidelity"
+    version: int | None = None
+    digest: str | None = None
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """Ids of all cases."""
+        return tuple(case.case_id for case in self.cases)
+
+
+def folder_suite(place: str) -> FileSuite:
+    """One reference and any number of targets in a plain folder, each case with its own text.
+
+    `reference.mp4`, or without it a folder `reference` of frames, is the video and `reference.txt` says what it shows;
+    `images/NAME.png` (or any format that Pillow reads) is a target and `images/NAME.txt` says what its video shall
+    show.
+
+    Args:
+        place: the folder.
+
+    Raises:
+        UsageError: when there is no such folder.
+        CaseError: when files are missing or empty; the message names all of them, up to ten.
+    """
+    root = Path(place).expanduser()
+    if not root.is_dir():
+        raise UsageError(f"suite: there is no folder {root}")
+    beside = sorted((root / "images").glob("[!.]*"))
+    images = [path for path in beside if path.is_file() and path.suffix.lower() != ".txt"]
+    frames_alone = (root / "reference").is_dir() and not (root / "reference.mp4").exists()
+    video = "reference" if frames_alone else "reference.mp4"
+    found = frames_alone or (root / video).is_file()
+    problems = [] if found else ["reference.mp4, or a folder reference of its frames, is missing"]
+    problems += [] if images else ["images/ holds no image"]
+    caption = _text(root, "reference.txt", f"what {video} shows", problems)
+    prompts = [
+        _text(root, f"images/{image.stem}.txt", f"what the video of {image.name} shall show", problems)
+        for image in images
+    ]
+    refuse(root, problems)
+    action = file_name(root.resolve().name)
+    reference = file_of(root, video)
+    cases = [
+        FileCase(
+            case_id=name,
+            action=action,
+            reference_id=action,
+            caption=caption,
+            prompt=prompt,
+            licence=UNSTATED,
+            source="a folder of files",
+            reference=reference,
+            target=file_of(root, f"images/{image.name}"),
+        )
+        for name, image, prompt in zip(unique_names(image.stem for image in images), images, prompts, strict=True)
+    ]
+    return FileSuite(f"folder-{action}", tuple(sorted(cases, key=lambda case: case.case_id)))
+
+
+def file_of(root: Path, name: str) -> File:
+    """A file, or folder of pictures, of a suite's folder with its digest.
+
+    Raises:
+        CaseError: when it cannot be read.
+    """
+    path = root / name
+    try:
+        if not path.is_dir():
+            return File(path, name, _sha256(path))
+        digests = "".join(_sha256(picture) for picture in pictures_in(path))
+    except MediaError as error:
+        raise CaseError(str(error)) from error
+    except OSError as error:
+        raise CaseError(f"{path}: {error.strerror or error}") from error
+    return File(path, name, hashlib.sha256(digests.encode()).hexdigest())
+
+
+def check_unchanged(cases: Iterable[FileCase]) -> None:
+    """Refuse cases whose files are no longer what they were when the suite was read.
+
+    Raises:
+        CaseError: naming the file.
+    """
+    for file in dict.fromkeys(file for case in cases for file in (case.reference, case.target)):
+        if file_of(file.path.parent, file.path.name).sha256 != file.sha256:
+            raise CaseError(f"{file.path}: has changed since the suite was read")
+
+
+def refuse(where: Path | str, problems: Sequence[str]) -> None:
+    """Say everything that is wrong at once, if anything is.
+
+    Raises:
+        CaseError: one line with up to ten of the problems and the number of the others.
+    """
+    if problems:
+        rest = len(problems) - _LISTED
+        raise CaseError(f"{where}: {'; '.join(problems[:_LISTED])}" + (f"; and {rest} more like these" * (rest > 0)))
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a file: letters, digits, `_`, `.` and `-`, not hidden, not empty."""
+    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "unnamed"
+
+
+def unique_names(texts: Iterable[str]) -> list[str]:
+    """`file_name` of each; of equal ones, the later get -2, -3 and so on."""
+    names: list[str] = []
+    for text in texts:
+        name, count = file_name(text), 1
+        while name in names:
+            count += 1
+            name = f"{file_name(text)}-{count}"
+        names.append(name)
+    return names
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _text(root: Path, name: str, what: str, problems: list[str]) -> str:
+    try:
+        text = " ".join((root / name).read_text(encoding="utf-8-sig").split())
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{name} cannot be read ({type(error).__name__})")
+        return ""
+    if not text:
+        problems.append(f"{name} is missing or empty: write into it {what}")
+    return text

@@ -1,0 +1,246 @@
+"""The authors' benchmark folder as a suite: one case for each action and target image (25 x 10 in their release).
+
+    captions/{human,animal,camera}/{action}/crop.csv         path, start_frame, end_frame, fps, mask_id, caption
+    captions/{human,animal,camera}/{action}/val_image.csv    path, caption
+    reference_videos/{scenario}/{action}[_crop]/0..11.mp4    twelve random crops of one reference
+    target_image[s]/{scenario}/...
+
+What the release leaves open is settled as follows.
+
+- `crop.csv` is read by the position of its columns. Its first row is a heading unless its second and third columns are
+  whole numbers. `val_image.csv` is read by its heading, whatever the case of its letters. Both may be separated by `,`
+  or `|`.
+- Paths begin where the authors kept the folder (`benchmark/...`): what stands before `reference_videos` or
+  `target_image` is dropped. Of `target_image` and `target_images`, and of `{action}` and `{action}_crop`, the one that
+  is there is taken.
+- The reference is video 0 of the twelve, between its start and end frame. The uncropped `{action}.mp4` is taken instead
+  where it is there and no longer than video 0: the authors' instructions put the *untrimmed* source in that place, and
+  such a film shows more than the action.
+- `fps` is that of video 0 and serves for that comparison alone: frames are spaced evenly over the clip, which for 49
+  frames at 8 per second is what the released loader does.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from benchmark.console.selection import UsageError
+from benchmark.suites.csv_tables import inside, read_rows
+from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, refuse, unique_names
+from flexiact.backbone.hub import snapshot
+
+REPOSITORY = "shiyi0408/FlexiAct"
+"""The authors' dataset on the model hub."""
+
+_TARGETS = ("target_image", "target_images")
+_TOPS = ("reference_videos", *_TARGETS)
+_CROP = "_crop"
+_SAME_LENGTH = 1.1
+"""An uncropped video may last this many times as long as video 0."""
+
+_WANTED = ["README.md", "captions/*", *(f"{top}/*" for top in _TOPS)]
+_UNREAD = ["reference_videos/*/[1-9].mp4", "reference_videos/*/1[01].mp4"]  # of the twelve, one is read
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """A reference as `crop.csv` gives it."""
+
+    name: str
+    frames: tuple[int, int] | None
+    caption: str
+
+
+def flexiact_suite(place: str) -> FileSuite:
+    """The suite in a folder, or `hub@COMMIT` for the authors' own on the model hub.
+
+    Raises:
+        UsageError: when there is no such folder, or it cannot be fetched.
+        CaseError: when files are missing or not as they should be; the message names all of them, up to ten.
+    """
+    if place != "hub" and not place.startswith("hub@"):
+        return read_benchmark(Path(place).expanduser(), "the authors' benchmark folder, a copy on disk")
+    commit = place.removeprefix("hub").removeprefix("@")
+    if not re.fullmatch("[0-9a-f]{40}", commit):
+        raise UsageError(
+            "suite: say which version, flexiact:hub@COMMIT with 40 hex digits as listed at "
+            f"https://huggingface.co/datasets/{REPOSITORY}/commits/main (none is pinned here)"
+        )
+    return read_benchmark(fetched(commit), f"huggingface.co/datasets/{REPOSITORY}@{commit}")
+
+
+def fetched(commit: str) -> Path:
+    """The authors' dataset at one commit, from the model hub or its cache on this machine.
+
+    Raises:
+        UsageError: when it is not in the cache and cannot be fetched.
+    """
+    try:
+        return snapshot(REPOSITORY, commit, _WANTED, ignore=_UNREAD, kind="dataset")
+    except OSError as error:
+        raise UsageError(
+            f"suite: {REPOSITORY}@{commit[:12]} is not in the cache and cannot be fetched ({type(error).__name__}); "
+            "fetch it on a machine with network and give the folder, flexiact:FOLDER"
+        ) from error
+
+
+def read_benchmark(root: Path, source: str) -> FileSuite:
+    """The suite in a folder of the layout above, or in its subfolder `benchmark`; its licence goes to standard error.
+
+    Raises:
+        UsageError: when it is no such folder.
+        CaseError: when files are missing or not as they should be; the message names all of them, up to ten.
+    """
+    given, root = root, root if (root / "captions").is_dir() else root / "benchmark"
+    folders = sorted(path for path in root.glob("captions/[!.]*/[!.]*") if path.is_dir())
+    if not folders:
+        raise UsageError(f"suite: {given} holds no captions/SCENARIO/ACTION")
+    licence = stated_licence(root / "README.md")
+    print(f"suite flexiact: licence of the material by its dataset card: {licence}", file=sys.stderr)
+    problems: list[str] = []
+    cases: list[FileCase] = []
+    for folder in folders:
+        scenario, action = folder.parent.name, folder.name
+        clip, targets = _clip(root, folder, problems), _targets(root, folder, problems)
+        if clip is None:
+            continue
+        reference = file_of(root, clip.name)
+        for name, prompt in targets:
+            cases.append(
+                FileCase(
+                    case_id=f"{scenario}-{action}-to-{PurePosixPath(name).stem}",
+                    action=action,
+                    reference_id=f"{scenario}-{action}",
+                    caption=clip.caption,
+                    prompt=prompt,
+                    licence=licence,
+                    source=source,
+                    reference=reference,
+                    target=file_of(root, name),
+                    frames=clip.frames,
+                )
+            )
+    refuse(root, problems)
+    return FileSuite("flexiact", _named(cases))
+
+
+def stated_licence(card: Path) -> str:
+    """What the heading of a dataset card gives as `license`, "not stated" when it does not say or there is no card."""
+    if not card.is_file():
+        return UNSTATED
+    from huggingface_hub.repocard import metadata_load
+
+    try:
+        stated = (metadata_load(card) or {}).get("license")
+    except Exception:  # YAML has errors of its own; a card that cannot be read states nothing
+        return UNSTATED
+    return ", ".join(map(str, stated if isinstance(stated, list) else [stated])) if stated else UNSTATED
+
+
+def _named(cases: list[FileCase]) -> tuple[FileCase, ...]:
+    """The cases by their ids, which are made unique and fit for file names."""
+    names = unique_names(case.case_id for case in cases)
+    named = [replace(case, case_id=name) for case, name in zip(cases, names, strict=True)]
+    return tuple(sorted(named, key=lambda case: case.case_id))
+
+
+def _clip(root: Path, folder: Path, problems: list[str]) -> _Clip | None:
+    """Video 0 of an action, or the uncropped video in its place; None after a problem."""
+    rows = read_rows(root, folder / "crop.csv", 6, problems)
+    if rows and (_whole(rows[0][1]) is None or _whole(rows[0][2]) is None):
+        rows = rows[1:]  # the heading
+    if not rows:
+        return None
+    where = f"{inside(root, folder)}/crop.csv"
+    row = next((row for row in rows if PurePosixPath(row[0]).stem == "0"), rows[0])
+    start, end, rate = _whole(row[1]), _whole(row[2]), _whole(row[3])
+    if start is None or end is None or end - start < 2 or not rate:
+        got = ", ".join(row[1:4])
+        problems.append(f"{where}: expected whole numbers start_frame, end_frame (2 more or above) and fps, got {got}")
+        return None
+    if not row[5]:
+        problems.append(f"{where}: the caption of {row[0]} is empty")
+    name = _located(root, row[0], where, problems)
+    if name is None:
+        return None
+    uncropped = f"reference_videos/{folder.parent.name}/{folder.name}.mp4"
+    if 0 < _seconds(root / uncropped) <= _SAME_LENGTH * (end - start) / rate:
+        return _Clip(uncropped, None, row[5])
+    return _Clip(name, (start, end), row[5])
+
+
+def _targets(root: Path, folder: Path, problems: list[str]) -> list[tuple[str, str]]:
+    """Name and prompt of each target image of an action that is there."""
+    rows = read_rows(root, folder / "val_image.csv", 2, problems)
+    where = f"{inside(root, folder)}/val_image.csv"
+    heading = [cell.lower() for cell in rows[0]] if rows else ["path", "caption"]
+    if "path" not in heading or "caption" not in heading:
+        problems.append(f"{where}: expected a heading with path and caption, got {', '.join(rows[0])}")
+        return []
+    if len(rows) == 1:
+        problems.append(f"{where}: names no image")
+    found: dict[str, str] = {}
+    for row in rows[1:]:
+        path, prompt = row[heading.index("path")], row[heading.index("caption")]
+        name = _located(root, path, where, problems)
+        if name in found:
+            problems.append(f"{where}: {path} is there twice")
+        if not prompt:
+            problems.append(f"{where}: the caption of {path} is empty")
+        if name is not None:
+            found[name] = prompt
+    return list(found.items())
+
+
+def _located(root: Path, written: str, where: str, problems: list[str]) -> str | None:
+    """Path inside the folder of a file that a table names, by whichever spelling is there; None after a problem."""
+    path = PurePosixPath(written.replace("\\", "/"))
+    if path.is_absolute() and path.is_relative_to(root.absolute().as_posix()):
+        path = path.relative_to(root.absolute().as_posix())
+    if path.is_absolute() or ".." in path.parts:
+        problems.append(f"{where}: {written} leads out of the folder")
+        return None
+    start = next((place for place, part in enumerate(path.parts) if part in _TOPS), 0)
+    parts = path.parts[start:]
+    for name in _spellings(parts):
+        if (root / name).is_file():
+            return name
+    problems.append(f"{'/'.join(parts)} is missing" if parts else f"{where}: a path is empty")
+    return None
+
+
+def _spellings(parts: Sequence[str]) -> list[str]:
+    """A file's path as written, then as others have called its folder."""
+    others = [list(parts)]
+    if parts and parts[0] in _TARGETS:
+        others += [[top, *parts[1:]] for top in _TARGETS if top != parts[0]]
+    elif len(parts) > 2 and parts[0] == "reference_videos":
+        folder = parts[-2]
+        others.append(
+            [*parts[:-2], folder.removesuffix(_CROP) if folder.endswith(_CROP) else folder + _CROP, parts[-1]]
+        )
+    return ["/".join(spelling) for spelling in others]
+
+
+def _whole(text: str) -> int | None:
+    """A whole number from 0, also where a table wrote it as 49.0; None for anything else."""
+    found = re.fullmatch(r"(\d+)(\.0+)?", text)
+    return int(found[1]) if found else None
+
+
+def _seconds(path: Path) -> float:
+    """How long a video says it lasts; 0 where there is none or it does not say."""
+    if not path.is_file():
+        return 0.0
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            if stream.duration and stream.time_base:
+                return float(stream.duration * stream.time_base)
+            return (container.duration or 0) / av.time_base
+    except (av.error.FFmpegError, IndexError):
+        return 0.0

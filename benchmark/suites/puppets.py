@@ -1,0 +1,265 @@
+"""Cases: one reference video and one target image each, a small TOML file a case, a folder a suite.
+
+Reading them needs no network library, so that `--help` and wrong names are answered at once. What a case *shows* is
+made in `benchmark.suites.truth`; what it *is* (names, captions, axes, digests) is here.
+"""
+
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from benchmark.console.selection import UsageError, unknown
+from benchmark.store.keys import digest
+
+CASES_FOLDER = Path(__file__).parents[1] / "cases"
+SUITE_FILE = "suite.toml"
+AXES: tuple[str, ...] = ("layout", "viewpoint", "skeleton", "pose")
+TERCILES: tuple[str, ...] = ("near", "middle", "far")
+HEADLINE = "motion_agreement"
+DIGESTS: tuple[str, ...] = ("reference", "target", "truth")
+
+
+class CaseError(ValueError):
+    """A case or suite file that does not say what it must; the message names the file and the field."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named set of cases.
+
+    Attributes:
+        name: the folder's name.
+        summary: one line for people.
+        num_inference_steps: sampler steps that this suite asks for, None for the backbone's own number.
+        edges: per axis, the two values that part near from middle and middle from far (terciles of the candidates the
+            suite was chosen from).
+        case_ids: sorted.
+        headline: name of the metric that tables are sorted by.
+        version: raised by whoever gives the suite other cases.
+        digest: SHA-256 over all that the suite's own file and its cases say; `sealed` makes it.
+    """
+
+    name: str
+    summary: str
+    num_inference_steps: int | None
+    edges: Mapping[str, tuple[float, float]]
+    case_ids: tuple[str, ...]
+    headline: str = HEADLINE
+    version: int = 1
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One transfer to be made and what is known about it.
+
+    Attributes:
+        case_id: the file's name without `.toml`; unique in the suite.
+        suite: name of the suite.
+        action: name of the action in the puppet world.
+        wrong_action: name of another action of like amplitude on this target, for the bound of that name.
+        reference_id: cases of one reference share it; statistics are clustered by it.
+        target_id: name of the target image.
+        caption: describes the reference, read while fitting.
+        prompt: describes the target, read while transferring.
+        axes: distance between reference and target on each of `AXES` (see `axes` and `pose_distance` in
+            flexiact.puppets.world.answers).
+        terciles: the same as "near", "middle" or "far".
+        left_out_share: share of the action's channels that no transfer could show, 0..1.
+        licence: SPDX identifier of the material.
+        source: where the material comes from.
+        digests: SHA-256 of the specification of `reference`, `target` and `truth`, with the renderer's version.
+        reference: specification of the reference's scene.
+        target: specification of the target's scene.
+        target_pose: channel values of the figure in the target image; none: its neutral stance.
+    """
+
+    case_id: str
+    suite: str
+    action: str
+    wrong_action: str
+    reference_id: str
+    target_id: str
+    caption: str
+    prompt: str
+    axes: Mapping[str, float]
+    terciles: Mapping[str, str]
+    left_out_share: float
+    licence: str
+    source: str
+    digests: Mapping[str, str]
+    reference: Mapping[str, Any]
+    target: Mapping[str, Any]
+    target_pose: tuple[float, ...] = ()
+
+
+def suite_names(folder: Path = CASES_FOLDER) -> list[str]:
+    """Names of all suites."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{SUITE_FILE}"))
+
+
+def load_suite(name: str, folder: Path = CASES_FOLDER) -> Suite:
+    """Read a suite's own file and list its cases.
+
+    Raises:
+        UsageError: when there is no suite of that name.
+        CaseError: when the file is not as it should be, or the cases are not those that its digest is of.
+    """
+    if name not in suite_names(folder):
+        raise UsageError(unknown(name, suite_names(folder), "suite"))
+    path = folder / name / SUITE_FILE
+    data = _read(path)
+    steps = data.get("num_inference_steps")
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
+        raise CaseError(f"{path}: num_inference_steps: expected a whole number above 0, got {steps!r}")
+    edges = {}
+    for axis in AXES:
+        pair = data.get("edges", {}).get(axis)
+        if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_number, pair)) or pair[0] > pair[1]:
+            raise CaseError(f"{path}: edges.{axis}: expected two ascending numbers, got {pair!r}")
+        edges[axis] = (float(pair[0]), float(pair[1]))
+    cases = {p.stem: p for p in sorted(path.parent.glob("*.toml")) if p.name != SUITE_FILE}
+    if not cases:
+        raise CaseError(f"{path.parent}: holds no cases")
+    headline = _text({"headline": HEADLINE} | data, "headline", path)
+    version, stated = data.get("version"), _text(data, "digest", path)
+    if not isinstance(version, int) or version < 1:
+        raise CaseError(f"{path}: version: expected a whole number above 0, got {version!r}")
+    found = _digest(data, {case_id: _read(file) for case_id, file in cases.items()})
+    if stated != found:
+        raise CaseError(f"{path}: digest: the file says {stated}, its cases have {found}; make the suite again")
+    return Suite(name, _text(data, "summary", path), steps, edges, tuple(cases), headline, version, stated)
+
+
+def load_case(suite: Suite, case_id: str, folder: Path = CASES_FOLDER) -> Case:
+    """Read one case.
+
+    Raises:
+        CaseError: when the file is missing or not as it should be; the message names the field.
+    """
+    path = folder / suite.name / f"{case_id}.toml"
+    data = _read(path)
+    if data.get("case_id") != case_id:
+        raise CaseError(f"{path}: case_id: expected the file's name '{case_id}', got {data.get('case_id')!r}")
+    axes = {}
+    for axis in AXES:
+        value = _table(data, "axes", path).get(axis)
+        if not _is_number(value) or value < 0:
+            raise CaseError(f"{path}: axes.{axis}: expected a number from 0, got {value!r}")
+        axes[axis] = float(value)
+    left_out = data.get("left_out_share")
+    if not _is_number(left_out) or not 0 <= left_out < 1:
+        raise CaseError(f"{path}: left_out_share: expected a number in [0, 1), got {left_out!r}")
+    digests = _table(data, "digests", path)
+    for name in DIGESTS:
+        value = digests.get(name)
+        if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
+            raise CaseError(f"{path}: digests.{name}: expected 64 hex digits, got {value!r}")
+    pose = data.get("target_pose", [])
+    if not isinstance(pose, list) or not all(map(_is_number, pose)):
+        raise CaseError(f"{path}: target_pose: expected a list of numbers, got {pose!r}")
+    words = {field: _text(data, field, path) for field in _WORDS}
+    return Case(
+        case_id=case_id,
+        suite=suite.name,
+        axes=axes,
+        terciles={axis: tercile(value, suite.edges[axis]) for axis, value in axes.items()},
+        left_out_share=float(left_out),
+        digests={name: digests[name] for name in DIGESTS},
+        reference=_table(data, "reference", path),
+        target=_table(data, "target", path),
+        target_pose=tuple(float(value) for value in pose),
+        **words,
+    )
+
+
+_WORDS = (
+    "action", "wrong_action", "reference_id", "target_id", "caption", "prompt", "licence", "source",
+)  # fmt: skip
+
+
+def tercile(value: float, edges: tuple[float, float]) -> str:
+    """Name of the third that a value is in: near up to the first edge, middle up to the second, far beyond."""
+    return TERCILES[sum(value > edge for edge in edges)]
+
+
+def case_to_toml(case: Case) -> str:
+    """The file's text; `load_case` gives the same case back."""
+    lines = [f"case_id = {_toml(case.case_id)}"]
+    lines += [f"{field} = {_toml(getattr(case, field))}" for field in (*_WORDS, "left_out_share")]
+    lines += [f"target_pose = {_toml(case.target_pose)}"] if case.target_pose else []
+    for name in ("axes", "digests", "reference", "target"):
+        lines += _toml_table(name, getattr(case, name))
+    return "\n".join(lines) + "\n"
+
+
+def sealed(suite: Suite, cases: Iterable[Case]) -> Suite:
+    """The suite with the digest of these cases."""
+    said = {case.case_id: tomllib.loads(case_to_toml(case)) for case in cases}
+    return replace(suite, digest=_digest(tomllib.loads(suite_to_toml(suite)), said))
+
+
+def _digest(suite: Mapping[str, Any], cases: Mapping[str, Any]) -> str:
+    """Of what the files say, however they are laid out."""
+    return digest({"suite": {name: value for name, value in suite.items() if name != "digest"}, "cases": cases})
+
+
+def suite_to_toml(suite: Suite) -> str:
+    """The text of a suite's own file."""
+    lines = [f"summary = {_toml(suite.summary)}", f"version = {suite.version}", f"digest = {_toml(suite.digest)}"]
+    if suite.num_inference_steps is not None:
+        lines.append(f"num_inference_steps = {suite.num_inference_steps}")
+    if suite.headline != HEADLINE:
+        lines.append(f"headline = {_toml(suite.headline)}")
+    lines += _toml_table("edges", suite.edges)
+    return "\n".join(lines) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CaseError(f"{path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CaseError(f"{path}: not TOML ({error})") from error
+
+
+def _text(data: Mapping[str, Any], field: str, path: Path) -> str:
+    value = data.get(field)
+    if not isinstance(value, str) or not value.strip():
+        raise CaseError(f"{path}: {field}: expected text, got {value!r}")
+    return value
+
+
+def _table(data: Mapping[str, Any], field: str, path: Path) -> dict[str, Any]:
+    value = data.get(field)
+    if not isinstance(value, dict) or not value:
+        raise CaseError(f"{path}: [{field}]: expected a table, got {value!r}")
+    return value
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _toml(value: object) -> str:
+    """A TOML value: text (quoted as JSON quotes it, which TOML reads alike), number, or list of them."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"no TOML form for {type(value).__name__}")
+    return repr(value)
+
+
+def _toml_table(name: str, table: Mapping[str, Any]) -> list[str]:
+    plain = {k: v for k, v in table.items() if not isinstance(v, Mapping)}
+    lines = ["", f"[{name}]", *(f"{k} = {_toml(v)}" for k, v in plain.items())]
+    for k, v in table.items():
+        lines += _toml_table(f"{name}.{k}", v) if isinstance(v, Mapping) else []
+    return lines

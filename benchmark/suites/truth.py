@@ -1,0 +1,295 @@
+"""What a case shows, rendered at a backbone's size: its reference, its target image, and the right answer.
+
+Only bounds and scores get to see the answer; a method gets `Staged.reference`, `Staged.target` and the two texts, and
+the keypoints of these two pictures if it is one that is told them (`ToldKeypoints`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from benchmark.store.keys import digest
+from benchmark.suites.candidates import candidates, pool_of
+from benchmark.suites.puppets import Case, CaseError
+from flexiact.puppets.world.actions import PuppetAction, blended, curves
+from flexiact.puppets.world.answers import BLEND_SHARES, VISIBLE_MOTION_PX, answers
+from flexiact.puppets.world.captions import caption
+from flexiact.puppets.world.clip import NEUTRAL_POSE, SIZE, Clip, projections, render_clip, render_values, target_clip
+from flexiact.puppets.world.render import RENDERER_VERSION
+from flexiact.puppets.world.rigs import BONES, CHANNELS, KEYPOINTS
+from flexiact.puppets.world.scene import Scene, scene_from_dict, scene_to_dict
+from flexiact.task import Video
+from metrics.features import Candidates, Truth
+
+TRUTH_VERSION = 2
+"""Raised when the same case begins to be judged by another truth."""
+
+COUNTED_MOTION_SHARE = VISIBLE_MOTION_PX / SIZE
+"""A keypoint is judged when some right answer moves it at least this share of the frame's side away from where it is in
+the target image, at some judged frame."""
+
+SILENT_SHARE = 0.25
+"""Share of the clip's duration at its start that is not judged: there the figure goes from the target's pose into the
+action."""
+
+_ENDS = {"trunk": ("pelvis", "chest"), "head": ("chest", "nose"), "tail_base": ("pelvis", "tail_mid"),
+         "tail_end": ("tail_mid", "tail_tip")}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What of any case a method sees, at a backbone's size, length and rate.
+
+    Attributes:
+        reference: the reference performing the action.
+        target: uint8 [H, W, 3], the target in the case's target pose.
+    """
+
+    reference: Video
+    target: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Staged(Shown):
+    """A puppet case, whose right answer is known as well.
+
+    Attributes:
+        truth: the right answers.
+        candidates: what the target would do, had another action been asked for.
+        answer: the canonical one as a video.
+        answer_values: float32 [T, 21], its channels.
+        target_pose: float32 [21], the target image's channels.
+        wrong: the target performing the case's other action.
+        reference_scene: what `reference` shows apart from its action.
+        target_scene: what `target` shows.
+        reference_keypoints: float32 [T, K, 2], the true ones of the reference, nan where its body lacks one.
+        target_keypoints: float32 [K, 2], those of the target image likewise.
+        in_words: the full caption of `answer`: subject, and how every channel moves.
+    """
+
+    truth: Truth
+    candidates: Candidates
+    answer: Video
+    answer_values: torch.Tensor
+    target_pose: torch.Tensor
+    wrong: Video
+    reference_scene: Scene
+    target_scene: Scene
+    reference_keypoints: np.ndarray
+    target_keypoints: np.ndarray
+    in_words: str
+
+
+@runtime_checkable
+class ToldKeypoints(Protocol):
+    """A method that the harness tells the true keypoints of its two inputs; `MethodEntry.extra_supervision` says so."""
+
+    def tell_keypoints(self, frames: np.ndarray, keypoints: np.ndarray) -> None:
+        """Take note of the true keypoints [T, K, 2] in frames [T, H, W, 3], nan where the body lacks one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Format:
+    """Pixel frames, size and rate that everything of a case is rendered at."""
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+
+
+def named_action(name: str) -> PuppetAction:
+    """A test or development action.
+
+    Raises:
+        CaseError: when there is none of that name.
+    """
+    try:
+        return pool_of(name)[name]
+    except KeyError:
+        raise CaseError(f"action: unknown '{name}'") from None
+
+
+def specification_digests(
+    reference: Scene, target: Scene, action: PuppetAction, target_pose: Sequence[float] = NEUTRAL_POSE
+) -> dict[str, str]:
+    """Digests of what a case shows: of the specification, since rendered floats may differ between processors."""
+    motions = [[m.channel, m.shape, m.amplitude] for m in action]
+    first = scene_to_dict(reference)
+    second = {"scene": scene_to_dict(target), "pose": [float(value) for value in target_pose]}
+    parts: dict[str, dict[str, Any]] = {
+        "reference": {"scene": first, "action": motions},
+        "target": second,
+        "truth": {"reference": first, "target": second, "action": motions, "truth_version": TRUTH_VERSION},
+    }
+    return {name: digest({"renderer_version": RENDERER_VERSION, **part}) for name, part in parts.items()}
+
+
+def scenes(case: Case) -> tuple[Scene, Scene]:
+    """The scenes of a case's reference and target.
+
+    Raises:
+        CaseError: when a scene's specification is damaged.
+    """
+    try:
+        return scene_from_dict(dict(case.reference)), scene_from_dict(dict(case.target))
+    except ValueError as error:
+        raise CaseError(f"case {case.case_id}: {error}") from error
+
+
+def target_pose(case: Case) -> tuple[float, ...]:
+    """The 21 channel values of the figure in a case's target image.
+
+    Raises:
+        CaseError: when there is another number of them.
+    """
+    pose = case.target_pose or NEUTRAL_POSE
+    if len(pose) != len(CHANNELS):
+        raise CaseError(f"case {case.case_id}: target_pose: expected {len(CHANNELS)} numbers, got {len(pose)}")
+    return pose
+
+
+def check_digests(case: Case) -> None:
+    """Refuse a case whose material is no longer what it was when the case was written.
+
+    Raises:
+        CaseError: naming the digest.
+    """
+    found = specification_digests(*scenes(case), named_action(case.action), target_pose(case))
+    for name, value in found.items():
+        if case.digests[name] != value:
+            raise CaseError(f"case {case.case_id}: digests.{name}: the file says {case.digests[name]}, it is {value}")
+
+
+def stage(case: Case, form: Format) -> Staged:
+    """Render a case.
+
+    Raises:
+        CaseError: when a scene or action is unknown, or the answer does not move.
+    """
+    reference, target = scenes(case)
+    action, pose = named_action(case.action), target_pose(case)
+    right = answers(reference, target, action).actions
+    side = min(form.height, form.width)
+    canonical = _framed(_render(target, right[0], form), form)
+    image = _framed(target_clip(target, side, pose), form)
+    truth = _truth(case, right, canonical, image, form)
+    shown = _framed(_render(reference, action, form), form)
+    wrong = _render(target, named_action(case.wrong_action), form)
+    asked = candidates(target, case.action, right, form.num_frames, truth.first_settled_frame, side)
+    return Staged(
+        reference=shown.video,
+        target=image.video.frames[0],
+        truth=truth,
+        candidates=replace(asked, keypoints=_on_frame(asked.keypoints, form)),
+        answer=canonical.video,
+        answer_values=curves(right[0], form.num_frames),
+        target_pose=torch.tensor(pose),
+        wrong=_framed(wrong, form).video,
+        reference_scene=reference,
+        target_scene=target,
+        reference_keypoints=_existing(shown),
+        target_keypoints=_existing(image)[0],
+        in_words=caption(target, right[0], "full"),
+    )
+
+
+def _truth(case: Case, right: Sequence[PuppetAction], canonical: Clip, image: Clip, form: Format) -> Truth:
+    """Every blend from the image's pose into every right action, the canonical one without a blend first."""
+    (_, target), side = scenes(case), min(form.height, form.width)
+    pose, first = torch.tensor(target_pose(case)), first_scored_frame(form.num_frames)
+    values = [blended(pose, curves(a, form.num_frames), share) for a in right for share in BLEND_SHARES]
+    points = projections([target] * len(values), torch.stack(values), side).keypoints()
+    keypoints = _on_frame(points.view(len(values), form.num_frames, len(KEYPOINTS), 2).numpy(), form)
+    counted = counted_keypoints(keypoints[:, first:], image.keypoints[0], side) & image.keypoint_exists
+    if not counted.any():
+        raise CaseError(f"case {case.case_id}: action: '{case.action}' moves nothing on this target")
+    return Truth(
+        keypoints=keypoints,
+        target_keypoints=image.keypoints[0],
+        counted=counted,
+        first_scored_frame=first,
+        first_settled_frame=first_settled_frame(form.num_frames),
+        frames=canonical.video.frames,
+        parts=canonical.parts,
+        bones=bone_ends(),
+        bone_radii_px=canonical.bone_radii_px,
+        body_size_px=target.camera.scale * side,
+    )
+
+
+def performed(scene: Scene, values: torch.Tensor, form: Format) -> Video:
+    """A scene whose figure goes through channel values [T, 21], drawn and framed as `stage` does with named actions."""
+    return _framed(render_values([scene], values[None], min(form.height, form.width))[0], form).video
+
+
+def first_scored_frame(num_frames: int) -> int:
+    """The first frame at or after `SILENT_SHARE` of the clip, whose first frame is at 0 and whose last is at 1."""
+    return math.ceil((num_frames - 1) * SILENT_SHARE)
+
+
+def first_settled_frame(num_frames: int) -> int:
+    """The first frame at which the longest of `BLEND_SHARES` has arrived in the action."""
+    return math.ceil((num_frames - 1) * max(BLEND_SHARES))
+
+
+def counted_keypoints(answers_px: np.ndarray, target_px: np.ndarray, side_px: int) -> np.ndarray:
+    """bool [K]: which keypoints of [A, T, K, 2] some answer moves `COUNTED_MOTION_SHARE` away from [K, 2]."""
+    moved = np.linalg.norm(answers_px - target_px, axis=-1).max(axis=(0, 1))
+    return np.asarray(moved >= COUNTED_MOTION_SHARE * side_px)
+
+
+def bone_ends() -> np.ndarray:
+    """Keypoint indices int64 [12, 2] at both ends of each bone; limbs begin at the chest or the pelvis."""
+    pairs = []
+    for bone in BONES:
+        if bone in _ENDS:
+            start, end = _ENDS[bone]
+        else:
+            limb, _, part = bone.rpartition("_")
+            root = "chest" if limb.startswith("fore") else "pelvis"
+            start, end = (root, f"{limb}_mid") if part == "upper" else (f"{limb}_mid", f"{limb}_tip")
+        pairs.append((KEYPOINTS.index(start), KEYPOINTS.index(end)))
+    return np.array(pairs, dtype=np.int64)
+
+
+def _existing(clip: Clip) -> np.ndarray:
+    """A clip's keypoints [T, K, 2], nan where the body lacks one."""
+    return np.where(clip.keypoint_exists[:, None], clip.keypoints, np.float32(np.nan))
+
+
+def _render(scene: Scene, action: PuppetAction, form: Format) -> Clip:
+    return render_clip(scene, action, form.num_frames, min(form.height, form.width))
+
+
+def _framed(clip: Clip, form: Format) -> Clip:
+    """A square clip in the middle of a frame of any shape (its edge pixels repeated), at the format's rate."""
+    side = min(form.height, form.width)
+    top, left = (form.height - side) // 2, (form.width - side) // 2
+    margins = ((0, 0), (top, form.height - side - top), (left, form.width - side - left))
+    frames = np.pad(clip.video.frames, (*margins, (0, 0)), mode="edge")
+    parts = np.pad(clip.parts, margins, constant_values=-1)
+    return replace(clip, video=Video(frames, form.fps), keypoints=_on_frame(clip.keypoints, form), parts=parts)
+
+
+def _on_frame(points: np.ndarray, form: Format) -> np.ndarray:
+    """Positions [..., 2] on the square picture as positions on the frame that it is in the middle of."""
+    side = min(form.height, form.width)
+    corner = ((form.width - side) // 2, (form.height - side) // 2)
+    return points + np.array(corner, dtype=np.float32)
+
+
+def render_settings() -> Mapping[str, Any]:
+    """What the truth was made with, for run.json."""
+    return {
+        "renderer_version": RENDERER_VERSION,
+        "truth_version": TRUTH_VERSION,
+        "counted_motion_share": COUNTED_MOTION_SHARE,
+        "silent_share": SILENT_SHARE,
+        "blend_shares": list(BLEND_SHARES),
+    }

@@ -1,0 +1,1 @@
+"""Tuning of the methods on the development suite: `python -m benchmark.tune`."""

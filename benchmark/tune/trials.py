@@ -1,0 +1,196 @@
+"""Tune methods on a development suite: `python -m benchmark.tune`, as many trials for one space of settings as another.
+
+A method's space is a handful of values a setting; its trials are drawn from it at random with a fixed seed. Every trial
+is one line of the log, kept whatever it shows; a second start goes on where the last one stopped. The winner, by mean
+motion agreement and among equals by looks, is entered by hand where the method keeps its settings. Beside the log
+stands a summary (.md): the winners, and how loud FlexiAct's embedding is at the thresholds of its schedule.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.console.selection import UsageError, select
+from benchmark.load import load, load_judges, set_threads
+from benchmark.store.keys import key
+from benchmark.suites.puppets import load_case, load_suite
+from benchmark.tune.spaces import SPACES
+from flexiact.cli import one_line
+
+if TYPE_CHECKING:
+    from benchmark.execute import Stages
+    from flexiact.backbone.backbone import Backbone
+    from flexiact.task import Action, ActionTransfer
+    from metrics.perception import Perception
+
+TRIALS = 8
+SUITE = "puppets-dev"
+METRICS = ("motion_agreement", "true_appearance_error")
+TIE = 0.005
+"""Of motion agreement: trials so near the best count as equal, and the one with the least appearance error is taken."""
+
+COLUMNS = ("method", "trial", "settings", *METRICS, "suite", "backbone_revision", "key")
+
+
+def measure(
+    stages: "Stages", perception: "Perception", method: "ActionTransfer", fits: "dict[str, Action]"
+) -> dict[str, float]:
+    """Mean of `METRICS` over the cases, seed 0.
+
+    Args:
+        stages: the cases, at the format of the method's backbone.
+        perception: what measures.
+        method: one trial.
+        fits: actions by what fit reads and the reference; filled here, so that trials which differ at transfer
+            alone share fits.
+    """
+    from flexiact.task import Request, Video
+    from metrics import METRICS as TABLE
+    from metrics.features import Features
+
+    rows = []
+    for case_id, case in stages.cases.items():
+        staged = stages[case_id]
+        learned = [method.method_id, method.version, method.fit_config(), case.caption]
+        name = json.dumps([*learned, dict(case.reference), case.action], sort_keys=True)
+        if name not in fits:
+            fits[name] = method.fit(staged.reference, case.caption, seed=0)
+        video = method.transfer(fits[name], Request(staged.target.copy(), case.prompt, 0))
+        target = perception.describe(Video(staged.target[None], staged.reference.fps))
+        made = perception.describe(video)
+        features = Features(generated=made, target=target, truth=staged.truth, candidates=staged.candidates)
+        rows.append([TABLE[name].compute(features) for name in METRICS])
+    # A mean is of all cases or there is none: settings that fail on hard cases shall not win on the rest.
+    columns = dict(zip(METRICS, zip(*rows, strict=True), strict=True))
+    return {name: sum(column) / len(column) for name, column in columns.items() if None not in column}
+
+
+def trials(names: Sequence[str], seed: int, count: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """(method, number, settings) of every trial asked for; those that share a fit are neighbours."""
+    for name in names:
+        numbered = list(enumerate(SPACES[name].trials(seed, count)))
+        numbered.sort(key=lambda trial: trial[1].get("learning_rate", 0))
+        for number, settings in numbered:
+            yield name, number, settings
+
+
+def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]], log: Path) -> None:
+    """Run what the log (CSV) does not hold yet of the planned trials, and append each to it."""
+    from tqdm import tqdm
+
+    from benchmark.execute import Stages, format_of
+
+    suite = load_suite(SUITE)
+    stages = Stages({i: load_case(suite, i) for i in suite.case_ids}, format_of(backbone))
+    perception = load_judges(None, backbone.device)
+    done = {row["key"] for row in _read(log)} if log.exists() else set()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    fits: dict[str, Action] = {}
+    for name, number, settings in tqdm(planned, desc="trials"):
+        method = SPACES[name].build(backbone, settings)
+        mark = trial_key(method, backbone)
+        if mark in done:
+            continue
+        try:
+            found = measure(stages, perception, method, fits)
+        except ValueError as error:  # settings with which a method diverges are a result too
+            print(f"trial {number} of {name} failed: {one_line(error)}", file=sys.stderr)
+            found = {}
+        fresh = not log.exists()
+        with log.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if fresh:
+                writer.writerow(COLUMNS)
+            scores = [f"{found[m]:.4f}" if m in found else "" for m in METRICS]
+            text = json.dumps(settings, sort_keys=True)
+            writer.writerow([name, number, text, *scores, SUITE, backbone.revision, mark])
+
+
+def trial_key(method: "ActionTransfer", backbone: "Backbone") -> str:
+    """Names all that a trial's videos depend on, adapters and presets included."""
+    return key(
+        "trial",
+        {
+            "method_id": method.method_id,
+            "version": method.version,
+            "fit_config": method.fit_config(),
+            "transfer_config": method.transfer_config(),
+            "backbone": backbone.revision,
+            "num_inference_steps": backbone.num_inference_steps,
+        },
+    )
+
+
+def _read(log: Path) -> list[dict[str, str]]:
+    with log.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def winners(log: Path, revision: str) -> dict[str, dict[str, str]]:
+    """The best row of every method in a log (see `TIE`), among those measured on one revision of the backbone.
+
+    Each with `trials`, how many the method had.
+    """
+    rows = [r for r in _read(log) if r["backbone_revision"] == revision and all(r[name] for name in METRICS)]
+    had = Counter(row["method"] for row in rows)
+    rows = [row | {"trials": str(had[row["method"]])} for row in rows]
+    rows.sort(key=lambda row: float(row["motion_agreement"]), reverse=True)
+    groups = {name: [row for row in rows if row["method"] == name] for name in dict.fromkeys(r["method"] for r in rows)}
+    return {name: _best(group) for name, group in groups.items()}
+
+
+def _best(rows: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Of one method's rows, the highest agreement first."""
+    equal = [row for row in rows if float(row["motion_agreement"]) >= float(rows[0]["motion_agreement"]) - TIE]
+    return min(equal, key=lambda row: float(row["true_appearance_error"]))
+
+
+def summary(backbone: "Backbone", log: Path) -> str:
+    """Winners, and signal-to-noise ratio, bias and attention share at the thresholds of FlexiAct's winning schedule."""
+    from flexiact.embedding import FrequencySchedule, schedule_report
+    from flexiact.method import preset
+
+    best = winners(log, backbone.revision)
+    lines = [f"# Tuning on {SUITE}", "", f"Every trial is in [{log.name}]({log.name}).", ""]
+    lines += ["| method | trials | best settings | motion agreement | true appearance error |", "|---|---|---|---|---|"]
+    for name, row in best.items():
+        values = ", ".join(f"{k} {v}" for k, v in json.loads(row["settings"]).items())
+        scores = f"{row['motion_agreement']} | {row['true_appearance_error']}"
+        lines.append(f"| {name} | {row['trials']} | {values} | {scores} |")
+    if "flexiact" in best:
+        settings = json.loads(best["flexiact"]["settings"])
+        low, high = settings["thresholds"]
+        tokens = preset(backbone).fit.embedding_tokens
+        lines += ["", "FlexiAct's winning schedule; the share of attention is that of equal logits.", ""]
+        lines += ["| timestep | signal-to-noise ratio | bias | attention share |", "|---|---|---|---|"]
+        for point in schedule_report(backbone, FrequencySchedule(settings["alpha"], low, high), tokens):
+            cells = (f"{point['timestep']:.0f}", f"{point['signal_to_noise']:.3g}", f"{point['bias']:.2f}")
+            lines.append(f"| {' | '.join(cells)} | {point['attention_share']:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    p = argparse.ArgumentParser(prog="python -m benchmark.tune", description=(__doc__ or "").split("\n\n")[0])
+    p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(SPACES)}, or all")
+    p.add_argument("--seed", type=int, default=0, help="of the draw of the trials (%(default)s)")
+    p.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="of every space (%(default)s)")
+    p.add_argument("--log", type=Path, default=Path("reports/published/tuning/puppets.csv"), help="%(default)s")
+    p.add_argument("--device", default="auto", metavar="NAME")
+    p.add_argument("--threads", type=int, metavar="N")
+    args = p.parse_args(arguments)
+    try:
+        names = select(args.methods, list(SPACES), "method")
+        set_threads(args.threads)
+        backbone = load("puppets", args.device, None, load_suite(SUITE).num_inference_steps)
+        tune(backbone, list(trials(names, args.seed, args.trials)), args.log)
+        args.log.with_suffix(".md").write_text(summary(backbone, args.log))
+    except (UsageError, ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,237 @@
+"""The diffusers components of one CogVideoX image-to-video model, and how to load them.
+
+Which models there are, and what a command line may call one, is in `flexiact.backbone.specs`.
+
+Nothing here knows a width, depth, resolution or length: all of it is read from the components.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+
+from flexiact.backbone.hub import snapshot
+from flexiact.backbone.loading import FILES, NO_SAVINGS, Savings, load_networks
+from flexiact.backbone.loading import BackboneError as BackboneError
+from flexiact.backbone.loading import folder_digest as folder_digest
+from flexiact.backbone.loading import resolve_device as resolve_device
+from flexiact.backbone.specs import BACKBONES as BACKBONES
+from flexiact.backbone.specs import PUPPET_WEIGHTS as PUPPET_WEIGHTS
+from flexiact.backbone.specs import SETTINGS as SETTINGS
+from flexiact.backbone.specs import BackboneSpec as BackboneSpec
+from flexiact.backbone.specs import find_spec, native_settings
+from flexiact.cli import one_line
+
+SCHEDULERS = {
+    "CogVideoXDDIMScheduler": CogVideoXDDIMScheduler,
+    "CogVideoXDPMScheduler": CogVideoXDPMScheduler,
+}
+
+PUBLISHED_SAMPLER = {"timestep_spacing": "trailing"}
+"""With DPM: how CogVideoX' own command line and FlexiAct's code sample the published models."""
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """Components and native settings of one model; networks are in eval mode and their weights stay as they are.
+
+    Attributes:
+        name: key in `BACKBONES`, for presets and tables; a folder's own name.
+        revision: names the exact weights: a commit or the SHA-256 of a local folder, and how they are quantised.
+        num_frames: pixel frames of a clip; one more than a multiple of twice the temporal compression.
+        height: of a frame, px.
+        width: of a frame, px.
+        fps: rate the model was trained at, frames per second.
+        max_text_tokens: length every prompt is padded or cut to.
+        num_inference_steps: steps of the sampler unless a method asks for others.
+        guidance_scale: of classifier-free guidance unless a method asks for another; 1 or less turns it off.
+        refadapter: folder of the matching RefAdapter in peft's format, None where there is none.
+        control: folder of the matching control weights (see `flexiact.backbone.control`), None where there is none.
+        device: where the networks compute.
+        dtype: in which they compute.
+        tiled_decode: decode latents in overlapping tiles: less memory, seams blended (other numbers than at once).
+        quantised: how the transformer's linear layers are held, "8bit" or "4bit"; None: in `dtype`.
+
+    Raises:
+        BackboneError: naming the field, when sizes do not fit together.
+    """
+
+    name: str
+    revision: str
+    vae: AutoencoderKLCogVideoX
+    transformer: CogVideoXTransformer3DModel
+    text_encoder: T5EncoderModel
+    tokenizer: PreTrainedTokenizerBase
+    scheduler: CogVideoXDDIMScheduler | CogVideoXDPMScheduler
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    max_text_tokens: int
+    num_inference_steps: int
+    guidance_scale: float
+    refadapter: Path | None = None
+    control: Path | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    tiled_decode: bool = False
+    quantised: str | None = None
+
+    def __post_init__(self) -> None:
+        clip = 2 * self.vae.config.temporal_compression_ratio
+        # The VAE decodes latent frames in pairs after an odd first one: other lengths come back with extra frames.
+        if self.num_frames < 1 or (self.num_frames - 1) % clip:
+            raise BackboneError(f"num_frames: expected {clip}k + 1, got {self.num_frames}")
+        patch = self.spatial_compression * self.transformer.config.patch_size
+        for side in ("height", "width"):
+            if getattr(self, side) < 1 or getattr(self, side) % patch:
+                raise BackboneError(f"{side}: expected a multiple of {patch} px, got {getattr(self, side)}")
+
+    @property
+    def spatial_compression(self) -> int:
+        """Pixels per latent cell along a side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def num_latent_frames(self) -> int:
+        """Latent frames of a clip, before padding to the temporal patch."""
+        return (self.num_frames - 1) // self.vae.config.temporal_compression_ratio + 1
+
+    @property
+    def num_padding_frames(self) -> int:
+        """Latent frames put in front so that temporal patches come out even (CogVideoX 1.5), otherwise 0."""
+        return -self.num_latent_frames % (self.transformer.config.patch_size_t or 1)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Padded latent frames, channels, latent height, latent width."""
+        return (
+            self.num_latent_frames + self.num_padding_frames,
+            self.transformer.config.in_channels // 2,
+            self.height // self.spatial_compression,
+            self.width // self.spatial_compression,
+        )
+
+    @property
+    def num_video_tokens(self) -> int:
+        """Video tokens of a clip in the transformer."""
+        config = self.transformer.config
+        frames, _, height, width = self.latent_shape
+        return frames // (config.patch_size_t or 1) * (height // config.patch_size) * (width // config.patch_size)
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the transformer: the number a table is titled with."""
+        return int(self.transformer.num_parameters())  # counts weights of 4 bits as two to a byte
+
+    def check_frames(self, name: str, frames: np.ndarray, num_frames: int | None = None) -> None:
+        """Refuse uint8 frames [T, H, W, 3] of another size than the model's, or another length than `num_frames`.
+
+        Raises:
+            ValueError: naming `name` and both sizes.
+        """
+        if frames.shape[1:3] != (self.height, self.width):
+            raise ValueError(
+                f"{name}: expected {self.height}x{self.width} px (height x width), "
+                f"got {frames.shape[1]}x{frames.shape[2]}"
+            )
+        if num_frames is not None and len(frames) != num_frames:
+            raise ValueError(f"{name}: expected {num_frames} frames, got {len(frames)}")
+
+
+def load_backbone(
+    backbone: str,
+    device: str = "cpu",
+    refadapter: Path | None = None,
+    control: Path | None = None,
+    savings: Savings = NO_SAVINGS,
+) -> Backbone:
+    """Load an entry of `BACKBONES` or a folder.
+
+    Args:
+        backbone: as `find_spec` takes it.
+        device: "cpu", "cuda", "cuda:1" or "auto".
+        refadapter: folder to take instead of the entry's own.
+        control: likewise.
+        savings: ways to need less memory.
+
+    Raises:
+        BackboneError: when the name is unknown, or files are missing or damaged.
+    """
+    name, spec = find_spec(backbone)
+    for field_name, path in (("refadapter", refadapter), ("control", control)):
+        if path and not path.is_dir():
+            raise BackboneError(f"{field_name}: no folder {path}")
+    spec = replace(spec, refadapter=refadapter or spec.refadapter, control=control or spec.control)
+    return load_folder(_local_folder(name, spec), name=name, device=device, spec=spec, savings=savings)
+
+
+def load_folder(
+    folder: Path,
+    *,
+    name: str,
+    device: str = "cpu",
+    spec: BackboneSpec | None = None,
+    savings: Savings = NO_SAVINGS,
+) -> Backbone:
+    """Load a folder in diffusers' layout; folders of a RefAdapter or control weights that do not exist count as none.
+
+    Raises:
+        BackboneError: when files are missing or damaged, or sizes do not fit together.
+    """
+    spec = spec or BackboneSpec(folder)
+    target = resolve_device(device)
+    savings.check(target)
+    dtype = spec.cuda_dtype if target.type == "cuda" else torch.float32
+    try:
+        index = json.loads((folder / "model_index.json").read_text())
+        settings = native_settings(spec, folder)
+        scheduler = SCHEDULERS[index["scheduler"][1]].from_pretrained(folder, subfolder="scheduler")
+        if spec.published:  # whatever class its repository names
+            scheduler = CogVideoXDPMScheduler.from_config(scheduler.config, **PUBLISHED_SAMPLER)
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+        networks = load_networks(folder, target, dtype, savings)
+    except BackboneError:
+        raise
+    except KeyError as error:
+        raise BackboneError(f"backbone {name}: {folder} does not say {error}") from error
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"backbone {name}: cannot be loaded from {folder} ({one_line(error)})") from error
+    revision = spec.revision or folder_digest(folder)
+    return Backbone(
+        name=name,
+        revision=f"{revision}+{savings.quantise}" if savings.quantise else revision,
+        **networks,
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        **settings,
+        refadapter=spec.refadapter if spec.refadapter and spec.refadapter.is_dir() else None,
+        control=spec.control if spec.control and spec.control.is_dir() else None,
+        device=target,
+        dtype=dtype,
+        tiled_decode=spec.tiled_decode,
+        quantised=savings.quantise,
+    )
+
+
+def _local_folder(name: str, spec: BackboneSpec) -> Path:
+    if isinstance(spec.source, Path):
+        if not (spec.source / "model_index.json").is_file():
+            raise BackboneError(f"backbone {name}: no weights at {spec.source}")
+        return spec.source
+    if spec.revision is None:
+        raise BackboneError(
+            f"backbone: {name} has no pinned revision; give {name}@COMMIT, a commit of {spec.source} on the model hub, "
+            "or a folder with the model"
+        )
+    try:
+        return snapshot(spec.source, spec.revision, FILES)
+    except OSError as error:
+        raise BackboneError(
+            f"backbone {name}: {spec.source} cannot be fetched ({one_line(error)}); fetch it on a machine with network "
+            "and give the folder, --backbone FOLDER"
+        ) from error

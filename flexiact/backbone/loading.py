@@ -1,0 +1,149 @@
+"""From files to networks on a device: where the files are, how weights are held, and what is refused beforehand."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, BitsAndBytesConfig, CogVideoXTransformer3DModel
+from diffusers.utils import is_bitsandbytes_version
+from diffusers.utils import logging as diffusers_logging
+from transformers import T5EncoderModel
+from transformers.utils import logging as transformers_logging
+
+from flexiact.backbone.offload import take_turns
+from flexiact.cli import QUANTISE
+
+NETWORKS = {
+    "text_encoder": T5EncoderModel,
+    "transformer": CogVideoXTransformer3DModel,
+    "vae": AutoencoderKLCogVideoX,
+}
+BITSANDBYTES = "0.48"  # from here on layers of 8 bits are placed without hooks of accelerate's on every one of them
+FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
+
+
+class BackboneError(ValueError):
+    """A backbone that is unknown, missing or unusable; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Savings:
+    """How to do with less memory on a GPU.
+
+    Attributes:
+        offload: networks wait on the CPU and take turns on the device (`flexiact.backbone.offload`); no number changes.
+        quantise: "8bit" (LLM.int8) or "4bit" (NF4): how the transformer's linear layers are held, by bitsandbytes;
+            numbers change, so that the backbone's revision says so. The transformer then stays on the GPU.
+
+    Raises:
+        BackboneError: for an unknown way to quantise.
+    """
+
+    offload: bool = False
+    quantise: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.quantise is not None and self.quantise not in QUANTISE:
+            raise BackboneError(f"quantise: expected one of {', '.join(QUANTISE)}, got {self.quantise!r}")
+
+    def check(self, device: torch.device) -> None:
+        """Refuse, before any file is read, what cannot be done on the device.
+
+        Raises:
+            BackboneError: when the transformer is to be quantised without a GPU or without bitsandbytes.
+        """
+        if self.quantise is None:
+            return
+        if device.type != "cuda":
+            raise BackboneError(f"quantise: needs a GPU (CUDA), the device is {device}")
+        if not is_bitsandbytes_version(">=", BITSANDBYTES):
+            raise BackboneError(
+                f"quantise: needs bitsandbytes {BITSANDBYTES} or later; "
+                f"install it with: pip install 'bitsandbytes>={BITSANDBYTES}'"
+            )
+
+
+NO_SAVINGS = Savings()
+
+
+def load_networks(folder: Path, device: torch.device, dtype: torch.dtype, savings: Savings) -> dict[str, Any]:
+    """The networks of a folder in diffusers' layout by part, in eval mode and without gradients.
+
+    Raises:
+        BackboneError: when a weight is not finite.
+        OSError: when files are missing (or ValueError, when they are damaged).
+    """
+    home = torch.device("cpu") if savings.offload else device
+    networks: dict[str, Any] = {}
+    with _no_progress_bars():
+        for part, kind in NETWORKS.items():
+            if savings.quantise and part == "transformer":
+                networks[part] = kind.from_pretrained(
+                    folder,
+                    subfolder=part,
+                    torch_dtype=dtype,
+                    quantization_config=_quantisation(savings.quantise, dtype),
+                    device_map={"": device},
+                )
+            else:
+                networks[part] = kind.from_pretrained(folder, subfolder=part, torch_dtype=dtype).to(home)
+            networks[part].eval().requires_grad_(False)
+    _check_finite(networks)
+    if savings.offload:
+        take_turns(networks, device, staying={"transformer"} if savings.quantise else set())
+    return networks
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn "auto" into the GPU where there is one, otherwise the CPU; pass other names on.
+
+    Raises:
+        BackboneError: when the name is no device or the device is not there.
+    """
+    try:
+        resolved = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    except RuntimeError as error:
+        raise BackboneError(f"device: unknown name {device!r}") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise BackboneError(f"device: {device!r} asked for, but torch sees no GPU")
+    return resolved
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 (hex) over the names and bytes of all weights and configurations below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json"}):
+        with path.open("rb") as stream:  # not whole: a file of a large model is larger than some memories
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _quantisation(quantise: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if quantise == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _check_finite(networks: Mapping[str, Any]) -> None:
+    for part, network in networks.items():
+        for name, parameter in network.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise BackboneError(f"{part}.{name}: holds values that are not finite")
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    bars = diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for module, enabled in zip((diffusers_logging, transformers_logging), bars, strict=True):
+            if enabled:
+                module.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""Learned weights on disk: the authors' files, ours, and a stock diffusers pipeline."""

@@ -1,0 +1,203 @@
+"""Checkpoint files of the authors' FlexiAct release, to and from our form.
+
+    python -m flexiact.checkpoints show FILE              what a file or folder of either form holds
+    python -m flexiact.checkpoints import FILE OUT        the release's form to ours
+    python -m flexiact.checkpoints export FILE OUT        ours to the release's
+
+A RefAdapter becomes the folder OUT, which `--refadapter` of the other commands takes; an embedding becomes OUT, an
+action in a .safetensors file. `flexiact.checkpoints.authors` and `.ours` describe the forms. FILE may be a folder that
+holds one file of the release beside others, or the output of its training, whose last `checkpoint-N` is taken. Pickles
+are opened as tensors only, never as code. Every name, shape and number is checked first, and there and back keeps every
+bit.
+
+Sizes must be those of --backbone (published ones are known, nothing is fetched); with `none` the file's own are taken,
+so that blocks missing at its end go unseen. Exit codes: 0 done; 2 nothing was written, for the reason in the line on
+standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flexiact.cli import OneLineParser, one_line
+
+if TYPE_CHECKING:  # --help answers without the seconds that torch takes
+    from flexiact.checkpoints.authors import Release, Sizes
+
+BACKBONE = "cogvideox-5b-i2v"  # the one that the authors published files for
+ALPHA = 32  # of the release's LoRA layers, in its code alone
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; reading it loads no network library."""
+    usage = argparse.RawDescriptionHelpFormatter
+    p = OneLineParser(prog="python -m flexiact.checkpoints", description=__doc__, formatter_class=usage)
+    verbs = p.add_subparsers(dest="verb", required=True, metavar="show|import|export")
+    helps = {"show": "what a file holds", "import": "the release's form to ours", "export": "ours to the release's"}
+    for verb, text in helps.items():
+        sub = verbs.add_parser(verb, help=text, description=text)
+        sub.add_argument("file", type=Path, metavar="FILE", help="a file, or a folder that holds one")
+        if verb == "show":
+            continue
+        sub.add_argument("out", type=Path, metavar="OUT", help="must not exist")
+        sub.add_argument("--backbone", default=BACKBONE, metavar="NAME", help="or none (%(default)s)")
+        sub.add_argument("--alpha", type=float, default=ALPHA, help="of the release's LoRA layers (%(default)s)")
+        if verb == "import":
+            sub.add_argument("--reference", type=Path, metavar="VIDEO", help="what an embedding was fitted to")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        if options.verb == "show":
+            print(show(options.file))
+        elif options.verb == "import":
+            print(import_file(options.file, options.out, options.backbone, options.alpha, options.reference))
+        else:
+            print(export_file(options.file, options.out, options.backbone, options.alpha))
+    except (ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def show(path: Path) -> str:
+    """What a file or folder of either form holds, and what its header says, in a few lines.
+
+    Raises:
+        ValueError: when it is of neither form or damaged.
+    """
+    from flexiact.checkpoints.authors import load_release
+
+    if not _is_ours(path):
+        return _summary(load_release(path))
+    release, alpha, about = _load_ours(path, None)
+    known = about if alpha is None else {"alpha": alpha} | about
+    return "\n".join([_summary(release), *(f"  {name}: {value}" for name, value in known.items())])
+
+
+def import_file(
+    source: Path, out: Path, backbone: str = BACKBONE, alpha: float = ALPHA, reference: Path | None = None
+) -> str:
+    """Write a file of the release in our form.
+
+    Args:
+        source: file or folder.
+        out: folder or .safetensors file to make.
+        backbone: whose sizes the file must have; "none" takes the file's own.
+        alpha: with which the release's LoRA layers were trained.
+        reference: video that an embedding was fitted to, for its digest in the header.
+
+    Returns:
+        A few lines about it.
+
+    Raises:
+        ValueError: naming what is wrong; nothing is written then.
+    """
+    from flexiact.checkpoints.authors import load_release
+    from flexiact.checkpoints.ours import action_of, save_action, save_refadapter
+    from flexiact.media.video import frames_digest, read_video
+
+    sizes, revision = _backbone(backbone)
+    release = load_release(source, sizes)
+    if reference is not None and release.kind == "refadapter":
+        raise ValueError("reference: a RefAdapter is not fitted to one video")
+    about: dict[str, Any] = {
+        "source": release.source,
+        "dtype": release.dtype,
+        "backbone": None if backbone == "none" else backbone,
+        "backbone_revision": revision,
+        "published_settings": _published_settings(release, alpha),
+    }
+    if release.kind == "refadapter":
+        save_refadapter(release, out, alpha, about)
+    else:
+        about["reference_digest"] = frames_digest(read_video(reference)) if reference else None
+        save_action(action_of(release), out, about)
+    return f"{_summary(release)}\n  written to {out}"
+
+
+def export_file(source: Path, out: Path, backbone: str = BACKBONE, alpha: float = ALPHA) -> str:
+    """Write a RefAdapter folder, or an action (a fit of the benchmark too), as a file of the release.
+
+    Args:
+        source: folder or .safetensors file.
+        out: file to make.
+        backbone: whose sizes it must have; "none" takes its own.
+        alpha: with which a RefAdapter's file will be read; the release's code has 32.
+
+    Returns:
+        A few lines about it.
+
+    Raises:
+        ValueError: naming what is wrong; nothing is written then.
+    """
+    from flexiact.checkpoints.authors import save_release
+
+    if not _is_ours(source):
+        raise ValueError(f"checkpoint: {source} is neither a RefAdapter folder in peft's format nor .safetensors")
+    release, own_alpha, _ = _load_ours(source, _backbone(backbone)[0])
+    if own_alpha is not None and own_alpha != alpha:
+        raise ValueError(f"alpha: {source} has {own_alpha:g}; read with {alpha:g} it would have another strength")
+    save_release(release, out)
+    return f"{_summary(release)}\n  written to {out}"
+
+
+def _is_ours(path: Path) -> bool:
+    return path.suffix == ".safetensors" or (path / "adapter_config.json").is_file()
+
+
+def _load_ours(path: Path, sizes: Sizes | None) -> tuple[Release, float | None, dict[str, Any]]:
+    from flexiact.checkpoints.ours import load_action, load_refadapter, release_of
+
+    if path.is_dir():
+        return load_refadapter(path, sizes)
+    action, about = load_action(path)
+    return replace(release_of(action, sizes, about.get("dtype", "float32")), source=path.name), None, about
+
+
+def _backbone(name: str) -> tuple[Sizes | None, str | None]:
+    """Sizes of a backbone, and its revision where one is known, without its weights."""
+    if name == "none":
+        return None, None
+    import torch
+    from diffusers import CogVideoXTransformer3DModel
+
+    from flexiact.backbone.loading import folder_digest
+    from flexiact.backbone.specs import configurations, find_spec
+    from flexiact.checkpoints.authors import Sizes
+
+    _, spec = find_spec(name)
+    try:
+        with torch.device("meta"):
+            transformer = CogVideoXTransformer3DModel.from_config(configurations(spec)["transformer"])
+    except (OSError, ValueError) as error:
+        reason = one_line(error)
+        raise ValueError(f"backbone: {name} cannot be looked up, `none` does without ({reason})") from error
+    return Sizes.of(transformer), folder_digest(spec.source) if isinstance(spec.source, Path) else spec.revision
+
+
+def _published_settings(release: Release, alpha: float) -> dict[str, Any]:
+    """The paper's hyper-parameters; a file does not say whether it was trained with them."""
+    from flexiact.batches import FitConfig
+    from flexiact.train_refadapter.trainer import RefAdapterConfig
+
+    if release.kind == "refadapter":
+        return asdict(RefAdapterConfig(rank=release.inner, alpha=alpha))
+    return asdict(FitConfig(embedding_tokens=release.inner))
+
+
+def _summary(release: Release) -> str:
+    inner = "rank" if release.kind == "refadapter" else "tokens per block"
+    count = sum(tensor.numel() for tensor in release.tensors.values())
+    return (
+        f"{release.kind} {release.source}: {len(release.tensors)} tensors, {release.sizes.blocks} blocks, "
+        f"width {release.sizes.width}, {inner} {release.inner}, {count:,} numbers of {release.dtype}"
+    )

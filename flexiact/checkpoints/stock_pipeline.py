@@ -1,0 +1,89 @@
+"""The method inside a stock diffusers pipeline: RefAdapter as a LoRA file, an action attached for some calls.
+
+    pipe.load_lora_weights(export_lora("refadapter", "refadapter_lora.safetensors"), adapter_name="refadapter")
+    pipe.set_adapters("refadapter", 0.7)
+    with attached(pipe, load_file("action.safetensors"), FrequencySchedule()):
+        video = pipe(image, prompt, ...).frames[0]
+
+The numbers are those of `flexiact.method`, bit by bit (a test holds them together).
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import CogVideoXImageToVideoPipeline
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from flexiact.backbone.attention import extra_tokens_attached
+from flexiact.cli import one_line
+from flexiact.embedding import FrequencySchedule, action_tokens
+from flexiact.refadapter import CONFIG_FILE, PREFIX, TARGETS, WEIGHTS_FILE
+from flexiact.task import Action
+
+
+def export_lora(folder: str | os.PathLike[str], file: str | os.PathLike[str]) -> str:
+    """Write a RefAdapter (a folder in peft's format) as the one file that `load_lora_weights` reads.
+
+    Args:
+        folder: with adapter_config.json and adapter_model.safetensors.
+        file: to write, ending in .safetensors; replaced if it is there.
+
+    Returns:
+        The file's path, to be handed to `load_lora_weights`.
+
+    Raises:
+        ValueError: when the folder cannot be read, or the file has another ending.
+    """
+    folder, file = Path(folder), Path(file)
+    if file.suffix != ".safetensors":
+        raise ValueError(f"file: expected a name that ends in .safetensors, got {file.name}")
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text())
+        weights = load_file(folder / WEIGHTS_FILE)
+        # Rank and alpha go along: without them the product of a layer would be scaled by 1 instead of alpha / rank.
+        metadata = {"r": int(config["r"]), "lora_alpha": config["lora_alpha"], "target_modules": list(TARGETS)}
+    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+        raise ValueError(f"refadapter: cannot be read from {folder} ({one_line(error)})") from error
+    CogVideoXImageToVideoPipeline.save_lora_weights(
+        file.parent,
+        transformer_lora_layers={name.removeprefix(PREFIX): tensor for name, tensor in weights.items()},
+        weight_name=file.name,
+        transformer_lora_adapter_metadata=metadata,
+    )
+    return str(file)
+
+
+@contextmanager
+def attached(pipe: Any, action: Action, schedule: FrequencySchedule | None) -> Iterator[None]:
+    """Let every call of a pipeline's transformer hear an action; on leaving all is as before.
+
+    Args:
+        pipe: whatever has a CogVideoX transformer as `transformer`, such as CogVideoXImageToVideoPipeline.
+        action: what `FlexiAct.fit` learned on the same transformer.
+        schedule: of the embedding's bias; None: bias 0 throughout.
+
+    Raises:
+        ValueError: naming the field, when the action belongs to another model.
+    """
+    transformer = pipe.transformer
+    tokens = action_tokens(action, transformer.config)
+
+    def add_action(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        nonlocal tokens
+        tokens = tokens.to(kwargs["hidden_states"].device)  # known at a call only: parts of a pipeline may be offloaded
+        bias = schedule(int(kwargs["timestep"][0])) if schedule else 0.0
+        own = {"extra_tokens": tokens, "extra_bias": bias}
+        return args, kwargs | {"attention_kwargs": (kwargs.get("attention_kwargs") or {}) | own}
+
+    hook = transformer.register_forward_pre_hook(add_action, with_kwargs=True)
+    try:
+        with extra_tokens_attached(transformer):
+            yield
+    finally:
+        hook.remove()

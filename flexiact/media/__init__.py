@@ -1,0 +1,1 @@
+"""Videos, images and frame folders: files in and out."""

@@ -1,0 +1,73 @@
+"""A folder of numbered pictures as a video, one picture a frame: how DAVIS and many other datasets keep theirs."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flexiact.cli import one_line
+from flexiact.media.files import MediaError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PICTURES_PER_SECOND = 24.0
+"""The rate of DAVIS' videos, taken for every folder of pictures: none says its own."""
+
+PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The frames in a folder by their numbers, `NAME9.jpg` before `NAME10.jpg`; hidden and other files are left alone.
+
+    Raises:
+        MediaError: when there is none, one has no number or is called otherwise than the first, or numbers are missing
+            (they go up in steps of one length) or there twice.
+    """
+    try:
+        files = [path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir()]
+    except OSError as error:
+        raise MediaError(f"{folder}: cannot be read ({error.strerror or one_line(error)})") from error
+    pictures = sorted(path for path in files if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not pictures:
+        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise MediaError(f"{folder}: is a folder without pictures, expected a video or its frames ({suffixes})")
+    names = [re.fullmatch(r"(.*?)(\d+)", path.stem, re.ASCII) for path in pictures]
+    for path, name in zip(pictures, names, strict=True):
+        if name is None or names[0] is None or name[1] != names[0][1]:
+            first = pictures[0].name if path is not pictures[0] else "00000.jpg"
+            raise MediaError(f"{path}: is no numbered frame like {first}; a reference's folder holds its frames alone")
+    numbered = sorted((int(name[2]), path) for name, path in zip(names, pictures, strict=True) if name)
+    _check_steps(folder, [number for number, _ in numbered])
+    return [path for _, path in numbered]
+
+
+def read_pictures(folder: Path) -> "Iterator[np.ndarray]":
+    """The pictures of a folder one after the other: uint8 [H, W, 3], all of one size once they are upright.
+
+    Raises:
+        MediaError: as `pictures_in`, and when a picture cannot be read or is of another size than the first.
+    """
+    from flexiact.media.image import read_image
+
+    paths = pictures_in(folder)
+    first: tuple[int, ...] | None = None
+    for path in paths:
+        frame = read_image(path)
+        first = first or frame.shape
+        if frame.shape != first:
+            sizes = [f"{width} x {height}" for height, width, _ in (frame.shape, first)]
+            raise MediaError(f"{path}: {sizes[0]} pixels when upright, {paths[0].name} has {sizes[1]}")
+        yield frame
+
+
+def _check_steps(folder: Path, numbers: list[int]) -> None:
+    """Refuse frames that are missing or there twice: `numbers` rise in steps of one length, that of the first two."""
+    for before, after in zip(numbers, numbers[1:], strict=False):
+        if after == before:
+            raise MediaError(f"{folder}: two pictures have number {after}")
+        if after - before != numbers[1] - numbers[0]:
+            step = numbers[1] - numbers[0]
+            raise MediaError(
+                f"{folder}: frames are missing, after {before} comes {after}; the first two are {step} apart"
+            )

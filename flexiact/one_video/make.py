@@ -1,0 +1,284 @@
+"""One image and one reference video in, one video out: the work behind `python -m flexiact`."""
+
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flexiact.backbone.backbone import Backbone, load_backbone
+from flexiact.backbone.loading import NO_SAVINGS, Savings, resolve_device
+from flexiact.backbone.specs import find_spec
+from flexiact.checkpoints.ours import load_action
+from flexiact.embedding import ACTION_KEY
+from flexiact.fits import FitFolder, fit_description
+from flexiact.media.image import fit_image, read_image
+from flexiact.media.video import read_clip, write_lossless, write_preview
+from flexiact.memory.check import check_memory
+from flexiact.method import PRESETS, FlexiAct, preset
+from flexiact.presets import sampler_settings
+from flexiact.progress import in_words, steps_shown
+from flexiact.task import Action, Request, Video, check_seed
+
+PREVIEW_SIDE_PX = 256  # smaller videos are enlarged by a whole number to about this
+LONG_REFERENCE = 3.0
+"""From so many times the backbone's own clip on, a reference's frames are too far apart to show one action."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What videos are made with.
+
+    Attributes:
+        backbone: as `flexiact.backbone.specs.find_spec` takes it.
+        refadapter: folder in peft's format; None: the backbone's own; "none": without.
+        method_preset: name in `flexiact.method.PRESETS`; None: the one meant for the backbone.
+        device: as `flexiact.backbone.loading.resolve_device` takes it.
+        steps: of the sampler; None: the backbone's own.
+        fit_steps: None: the preset's.
+        cache: where fits are kept.
+        savings: ways to need less memory.
+        fits: whether actions will be learned; transfers alone need less memory.
+    """
+
+    backbone: str
+    refadapter: str | None
+    method_preset: str | None
+    device: str
+    steps: int | None
+    fit_steps: int | None
+    cache: Path
+    savings: Savings = NO_SAVINGS
+    fits: bool = True
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An action that is to be learned.
+
+    Attributes:
+        reference: a video of it.
+        caption: of the reference.
+    """
+
+    reference: Path
+    caption: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """One video to be made.
+
+    Attributes:
+        image: the target.
+        action: what shows it, or a file of one that was learned before (see `flexiact.checkpoints.ours.load_action`).
+        prompt: of the video to be made.
+        seed: of fit and transfer.
+        out: .mp4 for players (H.264), .mkv for the same frames bit by bit (FFV1).
+    """
+
+    image: Path
+    action: Shown | Path
+    prompt: str
+    seed: int
+    out: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A video and what it cost.
+
+    Attributes:
+        video: at the backbone's size, length and rate.
+        action_file: what was learned, on disk.
+        fit_s: None when that was there already.
+        transfer_s: of the transfer.
+    """
+
+    video: Video
+    action_file: Path
+    fit_s: float | None
+    transfer_s: float
+
+    def costs(self) -> str:
+        """In words, for people."""
+        fit = f"fit {in_words(self.fit_s)}" if self.fit_s is not None else "fit found"
+        return f"{fit} ({self.action_file}), transfer {in_words(self.transfer_s)}"
+
+
+def load_method(setup: Setup) -> FlexiAct:
+    """The method on its backbone, with whatever the setup changes.
+
+    Raises:
+        ValueError: naming the field, when something is unknown, missing or damaged.
+    """
+    if setup.method_preset is not None and setup.method_preset not in PRESETS:
+        raise ValueError(f"method-preset: unknown name {setup.method_preset!r} (known: {', '.join(PRESETS)})")
+    for name, value in (("steps", setup.steps), ("fit-steps", setup.fit_steps)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: expected a number above 0, got {value}")
+    if setup.fits:
+        FitFolder(setup.cache).check()
+    resolve_device(setup.device)
+    backbone = _load_backbone(setup)
+    config = PRESETS[setup.method_preset] if setup.method_preset else preset(backbone)
+    if setup.refadapter == "none":
+        config = config.without_refadapter()
+    if setup.fit_steps is not None:
+        config = replace(config, fit=replace(config.fit, fit_steps=setup.fit_steps))
+    if setup.steps is not None:
+        config = replace(config, transfer=replace(config.transfer, num_inference_steps=setup.steps))
+    return FlexiAct(backbone, config)
+
+
+def make_video(method: FlexiAct, fits: FitFolder, order: Order) -> Made:
+    """Make a video from files that `check_order` let pass, and write it.
+
+    Raises:
+        ValueError: naming the field or file that is not as it should be; nothing is written then, but for a fit that
+            was made on the way.
+    """
+    backbone = method.backbone
+    target = fit_image(read_image(order.image), backbone.height, backbone.width)
+    request = Request(target, order.prompt, order.seed)
+    if isinstance(order.action, Shown):
+        reference = _read_reference(order.action.reference, backbone)
+        made = perform(method, fits, reference, order.action.caption, request)
+    else:
+        made = perform_again(method, order.action, request)
+    write_video(order.out, made.video)
+    return made
+
+
+def perform(method: FlexiAct, fits: FitFolder, reference: Video, caption: str, request: Request) -> Made:
+    """Fit, unless that was done before, and transfer; both say how long they will take.
+
+    Args:
+        method: on its backbone.
+        fits: where fits are kept.
+        reference: at the backbone's size and length.
+        caption: of the reference.
+        request: its seed is the fit's as well.
+
+    Raises:
+        ValueError: as `FlexiAct.fit` and `FlexiAct.transfer`, or when the fit cannot be kept.
+    """
+    fits.check()
+    description = fit_description(method, reference, caption, request.seed)
+    action, fit_s = fits.load(description), None
+    if action is None:
+        start = time.perf_counter()
+        action = _fit(method, reference, caption, request.seed)
+        fit_s = time.perf_counter() - start
+        fits.save(description, action)
+    video, transfer_s = _transfer(method, action, request)
+    return Made(video, fits.file(description), fit_s, transfer_s)
+
+
+def perform_again(method: FlexiAct, file: Path, request: Request) -> Made:
+    """Transfer an action that was learned before, or imported; a note is printed if its header names other weights.
+
+    Raises:
+        ValueError: when the file cannot be read or belongs to a model of another size.
+    """
+    action, about = load_action(file)
+    theirs, ours = (str(r).partition("+")[0] for r in (about.get("backbone_revision") or "", method.backbone.revision))
+    if theirs not in {"", ours}:  # quantised or not
+        print(f"note: {file} was made for revision {theirs:.12} of the backbone, this is {ours:.12}", file=sys.stderr)
+    video, transfer_s = _transfer(method, action, request)
+    return Made(video, file, None, transfer_s)
+
+
+def check_order(order: Order) -> None:
+    """Refuse, before a large model is loaded, what could not be read or written in the end.
+
+    Raises:
+        ValueError: naming the field or file.
+    """
+    check_seed(order.seed)
+    read_image(order.image)
+    if isinstance(order.action, Shown):
+        kind, source = "reference", order.action.reference
+        read_clip(source, 2, 1, 1)
+    else:
+        kind, source = "action", order.action
+        _check_action(source)
+    if order.out.suffix.lower() not in {".mp4", ".mkv"}:
+        raise ValueError(f"out: expected a name that ends in .mp4 or .mkv (lossless), got {order.out}")
+    if order.out.is_dir():
+        raise ValueError(f"out: {order.out} is a folder")
+    parent = order.out.absolute().parent
+    if not parent.is_dir():
+        raise ValueError(f"out: there is no folder {order.out.parent}")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(f"out: {order.out.parent} cannot be written to")
+    for name, path in (("image", order.image), (kind, source)):
+        if order.out.exists() and path.exists() and order.out.samefile(path):
+            raise ValueError(f"out: {order.out} is the {name}, which would be lost")
+
+
+def write_video(path: Path, video: Video) -> None:
+    """Write lossless Matroska for a name that ends in .mkv, otherwise MP4 that players show; small ones are enlarged.
+
+    Raises:
+        ValueError: when the file cannot be written.
+    """
+    if path.suffix.lower() == ".mkv":
+        write_lossless(path, video)
+    else:
+        write_preview(path, video, max(1, PREVIEW_SIDE_PX // min(video.frames.shape[1:3])))
+
+
+def _check_action(file: Path) -> None:
+    if file.suffix != ".safetensors":
+        raise ValueError(
+            f"action: expected a .safetensors file, got {file}; python -m flexiact.checkpoints import makes one of a "
+            "released file"
+        )
+    action, _ = load_action(file)
+    if set(action) != {ACTION_KEY}:
+        raise ValueError(f"action: {file} holds {', '.join(sorted(action)[:3]) or 'nothing'}, expected {ACTION_KEY}")
+
+
+def _read_reference(path: Path, backbone: Backbone) -> Video:
+    """The clip at the backbone's size and length; a note is printed if it is much longer or shorter than that."""
+    reference = read_clip(path, backbone.num_frames, backbone.height, backbone.width)
+    apart_s = 1 / reference.fps
+    if apart_s * backbone.fps > LONG_REFERENCE:
+        note = f"{backbone.num_frames} frames of it, {apart_s:.2g} s apart, are read; cut it to the action"
+        print(f"note: {path} is long: {note}", file=sys.stderr)
+    different = 1 + int((reference.frames[1:] != reference.frames[:-1]).any(axis=(1, 2, 3)).sum())
+    if 2 * different < backbone.num_frames:
+        note = f"{different} different frames stand for {backbone.num_frames}; give a video of the whole action"
+        print(f"note: {path} is short: {note}", file=sys.stderr)
+    return reference
+
+
+def _fit(method: FlexiAct, reference: Video, caption: str, seed: int) -> Action:
+    if sys.stderr.isatty():  # there the fit shows a bar of its own
+        return method.fit(reference, caption, seed=seed)
+    with steps_shown(method.backbone.transformer, method.config.fit.fit_steps, "fit"):
+        return method.fit(reference, caption, seed=seed)
+
+
+def _transfer(method: FlexiAct, action: Action, request: Request) -> tuple[Video, float]:
+    """The video, and how many seconds it took."""
+    start = time.perf_counter()
+    steps, _ = sampler_settings(method.config.transfer, method.backbone)
+    with steps_shown(method.backbone.transformer, steps, "transfer"):
+        video = method.transfer(action, request)
+    return video, time.perf_counter() - start
+
+
+def _load_backbone(setup: Setup) -> Backbone:
+    _, spec = find_spec(setup.backbone)
+    if setup.refadapter is None and spec.refadapter is None:
+        raise ValueError(
+            f"refadapter: backbone {setup.backbone} comes without a RefAdapter; "
+            "give --refadapter FOLDER (in peft's format), or --refadapter none to do without"
+        )
+    refadapter = None if setup.refadapter in {None, "none"} else Path(str(setup.refadapter))
+    if refadapter is not None and not refadapter.is_dir():
+        raise ValueError(f"refadapter: no folder {refadapter}")
+    check_memory(setup.backbone, setup.device, setup.savings, fits=setup.fits)
+    return load_backbone(setup.backbone, setup.device, refadapter, savings=setup.savings)

@@ -1,0 +1,1 @@
+"""What the shipped puppet weights are worth: figures on held-out worlds."""

@@ -1,0 +1,129 @@
+"""How much of a movement the backbone knows: what the first step of denoising explains of it, by kind of movement.
+
+For clips of held-out looks, noised to a given timestep, the clean latents are predicted in one step from the first
+frame and the full caption. Explained is 1 - |predicted - clean|^2 / |still - clean|^2, where `still` holds the latents
+of the first frame repeated: 0 is what a still image knows, 1 is all. Only development actions and random ones are
+looked at, so that decisions about training may rest on these figures.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, T5EncoderModel
+
+from flexiact.puppets.recipes.backbone import TextToVelocity, new_scheduler, rotary_positions
+from flexiact.puppets.recipes.shards import encode
+from flexiact.puppets.recipes.vae import to_tensor
+from flexiact.puppets.world.actions import DEV_ACTIONS, PuppetAction, is_large, random_large_action
+from flexiact.puppets.world.captions import caption
+from flexiact.puppets.world.clip import render_clips
+from flexiact.puppets.world.rigs import LIMBS, RIGS, TRAINING_RIGS
+from flexiact.puppets.world.scene import Scene, random_scene
+
+TIMESTEPS = (999, 900, 750, 500)
+DEVELOPMENT = "development actions"
+_BATCH = 32
+
+
+def _pair(limb: str, motion: str) -> tuple[str, ...]:
+    return tuple(f"{name}_{motion}" for name in LIMBS if name.startswith(limb))
+
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "bow": ("trunk_pitch",),
+    "hop": ("hop",),
+    "advance": ("shift",),
+    "forelimbs swing": _pair("fore", "swing"),
+    "forelimbs spread": _pair("fore", "spread"),
+    "hindlimbs swing": _pair("hind", "swing"),
+    "hindlimbs spread": _pair("hind", "spread"),
+    "hindlimbs bend": _pair("hind", "flex"),
+}
+"""Channels that move alone in the clips of a kind."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Clips of one kind: latents and those of the still image [N, F, C, h, w], the first frame's, and caption ids."""
+
+    latents: Tensor
+    still: Tensor
+    first: Tensor
+    ids: Tensor
+
+
+def _drawn(kind: str, count: int, generator: torch.Generator) -> list[tuple[Scene, PuppetAction]]:
+    able = [r for r in TRAINING_RIGS if set(KINDS.get(kind, ())) <= set(RIGS[r].channels)]
+    development = [a for a in DEV_ACTIONS.values() if is_large(a)]
+    drawn: list[tuple[Scene, PuppetAction]] = []
+    while len(drawn) < count:
+        scene = random_scene(generator, "dev", able[len(drawn) % len(able)])
+        if kind == DEVELOPMENT:
+            fitting = [a for a in development if {m.channel for m in a} <= set(RIGS[scene.rig].channels)]
+            action = fitting[int(torch.randint(len(fitting), (), generator=generator))]
+        else:
+            action = random_large_action(generator, KINDS[kind])
+        if any(motion.shape != "hold" for motion in action):
+            drawn.append((scene, action))
+    return drawn
+
+
+def held_out_clips(
+    vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, count: int, seed: int
+) -> dict[str, HeldOut]:
+    """`count` clips of the development actions and of every kind, rendered and encoded."""
+    clips = {}
+    for number, kind in enumerate((DEVELOPMENT, *KINDS)):
+        drawn = _drawn(kind, count, torch.Generator().manual_seed(seed * 1000 + number))
+        scenes, actions = [scene for scene, _ in drawn], [action for _, action in drawn]
+        pixels = to_tensor([clip.video for clip in render_clips(scenes, actions)])
+        texts = [caption(scene, action, "full") for scene, action in drawn]
+        still = pixels[:, :, :1].expand_as(pixels)
+        ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        clips[kind] = HeldOut(*(encode(vae, x).float() for x in (pixels, still, pixels[:, :, :1])), ids)
+    return clips
+
+
+@torch.no_grad()
+def explained(model: TextToVelocity, clips: HeldOut, timestep: int, seed: int) -> float:
+    """Share of the movement that one step from `timestep` explains; the noise is drawn from the seed."""
+    alpha = float(new_scheduler().alphas_cumprod[timestep])
+    rotary = rotary_positions(model.transformer, clips.latents)
+    noise = torch.randn(clips.latents.shape, generator=torch.Generator().manual_seed(seed))
+    noisy = alpha**0.5 * clips.latents + (1 - alpha) ** 0.5 * noise
+    wrong = 0.0
+    for rows in torch.arange(len(noisy)).split(_BATCH):
+        condition = torch.zeros_like(noisy[rows])
+        condition[:, :1] = clips.first[rows]
+        velocity = model(noisy[rows], condition, clips.ids[rows], torch.full((len(rows),), timestep), rotary)
+        clean = alpha**0.5 * noisy[rows] - (1 - alpha) ** 0.5 * velocity
+        wrong += float((clean - clips.latents[rows]).square().sum())
+    return 1 - wrong / float((clips.still - clips.latents).square().sum())
+
+
+def explained_table(model: TextToVelocity, clips: Mapping[str, HeldOut], seed: int) -> dict[str, list[float]]:
+    """For every kind its share at each of `TIMESTEPS`."""
+    return {kind: [explained(model, those, t, seed) for t in TIMESTEPS] for kind, those in clips.items()}
+
+
+def load_trained(folder: Path) -> tuple[AutoencoderKLCogVideoX, PreTrainedTokenizerFast, TextToVelocity]:
+    """VAE, tokenizer and model of a finished backbone folder, in single precision."""
+    vae = AutoencoderKLCogVideoX.from_pretrained(folder / "vae").float().eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+    transformer = CogVideoXTransformer3DModel.from_pretrained(folder / "transformer")
+    text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder")
+    return vae, tokenizer, TextToVelocity(text_encoder.float(), transformer.float()).eval()
+
+
+def as_markdown(table: Mapping[str, Sequence[float]]) -> str:
+    """The card's table, one row a kind, and the mean over the kinds that move limbs."""
+    lines = [f"| movement | {' | '.join(f't = {t}' for t in TIMESTEPS)} |", "|---|" + "---|" * len(TIMESTEPS)]
+    limbs = np.mean([shares for kind, shares in table.items() if "limbs" in kind], axis=0).tolist()
+    for name, shares in (*table.items(), ("limbs, mean", limbs)):
+        lines.append(f"| {name} | {' | '.join(f'{share:.2f}' for share in shares)} |")
+    return "\n".join(lines) + "\n"

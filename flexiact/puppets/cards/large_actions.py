@@ -1,0 +1,76 @@
+"""How far the named large actions are from each other, and how much of each the limbs carry.
+
+`python -m flexiact.puppets.large_actions > flexiact/puppets/large_actions.csv` writes the table that is published.
+"""
+
+import csv
+import io
+
+import torch
+
+from flexiact.puppets.world.actions import (
+    DEV_ACTIONS,
+    TEST_ACTIONS,
+    PuppetAction,
+    action_distance,
+    curves,
+    is_large,
+    restricted,
+)
+from flexiact.puppets.world.clip import NUM_FRAMES, render_values
+from flexiact.puppets.world.rigs import CHANNELS, LIMBS, RIGS
+from flexiact.puppets.world.scene import random_scene
+
+LIMB_CHANNELS = tuple(channel for channel in CHANNELS if channel.startswith(LIMBS))
+
+SCENES_A_BODY = 5
+"""Few more change no share by .03; single scenes differ by .1."""
+
+_SEED = 0
+_BODIES = tuple(rig for rig in RIGS if set(LIMB_CHANNELS) <= set(RIGS[rig].channels))
+"""Bodies with all limbs: on others an action's limbs cannot carry what they should."""
+
+
+def large_actions() -> dict[str, PuppetAction]:
+    """All named large actions, those for tests first."""
+    return {name: action for name, action in (TEST_ACTIONS | DEV_ACTIONS).items() if is_large(action)}
+
+
+def pixel_energy(action: PuppetAction) -> float:
+    """Sum of squared differences from the neutral picture (sRGB in 0..1), over frames and pixels, mean over scenes."""
+    generator = torch.Generator().manual_seed(_SEED)
+    scenes = [random_scene(generator, "test", rig) for _ in range(SCENES_A_BODY) for rig in _BODIES]
+    values = torch.cat([torch.zeros(1, len(CHANNELS)), curves(action, NUM_FRAMES)])
+    frames = [torch.from_numpy(c.video.frames) / 255 for c in render_values(scenes, values.expand(len(scenes), -1, -1))]
+    return sum(float((each[1:] - each[0]).square().sum()) for each in frames) / len(frames)
+
+
+def limb_share(action: PuppetAction) -> float:
+    """Energy of the limbs' movement alone over that plus the energy of all other movement alone, 0..1."""
+    limbs = restricted(action, LIMB_CHANNELS)
+    others = tuple(motion for motion in action if motion not in limbs)
+    if not limbs or not others:
+        return float(bool(limbs))
+    alone, rest = pixel_energy(limbs), pixel_energy(others)
+    return alone / (alone + rest)
+
+
+def distance_table() -> dict[str, dict[str, float]]:
+    """`action_distance` of every two named large actions."""
+    actions = large_actions()
+    return {a: {b: action_distance(actions[a], actions[b]) for b in actions} for a in actions}
+
+
+def as_csv() -> str:
+    """One line an action: name, pool, share of the limbs, distance to every other."""
+    actions, distances, text = large_actions(), distance_table(), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["action", "pool", "limb_share", *actions])
+    for name, action in actions.items():
+        pool = "test" if name in TEST_ACTIONS else "development"
+        writer.writerow([name, pool, f"{limb_share(action):.2f}", *(f"{d:.2f}" for d in distances[name].values())])
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    print(as_csv(), end="")

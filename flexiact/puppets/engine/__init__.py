@@ -1,0 +1,1 @@
+"""The training loop behind every recipe: seeded, resumable, in one or several processes."""

@@ -1,0 +1,245 @@
+"""The one training loop behind every recipe of the puppet world: seeded, resumable, with its curve on disk."""
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from tqdm import tqdm
+
+from flexiact.puppets.engine import averages, checkpoint, processes
+from flexiact.puppets.engine.checkpoint import Progress
+from flexiact.puppets.engine.muon import BatchedMuon
+
+CHECKPOINT = "checkpoint.safetensors"
+_CURVE = "curve.csv"
+_LOG_EVERY = 50
+
+
+def kept_name(step: int | str) -> str:
+    """File name of the state kept for good after a step."""
+    return f"step-{step}.safetensors"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides the outcome of a training run.
+
+    Attributes:
+        steps: optimiser steps in all.
+        seed: of every random draw; step i always sees the same generator, so a resumed run equals an uninterrupted one.
+        learning_rate: peak value, reached after `warmup` steps, held, then brought down to zero linearly over the last
+            `decay` share of the steps; 0 holds it to the end.
+        averages: relative widths of the power-function averages of the weights that are kept.
+        kept: steps after which the state is kept for good, see `kept_name`.
+    """
+
+    steps: int
+    seed: int
+    learning_rate: float
+    warmup: int = 50
+    decay: float = 0.4
+    averages: tuple[float, ...] = ()
+    kept: tuple[int, ...] = ()
+
+    @property
+    def decay_from(self) -> int:
+        """The first step whose rate is below the peak for good."""
+        return self.steps - round(self.decay * self.steps)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        left = (self.steps - step) / max(1, self.steps - self.decay_from)
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup, left)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When a run is stored and stopped, which never changes what it computes.
+
+    Attributes:
+        checkpoint_minutes: between two checkpoints.
+        stop_minutes: after which the run is stored and stopped, None to go on to its end.
+    """
+
+    checkpoint_minutes: float = 5.0
+    stop_minutes: float | None = None
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The source of all randomness of one step, independent of every other step."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+class _Matrix(nn.Module):
+    """Parametrisation that stores a convolution's weight as the matrix that Muon wants."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        return matrix.view(self.shape)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight.flatten(1)
+
+
+def _flatten_convolutions(model: nn.Module) -> None:
+    for module in [m for m in model.modules() if isinstance(m, nn.Conv3d | nn.Conv2d)]:
+        parametrize.register_parametrization(module, "weight", _Matrix(module.weight.shape))
+
+
+def _restore_convolutions(model: nn.Module) -> None:
+    for module in [m for m in model.modules() if parametrize.is_parametrized(m, "weight")]:
+        parametrize.remove_parametrizations(module, "weight")
+
+
+def build_optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
+    """Muon for hidden matrices, which learns these small models in about half the steps, and AdamW for the rest.
+
+    Input and output layers count as the rest: parameters whose name holds "embed", "proj_out", "conv_in" or "conv_out".
+    """
+    rest_names = ("embed", "proj_out", "conv_in", "conv_out", "shared")
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        hidden = parameter.ndim == 2 and min(parameter.shape) > 1 and not any(part in name for part in rest_names)
+        (matrices if hidden else rest).append(parameter)
+    muon = BatchedMuon(matrices, lr=plan.learning_rate)
+    adam = torch.optim.AdamW(rest, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    return [muon, adam]
+
+
+def train(
+    model: nn.Module,
+    loss_of: Callable[[int, torch.Generator], Tensor],
+    plan: Plan,
+    folder: Path,
+    pace: Pace = Pace(),  # noqa: B008 (frozen)
+    about: dict[str, str] | None = None,
+) -> bool:
+    """Trains `model` in place; once finished it holds the first of the plan's averages where there are any.
+
+    Args:
+        model: moved to its device already.
+        loss_of: the loss of a step, drawing all randomness from the generator it is given. Where several processes
+            train, of this process's rows.
+        plan: steps, seed and rates.
+        folder: where checkpoint.safetensors and curve.csv are kept; a second call goes on from there.
+        pace: when to store and to stop.
+        about: what a new run is to remember; its "origin" stands in the curve. A resumed run has its own.
+
+    Returns:
+        Whether the run is finished.
+
+    Raises:
+        ValueError: the loss is not finite, or the folder holds another run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _flatten_convolutions(model)
+    optimizers = build_optimizers(model, plan)
+    progress = Progress(plan.seed, about=about or {})
+    if (folder / CHECKPOINT).exists():
+        progress = checkpoint.load(folder / CHECKPOINT, model, optimizers, plan.seed)
+    model.train()
+    _run(model, loss_of, plan, _Writer(folder, model, optimizers, progress, pace))
+    finished = progress.step >= plan.steps
+    if finished and plan.averages:
+        checkpoint.put_weights(model, progress.averages[plan.averages[0]])
+    _restore_convolutions(model)
+    model.eval()
+    return finished
+
+
+class _Writer:
+    """Stores a run: only process 0 writes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        progress: Progress,
+        pace: Pace,
+    ) -> None:
+        self.folder, self.model, self.optimizers, self.progress, self.pace = folder, model, optimizers, progress, pace
+        self.begun = self.stored = time.monotonic()
+        self.losses: list[float] = []
+        if processes.rank() == 0 and (folder / _CURVE).exists():
+            self._forget_later_rows()
+
+    def out_of_time(self) -> bool:
+        minutes = self.pace.stop_minutes
+        return minutes is not None and time.monotonic() - self.begun >= 60 * minutes
+
+    def after_step(self, loss: float, last: bool, kept: bool) -> None:
+        self.losses.append(loss)
+        if processes.rank():
+            return
+        if self.progress.step % _LOG_EVERY == 0 or last:
+            self._log()
+        if last or kept or time.monotonic() - self.stored >= 60 * self.pace.checkpoint_minutes:
+            self._store(CHECKPOINT)
+        if kept:
+            self._store(kept_name(self.progress.step))
+
+    def _store(self, name: str) -> None:
+        checkpoint.save(self.folder / name, self.model, self.optimizers, self.progress)
+        self.stored = time.monotonic()
+
+    def _forget_later_rows(self) -> None:
+        """Steps after the stored state are done again, and logged again."""
+        header, *rows = (self.folder / _CURVE).read_text().splitlines(keepends=True)
+        done = [row for row in rows if int(row.split(",")[0]) <= self.progress.step]
+        (self.folder / _CURVE).write_text("".join([header, *done]))
+
+    def _log(self) -> None:
+        path, new = self.folder / _CURVE, not (self.folder / _CURVE).exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", "loss", "seconds", "origin"])
+            loss, seconds = sum(self.losses) / len(self.losses), time.monotonic() - self.begun
+            origin = self.progress.about.get("origin", "seed")
+            writer.writerow([self.progress.step, f"{loss:.6f}", f"{seconds:.1f}", origin])
+        self.losses.clear()
+
+
+def _run(model: nn.Module, loss_of: Callable[[int, torch.Generator], Tensor], plan: Plan, writer: _Writer) -> None:
+    progress, optimizers = writer.progress, writer.optimizers
+    bar = tqdm(
+        range(progress.step, plan.steps),
+        initial=progress.step,
+        total=plan.steps,
+        desc=writer.folder.name,
+        mininterval=5,
+        disable=processes.rank() > 0,
+    )
+    for step in bar:
+        loss = loss_of(step, step_generator(plan.seed, step))
+        loss.backward()
+        # All processes must stop after the same step: whoever is out of time stops all.
+        figures = torch.tensor([float(loss.detach()), float(writer.out_of_time())])
+        mean, stop = processes.average(model.parameters(), figures).tolist()
+        if not math.isfinite(mean):
+            raise ValueError(f"loss: not finite at step {step}; lower the learning rate")
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = plan.rate(step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        for width in plan.averages:
+            averages.update(progress.averages.setdefault(width, {}), checkpoint.weights_of(model), width, step)
+        progress.step = step + 1
+        writer.after_step(mean, progress.step == plan.steps or stop > 0, progress.step in plan.kept)
+        if stop:
+            break

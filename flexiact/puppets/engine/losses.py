@@ -1,0 +1,123 @@
+"""What the puppet backbone is trained on: the velocity's squared error, and terms that may be added to it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from flexiact.puppets.engine import processes
+
+LEAST_MOVEMENT = 0.05
+"""Energy below which a clip's loss is divided no further: 20 times less than a latent's variance."""
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Weights of the terms beside the squared error; with all of them 0 it stands alone.
+
+    Attributes:
+        movement: how far clips are weighted by `movement_weights`, 0 to 1.
+        contrast: of `contrast_loss`.
+    """
+
+    movement: float = 0.0
+    contrast: float = 0.0
+
+    def scaled(self, share: float) -> "LossTerms":
+        """All weights times `share`, with which training brings them to 0: both terms shift the best prediction."""
+        return LossTerms(share * self.movement, share * self.contrast)
+
+
+class Batch(NamedTuple):
+    """Clean latents [B, F, C, h, w], zero-padded condition latents and, if given, other clips likewise; ids [B, L]."""
+
+    clean: Tensor
+    condition: Tensor
+    ids: Tensor
+    negative: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Noising:
+    """How a model is shown its batch: noise schedule [T] (alphas_cumprod), rotary positions, precision of products."""
+
+    alphas: Tensor
+    rotary: tuple[Tensor, Tensor]
+    precision: torch.dtype = torch.bfloat16
+
+
+def movement_weights(clean: Tensor) -> Tensor:
+    """Weights [B] of mean 1, inverse to the energy of a clip's latents [B, F, C, h, w] minus their first frame."""
+    energy = (clean - clean[:, :1]).square().flatten(1).mean(1)
+    weights = 1 / energy.clamp(min=LEAST_MOVEMENT)
+    return weights / weights.mean()
+
+
+def contrast_loss(predicted: Tensor, other: Tensor) -> Tensor:
+    """Minus the squared distance [B] to the velocity that would lead to another clip (arXiv 2506.05350, equation 5).
+
+    Other than there, `other` has the noise of the clip itself: only the clean latents differ, and the best prediction
+    keeps the right share of noise.
+    """
+    return -(predicted - other).square().flatten(1).mean(1)
+
+
+@contextmanager
+def _attention_on(device: torch.device, precision: torch.dtype) -> Iterator[None]:
+    """On a processor plain matrix products in half precision: a third faster for so few tokens than fused attention."""
+    if device.type != "cpu" or precision == torch.float32:
+        yield
+        return
+    reduced = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # holds for processors too
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(reduced)
+
+
+def velocity_loss(
+    model: nn.Module,
+    batch: Batch,
+    noising: Noising,
+    generator: torch.Generator,
+    high_noise_share: float,
+    terms: LossTerms = LossTerms(),  # noqa: B008 (frozen)
+) -> Tensor:
+    """Mean squared error of the velocity, which is 1 / (1 - abar) times that of the clean latent, and the terms.
+
+    Everything is drawn and weighted for the whole batch; the model then sees this process's rows.
+
+    Args:
+        model: noisy and condition latents, ids, timesteps and rotary positions to velocity.
+        batch: clips; without a `negative` the batch's next clip is the one that `contrast_loss` avoids.
+        noising: schedule, positions and precision.
+        generator: source of all randomness.
+        high_noise_share: of timesteps drawn as u^(1/6) of the schedule's length, close to pure noise.
+        terms: weights of what is added.
+    """
+    alphas, mine = noising.alphas, processes.rows(len(batch.clean))
+    u, high_noise = torch.rand(2, len(batch.clean), generator=generator)
+    timestep = (torch.where(high_noise < high_noise_share, u ** (1 / 6), u) * len(alphas)).long()
+    noise = torch.randn(batch.clean.shape, generator=generator)
+    negative = batch.clean.roll(1, 0) if batch.negative is None else batch.negative
+    weights = 1 + terms.movement * (movement_weights(batch.clean) - 1)
+    all_rows = (batch.clean, batch.condition, batch.ids, timestep, noise, negative, weights)
+    clean, condition, ids, timestep, noise, negative, weights = (x[mine].to(alphas.device) for x in all_rows)
+    alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
+    signal, grain = alpha.sqrt(), (1 - alpha).sqrt()
+    with (
+        torch.autocast(alphas.device.type, torch.bfloat16, enabled=noising.precision == torch.bfloat16),
+        _attention_on(alphas.device, noising.precision),
+    ):
+        predicted = model(signal * clean + grain * noise, condition, ids, timestep, noising.rotary)
+    predicted = predicted.float()
+    loss = (predicted - (signal * noise - grain * clean)).square().flatten(1).mean(1)
+    if terms.contrast:
+        loss = loss + terms.contrast * contrast_loss(predicted, signal * noise - grain * negative)
+    return (weights * loss).mean()

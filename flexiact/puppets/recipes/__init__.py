@@ -1,0 +1,1 @@
+"""How the shipped puppet weights are trained."""

@@ -1,0 +1,180 @@
+"""The puppet backbone: a CogVideoX image-to-video transformer and its text encoder, their batches and their folder."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from flexiact.puppets.engine.losses import Batch
+from flexiact.puppets.world.captions import vocabulary
+from flexiact.puppets.world.clip import FPS, NUM_FRAMES, SIZE
+
+MAX_TEXT_TOKENS = 40
+TEXT_WIDTH = 128
+# How often a training clip is described in each of its `wordings` (subject, coarse, three of the whole action), and not
+# at all.
+WORDING_SHARES = (0.12, 0.12, 0.34, 0.16, 0.16, 0.10)
+IMAGE_DROPOUT = 0.05
+# Share of the timesteps drawn close to pure noise, as u^(1/6) of the schedule's length with u uniform; the others are
+# uniform. The action is decided at high noise and is the hardest to learn, so most of the training goes there at first;
+# the time of falling rates serves the rest, down to the grain of the picture.
+EARLY_HIGH_NOISE_SHARE, LATE_HIGH_NOISE_SHARE = 0.75, 0.4
+
+
+def new_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per word of the closed vocabulary; commas are dropped."""
+    words = {word: i for i, word in enumerate(("<pad>", "</s>", "<unk>", *vocabulary()))}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[,\s]+"), behavior="removed")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", words["</s>"])])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=MAX_TEXT_TOKENS,
+    )
+
+
+def new_text_encoder(vocabulary_size: int) -> T5EncoderModel:
+    """A two-layer T5 encoder, initialised from torch's global generator."""
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=vocabulary_size,
+            d_model=TEXT_WIDTH,
+            d_kv=32,
+            d_ff=256,
+            num_layers=2,
+            num_heads=4,
+            dropout_rate=0.0,
+            is_encoder_decoder=False,
+            use_cache=False,
+        )
+    )
+
+
+def new_transformer(latent_channels: int, latent_size: int) -> CogVideoXTransformer3DModel:
+    """CogVideoX-5B-I2V's form (rotary positions, image latents on channels) at 3 M parameters."""
+    return CogVideoXTransformer3DModel(
+        # Wide heads as in the 5B model: rotary positions share a head's width among time, rows and columns, and with
+        # half of it captions were followed several times later in training.
+        num_attention_heads=2,
+        attention_head_dim=64,
+        num_layers=8,
+        in_channels=2 * latent_channels,
+        out_channels=latent_channels,
+        time_embed_dim=128,
+        text_embed_dim=TEXT_WIDTH,
+        sample_width=latent_size,
+        sample_height=latent_size,
+        sample_frames=NUM_FRAMES,
+        max_text_seq_length=MAX_TEXT_TOKENS,
+        use_rotary_positional_embeddings=True,
+        use_learned_positional_embeddings=True,  # the 5B model's too: fixed sines and cosines, not learned
+    )
+
+
+def new_scheduler() -> CogVideoXDDIMScheduler:
+    """CogVideoX's noise schedule: zero terminal SNR, velocity prediction, trailing steps.
+
+    Shifted to higher noise as in CogVideoX-2B: unshifted, the puppets' action is decided in the first tenth of the
+    schedule, where few sampling steps and few of a fit's uniformly drawn timesteps fall.
+    Sampled by DDIM: the 5B model's stochastic DPM sampler adds noise at every step, more than a small model takes out.
+    """
+    return CogVideoXDDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        snr_shift_scale=3.0,
+        timestep_spacing="trailing",
+    )
+
+
+class TextToVelocity(nn.Module):
+    """What is trained: text encoder and transformer together."""
+
+    def __init__(self, text_encoder: T5EncoderModel, transformer: CogVideoXTransformer3DModel) -> None:
+        super().__init__()
+        self.text_encoder, self.transformer = text_encoder, transformer
+
+    def forward(self, noisy: Tensor, condition: Tensor, ids: Tensor, timestep: Tensor, rotary: tuple) -> Tensor:
+        """Velocity [B, F, C, h, w] for noisy latents and zero-padded condition latents of that shape."""
+        return self.transformer(
+            hidden_states=torch.cat([noisy, condition], 2),
+            encoder_hidden_states=self.text_encoder(ids).last_hidden_state,
+            timestep=timestep,
+            image_rotary_emb=rotary,
+            return_dict=False,
+        )[0]
+
+
+def rotary_positions(transformer: CogVideoXTransformer3DModel, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotary embedding as the pipeline computes it for latents [B, F, C, h, w] of the native size."""
+    height, width = (side // transformer.config.patch_size for side in latents.shape[-2:])
+    return get_3d_rotary_pos_embed(
+        transformer.config.attention_head_dim,
+        ((0, 0), (height, width)),
+        (height, width),
+        latents.shape[1],
+        device=latents.device,
+    )
+
+
+def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: torch.Generator) -> Batch:
+    """Random clips with dropout applied.
+
+    Args:
+        clips: as from `cached_clips`.
+        condition: which image conditions, "first" or "other".
+        size: of the batch.
+        generator: source of all randomness.
+
+    Returns:
+        Clean latents, zero-padded condition latents, caption ids and, where clips hold some, the negatives.
+    """
+    rows = torch.randint(len(clips["latents"]), (size,), generator=generator)
+    clean = clips["latents"][rows].float()
+    padded = torch.zeros_like(clean)
+    kept = torch.rand(size, generator=generator) >= IMAGE_DROPOUT
+    padded[:, :1] = clips[condition][rows].float() * kept.view(-1, 1, 1, 1, 1)
+    shares = torch.tensor(WORDING_SHARES)
+    wording = torch.multinomial(shares, size, replacement=True, generator=generator)
+    ids = clips["captions"][rows, wording.clamp(max=len(shares) - 2)].long()
+    empty = torch.zeros_like(ids)
+    empty[:, 0] = 1  # an empty caption is </s> and padding
+    negative = clips["negative"][rows].float() if "negative" in clips else None
+    return Batch(clean, padded, torch.where((wording == len(shares) - 1)[:, None], empty, ids), negative)
+
+
+def save_backbone(
+    out: Path, vae: AutoencoderKLCogVideoX, model: TextToVelocity, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Writes diffusers' own folder layout in half precision, with the world's format beside it in puppets.json."""
+    vae.half().save_pretrained(out / "vae")
+    model.transformer.half().save_pretrained(out / "transformer")
+    # transformers loads the precision it finds, diffusers single precision: so stored, the stock pipeline just runs.
+    model.text_encoder.float().save_pretrained(out / "text_encoder")
+    tokenizer.save_pretrained(out / "tokenizer")
+    scheduler = new_scheduler()
+    scheduler.save_pretrained(out / "scheduler")
+    index = {
+        "_class_name": "CogVideoXImageToVideoPipeline",
+        "scheduler": ["diffusers", type(scheduler).__name__],
+        "text_encoder": ["transformers", "T5EncoderModel"],
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+    }
+    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    native = {"num_frames": NUM_FRAMES, "height": SIZE, "width": SIZE, "fps": FPS, "max_text_tokens": MAX_TEXT_TOKENS}
+    native |= {"num_inference_steps": 25, "guidance_scale": 1.0}
+    (out / "puppets.json").write_text(json.dumps(native, indent=2) + "\n")

@@ -1,0 +1,216 @@
+"""How the puppet backbone is trained: one long trunk at a constant rate, and branches that finish it at marked points.
+
+A branch goes on from a stored state of the trunk and brings the rate to zero over a tenth more samples; what it writes
+can be used, while the trunk goes on. So nobody has to know beforehand how long training will last.
+"""
+
+import hashlib
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+from torch import Tensor
+from transformers import T5EncoderModel
+
+from flexiact.puppets.engine import processes
+from flexiact.puppets.engine.checkpoint import read_header
+from flexiact.puppets.engine.loop import CHECKPOINT, Pace, Plan, kept_name, step_generator, train
+from flexiact.puppets.engine.losses import LossTerms, Noising, velocity_loss
+from flexiact.puppets.recipes.backbone import (
+    EARLY_HIGH_NOISE_SHARE,
+    LATE_HIGH_NOISE_SHARE,
+    TextToVelocity,
+    draw_batch,
+    new_scheduler,
+    new_text_encoder,
+    new_tokenizer,
+    new_transformer,
+    rotary_positions,
+    save_backbone,
+)
+from flexiact.puppets.recipes.linear_code import save_linear_code
+from flexiact.puppets.recipes.shards import cached_clips
+from flexiact.puppets.recipes.vae import world_code
+
+MARKS = (62_500, 125_000, 250_000, 500_000, 1_000_000, 1_500_000)
+"""Samples at which the trunk's state is kept for a branch; its end is kept too."""
+LINEAR_CODE = "linear_code.safetensors"
+"""File of the code in a finished folder, for those who train adapters of the backbone."""
+AVERAGES = (0.05, 0.10)
+LEARNING_RATE = 2e-3
+BRANCH_SHARE = 0.1
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class BackboneRun:
+    """What to train.
+
+    Attributes:
+        state: folder of clips and all states; a branch also reads vae-final there.
+        seed: of clips, first weights and steps.
+        steps: of the trunk.
+        device: "cpu" or "cuda".
+        batch: clips a step, over all processes.
+        shards: of 256 clips each.
+        processes: of one thread each; 1 trains in this process.
+        minutes: after which to store and stop, None for no limit.
+        from_weights: a finished weights folder to begin with instead of random weights.
+        average: which of `AVERAGES` a branch writes.
+        terms: of the loss; in branches they fall to 0 with the rate.
+    """
+
+    state: Path
+    seed: int
+    steps: int
+    device: str = "cpu"
+    batch: int = 16
+    shards: int = 64
+    processes: int = 1
+    minutes: float | None = None
+    from_weights: Path | None = None
+    average: float = AVERAGES[0]
+    terms: LossTerms = LossTerms()
+
+    @property
+    def trunk(self) -> Plan:
+        """The trunk's plan."""
+        marks = {mark // self.batch for mark in MARKS} | {self.steps}
+        averages = tuple(sorted(AVERAGES, key=lambda width: width != self.average))
+        return Plan(self.steps, self.seed, LEARNING_RATE, decay=0.0, averages=averages, kept=tuple(sorted(marks)))
+
+    def branch(self, samples: int) -> Plan:
+        """The plan of the branch that leaves the trunk after `samples` samples."""
+        steps = samples // self.batch
+        more = max(1, round(BRANCH_SHARE * steps))
+        return replace(self.trunk, steps=steps + more, decay=more / (steps + more), kept=())
+
+
+def train_trunk(run: BackboneRun) -> str:
+    """Trains the trunk on linear codes of clips, or goes on; returns where it stands."""
+    folder = run.state / "backbone"
+    _train(run, run.trunk, folder)
+    done = read_header(folder / CHECKPOINT).step * run.batch
+    kept = sorted(int(path.stem.removeprefix("step-")) * run.batch for path in folder.glob(kept_name("*")))
+    return f"the trunk has seen {done} samples; --branch-at can finish it from: {kept}"
+
+
+def train_branch(run: BackboneRun, samples: int, out: Path) -> str:
+    """Finishes the trunk's state after `samples` samples and writes the whole pipeline folder to `out`.
+
+    Raises:
+        ValueError: no such state is kept.
+    """
+    trunk, folder = run.state / "backbone", run.state / f"backbone-branch-{samples}"
+    plan, kept = run.branch(samples), trunk / kept_name(samples // run.batch)
+    if not (folder / CHECKPOINT).exists():
+        if not kept.exists():
+            raise ValueError(f"--branch-at: {kept} does not exist; train the trunk (batch {run.batch}) up to it first")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(kept, folder / "copied.partial")
+        (folder / "copied.partial").replace(folder / CHECKPOINT)
+    _train(run, plan, folder, out)
+    done = read_header(folder / CHECKPOINT).step
+    if done < plan.steps:
+        return f"the branch stands at step {done} of {plan.steps}; the same command goes on"
+    return f"written to {out}"
+
+
+def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) -> None:
+    code = world_code(run.state, run.seed)
+    clips = cached_clips(code, new_tokenizer(), run.state / "clips", run.seed, run.shards, run.processes)
+    recipe = f"batch {run.batch}, movement {run.terms.movement}, contrast {run.terms.contrast}"
+    if (folder / CHECKPOINT).exists():
+        about = read_header(folder / CHECKPOINT).about
+        if about["recipe"] != recipe:
+            raise ValueError(f"--state: {folder} was begun with {about['recipe']}, not {recipe}; name another folder")
+    else:
+        origin = f"weights {_digest(run.from_weights)}" if run.from_weights else "seed"
+        about = {"origin": origin, "recipe": recipe, "precision": faster_precision(run, clips)}
+    processes.run(run.processes, _train_process, run, plan, folder, clips, about, out)
+
+
+def _train_process(
+    run: BackboneRun, plan: Plan, folder: Path, clips: dict[str, Tensor], about: dict[str, str], out: Path | None
+) -> None:
+    model = new_model(run, clips)
+    noising = _noising(run, model, clips, PRECISIONS[about["precision"]])
+
+    def loss_of(step: int, generator: torch.Generator) -> Tensor:
+        share = EARLY_HIGH_NOISE_SHARE if step < plan.decay_from else LATE_HIGH_NOISE_SHARE
+        terms = run.terms.scaled(plan.rate(step) / plan.learning_rate)
+        return velocity_loss(model, draw_batch(clips, "first", run.batch, generator), noising, generator, share, terms)
+
+    finished = train(model, loss_of, plan, folder, Pace(stop_minutes=run.minutes), about)
+    if finished and out is not None and processes.rank() == 0:
+        vae = AutoencoderKLCogVideoX.from_pretrained(run.state / "vae-final")
+        save_backbone(out, vae, model, new_tokenizer())
+        save_linear_code(world_code(run.state, run.seed), out / LINEAR_CODE)
+
+
+def new_model(run: BackboneRun, clips: dict[str, Tensor]) -> TextToVelocity:
+    """The model before the first step: random by the run's seed, or the weights that the run starts from.
+
+    Raises:
+        ValueError: `from_weights` is no finished folder, or one of another model or vocabulary.
+    """
+    torch.manual_seed(run.seed)
+    channels, size = clips["latents"].shape[2], clips["latents"].shape[-1]
+    model = TextToVelocity(new_text_encoder(len(new_tokenizer())), new_transformer(channels, size))
+    if run.from_weights:
+        _weights_files(run.from_weights)
+        stored = (
+            (model.transformer, CogVideoXTransformer3DModel.from_pretrained(run.from_weights / "transformer")),
+            (model.text_encoder, T5EncoderModel.from_pretrained(run.from_weights / "text_encoder")),
+        )
+        for own, other in stored:
+            try:
+                own.load_state_dict(other.float().state_dict())
+            except RuntimeError as error:
+                raise ValueError(f"--from-weights: {run.from_weights} holds another model or vocabulary") from error
+    return model.to(run.device)
+
+
+def _noising(run: BackboneRun, model: TextToVelocity, clips: dict[str, Tensor], precision: torch.dtype) -> Noising:
+    alphas = new_scheduler().alphas_cumprod.float().to(run.device)
+    return Noising(alphas, rotary_positions(model.transformer, clips["latents"][:1].to(run.device)), precision)
+
+
+def _weights_files(folder: Path) -> list[Path]:
+    files = [folder / "transformer/diffusion_pytorch_model.safetensors", folder / "text_encoder/model.safetensors"]
+    for path in files:
+        if not path.exists():
+            raise ValueError(f"--from-weights: {path} does not exist; name a folder that a branch has written")
+    return files
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in _weights_files(folder))).hexdigest()[:8]
+
+
+def faster_precision(run: BackboneRun, clips: dict[str, Tensor]) -> str:
+    """Which of `PRECISIONS` trains faster on this device, measured on a process's share of a batch; says so.
+
+    Processors without instructions for bfloat16 emulate it, and some that have them gain nothing for small products.
+    """
+    threads, model = torch.get_num_threads(), new_model(run, clips)
+    if run.processes > 1:
+        torch.set_num_threads(1)
+    seconds = dict.fromkeys(PRECISIONS, float("inf"))
+    for step in range(4):  # in turns, so that other work on the machine slows both; the first is a warm-up
+        for name, precision in PRECISIONS.items():
+            generator, begun = step_generator(run.seed, step), time.monotonic()
+            batch = draw_batch(clips, "first", max(1, run.batch // run.processes), generator)
+            # `.item()` waits for a GPU.
+            loss = velocity_loss(model, batch, _noising(run, model, clips, precision), generator, 0.5)
+            loss.backward()
+            torch.stack([p.grad.sum() for p in model.parameters() if p.grad is not None]).sum().item()
+            if step:
+                seconds[name] = min(seconds[name], time.monotonic() - begun)
+    torch.set_num_threads(threads)
+    best = min(seconds, key=lambda name: seconds[name])
+    print("precision: " + ", ".join(f"{n} {1000 * s:.0f} ms" for n, s in seconds.items()) + f" a step; {best} it is")
+    return best

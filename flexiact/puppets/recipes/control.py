@@ -1,0 +1,172 @@
+"""Recipe of the puppets' control weights: the shipped backbone learns to follow a skeleton as well.
+
+Clips are the training world's; their control videos are drawn from the true keypoints with the faults of an estimator:
+jitter, missed points and uncertain scores. As in MimicMotion and AnimateAnyone the skeleton is the clip's own: fitting
+another body's skeleton happens at transfer only. All weights of the transformer are trained, as in CogVideoX-Fun;
+the text encoder stays as it is.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from flexiact.backbone.backbone import Backbone, load_backbone
+from flexiact.backbone.control import save_control, widened
+from flexiact.pose.skeleton import DRAWING_VERSION, draw_skeletons, links_of
+from flexiact.puppets.engine.loop import Plan, step_generator, train
+from flexiact.puppets.engine.losses import Batch, Noising, velocity_loss
+from flexiact.puppets.recipes.backbone import LATE_HIGH_NOISE_SHARE, draw_batch, rotary_positions
+from flexiact.puppets.recipes.shards import encode
+from flexiact.puppets.recipes.vae import to_tensor
+from flexiact.puppets.world.actions import random_action
+from flexiact.puppets.world.captions import wordings
+from flexiact.puppets.world.clip import SIZE, Clip, render_clips
+from flexiact.puppets.world.render import RENDERER_VERSION
+from flexiact.puppets.world.rigs import KEYPOINTS
+from flexiact.puppets.world.scene import random_scene
+from flexiact.task import Video
+
+BATCH = 16
+SHARD_CLIPS = 128
+_RENDERED = 16  # clips at a time
+_SHARD_SEED_OFFSET = 8_000_000  # no shard shares a seed with any step, nor with the backbone's clips
+MAX_JITTER_PX, MISSED_SHARE, LOWEST_SCORE = 2.0, 0.03, 0.5
+
+
+def detected(clip: Clip, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A clip's keypoints [T, K, 2] and scores [T, K] as an estimator might report them.
+
+    Jitter is normal, of one strength for a clip, up to `MAX_JITTER_PX`; a `MISSED_SHARE` of the points scores 0, the
+    others between `LOWEST_SCORE` and 1. Points that the body lacks score 0.
+    """
+    shape = clip.keypoints.shape[:2]
+    strength = MAX_JITTER_PX * torch.rand((), generator=generator)
+    jitter = torch.randn(*shape, 2, generator=generator) * strength
+    scores = LOWEST_SCORE + (1 - LOWEST_SCORE) * torch.rand(shape, generator=generator)
+    found = torch.rand(shape, generator=generator) >= MISSED_SHARE
+    return clip.keypoints + jitter.numpy(), (scores * found).numpy() * clip.keypoint_exists
+
+
+def write_shard(backbone: Backbone, path: Path, seed: int, index: int) -> None:
+    """Renders and encodes clips with their control videos; a pure function of backbone, seed and index.
+
+    Latents hold a clip's and behind them, on channels, its control video's, so that one draw of rows serves both.
+    """
+    generator, links = step_generator(seed, _SHARD_SEED_OFFSET + index), links_of(KEYPOINTS)
+    parts: list[dict[str, Tensor]] = []
+    for _ in range(SHARD_CLIPS // _RENDERED):
+        scenes = [random_scene(generator, "train") for _ in range(_RENDERED)]
+        actions = [random_action(generator) for _ in range(_RENDERED)]
+        clips = render_clips(scenes, actions)
+        drawn = [draw_skeletons(*detected(clip, generator), links, (SIZE, SIZE)) for clip in clips]
+        pixels = to_tensor([clip.video for clip in clips])
+        control = encode(backbone.vae, to_tensor([Video(frames, clips[0].video.fps) for frames in drawn]))
+        first = encode(backbone.vae, pixels[:, :, :1])
+        texts = [text for s, a in zip(scenes, actions, strict=True) for text in wordings(s, a)]
+        ids = backbone.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        parts.append(
+            {
+                "latents": torch.cat([encode(backbone.vae, pixels), control], 2),
+                "first": torch.cat([first, torch.zeros_like(first)], 2),
+                "captions": ids.view(_RENDERED, -1, ids.shape[-1]).to(torch.int16),
+            }
+        )
+    partial = path.with_suffix(".partial")
+    save_file({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, partial)
+    partial.replace(path)
+
+
+def recipe_mark(backbone: Backbone, seed: int) -> str:
+    """Names what decides about clips and weights besides this module, so that a change of it starts anew."""
+    return f"{backbone.revision[:12]}-drawing{DRAWING_VERSION}-renderer{RENDERER_VERSION}-seed{seed}"
+
+
+def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int) -> dict[str, Tensor]:
+    """Clips of `shards` shards, made where missing, in a folder of their own for all that decides about them.
+
+    Returns:
+        latents [N, F, 2C, h, w] (a clip's, then its control's), first [N, 1, 2C, h, w] (an image's, then zeros), both
+        float16, and captions int16 [N, W, L] in all `wordings`.
+    """
+    folder = folder / recipe_mark(backbone, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{index:04d}.safetensors" for index in range(shards)]
+    for index, path in enumerate(tqdm(paths, desc="control clips", mininterval=5)):
+        if not path.exists():
+            write_shard(backbone, path, seed, index)
+    loaded = [load_file(path) for path in paths]
+    return {key: torch.cat([part[key] for part in loaded]) for key in loaded[0]}
+
+
+class ControlToVelocity(nn.Module):
+    """What is trained: the widened transformer; the text encoder is called, not held."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.transformer = widened(backbone.transformer).requires_grad_(True)
+        self._encode = backbone.text_encoder.forward
+
+    def forward(self, noisy: Tensor, condition: Tensor, ids: Tensor, timestep: Tensor, rotary: tuple) -> Tensor:
+        """Velocity [B, F, C, h, w] for noisy latents of that shape and condition [B, F, 2C, h, w]: image, control."""
+        with torch.no_grad():
+            text = self._encode(ids).last_hidden_state
+        prediction: Tensor = self.transformer(
+            hidden_states=torch.cat([noisy, condition], 2),
+            encoder_hidden_states=text,
+            timestep=timestep,
+            image_rotary_emb=rotary,
+            return_dict=False,
+        )[0]
+        return prediction
+
+
+def train_control(state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int) -> Path:
+    """Trains control weights on the shipped backbone and writes what differs from it, with a card, to `out`."""
+    backbone = load_backbone("puppets", str(device))
+    clips = control_clips(backbone, state / "control-clips", seed, shards)
+    model = ControlToVelocity(backbone)
+    alphas = backbone.scheduler.alphas_cumprod.float().to(device)
+    noising = Noising(alphas, rotary_positions(backbone.transformer, clips["latents"].to(device)))
+
+    def loss_of(step: int, generator: torch.Generator) -> Tensor:
+        both, padded, ids, _ = draw_batch(clips, "first", BATCH, generator)
+        (clean, control), (image, _) = both.chunk(2, 2), padded.chunk(2, 2)
+        batch = Batch(clean, torch.cat([image, control], 2), ids)
+        return velocity_loss(model, batch, noising, generator, LATE_HIGH_NOISE_SHARE)
+
+    train(
+        model,
+        loss_of,
+        Plan(steps, seed, learning_rate=5e-4, averages=(0.10,)),
+        state / "control" / recipe_mark(backbone, seed),
+    )
+    save_control(out, model.transformer, backbone)
+    size_mib = (out / "model.safetensors").stat().st_size / 2**20
+    card = CARD.format(
+        revision=backbone.revision[:12],
+        steps=steps,
+        batch=BATCH,
+        shards=shards,
+        clips=len(clips["latents"]),
+        seed=seed,
+        mib=size_mib,
+    )
+    (out / "README.md").write_text(card)
+    return out
+
+
+CARD = """# Control weights of the puppet backbone
+
+The backbone's transformer with a control video's latents as a third input, [noisy | image | control] on channels
+(`flexiact.backbone.control`): the weights that differ from the backbone's, {mib:.1f} MiB in half precision, for its
+revision {revision}. Trained on {clips} clips of the training world; their control videos are skeletons drawn from the
+true keypoints with an estimator's jitter, misses and scores.
+
+    python -m flexiact.puppets.train control --steps {steps} --shards {shards} --seed {seed}
+
+{steps} steps of {batch} clips, averaged weights. Another revision of the backbone needs other weights.
+"""

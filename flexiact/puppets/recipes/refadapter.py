@@ -1,0 +1,51 @@
+"""Recipe of the puppets' RefAdapter: cached untrimmed clips handed to `flexiact.train_refadapter.trainer`."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flexiact.backbone.backbone import Backbone, load_backbone
+from flexiact.backbone.codec import clean_latent
+from flexiact.backbone.specs import PUPPET_WEIGHTS
+from flexiact.puppets.recipes.backbone import draw_batch
+from flexiact.puppets.recipes.backbone_run import LINEAR_CODE
+from flexiact.puppets.recipes.linear_code import load_linear_code
+from flexiact.puppets.recipes.shards import cached_clips
+from flexiact.train_refadapter.trainer import RefAdapterConfig, train_refadapter
+from flexiact.training import Batch
+
+CONFIG = RefAdapterConfig(rank=16, alpha=16, steps=1500, learning_rate=5e-4, batch_size=8)
+
+
+def _batches(backbone: Backbone, clips: dict[str, Tensor], generator: torch.Generator) -> Iterator[Batch]:
+    """Batches whose condition is another moment of the untrimmed recording, without end."""
+    texts: dict[bytes, Tensor] = {}
+
+    def encoded(ids: Tensor) -> Tensor:
+        key = ids.numpy().tobytes()
+        if key not in texts:
+            with torch.no_grad():
+                texts[key] = backbone.text_encoder(ids[None].to(backbone.device)).last_hidden_state
+        return texts[key]
+
+    while True:
+        clean, condition, ids, _ = draw_batch(clips, "other", CONFIG.batch_size, generator)
+        clean, condition = clean.to(backbone.device), condition.to(backbone.device)
+        # Where the image is dropped its latent is not given away by the clip either.
+        given = condition[:, :1].flatten(1).abs().sum(1).view(-1, 1, 1, 1, 1) > 0
+        first = torch.where(given, clean_latent(backbone, condition), clean[:, :1])
+        yield Batch(torch.cat([first, clean[:, 1:]], 1), condition, torch.cat([encoded(row) for row in ids]))
+
+
+def train(state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int) -> None:
+    """Trains the adapter on the shipped backbone and writes it to `out` in peft's format."""
+    backbone = load_backbone("puppets", str(device))
+    code = load_linear_code(PUPPET_WEIGHTS / "backbone" / LINEAR_CODE)
+    clips = cached_clips(code, backbone.tokenizer, state / "clips", seed, shards)
+    generator = torch.Generator().manual_seed(seed)
+    batches = _batches(backbone, clips, generator)
+    adapter, _ = train_refadapter(backbone, batches, replace(CONFIG, steps=steps), seed=seed)
+    adapter.save(out)

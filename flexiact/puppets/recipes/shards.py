@@ -1,0 +1,119 @@
+"""Training clips of the puppet world, rendered and encoded once: shards of latents and captions on disk.
+
+A shard is a pure function of its number and of what its folder is named after (`recipe_mark`), so shards may be made in
+any order and by several processes at once; each is written to a temporary name and then renamed.
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from flexiact.puppets.engine import processes
+from flexiact.puppets.engine.loop import step_generator
+from flexiact.puppets.recipes.courses import random_course, random_pose
+from flexiact.puppets.recipes.linear_code import LinearCode
+from flexiact.puppets.recipes.vae import to_tensor
+from flexiact.puppets.world.captions import wordings
+from flexiact.puppets.world.clip import NUM_FRAMES, render_values
+from flexiact.puppets.world.render import RENDERER_VERSION
+from flexiact.puppets.world.scene import random_scene
+
+SHARD_CLIPS = 256
+CLIPS_VERSION = 4
+"""Raised when the same seed begins to give other scenes, actions or captions."""
+_BATCH = 16
+# Shards draw from generators of their own: no step of any recipe shares a seed with them.
+_SHARD_SEED_OFFSET = 7_000_000
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor) -> Tensor:
+    """Scaled latents float16 [B, F, C, h, w] of pixels [B, 3, T, H, W] in -1..1 (posterior mode)."""
+    latents = vae.encode(pixels.to(next(vae.parameters()).device)).latent_dist.mode()
+    return (latents.float() * vae.config.scaling_factor).permute(0, 2, 1, 3, 4).half().cpu()
+
+
+@torch.no_grad()
+def encode_linear(code: LinearCode, pixels: Tensor) -> Tensor:
+    """What `encode` gives where the VAE has learnt the code: float16 [B, F, C, h, w]."""
+    return code.encode(pixels).permute(0, 2, 1, 3, 4).half()
+
+
+def _batch(code: LinearCode, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> dict[str, Tensor]:
+    scenes = [random_scene(generator, "train") for _ in range(_BATCH)]
+    actions, courses = zip(*(random_course(generator, scene.rig) for scene in scenes), strict=True)
+    clips = to_tensor([clip.video for clip in render_values(scenes, torch.stack(courses))])
+    # Another moment of the untrimmed recording: in the middle of the clip, in the next action, or before it.
+    moments = []
+    for scene, course in zip(scenes, courses, strict=True):
+        moment = course[int(torch.randint(NUM_FRAMES, (), generator=generator))]
+        others = (moment, random_pose(generator, scene.rig), torch.zeros_like(moment))
+        moments.append(others[int(torch.randint(len(others), (), generator=generator))][None])
+    others = to_tensor([clip.video for clip in render_values(scenes, torch.stack(moments))])
+    captions = [text for s, a in zip(scenes, actions, strict=True) for text in wordings(s, a)]
+    ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return {
+        "latents": encode_linear(code, clips),
+        "first": encode_linear(code, clips[:, :, :1]),
+        "other": encode_linear(code, others),
+        "captions": ids.view(_BATCH, -1, ids.shape[-1]).to(torch.int16),
+    }
+
+
+def recipe_mark(code: LinearCode, seed: int) -> str:
+    """Names what decides about clips besides their number."""
+    digest = hashlib.sha256(b"".join(x.numpy().tobytes() for x in (code.basis, code.mean, code.scale)))
+    return f"v{CLIPS_VERSION}-renderer{RENDERER_VERSION}-code{digest.hexdigest()[:8]}-seed{seed}"
+
+
+def write_shard(code: LinearCode, tokenizer: PreTrainedTokenizerFast, path: Path, seed: int, index: int) -> None:
+    """Renders and encodes one shard: latents, first-frame and other-moment condition latents, caption token ids."""
+    generator = step_generator(seed, _SHARD_SEED_OFFSET + index)
+    batches = [_batch(code, tokenizer, generator) for _ in range(SHARD_CLIPS // _BATCH)]
+    partial = path.with_suffix(".partial")
+    save_file({key: torch.cat([b[key] for b in batches]) for key in batches[0]}, partial)
+    partial.replace(path)
+
+
+def cached_clips(
+    code: LinearCode,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    seed: int,
+    shards: int,
+    workers: int = 1,
+) -> dict[str, Tensor]:
+    """All clips of `shards` shards, made where missing, in a folder of their own for all that decides about them.
+
+    Args:
+        code: of the latents.
+        tokenizer: of the captions.
+        folder: above that of the shards.
+        seed: of all clips.
+        shards: how many, of `SHARD_CLIPS` clips each.
+        workers: processes of one thread each that make them; 1 makes them in this one.
+
+    Returns:
+        latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), and captions int16 [N, W, L] in all
+            `wordings`.
+    """
+    folder = folder / recipe_mark(code, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {index: folder / f"{index:04d}.safetensors" for index in range(shards)}
+    missing = {index: path for index, path in paths.items() if not path.exists()}
+    if missing:
+        processes.run(min(workers, len(missing)), _write_shards, code, tokenizer, missing, seed)
+    parts = [load_file(path) for path in paths.values()]
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def _write_shards(code: LinearCode, tokenizer: PreTrainedTokenizerFast, missing: dict[int, Path], seed: int) -> None:
+    mine = sorted(missing)[processes.rank() :: processes.count()]
+    for index in tqdm(mine, desc="clips", mininterval=5, disable=processes.rank() > 0):
+        write_shard(code, tokenizer, missing[index], seed, index)

@@ -1,0 +1,180 @@
+"""Recipe of the puppet VAE: a small AutoencoderKLCogVideoX, 4x in space and in time, 20 channels.
+
+Its halves are trained apart, at the same time if wanted: the encoder to give the linear code, the decoder to draw clips
+from it.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from torch import Tensor, nn
+
+from flexiact.puppets.engine.loop import Plan, train
+from flexiact.puppets.recipes.linear_code import LinearCode, fit_linear_code, load_linear_code, save_linear_code
+from flexiact.puppets.world.actions import random_action
+from flexiact.puppets.world.clip import NUM_FRAMES, SIZE, render_clips
+from flexiact.puppets.world.scene import random_scene
+from flexiact.task import Video
+
+LATENT_CHANNELS = 20
+_LINEAR_CODE_CLIPS = 512
+# The posterior's standard deviation, in units of a latent's: the encoder is sure of what it sees.
+POSTERIOR_STD = 0.05
+_POSTERIOR_WEIGHT = 1e-3  # of the squared error of its logarithm
+# Strongest noise on the latents that the decoder learns from; samplers leave some, and the encoder errs.
+DECODER_NOISE = 0.15
+BATCH = 2
+# A pixel that changes by `_FULL_CHANGE` (of the range -1..1) or more between frames weighs 1 + `MOTION_WEIGHT` times as
+# much as one that stays: limbs in movement are a small share of a clip and what it is made for.
+MOTION_WEIGHT = 3.0
+_FULL_CHANGE = 0.2
+
+
+def new_vae() -> AutoencoderKLCogVideoX:
+    """The untrained model, initialised from torch's global generator."""
+    channels = (16, 32, 64)
+    return AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 3,
+        up_block_types=("CogVideoXUpBlock3D",) * 3,
+        block_out_channels=channels,
+        latent_channels=LATENT_CHANNELS,
+        layers_per_block=1,
+        norm_num_groups=8,
+        temporal_compression_ratio=4,
+        sample_height=SIZE,
+        sample_width=SIZE,
+        scaling_factor=1.0,
+    )
+
+
+def to_tensor(videos: list[Video]) -> Tensor:
+    """Frames as the VAE takes them: float32 [B, 3, T, H, W] in -1..1."""
+    frames = torch.from_numpy(np.stack([v.frames for v in videos]))
+    return frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def training_videos(generator: torch.Generator, count: int, split: str = "train") -> list[Video]:
+    """Random clips of a split."""
+    scenes = [random_scene(generator, split) for _ in range(count)]
+    actions = [random_action(generator) for _ in range(count)]
+    return [clip.video for clip in render_clips(scenes, actions, NUM_FRAMES, SIZE)]
+
+
+def motion_weights(clips: Tensor) -> Tensor:
+    """Weight [B, 1, T, H, W] of every pixel of clips [B, 3, T, H, W], with mean 1 over each clip."""
+    change = clips.diff(dim=2).abs().amax(1, keepdim=True)
+    nothing = torch.zeros_like(change[:, :, :1])
+    nearby = torch.maximum(torch.cat([nothing, change], 2), torch.cat([change, nothing], 2))
+    weights = 1 + MOTION_WEIGHT * (nearby / _FULL_CHANGE).clamp(max=1)
+    return weights / weights.mean((1, 2, 3, 4), keepdim=True)
+
+
+def motion_cosine(made: np.ndarray, real: np.ndarray) -> float:
+    """Cosine between differences of adjacent frames of two videos [T, H, W, 3]; 0 where one stands still."""
+    a, b = (np.diff(frames.astype(np.float64), axis=0).ravel() for frames in (made, real))
+    return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
+
+
+def coded(model: AutoencoderKLCogVideoX, videos: list[Video]) -> list[np.ndarray]:
+    """Frames uint8 [T, H, W, 3] of each video after coding and decoding (posterior mode)."""
+    device = next(model.parameters()).device
+    result = []
+    for video in videos:
+        with torch.no_grad():
+            decoded = model.decode(model.encode(to_tensor([video]).to(device)).latent_dist.mode()).sample
+        frames = ((decoded[0].cpu().float() + 1) * 127.5).round().clamp(0, 255).permute(1, 2, 3, 0)
+        result.append(frames.to(torch.uint8).numpy())
+    return result
+
+
+def psnr(made: np.ndarray, real: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of frames of 8 bit."""
+    error = np.mean((made.astype(np.float64) - real.astype(np.float64)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def world_code(state: Path, seed: int) -> LinearCode:
+    """The linear code of training clips: fitted once, then read from `state`."""
+    path = state / "linear_code.safetensors"
+    if not path.exists():
+        clips = to_tensor(training_videos(torch.Generator().manual_seed(seed), _LINEAR_CODE_CLIPS))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_linear_code(fit_linear_code(clips, LATENT_CHANNELS), path)
+    return load_linear_code(path)
+
+
+def train_encoder(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
+    """Trains the encoder to give the linear code, and puts it into `state`/vae-final.
+
+    Returns:
+        `vae_figures` on 64 clips of the development split, and the share of the code's variance that is missed there.
+    """
+    torch.manual_seed(seed)
+    model, code = new_vae().to(device), world_code(state, seed)
+    model.decoder.requires_grad_(False)
+
+    def loss_of(step: int, generator: torch.Generator) -> Tensor:
+        clean = to_tensor(training_videos(generator, BATCH)).to(device)
+        posterior = model.encode(clean).latent_dist
+        sure = (posterior.logvar - 2 * math.log(POSTERIOR_STD)).square().mean()
+        return (posterior.mean - code.encode(clean)).square().mean() + _POSTERIOR_WEIGHT * sure
+
+    train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=2e-3), state / "vae-encoder")
+    final = _put_together(state, encoder=model.encoder)
+    videos = training_videos(torch.Generator().manual_seed(seed + 1), 64, "dev")
+    clips = to_tensor(videos)
+    with torch.no_grad():
+        right = code.encode(clips)
+        missed = (final.encode(clips).latent_dist.mode() - right).square().mean() / right.var()
+    return {"missed_share": float(missed), **vae_figures(final, videos)}
+
+
+def train_decoder(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
+    """Trains the decoder to draw clips from their linear code, and puts it into `state`/vae-final.
+
+    Returns:
+        `vae_figures` on 64 clips of the development split.
+    """
+    torch.manual_seed(seed)
+    model, code = new_vae().to(device), world_code(state, seed)
+    model.encoder.requires_grad_(False)
+
+    def loss_of(step: int, generator: torch.Generator) -> Tensor:
+        clean = to_tensor(training_videos(generator, BATCH)).to(device)
+        latents = code.encode(clean)
+        strength = DECODER_NOISE * torch.rand(len(clean), 1, 1, 1, 1, generator=generator)
+        noise = (strength * torch.randn(latents.shape, generator=generator)).to(device)
+        wrong = model.decode(latents + noise).sample - clean
+        return (motion_weights(clean) * wrong.square()).mean()
+
+    train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=3e-3), state / "vae-decoder")
+    final = _put_together(state, decoder=model.decoder)
+    return vae_figures(final, training_videos(torch.Generator().manual_seed(seed + 1), 64, "dev"))
+
+
+def _put_together(
+    state: Path, encoder: nn.Module | None = None, decoder: nn.Module | None = None
+) -> AutoencoderKLCogVideoX:
+    """Puts a trained half into `state`/vae-final beside the other half that is there, and returns the whole."""
+    folder = state / "vae-final"
+    whole = AutoencoderKLCogVideoX.from_pretrained(folder) if folder.exists() else new_vae()
+    for own, trained in ((whole.encoder, encoder), (whole.decoder, decoder)):
+        if trained is not None:
+            own.load_state_dict({name: tensor.cpu() for name, tensor in trained.state_dict().items()})
+    whole.save_pretrained(folder)
+    return whole.eval()
+
+
+def vae_figures(model: AutoencoderKLCogVideoX, videos: list[Video]) -> dict[str, float]:
+    """Mean and 5th percentile of the PSNR in dB, and the mean motion cosine, of coded videos."""
+    pairs = [(made, video.frames) for made, video in zip(coded(model, videos), videos, strict=True)]
+    values = [psnr(made, real) for made, real in pairs]
+    moving = [pair for pair in pairs if np.ptp(pair[1].astype(np.int16), axis=0).any()]
+    return {
+        "psnr_db": float(np.mean(values)),
+        "psnr_p5_db": float(np.percentile(values, 5)),
+        "motion_cosine": float(np.mean([motion_cosine(made, real) for made, real in moving])),
+    }

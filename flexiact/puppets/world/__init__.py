@@ -1,0 +1,1 @@
+"""The puppet world: bodies, actions, scenes, pictures, captions and true answers."""

@@ -1,0 +1,113 @@
+"""RefAdapter: a low-rank adapter on the attention of every block, so that any image may be the condition.
+
+It is a peft LoRA on to_q, to_k, to_v and to_out.0, kept in peft's own file format. Its layers live beside the
+transformer and take the places of the layers they wrap only while attached; the wrapped layers are never written to.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from diffusers import CogVideoXTransformer3DModel
+from peft import LoraConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from flexiact.backbone.backbone import Backbone, folder_digest
+from flexiact.backbone.lora import LowRankLayers
+from flexiact.cli import one_line
+from flexiact.ranges import check_count, check_number, check_positive
+
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+PREFIX = "base_model.model."  # how peft names the wrapped model in its files
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+_NAME = "refadapter"
+
+
+class RefAdapter:
+    """The adapter's layers for one transformer.
+
+    Attributes:
+        rank: of every layer.
+        alpha: with which the product of a layer is scaled: alpha / rank at weight 1.
+    """
+
+    def __init__(self, transformer: CogVideoXTransformer3DModel, rank: int, alpha: float, seed: int = 0) -> None:
+        """Make layers that change nothing yet (the paper's size: rank 64, alpha 32); `seed` draws the down halves.
+
+        Raises:
+            ValueError: when rank is below 1 or alpha not above 0.
+        """
+        check_count("rank", rank)
+        check_positive("alpha", alpha)
+        self.rank, self.alpha = rank, alpha
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))
+        self._layers = LowRankLayers(transformer, _NAME, TARGETS, config, seed)
+
+    @classmethod
+    def load(cls, folder: Path, transformer: CogVideoXTransformer3DModel) -> "RefAdapter":
+        """Read a folder in peft's format.
+
+        Raises:
+            ValueError: when files are missing or damaged, for another transformer, or a weight is not finite.
+        """
+        try:
+            config = json.loads((folder / CONFIG_FILE).read_text())
+            weights = load_file(folder / WEIGHTS_FILE)
+            adapter = cls(transformer, int(config["r"]), config["lora_alpha"])
+        except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+            raise ValueError(f"refadapter: cannot be read from {folder} ({one_line(error)})") from error
+        adapter._layers.fill({key.removeprefix(PREFIX): tensor for key, tensor in weights.items()})
+        return adapter
+
+    def save(self, folder: Path) -> None:
+        """Write adapter_model.safetensors and adapter_config.json, which peft reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = self._layers.state()
+        weights = {PREFIX + key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        self._layers.config.save_pretrained(str(folder))
+        # peft keeps the targets in a set, whose order changes with Python's hash seed: equal adapters, equal files.
+        config = json.loads((folder / CONFIG_FILE).read_text()) | {"target_modules": list(TARGETS)}
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The adapter's own weights, in a fixed order."""
+        return self._layers.parameters()
+
+    @contextmanager
+    def attached(self, weight: float) -> Iterator[None]:
+        """Let the transformer compute with the adapter at `weight`; 0 is the transformer alone, bit by bit.
+
+        Raises:
+            ValueError: when the weight is not a finite number.
+        """
+        check_number("refadapter_weight", weight)
+        with self._layers.attached(weight):
+            yield
+
+
+def refadapter_digest(backbone: Backbone, weight: float | None) -> str | None:
+    """Digest of the RefAdapter that a method uses at `weight`, for its configuration; None for weight 0 and None."""
+    return folder_digest(backbone.refadapter) if weight and backbone.refadapter else None
+
+
+def adapted(adapter: RefAdapter | None, weight: float | None) -> AbstractContextManager[None]:
+    """Let the transformer compute with what `load_refadapter` gave at its weight, if it gave anything."""
+    return adapter.attached(weight) if adapter and weight else nullcontext()
+
+
+def load_refadapter(backbone: Backbone, weight: float | None) -> RefAdapter | None:
+    """The backbone's RefAdapter for a method that uses it at `weight`; None for weight 0 and None.
+
+    Raises:
+        ValueError: when the weight is not a finite number, the backbone has no RefAdapter, or its files are damaged.
+    """
+    if not weight:
+        return None
+    check_number("refadapter_weight", weight)
+    if backbone.refadapter is None:
+        raise ValueError(f"refadapter_weight: backbone {backbone.name} has no RefAdapter")
+    return RefAdapter.load(backbone.refadapter, backbone.transformer)

@@ -1,0 +1,1 @@
+"""RefAdapter on your own videos: `accelerate launch -m flexiact.train_refadapter`."""

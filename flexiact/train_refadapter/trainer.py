@@ -1,0 +1,246 @@
+"""RefAdapter's training: on batches that a recipe hands over, or long runs under accelerate that go on after a kill.
+
+Paper: FlexiAct (arXiv 2505.03730): AdamW at a constant rate, 40,000 steps of 8 untrimmed clips, weight 1 in training.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from flexiact.backbone.backbone import Backbone
+from flexiact.batches import Batch
+from flexiact.media.files import make_folder, replacing
+from flexiact.progress import counted
+from flexiact.ranges import check_count, check_positive
+from flexiact.refadapter import RefAdapter
+from flexiact.sampling import Denoiser
+from flexiact.task import check_seed
+from flexiact.train_refadapter.clip_cache import CachedClips
+from flexiact.train_refadapter.state import TrainingState
+from flexiact.training import Optimisation, check_finite, denoising_loss, frozen, optimise
+
+MAX_STEPS = 2**20
+"""Steps of a process draw from neighbouring seeds; from here on they would be those of the next process."""
+
+LOG_EVERY = 50
+"""Steps between looks at the losses: reading a number makes a GPU wait."""
+
+
+@dataclass(frozen=True)
+class RefAdapterConfig:
+    """How the adapter is made and trained; the defaults are the paper's.
+
+    Attributes:
+        rank: of every layer.
+        alpha: layers are scaled by alpha / rank.
+        steps: of AdamW.
+        learning_rate: constant.
+        batch_size: videos per step and process.
+
+    Raises:
+        ValueError: naming the field that is out of range.
+    """
+
+    rank: int = 64
+    alpha: float = 32
+    steps: int = 40_000
+    learning_rate: float = 1e-5
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise ValueError(f"steps: expected 1 to {MAX_STEPS}, got {self.steps}")
+        check_positive("learning_rate", self.learning_rate)
+        check_count("batch_size", self.batch_size)
+
+
+@dataclass(frozen=True)
+class LongRun:
+    """A training that is kept on disk.
+
+    Attributes:
+        config: of the adapter; more steps may be asked for later, since the rate is constant.
+        seed: of the adapter's beginning and of all draws.
+        state: folder of checkpoint.safetensors and curve.csv, made when missing; one that all processes see.
+        checkpoint_every: steps between checkpoints.
+        ema: decay of a running average of the weights, which then is the result; None (as in the paper) keeps none.
+
+    Raises:
+        ValueError: naming the field that is out of range.
+    """
+
+    config: RefAdapterConfig
+    seed: int
+    state: Path
+    checkpoint_every: int = 500
+    ema: float | None = None
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_count("checkpoint_every", self.checkpoint_every)
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema: expected a decay between 0 and 1, got {self.ema}")
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that a stopped run goes on from."""
+        return self.state / "checkpoint.safetensors"
+
+
+def train_refadapter(
+    backbone: Backbone, batches: Iterable[Batch], config: RefAdapterConfig, *, seed: int
+) -> tuple[RefAdapter, list[float]]:
+    """Train an adapter from nothing in this process; the backbone is left as it was.
+
+    Args:
+        backbone: to adapt.
+        batches: with conditions from anywhere in a video.
+        config: size, steps and rate.
+        seed: of the adapter's beginning and of noise and timesteps.
+
+    Returns:
+        The adapter, and the loss of every step.
+    """
+    adapter = _new_adapter(backbone, config, seed)
+    generator = torch.Generator().manual_seed(seed)
+    denoiser = Denoiser(backbone)
+
+    def loss_of(batch: Batch) -> Tensor:
+        return denoising_loss(denoiser, backbone.scheduler, batch, generator)
+
+    plan = Optimisation(config.steps, config.learning_rate)
+    with frozen(backbone.transformer), adapter.attached(1.0):
+        losses = optimise(adapter.parameters(), batches, loss_of, plan, label="RefAdapter")
+    return adapter, losses
+
+
+def train_long(
+    backbone: Backbone, clips: CachedClips, run: LongRun, accelerator: Accelerator
+) -> tuple[RefAdapter, list[float]]:
+    """Train an adapter, or go on where its state folder ends; the backbone is left as it was.
+
+    All processes take each step together, with the mean of their gradients: P processes of B videos learn from P B
+    videos a step. Randomness of a step depends on seed, process and step alone, so a run that was stopped ends as one
+    that was not, bit by bit where the device computes alike twice (a CPU does). One process of P B videos draws others
+    than P processes of B, and so learns as well but not the same numbers.
+
+    Args:
+        backbone: to adapt; its VAE and text encoder are not called.
+        clips: to draw from.
+        run: size, steps, rate and where the state is kept.
+        accelerator: of this process; its trackers get the loss of every step.
+
+    Returns:
+        The adapter, the same in all processes, and the mean loss over processes of every step from the first on.
+
+    Raises:
+        ValueError: in all processes alike, when the state is damaged, of another run or beyond `config.steps`, or the
+            loss is not finite.
+        CacheError: in the one process that cannot read a clip's file; the launcher then ends the others.
+    """
+    adapter = _new_adapter(backbone, run.config, run.seed)
+    plan = Optimisation(run.config.steps, run.config.learning_rate)
+    state = TrainingState(adapter.parameters(), plan, run.ema, _about(backbone, clips, run, accelerator))
+    make_folder("state", run.state)
+    state.load(run.checkpoint)
+    if len(state.losses) > run.config.steps:
+        raise ValueError(f"steps: {run.checkpoint} is at {len(state.losses)} already, {run.config.steps} asked for")
+    with frozen(backbone.transformer), adapter.attached(1.0):
+        _advance(backbone, clips, run, state, accelerator)
+    state.use_average()
+    return adapter, state.losses
+
+
+def step_generator(seed: int, process: int, step: int) -> torch.Generator:
+    """The source of all randomness of one step in one process.
+
+    A CPU generator reads 32 bits of its seed; within a run no two of them are equal for up to 4096 processes.
+    """
+    start = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4])
+    return torch.Generator().manual_seed((start + process * MAX_STEPS + step) % 2**32)
+
+
+def average_gradients(parameters: Sequence[Tensor], accelerator: Accelerator) -> None:
+    """Give all processes the mean of their gradients, in one exchange: many small ones would each wait for the network.
+
+    Done by hand, since the layers that learn are no module of their own that could be wrapped for distributed training.
+    """
+    if accelerator.num_processes == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    mean = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def _new_adapter(backbone: Backbone, config: RefAdapterConfig, seed: int) -> RefAdapter:
+    check_seed(seed)
+    adapter = RefAdapter(backbone.transformer, config.rank, config.alpha, seed)
+    for parameter in adapter.parameters():  # half precision would lose steps as small as these
+        parameter.data = parameter.data.float()
+    return adapter
+
+
+def _advance(
+    backbone: Backbone, clips: CachedClips, run: LongRun, state: TrainingState, accelerator: Accelerator
+) -> None:
+    """Take the steps that are left, while the adapter is attached."""
+    first, last = len(state.losses), run.config.steps
+    steps: Iterable[int] = range(first, last)
+    if accelerator.is_main_process:
+        for unfinished in run.state.glob(".*.partial"):  # a kill in the middle of writing leaves it behind
+            unfinished.unlink(missing_ok=True)
+        steps = counted(steps, last, "RefAdapter", first=first)
+    denoiser = Denoiser(backbone)
+    recent: list[Tensor] = []
+    for step in steps:
+        generator = step_generator(run.seed, accelerator.process_index, step)
+        batch = clips.draw(backbone, run.config.batch_size, generator)
+        with torch.enable_grad():
+            loss = denoising_loss(denoiser, backbone.scheduler, batch, generator)
+            loss.backward()
+        average_gradients(state.parameters, accelerator)
+        state.take(step)
+        recent.append(loss.detach())
+        done = step + 1
+        saving = done % run.checkpoint_every == 0 or done == last
+        if saving or done % LOG_EVERY == 0:
+            _note(state, recent, run.state / "curve.csv", accelerator)
+            recent.clear()
+        if saving and accelerator.is_main_process:
+            state.save(run.checkpoint)
+
+
+def _about(backbone: Backbone, clips: CachedClips, run: LongRun, accelerator: Accelerator) -> dict[str, Any]:
+    """What the numbers of a run depend on, as JSON takes it."""
+    about = asdict(run.config)
+    del about["steps"]
+    return about | {
+        "seed": run.seed,
+        "ema": run.ema,
+        "processes": accelerator.num_processes,
+        "backbone": backbone.revision,
+        "dtype": str(backbone.dtype),
+        "clips": clips.digest,
+    }
+
+
+def _note(state: TrainingState, recent: Sequence[Tensor], curve: Path, accelerator: Accelerator) -> None:
+    """Take the latest losses, averaged over processes, into the state, its curve on disk and the trackers."""
+    losses = accelerator.reduce(torch.stack(list(recent)), "mean")
+    first = len(state.losses) + 1
+    check_finite([losses], first + len(recent) - 1)
+    state.losses += losses.tolist()
+    if not accelerator.is_main_process:
+        return
+    with replacing(curve) as unfinished:
+        rows = [f"{step},{loss!r}\n" for step, loss in enumerate(state.losses, start=1)]
+        unfinished.write_text("step,loss\n" + "".join(rows))
+    for step, loss in enumerate(state.losses[first - 1 :], start=first):
+        accelerator.log({"loss": loss}, step=step)

@@ -1,0 +1,230 @@
+"""Read a run directory: run.json, samples.parquet and scores.parquet, checked before anything is counted."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flexiact.cli import one_line
+
+
+class RunError(ValueError):
+    """A run directory that cannot be reported; the message is one line and names file and field."""
+
+
+SCHEMA_VERSION = 2
+"""The layout of run directories that these reports understand."""
+
+AXES = ("layout", "viewpoint", "skeleton", "pose")
+TERCILES = ("near", "middle", "far")
+STATUSES = ("ok", "failed", "skipped")
+
+SAMPLE_COLUMNS = (
+    "key fit_key method method_version case_id seed status error video fit_s transfer_s peak_memory_gib action_mib"
+).split()
+SCORE_COLUMNS = "key method case_id seed metric metric_version status value backend".split()
+
+_RUN_FIELDS = ("suite", "seeds", "backbone", "methods", "metrics", "cases")
+_BACKBONE_FIELDS = ("name", "num_parameters", "num_frames", "height", "width", "fps")
+_METHOD_FIELDS = ("kind", "version", "summary", "extra_supervision")
+_METRIC_FIELDS = ("version", "unit", "higher_is_better", "bounds", "headline", "summary", "backend")
+_CASE_FIELDS = ("reference_id", "target_id", "terciles")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRun:
+    """One run as stored.
+
+    Attributes:
+        folder: the run directory.
+        info: run.json.
+        samples: one row a video, SAMPLE_COLUMNS at least.
+        scores: one row a video and metric, SCORE_COLUMNS at least.
+        notes: what was left out while reading, in sentences for the reader of the report.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    samples: pd.DataFrame
+    scores: pd.DataFrame
+    notes: tuple[str, ...]
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods that compete, in run.json's order."""
+        return [name for name, entry in self.info["methods"].items() if entry["kind"] == "method"]
+
+    @property
+    def bounds(self) -> list[str]:
+        """Names of the floors and ceilings, in run.json's order."""
+        return [name for name, entry in self.info["methods"].items() if entry["kind"] == "bound"]
+
+    @property
+    def headline(self) -> str:
+        """The metric that the leaderboard is sorted by: the flagged one, else the first of the run."""
+        metrics = self.info["metrics"]
+        return next((name for name, entry in metrics.items() if entry["headline"]), next(iter(metrics)))
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics, headline first, else in run.json's order."""
+        return [self.headline, *(name for name in self.info["metrics"] if name != self.headline)]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Those of `AXES` that some case says how far it is on; all of them where none says anything."""
+        said = {axis for case in self.info["cases"].values() for axis in case["terciles"]}
+        return tuple(axis for axis in AXES if axis in said or not said)
+
+    @property
+    def truth_known(self) -> bool:
+        """Whether the right answers of the cases are known, as they are of puppets and not of real material."""
+        return bool((self.info.get("truth") or {}).get("known", True))
+
+    def planned(self) -> pd.DataFrame:
+        """Every cell that the run describes: method, case_id, seed.
+
+        A method is due for each case and seed, so is a bound that is a sample. Any other bound is due once: for the
+        seed it was stored for.
+        """
+        rows = []
+        for name, entry in self.info["methods"].items():
+            seeds = self.seeds
+            if entry["kind"] == "bound" and not entry.get("sampled"):
+                stored = self.samples.loc[self.samples["method"] == name, "seed"].unique().tolist()
+                seeds = stored or self.seeds[:1]
+            rows += [(name, case, seed) for case in self.info["cases"] for seed in seeds]
+        return pd.DataFrame(rows, columns=["method", "case_id", "seed"]).astype({"seed": "int64"})
+
+    @property
+    def seeds(self) -> list[int]:
+        """The sampling seeds."""
+        return [int(seed) for seed in self.info["seeds"]]
+
+
+def load_run(folder: Path) -> StoredRun:
+    """Read and check a run directory.
+
+    Raises:
+        RunError: when a file is missing or unreadable, of another schema version, or contradicts itself.
+    """
+    info = _load_info(folder / "run.json")
+    samples = _load_table(folder / "samples.parquet", SAMPLE_COLUMNS)
+    scores = _load_table(folder / "scores.parquet", SCORE_COLUMNS)
+    notes: list[str] = []
+    samples = _described(samples, info, ("method", "case_id"), "videos", notes)
+    samples = _current(samples, info["methods"], "method", notes)
+    scores = _described(scores, info, ("method", "case_id", "metric"), "scores", notes)
+    scores = _current(scores, info["metrics"], "metric", notes)
+    _check_unique(samples, ("method", "case_id", "seed"), "samples.parquet")
+    _check_unique(scores, ("method", "case_id", "seed", "metric"), "scores.parquet")
+    if not any(entry["headline"] for entry in info["metrics"].values()):
+        notes.append("The headline metric was not measured in this run; the first metric stands in its place.")
+    return StoredRun(folder, info, samples, scores, tuple(notes))
+
+
+def _load_info(path: Path) -> dict[str, Any]:
+    if not path.parent.is_dir():
+        raise RunError(f"{path.parent}: no such run directory")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing, so this is no run directory") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: not readable as JSON ({one_line(error)})") from error
+    if not isinstance(info, dict):
+        raise RunError(f"{path}: expected an object, got {type(info).__name__}")
+    version = info.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise RunError(
+            f"{path}: schema_version {version!r}, but these reports read {SCHEMA_VERSION}: "
+            "report the run with the code that made it, or run again"
+        )
+    _check_info(info, path)
+    return info
+
+
+def _check_info(info: dict[str, Any], path: Path) -> None:
+    check_fields(info, _RUN_FIELDS, str(path))
+    check_fields(info["backbone"], _BACKBONE_FIELDS, f"{path}: backbone")
+    for table, fields in (("methods", _METHOD_FIELDS), ("metrics", _METRIC_FIELDS), ("cases", _CASE_FIELDS)):
+        if not isinstance(info[table], dict) or not info[table]:
+            raise RunError(f"{path}: {table}: expected at least one entry")
+        for name, entry in info[table].items():
+            check_fields(entry, fields, f"{path}: {table}.{name}")
+    for name, entry in info["methods"].items():
+        if entry["kind"] not in ("method", "bound"):
+            raise RunError(f"{path}: methods.{name}.kind: expected method or bound, got {entry['kind']!r}")
+    seeds = info["seeds"]
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
+        raise RunError(f"{path}: seeds: expected a list of integers, got {seeds!r}")
+
+
+def check_fields(entry: object, fields: Iterable[str], where: str) -> None:
+    """Refuse what is no object with all of the fields.
+
+    Raises:
+        RunError: naming `where`, and the field that is missing.
+    """
+    if not isinstance(entry, dict):
+        raise RunError(f"{where}: expected an object, got {type(entry).__name__}")
+    for field in fields:
+        if field not in entry:
+            raise RunError(f"{where}.{field}: missing")
+
+
+def _load_table(path: Path, columns: list[str]) -> pd.DataFrame:
+    if not path.is_file():
+        raise RunError(f"{path}: missing; run the benchmark to its end first")
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
+        raise RunError(f"{path}: not readable as Parquet ({one_line(error)})") from error
+    absent = [column for column in columns if column not in table.columns]
+    if absent:
+        raise RunError(f"{path}: column {absent[0]} is missing")
+    strange = sorted(set(table["status"]) - set(STATUSES))
+    if strange:
+        raise RunError(f"{path}: status {strange[0]!r} is none of {', '.join(STATUSES)}")
+    return table.reset_index(drop=True)
+
+
+def _described(
+    table: pd.DataFrame, info: dict[str, Any], columns: tuple[str, ...], what: str, notes: list[str]
+) -> pd.DataFrame:
+    """Keep the rows whose names run.json describes: a number nobody can explain is not shown."""
+    for column in columns:
+        known = table[column].isin(list(info[column.removesuffix("_id") + "s"]))
+        if not known.all():
+            names = ", ".join(sorted(table.loc[~known, column].astype(str).unique())[:5])
+            notes.append(f"{int((~known).sum())} stored {what} were left out: run.json describes no {column} {names}.")
+            table = table[known]
+    return table.reset_index(drop=True)
+
+
+def _current(table: pd.DataFrame, entries: dict[str, Any], column: str, notes: list[str]) -> pd.DataFrame:
+    """Keep the rows made by the version that run.json states: other versions mean other numbers."""
+    stated = table[column].map({name: entry["version"] for name, entry in entries.items()})
+    current = table[f"{column}_version"] == stated
+    if not current.all():
+        names = ", ".join(sorted(table.loc[~current, column].unique()))
+        notes.append(f"{int((~current).sum())} rows of another {column} version were left out ({names}).")
+    return table[current].reset_index(drop=True)
+
+
+def _check_unique(table: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
+    repeated = table[table.duplicated(list(columns))]
+    if len(repeated):
+        first = ", ".join(f"{column} {repeated.iloc[0][column]}" for column in columns)
+        raise RunError(f"{name}: more than one row for {first}")
+
+
+def score_backends(run: StoredRun) -> dict[str, list[str]]:
+    """What measured each metric, as the score rows name it; several names mean numbers that do not compare."""
+    rows = run.scores.dropna(subset=["backend"])
+    found = rows.groupby("metric")["backend"].unique()
+    stated = {name: str(entry["backend"]) for name, entry in run.info["metrics"].items()}
+    return {name: sorted(map(str, found.get(name, [stated[name]]))) for name in run.metrics}

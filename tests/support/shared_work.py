@@ -1,0 +1,79 @@
+"""Work for worker processes that shows what became of it; as a command, two of them and a long wait.
+
+python -m tests.shared_work FOLDER
+"""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmark.plan import Cell, Unit
+from benchmark.store.folder import StoreError
+from benchmark.workers import share_out
+
+
+@dataclass
+class Heard:
+    """Keeps what it is told."""
+
+    begun: list[str]
+    finished: list[tuple[str, float]]
+
+    def starts(self, what: str) -> None:
+        self.begun.append(what)
+
+    def done(self, kind: str, seconds: float) -> None:
+        self.finished.append((kind, seconds))
+
+
+@dataclass(frozen=True)
+class Diary:
+    """Stands where a bench would: does what a unit is called, and writes down who did it, where and in what order."""
+
+    folder: Path
+    device: str
+
+    def work(self, unit: Unit, listener: Heard) -> None:
+        listener.starts(unit.method)
+        number = len(list(self.folder.iterdir()))
+        entry = f"{number} {os.getpid()} {self.device} {torch.get_num_threads()}"
+        (self.folder / unit.measure[0].key).write_text(entry)
+        match unit.method:
+            case "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "cannot write":
+                raise StoreError("disk: full")
+            case "waits":
+                time.sleep(600)
+            case "slow":
+                time.sleep(0.3)
+        listener.done("work", 1.5)
+
+
+def opened(folder: Path) -> partial:
+    """For `share_out`."""
+    return partial(Diary, folder)
+
+
+def unit(method: str, name: str, size: int = 1) -> Unit:
+    cells = tuple(Cell(f"{name}{i or ''}", name, method, "method", "case", 0) for i in range(size))
+    return Unit(cells, cells)
+
+
+def main() -> int:
+    folder = Path(sys.argv[1])
+    try:
+        share_out([unit("waits", "a"), unit("waits", "b")], ("cpu", "cpu"), opened(folder), Heard([], []))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

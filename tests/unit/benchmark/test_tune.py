@@ -1,0 +1,90 @@
+"""Tuning: equal trials, a log that keeps everything, and nothing measured twice."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+
+from benchmark.guiding.signals import SIGNALS
+from benchmark.methods import METHODS
+from benchmark.tune import trials as tune
+from flexiact.backbone.backbone import load_backbone
+
+
+@pytest.mark.parametrize("name", tune.SPACES)
+def test_every_method_gets_the_same_number_of_different_trials(name):
+    settings = [str(sorted(s.items())) for s in tune.SPACES[name].trials(0, tune.TRIALS)]
+    assert len(set(settings)) == len(settings) == tune.TRIALS
+
+
+def test_trials_are_drawn_by_the_seed():
+    space = tune.SPACES["flexiact"]
+    assert space.trials(3, 8) == space.trials(3, 8) != space.trials(4, 8)
+    assert space.trials(3, 4) == space.trials(3, 8)[:4]
+
+
+def test_every_method_with_settings_of_its_own_can_be_tuned():
+    variants = ("-no-", "-true", "+refadapter")
+    blocks = {name for name in tune.SPACES if name.endswith("-block")}
+    second = {name for name in tune.SPACES if name.endswith(("-block", "-schedule", "-share", "-rate", "-fit"))}
+    assert set(tune.SPACES) - second == {name for name in METHODS if not any(part in name for part in variants)}
+    layers = load_backbone("puppets", "cpu").transformer.config.num_layers
+    assert all(tune.SPACES[name].values == {"block": tuple(range(layers))} for name in blocks)
+    assert {name.removesuffix("-block") for name in blocks} == set(SIGNALS)
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_guided_methods_are_tuned_in_the_published_block_first(name):
+    backbone = load_backbone("puppets", "cpu")
+    for settings in tune.SPACES[name].trials(0, tune.TRIALS):
+        assert tune.SPACES[name].build(backbone, settings).transfer_config()["block"] == 3
+
+
+@pytest.mark.parametrize("name", tune.SPACES)
+def test_every_trial_builds_its_method(name):
+    backbone = load_backbone("puppets", "cpu")
+    for settings in tune.SPACES[name].trials(0, tune.TRIALS):
+        method = tune.SPACES[name].build(backbone, settings)
+        told = method.fit_config() | method.transfer_config()
+        assert all(_told(told, setting) == value for setting, value in settings.items())
+
+
+def _told(told: dict, setting: str) -> object:
+    """What a method says of a setting of its space."""
+    if setting == "learning_rates":
+        return told["learning_rate"], told["final_learning_rate"]
+    if setting == "thresholds":
+        return told["schedule"]["low"], told["schedule"]["high"]
+    return told["schedule"]["alpha"] if setting == "alpha" else told[setting]
+
+
+def test_a_second_start_measures_nothing_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "SUITE", "puppets-smoke")
+    space = replace(tune.SPACES["i2v"], values={"guidance_scale": (1.0, 2.0)})
+    monkeypatch.setattr(tune, "SPACES", {"i2v": space})
+    planned = list(tune.trials(["i2v"], 0, 2))
+    backbone = replace(load_backbone("puppets", "cpu"), num_inference_steps=2)
+    log = tmp_path / "log" / "trials.csv"
+    tune.tune(backbone, planned, log)
+    with log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 and all(-1 <= float(r["motion_agreement"]) <= 1 for r in rows)
+    monkeypatch.setattr(tune, "measure", lambda *_: pytest.fail("measured again"))
+    tune.tune(backbone, planned, log)
+    assert len(log.read_text().splitlines()) == 3
+
+
+def test_the_summary_names_the_best_trial_and_how_loud_the_embedding_is(tmp_path):
+    backbone, log = load_backbone("puppets", "cpu"), tmp_path / "trials.csv"
+    settings = '{"alpha": 2.0, "thresholds": [700, 800]}'
+    rows = [(0, 0.1, backbone.revision, 5.0), (1, 0.3, backbone.revision, 5.0), (2, 0.9, "another", 5.0)]
+    rows += [(3, 0.304, backbone.revision, 6.0), (4, 0.298, backbone.revision, 4.0)]  # as good, and looks worse; worse
+    with log.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(tune.COLUMNS)
+        for number, score, revision, error in rows:
+            writer.writerow(["flexiact", number, settings, score, error, tune.SUITE, revision, f"k{number}"])
+    assert tune.winners(log, backbone.revision)["flexiact"]["trial"] == "1"
+    text = tune.summary(backbone, log)
+    assert "| flexiact | 4 | alpha 2.0, thresholds [700, 800] | 0.3 | 5.0 |" in text
+    assert "| 800 | " in text and "| 2.00 | " in text

@@ -1,0 +1,121 @@
+"""The long run of the backbone: a trunk, its branches, a warm start, and several processes that equal one."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flexiact.puppets.engine.loop import CHECKPOINT, kept_name
+from flexiact.puppets.recipes import backbone_run
+from flexiact.puppets.recipes import shards as latents
+from flexiact.puppets.recipes import vae as train_vae
+from flexiact.puppets.recipes.backbone import new_tokenizer
+from flexiact.puppets.recipes.backbone_run import BackboneRun, new_model, train_branch, train_trunk
+from flexiact.puppets.recipes.shards import cached_clips
+from flexiact.puppets.recipes.vae import new_vae, world_code
+from flexiact.puppets.train import main
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> BackboneRun:
+    """Four steps of two clips, on one small shard of an untrained VAE; the trunk is trained."""
+    state = tmp_path_factory.mktemp("state")
+    torch.manual_seed(0)
+    vae = new_vae()
+    vae.save_pretrained(state / "vae-final")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(latents, "SHARD_CLIPS", 16)
+    run = BackboneRun(state, seed=0, steps=4, batch=2, shards=1)
+    patch.setattr(train_vae, "_LINEAR_CODE_CLIPS", 4)
+    cached_clips(world_code(state, 0), new_tokenizer(), state / "clips", 0, 1)
+    patch.undo()
+    patch.setattr(backbone_run, "MARKS", (4,))
+    assert "[4, 8]" in train_trunk(run)
+    yield run
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def written(run: BackboneRun, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "backbone"
+    assert train_branch(run, 4, out) == f"written to {out}"
+    return out
+
+
+def elsewhere(run: BackboneRun, state: Path, **changes) -> BackboneRun:
+    """The same VAE and clips with no training done."""
+    for name in ("vae-final", "clips", "linear_code.safetensors"):
+        (state / name).symlink_to(run.state / name)
+    return replace(run, state=state, **changes)
+
+
+def test_a_branch_leaves_the_trunk_as_it_was_and_ends_at_rate_zero(run: BackboneRun, written: Path):
+    before = (run.state / "backbone" / CHECKPOINT).read_bytes()
+    plan = run.branch(4)
+    assert plan.steps == 3 and plan.decay_from == 2 and plan.rate(2) > 0 == plan.rate(3)
+    assert run.trunk.rate(run.steps - 1) == run.trunk.rate(3)
+    assert (written / "model_index.json").exists() and (written / "transformer/config.json").exists()
+    assert "goes on" not in train_branch(run, 4, written)  # finished: written again, trained no more
+    assert (run.state / "backbone" / CHECKPOINT).read_bytes() == before
+
+
+def test_the_average_may_be_chosen_afterwards(run: BackboneRun, written: Path, tmp_path: Path):
+    train_branch(replace(run, average=0.10), 4, tmp_path / "wide")
+    state = load_file(run.state / "backbone-branch-4" / CHECKPOINT)
+    for folder, width in ((written, 0.05), (tmp_path / "wide", 0.1)):
+        stored = load_file(folder / "transformer/diffusion_pytorch_model.safetensors")["proj_out.weight"]
+        assert torch.equal(stored, state[f"average/{width}/transformer.proj_out.weight"].half())
+    assert not torch.equal(
+        state["average/0.05/transformer.proj_out.weight"], state["model/transformer.proj_out.weight"]
+    )
+
+
+def test_a_branch_needs_a_state_that_was_kept(run: BackboneRun, tmp_path: Path):
+    with pytest.raises(ValueError, match="--branch-at"):
+        train_branch(run, 6, tmp_path)
+
+
+def test_a_run_keeps_its_recipe(run: BackboneRun):
+    with pytest.raises(ValueError, match="begun with batch 2"):
+        train_trunk(replace(run, batch=4))
+
+
+def test_training_starts_again_from_written_weights_and_says_so(run: BackboneRun, written: Path, tmp_path: Path):
+    again = elsewhere(run, tmp_path, from_weights=written, steps=1)
+    clips = {"latents": torch.zeros(1, 3, 16, 16, 16)}
+    stored = load_file(written / "transformer/diffusion_pytorch_model.safetensors")
+    own = new_model(again, clips).transformer.state_dict()
+    assert own.keys() == stored.keys() and all(torch.equal(own[name], stored[name].float()) for name in stored)
+    train_trunk(again)
+    rows = list(csv.DictReader((tmp_path / "backbone/curve.csv").read_text().splitlines()))
+    assert rows[-1]["origin"].startswith("weights ")
+    train_trunk(replace(again, steps=2, from_weights=None))  # a run that goes on remembers
+    rows = list(csv.DictReader((tmp_path / "backbone/curve.csv").read_text().splitlines()))
+    assert rows[-1]["step"] == "2" and rows[-1]["origin"] == rows[0]["origin"]
+
+
+def test_two_processes_learn_what_one_does(run: BackboneRun, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(backbone_run, "faster_precision", lambda *_: "float32")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one, two = elsewhere(run, tmp_path / "one", steps=2), elsewhere(run, tmp_path / "two", steps=2, processes=2)
+    train_trunk(one)
+    train_trunk(two)
+    a, b = (load_file(r.state / "backbone" / kept_name(2)) for r in (one, two))
+    assert a.keys() == b.keys()
+    # Orthogonalised steps have the length lr whatever the gradient's: rounding must stay far below one.
+    assert all((a[key].float() - b[key].float()).abs().max() < 1e-5 for key in a if key.startswith("model/"))
+
+
+@pytest.mark.parametrize("wrong", [["--processes", "3"], ["--average", "0.07"], ["--branch-at", "5"]])
+def test_wrong_options_are_one_line(run: BackboneRun, wrong: list[str], capsys):
+    state = ["--state", str(run.state), "--threads", "1", "--shards", "1"]
+    assert main(["backbone", *wrong, *state]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --") and error.count("\n") == 1

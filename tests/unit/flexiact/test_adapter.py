@@ -1,0 +1,140 @@
+"""RefAdapter: numbers against plain matrix products, files against peft, and no trace on the backbone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from flexiact.backbone.attention import extra_tokens_attached
+from flexiact.backbone.backbone import Backbone
+from flexiact.refadapter import CONFIG_FILE, PREFIX, TARGETS, WEIGHTS_FILE, RefAdapter
+from flexiact.sampling import Denoiser
+from tests.support.backbones import tiny_backbone
+from tests.support.slow_attention import random_inputs, random_tokens, slow_prediction
+
+
+def folded(backbone: Backbone, weight: float) -> Backbone:
+    """Another backbone with the adapter's product added into its weights."""
+    state = load_file(backbone.refadapter / WEIGHTS_FILE)
+    other = tiny_backbone()
+    for block in range(2):
+        for target in TARGETS:
+            path = f"transformer_blocks.{block}.attn1.{target}"
+            down, up = (state[f"{PREFIX}{path}.lora_{half}.weight"] for half in "AB")
+            other.transformer.get_submodule(path).weight.data += weight * (up @ down)  # alpha / rank is 1
+    return other
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.331, 1.0])
+@pytest.mark.parametrize("weight", [0.0, 0.7, 1.0])
+def test_equals_folded_weights_in_slow_attention(backbone: Backbone, weight: float, bias: float):
+    inputs, tokens = random_inputs(backbone), random_tokens(backbone)
+    adapter = RefAdapter.load(backbone.refadapter, backbone.transformer)
+    with adapter.attached(weight), extra_tokens_attached(backbone.transformer):
+        ours = Denoiser(backbone)(*inputs, {"extra_tokens": tokens, "extra_bias": bias})
+    slow = slow_prediction(folded(backbone, weight), inputs, tokens, bias)
+    torch.testing.assert_close(ours, slow, atol=1e-5, rtol=1e-5)
+
+
+def test_weight_matters_and_zero_is_the_backbone(backbone: Backbone):
+    inputs = random_inputs(backbone)
+    plain = Denoiser(backbone)(*inputs)
+    adapter = RefAdapter.load(backbone.refadapter, backbone.transformer)
+    outputs = {}
+    for weight in (0.0, 0.7, 1.0):
+        with adapter.attached(weight):
+            outputs[weight] = Denoiser(backbone)(*inputs)
+    assert torch.equal(outputs[0.0], plain)
+    assert (outputs[0.7] - plain).abs().max() > 1e-2 and (outputs[1.0] - outputs[0.7]).abs().max() > 1e-3
+
+
+def trace(backbone: Backbone) -> dict:
+    transformer = backbone.transformer
+    return {
+        "modules": [(name, id(module)) for name, module in transformer.named_modules()],
+        "weights": {name: value.clone() for name, value in transformer.state_dict().items()},
+        "trainable": [parameter.requires_grad for parameter in transformer.parameters()],
+        "attributes": set(vars(transformer)),
+    }
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_no_trace_is_left(backbone: Backbone, trainable: bool):
+    backbone.transformer.requires_grad_(trainable)
+    before, state = trace(backbone), torch.random.get_rng_state()
+    adapter = RefAdapter.load(backbone.refadapter, backbone.transformer)
+    with pytest.raises(KeyError), adapter.attached(0.7):
+        assert trace(backbone)["modules"] != before["modules"]
+        Denoiser(backbone)(*random_inputs(backbone))
+        raise KeyError("x")
+    after = trace(backbone)
+    assert all(torch.equal(after["weights"][name], value) for name, value in before["weights"].items())
+    for part in ("modules", "trainable", "attributes"):
+        assert after[part] == before[part]
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_files_are_peft_s(backbone: Backbone, tmp_path: Path):
+    inputs = random_inputs(backbone)
+    adapter = RefAdapter.load(backbone.refadapter, backbone.transformer)
+    adapter.save(tmp_path / "again")
+    with adapter.attached(1.0):
+        ours = Denoiser(backbone)(*inputs)
+    model = PeftModel.from_pretrained(backbone.transformer, tmp_path / "again")
+    theirs = Denoiser(backbone)(*inputs)
+    assert isinstance(model, PeftModel)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_save_and_load_keep_every_number(backbone: Backbone, tmp_path: Path):
+    adapter = RefAdapter.load(backbone.refadapter, backbone.transformer)
+    adapter.save(tmp_path / "again")
+    first, second = load_file(backbone.refadapter / WEIGHTS_FILE), load_file(tmp_path / "again" / WEIGHTS_FILE)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    config = json.loads((tmp_path / "again" / CONFIG_FILE).read_text())
+    assert (config["r"], config["lora_alpha"], sorted(config["target_modules"])) == (2, 2, sorted(TARGETS))
+
+
+def test_new_adapter_changes_nothing_and_follows_its_seed(backbone: Backbone):
+    inputs = random_inputs(backbone)
+    adapters = [RefAdapter(backbone.transformer, 4, 2, seed=seed) for seed in (0, 0, 1)]
+    with adapters[0].attached(1.0):
+        assert torch.equal(Denoiser(backbone)(*inputs), Denoiser(tiny_backbone())(*inputs))
+    first, same, other = ([p.detach() for p in adapter.parameters()] for adapter in adapters)
+    assert len(first) == 2 * len(TARGETS) * 2
+    assert all(torch.equal(a, b) for a, b in zip(first, same, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("damage", ["missing", "config", "truncated", "name", "shape", "nan"])
+def test_damaged_files_are_named(backbone: Backbone, damage: str):
+    folder = backbone.refadapter
+    path = folder / WEIGHTS_FILE
+    weights = load_file(path)
+    name = next(iter(weights))
+    if damage == "missing":
+        path.unlink()
+    elif damage == "config":
+        (folder / CONFIG_FILE).write_text("{}")
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:300])
+    else:
+        tensor = weights.pop(name)
+        if damage == "nan":
+            tensor[0, 0] = torch.nan
+        weights["x" if damage == "name" else name] = tensor[:1].contiguous() if damage == "shape" else tensor
+        save_file(weights, path)
+    with pytest.raises(ValueError, match="refadapter"):
+        RefAdapter.load(folder, backbone.transformer)
+
+
+def test_bad_numbers_are_named(backbone: Backbone):
+    for rank, alpha, field in ((0, 1.0, "rank"), (1, 0.0, "alpha"), (1, float("nan"), "alpha")):
+        with pytest.raises(ValueError, match=field):
+            RefAdapter(backbone.transformer, rank, alpha)
+    adapter = RefAdapter(backbone.transformer, 1, 1)
+    with pytest.raises(ValueError, match="refadapter_weight"), adapter.attached(float("inf")):
+        pass

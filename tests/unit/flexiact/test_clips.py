@@ -1,0 +1,102 @@
+"""Data sets are listed, and what is wrong with one is said in one line before anything is encoded."""
+
+import os.path
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flexiact.train_refadapter.clips import Clip, list_clips, some_of
+from tests.support.clips import CAPTIONS, write_folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "videos")
+
+
+def table(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_a_folder_s_videos_have_their_captions_beside_them(folder: Path):
+    clips = list_clips(folder)
+    assert clips == [Clip(folder / f"{index}.mkv", caption) for index, caption in enumerate(CAPTIONS)]
+    (folder / "0.txt").unlink()
+    (folder / "2.txt").unlink()
+    with pytest.raises(ValueError, match=r"^data: .* lacks 2 captions: 0.txt; 2.txt$"):
+        list_clips(folder)
+
+
+def test_a_folder_without_videos_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"^data: .*no videos"):
+        list_clips(tmp_path)
+    with pytest.raises(ValueError, match=r"^data: .*\.csv"):
+        list_clips(tmp_path / "missing")
+
+
+def test_a_table_names_videos_in_its_folder(folder: Path):
+    text = '\ufeffpath,caption\r\nvideos/1.mkv,"a dog, which jumps"\r\n\r\nvideos/0.mkv,\r\nvideos/1.mkv,again\r\n'
+    clips = list_clips(table(folder.parent / "data.csv", text))
+    assert [(clip.path.name, clip.caption) for clip in clips] == [
+        ("1.mkv", "a dog, which jumps"),
+        ("0.mkv", ""),
+        ("1.mkv", "again"),
+    ]
+    assert all(clip.path.is_file() for clip in clips)
+
+
+def test_all_missing_videos_are_counted(folder: Path):
+    rows = ["videos/0.mkv,x", *(f"videos/none{index}.mkv,x" for index in range(7))]
+    data = table(folder / "data.csv", "path,caption\n" + "\n".join(row.removeprefix("videos/") for row in rows))
+    with pytest.raises(ValueError, match=r"^data: .* names 7 missing files: none0.mkv; .*none4.mkv; and 2 more$"):
+        list_clips(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "header"),
+        ("path\n0.mkv\n", "header"),
+        ("caption,path\nx,0.mkv\n", "header"),
+        ("path,caption\n", "names no videos"),
+        ("path,caption\n0.mkv\n", "line 2: expected 2 fields, got 1"),
+        ("path,caption\n0.mkv,a dog\n1.mkv,a dog, which jumps\n", "line 3: expected 2 fields, got 3"),
+        ("path,caption\n,a dog\n", "line 2: '' leads out"),
+        ("path,caption\n../0.mkv,a dog\n", "line 2: '../0.mkv' leads out"),
+        ("path,caption\n/etc/passwd,a dog\n", "line 2: '/etc/passwd' leads out"),
+        ("path,caption\nlink/0.mkv,a dog\n", "line 2: 'link/0.mkv' leads out"),
+        ('path,caption\n"0.mkv,a dog\n', "cannot be read"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(folder: Path, text: str, problem: str):
+    (folder.parent / "elsewhere").mkdir()
+    (folder / "link").symlink_to(folder.parent / "elsewhere")
+    with pytest.raises(ValueError, match=problem) as refused:
+        list_clips(table(folder / "data.csv", text))
+    assert str(refused.value).startswith("data: ") and "\n" not in str(refused.value)
+
+
+def test_text_that_is_no_utf_8_is_refused(folder: Path):
+    (folder / "data.csv").write_bytes(b"path,caption\n0.mkv,\xff\n")
+    with pytest.raises(ValueError, match=r"^data: .*cannot be read"):
+        list_clips(folder / "data.csv")
+    (folder / "0.txt").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"^data: .*cannot be read"):
+        list_clips(folder)
+
+
+@given(st.lists(st.sampled_from(["..", ".", "a", "b"]), min_size=1, max_size=6))
+def test_no_path_leads_out_of_the_table_s_folder(tmp_path_factory: pytest.TempPathFactory, steps: list[str]):
+    data = table(tmp_path_factory.mktemp("tables") / "data.csv", f"path,caption\n{'/'.join(steps)},x\n")
+    where = os.path.normpath("/".join(steps))
+    outside = where == "." or where.startswith("..")
+    with pytest.raises(ValueError, match="leads out" if outside else "missing files"):
+        list_clips(data)
+
+
+def test_long_lists_are_cut():
+    assert some_of(["a", "b"]) == "a; b"
+    assert some_of(list("abcdef")) == "a; b; c; d; e; and 1 more"

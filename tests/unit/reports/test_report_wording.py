@@ -1,0 +1,60 @@
+"""Numbers as tables, figures and page write them."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports.run_folder import StoredRun
+from reports.wording import amount, count, duration, number, parameters, percent, seconds, suite_name, with_interval
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (number(0.4716), "0.472"),
+        (number(-0.0575), "−0.058"),
+        (number(33.14), "33.1"),
+        (number(0.4716, signed=True), "+0.472"),
+        (number(-0.0001), "0.000"),
+        (number(-0.0001, signed=True), "+0.000"),
+        (number(math.nan), "–"),
+        (with_interval(0.5, -0.1, 0.75), "0.500 [−0.100, 0.750]"),
+        (with_interval(0.5, math.nan, math.nan), "0.500"),
+        (seconds(0.0), "0 s"),
+        (seconds(7.465), "7.46 s"),
+        (seconds(10.6), "11 s"),
+        (seconds(150.0), "2.5 min"),
+        (seconds(math.inf), "–"),
+        (duration(0.0123), "12.3 ms"),
+        (duration(2.0), "2.00 s"),
+        (amount(1.3456, "GiB"), "1.35 GiB"),
+        (amount(140.4, "GiB"), "140 GiB"),
+        (amount(0.0, "MiB"), "0 MiB"),
+        (percent(0.125), "12%"),
+        (count(1, "case"), "1 case"),
+        (count(2, "entry", "entries"), "2 entries"),
+        (parameters(3_281_216), "3.28 M parameters"),
+        (parameters(5.6e9), "5.6 B parameters"),
+    ],
+)
+def test_a_number_reads_as(text: str, expected: str) -> None:
+    assert text == expected
+
+
+def test_a_heading_tells_editions_of_a_suite_apart() -> None:
+    def run(**info) -> StoredRun:
+        return StoredRun(Path(), {"suite": "puppets", **info}, pd.DataFrame(), pd.DataFrame(), ())
+
+    assert suite_name(run(suite_version=2, suite_digest="0123456789abcdef")) == "puppets version 2 (01234567)"
+    assert suite_name(run(suite_version=None, suite_digest=None)) == suite_name(run()) == "puppets"
+
+
+@given(st.floats(-9.9, 9.9))
+def test_three_decimals_lose_less_than_half_of_the_last(value: float) -> None:
+    written = float(number(value).replace("−", "-"))
+    assert abs(written - value) <= 0.0005 + 1e-12
+    assert number(value) == number(value, signed=True).removeprefix("+")
