@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import metrics
 from metrics import METRICS, Candidates, Features, Metric, Truth, VideoFeatures
 from metrics.metric import INVARIANCES, MEASURED_BY
-from tests import slow_metrics
+from tests.support import slow_metrics
 from tests.support.metric_features import NUM_FRAMES, corrupted, features, perfect, still
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.json"
