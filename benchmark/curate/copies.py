@@ -39,8 +39,8 @@ def told_in_words(name: str, recipe: WordsRecipe) -> tuple[Suite, list[Case]]:
 
 def _told(case: Case, name: str) -> Case:
     (reference, target), action = scenes(case), named_action(case.action)
-    words = {"caption": caption(reference, action, "coarse"), "prompt": caption(target, action, "coarse")}
-    return replace(case, suite=name, **words)
+    told, asked = (caption(scene, action, "coarse") for scene in (reference, target))
+    return replace(case, suite=name, caption=told, prompt=asked)
 
 
 def transferred_to_self(name: str, recipe: SelfRecipe) -> tuple[Suite, list[Case]]:

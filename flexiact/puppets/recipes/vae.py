@@ -92,8 +92,8 @@ def coded(model: AutoencoderKLCogVideoX, videos: list[Video]) -> list[np.ndarray
 
 def psnr(made: np.ndarray, real: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of frames of 8 bit."""
-    error = np.mean((made.astype(np.float64) - real.astype(np.float64)) ** 2)
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+    error = float(np.mean((made.astype(np.float64) - real.astype(np.float64)) ** 2))
+    return 10 * math.log10(255**2 / max(error, 1e-9))
 
 
 def world_code(state: Path, seed: int) -> LinearCode:
