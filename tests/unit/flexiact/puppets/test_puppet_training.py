@@ -249,6 +249,7 @@ def test_figures_of_pictures_by_hand():
 
 def test_the_halves_are_trained_apart_and_put_together(tmp_path, monkeypatch):
     monkeypatch.setattr(train_vae, "_LINEAR_CODE_CLIPS", 4)
+    monkeypatch.setattr(train_vae, "_FIGURE_CLIPS", 2)
     figures = train_encoder(tmp_path, 1, 0, torch.device("cpu"))
     first = AutoencoderKLCogVideoX.from_pretrained(tmp_path / "vae-final")
     assert figures["missed_share"] > 0.1  # hardly trained
