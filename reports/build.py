@@ -1,5 +1,7 @@
 """Make the report of a run: `python -m reports.build RUN [--out DIR] [--publish DIR] [--against METHOD]`.
 
+Without a run, `python -m reports.build --readme README.md` writes the README's table of results from the published ones.
+
 Everything is first written beside its place and then moved there file by file, so that a build that fails leaves the
 former report as it was.
 """
@@ -22,6 +24,7 @@ if TYPE_CHECKING:  # only the standard library is loaded before there is work to
 
 PUBLISHED_LIMIT_BYTES = 3_000_000
 PUBLISHED_CASES = 8
+PUBLISHED = Path(__file__).parent / "published" / "puppets"
 
 
 def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None) -> Path:
@@ -77,6 +80,20 @@ def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Pat
     return publish_dir / "leaderboard.html"
 
 
+def update_readme(readme: Path, published: Path = PUBLISHED) -> Path:
+    """Write the table of published results between the markers of a README.
+
+    Raises:
+        ValueError: when the README lacks its markers, or the published results a metric.
+        OSError: when one of the two cannot be read or written.
+    """
+    from reports.readme import results_table, with_results
+
+    text = with_results(readme.read_text(encoding="utf-8"), results_table(published / "leaderboard.csv"))
+    readme.write_text(text, encoding="utf-8")
+    return readme
+
+
 def _write(results: Results, folder: Path, final: Path, sheet: Sheet, videos: bool) -> None:
     from reports import formats
     from reports.contact_sheet import write_contact_sheet
@@ -127,17 +144,27 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m reports.build",
         description="Make the report of a run: leaderboard.{md,csv,tex,html}, figures and a contact sheet.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory, with run.json and its two tables")
+    parser.add_argument(
+        "run", type=Path, nargs="?", metavar="RUN", help="run directory, with run.json and its two tables"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write the report (default: RUN/report)")
     parser.add_argument(
         "--publish", type=Path, metavar="DIR", help="also write the small set to commit there: no videos, below 3 MB"
     )
     parser.add_argument("--against", metavar="METHOD", help="compare others with this one (default: the run's first)")
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="write the published results between the markers of this file"
+    )
     options = parser.parse_args(arguments)
+    if options.run is None and (options.readme is None or options.publish is not None):
+        parser.error("RUN is missing: only --readme alone needs none")
     try:
-        print(build(options.run, options.out, options.against))
+        if options.run is not None:
+            print(build(options.run, options.out, options.against))
         if options.publish is not None:
             print(publish(options.run, options.publish, options.against))
+        if options.readme is not None:
+            print(update_readme(options.readme))
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

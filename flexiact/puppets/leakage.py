@@ -1,4 +1,4 @@
-"""How far training stays from what is tested: `python -m flexiact.puppets.leakage` prints the world card's figures."""
+"""How far training stays from what is tested: `python -m flexiact.puppets.leakage` prints the figures of docs/puppets.md."""
 
 import argparse
 from collections.abc import Callable

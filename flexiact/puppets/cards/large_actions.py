@@ -1,6 +1,6 @@
 """How far the named large actions are from each other, and how much of each the limbs carry.
 
-`python -m flexiact.puppets.large_actions > flexiact/puppets/large_actions.csv` writes the table that is published.
+`python -m flexiact.puppets.cards.large_actions > flexiact/puppets/cards/large_actions.csv` writes what is published.
 """
 
 import csv

@@ -1,0 +1,69 @@
+"""The README's table of results, made from a published leaderboard.csv.
+
+One row for every method as published (variants, whose names go on from another entry's with `-` or `+`, are left to the
+whole leaderboard) and for the bounds that give the scale. Choosing the best variant of each method afterwards would
+favour the methods that have many.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from reports.wording import number, seconds, with_interval
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+BOUNDS = ("oracle-codec", "in-words", "still")
+MOTION, APPEARANCE = "motion_agreement", "true_appearance_error"
+
+
+def results_table(leaderboard: Path) -> str:
+    """The table in Markdown, best motion agreement first, below a line that says what it rests on.
+
+    Args:
+        leaderboard: a published leaderboard.csv of a suite whose truth is known.
+
+    Raises:
+        ValueError: when the file has no row of a metric that the table shows.
+    """
+    published = pd.read_csv(leaderboard)
+    motion, appearance = (_of_metric(published, metric) for metric in (MOTION, APPEARANCE))
+    shown = [name for name in motion.index if _is_shown(name, motion)]
+    motion = motion.loc[shown].sort_values("mean", ascending=False, kind="stable")
+    first = motion.iloc[0]
+    lines = [
+        f"Suite `{first['suite']}`, backbone `{first['backbone']}`: {first['cases']} cases of {first['references']} "
+        "references. Bounds in italics; 95 % intervals over references.",
+        "",
+        "| | motion agreement ↑ | true appearance error ↓ | one fit | one transfer |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in motion.iterrows():
+        title = f"*{name}*" if row["kind"] == "bound" else f"`{name}`"
+        agreement, error = with_interval(row["mean"], row["low"], row["high"]), number(appearance["mean"][name])
+        lines.append(f"| {title} | {agreement} | {error} | {seconds(row['fit_s'])} | {seconds(row['transfer_s'])} |")
+    return "\n".join(lines)
+
+
+def with_results(text: str, table: str) -> str:
+    """A text with the table between its two markers in place of what stands there.
+
+    Raises:
+        ValueError: unless the text has each marker once, in this order.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"expected one {BEGIN} and after it one {END}")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def _of_metric(published: pd.DataFrame, metric: str) -> pd.DataFrame:
+    rows = published[published["metric"] == metric].set_index("name")
+    if rows.empty:
+        raise ValueError(f"leaderboard: no row of {metric}")
+    return rows
+
+
+def _is_shown(name: str, rows: pd.DataFrame) -> bool:
+    if rows["kind"][name] == "bound":
+        return name in BOUNDS
+    return not any(name.startswith((f"{other}-", f"{other}+")) for other in rows.index)
