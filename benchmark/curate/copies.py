@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from benchmark.console.selection import UsageError
 from benchmark.curate.rules import Candidate, Chosen, make_case, would_do
+from benchmark.selection import UsageError
 from benchmark.suites.puppets import AXES, Case, Suite, load_case, load_suite
 from benchmark.suites.truth import named_action, scenes
 from flexiact.puppets.world.captions import caption

@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flexiact import PUPPET_WEIGHTS
+
 if TYPE_CHECKING:
     from torch import device as Device
 
-PUPPET_WEIGHTS = Path(__file__).parent / "weights"
 STEPS = {
     "vae_encoder": 4000,
     "vae_decoder": 4000,
@@ -101,7 +102,7 @@ def _train_backbone(options: argparse.Namespace, steps: int, device: Device) -> 
 def _run(options: argparse.Namespace, steps: int) -> object:
     import torch
 
-    from flexiact.backbone.backbone import resolve_device
+    from flexiact.backbone.loading import resolve_device
 
     torch.set_num_threads(options.threads)
     return _RECIPES[options.recipe](options, steps, resolve_device(options.device))

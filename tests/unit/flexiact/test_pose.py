@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flexiact.backbone.specs import PUPPET_WEIGHTS
+from flexiact import PUPPET_WEIGHTS
 from flexiact.pose import mmpose_import as mmpose_stubs
 from flexiact.pose.estimators import MMPoseEstimator, PoseEstimator, Scoring, axis_score, build_model
 from flexiact.puppets.recipes import pose_judge as judge_pose

@@ -10,7 +10,7 @@ import pytest
 import torch
 from open_clip.model import CLIP
 
-from flexiact.backbone.specs import PUPPET_WEIGHTS
+from flexiact import PUPPET_WEIGHTS
 from flexiact.pose.estimators import build_model
 from flexiact.pose.mmpose_import import import_mmpose, quiet
 from flexiact.puppets.cards import clip_judge as judge_clip_card

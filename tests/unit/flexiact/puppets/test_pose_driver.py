@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from flexiact.backbone.specs import PUPPET_WEIGHTS
+from flexiact import PUPPET_WEIGHTS
 from flexiact.pose.estimators import (
     HeatmapEstimator,
     MMPoseEstimator,
