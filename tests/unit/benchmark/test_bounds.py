@@ -135,8 +135,8 @@ def test_keypoints_that_the_body_lacks_are_not_counted() -> None:
 
 
 def test_an_unknown_action_is_refused() -> None:
-    with pytest.raises(CaseError, match="action: unknown 'swim'"):
-        stage(replace(CASES[0], action="swim"), NATIVE)
+    with pytest.raises(CaseError, match="action: unknown 'moonwalk'"):
+        stage(replace(CASES[0], action="moonwalk"), NATIVE)
 
 
 def test_an_action_that_moves_nothing_on_the_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

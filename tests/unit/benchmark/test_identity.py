@@ -19,8 +19,8 @@ from tests.support.tiny_methods import CAPTION, REFERENCES, new_backbone, patch_
 
 def identities(backbone: Backbone, methods: dict[str, ActionTransfer]) -> dict[str, Any]:
     """Everything by which a result, a fit or a trial is found again."""
-    metrics = {name: describe_metric(name, small_perception().backends) for name in METRICS}
-    run = describe_run("small", CASES, (0, 1), backbone, methods, metrics)
+    metrics = {name: describe_metric(name, small_perception().backends, "motion_agreement") for name in METRICS}
+    run = describe_run({"suite": "small"}, CASES, (0, 1), backbone, methods, metrics)
     return {
         "run": run,
         "cells": plan(run),

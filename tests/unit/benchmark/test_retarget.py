@@ -204,16 +204,16 @@ def test_the_margins_of_a_wide_frame_change_nothing(staged) -> None:
 
 
 def test_the_shipped_estimator_shows_most_of_the_movement() -> None:
-    """In pixels of held-out worlds: displacements of the answer's counted keypoints, cosine, over three cases."""
+    """In pixels of held-out worlds: displacements of the answer's counted keypoints, cosine, over every sixth case."""
     suite, cosines = load_suite("puppets"), []
-    for case_id in suite.case_ids[:: len(suite.case_ids) // 2]:
+    for case_id in suite.case_ids[::6]:
         shown = stage(load_case(suite, case_id), NATIVE)
         made = SIZE * _seen(shown.target_scene, shown_curves(shown, _pose_driver())[None])[0].numpy()
         first, counted = shown.truth.first_scored_frame, shown.truth.counted
         still = shown.truth.target_keypoints[counted]
         found, true = (points[first:, counted] - still for points in (made, shown.truth.keypoints[0]))
         cosines.append((found * true).sum() / np.sqrt((found**2).sum() * (true**2).sum()))
-    assert np.mean(cosines) > 0.7
+    assert np.median(cosines) > 0.8
 
 
 def test_scenes_of_a_stage_are_those_of_its_case(staged) -> None:

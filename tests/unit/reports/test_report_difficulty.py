@@ -197,7 +197,7 @@ def test_published_files_say_the_same(runs, tmp_path, capsys) -> None:
     assert "| good | +0.590 \\[" in text
     assert "say nothing about larger backbones" in text
     table = pd.read_csv(folder / "difficulty.csv")
-    assert len(table) == 4 * 4 * 3
+    assert len(table) == 5 * 4 * 3
     far = table[(table["factor"] == "skeleton") & (table["strength"] == 3) & (table["name"] == "good")]
     assert far["mean"].item() == pytest.approx(0.4)
     claims = pd.read_csv(folder / "claims.csv")
@@ -223,11 +223,11 @@ def test_falls_are_paired_by_reference(runs, tmp_path) -> None:
     found = together(loaded(runs))
     good = found.falls[found.falls["method"] == "good"]
     assert list(good["factor"]) == [*AXES, CROSSED]
-    assert good[["mean", "low", "high"]].to_numpy() == pytest.approx(np.full((4, 3), -0.3))
+    assert good[["mean", "low", "high"]].to_numpy() == pytest.approx(np.full((5, 3), -0.3))
     assert set(good["references"]) == {3}
     table = difficulty.fall_table(found)
     assert table.columns == ("name", *AXES, CROSSED)
-    assert ("good", *["−0.300 [−0.300, −0.300]"] * 4) in table.rows
+    assert ("good", *["−0.300 [−0.300, −0.300]"] * 5) in table.rows
 
 
 def test_cases_of_the_same_name_stay_apart(tmp_path) -> None:
