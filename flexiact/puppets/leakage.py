@@ -1,4 +1,4 @@
-"""How far training stays from what is tested: `python -m flexiact.puppets.leakage` prints the figures of docs/puppets.md."""
+"""How far training stays from what is tested: `python -m flexiact.puppets.leakage` prints docs/puppets.md's figures."""
 
 import argparse
 from collections.abc import Callable
