@@ -33,11 +33,12 @@ from torch import Tensor
 
 from baselines.guidance import AdamConfig, GuidedModel, adam, guided_preset, on_cpu
 from flexiact.arguments import check_action, check_fit
+from flexiact.backbone.attention import Rotary
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import encode_image, encode_text, encode_video
 from flexiact.backbone.probe import BlockCapture
 from flexiact.ranges import check_choice, check_positive
-from flexiact.sampling import Rotary, Step, rotary_embedding
+from flexiact.sampling import Step, rotary_embedding
 from flexiact.task import Action, Request, Video
 
 Optimised = Literal["latents", "rotary"]

@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from flexiact.backbone.attention import extra_tokens_attached
+from flexiact.backbone.attention import Rotary, extra_tokens_attached
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.probe import BlockCapture, captured, checkpointing, cut_after, middle_block
 from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
 from flexiact.ranges import check_count, check_number, check_positive
 from flexiact.refadapter import adapted, load_refadapter, refadapter_digest
-from flexiact.sampling import Denoiser, Guide, Rotary, Step, sample_video
+from flexiact.sampling import Denoiser, Guide, Step, sample_video
 from flexiact.task import Request, Video
 from flexiact.training import frozen
 

@@ -30,9 +30,10 @@ import numpy as np
 import torch
 
 from flexiact.arguments import check_action, check_fit
-from flexiact.backbone.backbone import Backbone, folder_digest
+from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import encode_control
 from flexiact.backbone.control import load_control
+from flexiact.backbone.loading import folder_digest
 from flexiact.pose.estimators import PoseEstimator
 from flexiact.pose.rtmpose import PUPPETS, estimator_by_name
 from flexiact.pose.skeleton import (

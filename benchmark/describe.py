@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.bounds.table import BOUNDS
-from benchmark.console.selection import UsageError
 from benchmark.methods import METHODS
 from benchmark.scoring import backend_of
+from benchmark.selection import UsageError
 from benchmark.store.folder import SCHEMA_VERSION
 from benchmark.suites.files import AnyCase, FileCase
 from benchmark.suites.puppets import Case

@@ -88,7 +88,7 @@ def load_judges(image_encoder: str | None, device: "torch.device", puppets: bool
     Raises:
         ValueError: when weights are missing or damaged.
     """
-    from flexiact.backbone.backbone import PUPPET_WEIGHTS
+    from flexiact import PUPPET_WEIGHTS
     from flexiact.pose.estimators import MMPoseEstimator
     from metrics.perception import load_perception
 

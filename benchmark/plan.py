@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.store.keys import key
+from benchmark.keys import key
 
 BACKBONE_FIT_FIELDS = ("revision", "num_frames", "height", "width", "fps", "max_text_tokens", "dtype")
 """Of run.json's backbone entry: what a fit depends on."""

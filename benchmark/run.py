@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.bounds.table import BOUNDS
-from benchmark.console.selection import UsageError, select, unknown
 from benchmark.load import Networks, set_threads
 from benchmark.methods import METHODS
+from benchmark.selection import UsageError, select, unknown
 from benchmark.store.folder import RunFolder, StoreError
 from benchmark.suites.davis import davis_suite
 from benchmark.suites.files import AnyCase, FileCase, FileSuite, folder_suite
@@ -190,8 +190,9 @@ def _session(
 ) -> "Outcome":
     from benchmark.session import Workers, run_session
     from benchmark.store.provenance import provenance
+    from flexiact import PUPPET_WEIGHTS
     from flexiact.backbone.loading import Savings
-    from flexiact.backbone.specs import PUPPET_WEIGHTS, find_spec
+    from flexiact.backbone.specs import find_spec
 
     try:
         savings = Savings(args.offload, args.quantise)

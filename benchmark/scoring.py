@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from benchmark.execute import Stages
+from benchmark.keys import key
 from benchmark.plan import Cell
 from benchmark.store.folder import RunFolder
-from benchmark.store.keys import key
 from benchmark.store.rows import SampleRow, error_text
 from benchmark.suites.file_stages import FileStages
 from benchmark.suites.files import NO_TRUTH

@@ -8,12 +8,12 @@ from typing import Any
 
 from benchmark.bench import Bench
 from benchmark.console.progress import Progress
-from benchmark.console.selection import UsageError
 from benchmark.describe import describe_metric, describe_run, merged
 from benchmark.execute import Executor
 from benchmark.methods import METHODS
 from benchmark.plan import Cell, plan, units
 from benchmark.scoring import Perceiver, Scorer
+from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_row, write_tables
 from benchmark.store.rows import SampleRow

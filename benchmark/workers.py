@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from benchmark.console.selection import UsageError
 from benchmark.load import set_threads
 from benchmark.plan import Unit
+from benchmark.selection import UsageError
 
 if TYPE_CHECKING:  # the command answers wrong arguments without the seconds that torch takes
     from multiprocessing.queues import SimpleQueue

@@ -2,3 +2,8 @@
 
 The lowest package: it imports nothing of the suite. Importing it is cheap; the modules below load torch.
 """
+
+from pathlib import Path
+
+PUPPET_WEIGHTS = Path(__file__).parent / "puppets" / "weights"
+"""Folder of the shipped weights."""

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from flexiact.backbone.backbone import Backbone, folder_digest
+from flexiact.backbone.backbone import Backbone
+from flexiact.backbone.loading import folder_digest
 from flexiact.backbone.lora import LowRankLayers
 from flexiact.cli import one_line
 from flexiact.ranges import check_count, check_number, check_positive

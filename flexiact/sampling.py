@@ -15,15 +15,13 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import get_resize_crop_region_for_grid
 from diffusers.utils.torch_utils import randn_tensor
 
+from flexiact.backbone.attention import Rotary
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import decode_latents, encode_image, encode_text
 from flexiact.task import Request, Video
 
 StepKwargs = Callable[[int], dict[str, Any] | None]
 """Timestep -> keyword arguments of the attention processors in that step."""
-
-Rotary = tuple[torch.Tensor, torch.Tensor]
-"""Cosines and sines [video tokens, head width] of rotary positions."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Make the report of a run: `python -m reports.build RUN [--out DIR] [--publish DIR] [--against METHOD]`.
 
-Without a run, `python -m reports.build --readme README.md` writes the README's table from the published results.
+Without a run, `python -m reports.build --readme README.md` writes the README's results from the published ones.
 
 Everything is first written beside its place and then moved there file by file, so that a build that fails leaves the
 former report as it was.

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.console.selection import UsageError
 from benchmark.curate.factors import NUM_INFERENCE_STEPS, drawn_reference, families, missing
 from benchmark.curate.poses import any_poses
 from benchmark.curate.rules import POOLS, Candidate, Chosen, Target, fitting_rigs, generator_of, make_case, would_do
+from benchmark.selection import UsageError
 from benchmark.suites.puppets import AXES, Case, Suite, tercile
 from flexiact.puppets.world.scene import random_scene
 

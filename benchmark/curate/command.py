@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmark.console.selection import UsageError, select
 from benchmark.curate.balanced import BalancedRecipe, balanced
 from benchmark.curate.copies import SelfRecipe, WordsRecipe, told_in_words, transferred_to_self
 from benchmark.curate.factors import FactorRecipe, factored
+from benchmark.selection import UsageError, select
 from benchmark.suites.puppets import AXES, CASES_FOLDER, SUITE_FILE, Case, Suite, case_to_toml, sealed, suite_to_toml
 
 SUITES_VERSION = 2

@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from benchmark.console.selection import UsageError
 from benchmark.curate.rules import Candidate, Chosen, make_case, would_do
+from benchmark.selection import UsageError
 from benchmark.suites.puppets import AXES, Case, Suite, load_case, load_suite
 from benchmark.suites.truth import named_action, scenes
 from flexiact.puppets.world.captions import caption
@@ -39,8 +39,8 @@ def told_in_words(name: str, recipe: WordsRecipe) -> tuple[Suite, list[Case]]:
 
 def _told(case: Case, name: str) -> Case:
     (reference, target), action = scenes(case), named_action(case.action)
-    words = {"caption": caption(reference, action, "coarse"), "prompt": caption(target, action, "coarse")}
-    return replace(case, suite=name, **words)
+    told, asked = (caption(scene, action, "coarse") for scene in (reference, target))
+    return replace(case, suite=name, caption=told, prompt=asked)
 
 
 def transferred_to_self(name: str, recipe: SelfRecipe) -> tuple[Suite, list[Case]]:

@@ -26,7 +26,6 @@ from operator import getitem
 
 import torch
 
-from benchmark.console.selection import UsageError
 from benchmark.curate.poses import in_band, posed
 from benchmark.curate.rules import (
     POOLS,
@@ -39,6 +38,7 @@ from benchmark.curate.rules import (
     shows_all,
     would_do,
 )
+from benchmark.selection import UsageError
 from benchmark.suites.puppets import AXES, HEADLINE, Case, Suite
 from flexiact.puppets.world.answers import layout_distance, skeleton_distances, viewpoint_deg
 from flexiact.puppets.world.scene import Scene, random_camera, random_scene

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.console.selection import UsageError
+from benchmark.selection import UsageError
 from flexiact.cli import OneLineParser, one_line
 
 if TYPE_CHECKING:
@@ -166,9 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(args: argparse.Namespace) -> int:
-    from benchmark.console.selection import select
     from benchmark.guiding.joint_flows import flow_table, joint_flows
     from benchmark.load import load, set_threads
+    from benchmark.selection import select
     from benchmark.suites.puppets import load_case, load_suite
     from reports.run_folder import load_run
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.console.selection import UsageError, select
 from benchmark.load import load, set_threads
+from benchmark.selection import UsageError, select
 from flexiact.cli import OneLineParser, one_line
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace) -> str:
 
     from benchmark.speed.measure import clock_name, measure
     from benchmark.store.provenance import device_name, provenance
-    from flexiact.backbone.backbone import PUPPET_WEIGHTS
+    from flexiact import PUPPET_WEIGHTS
     from reports.speed.table import SCHEMA_VERSION, write_page
 
     puppets = load("puppets", args.device, None, None)

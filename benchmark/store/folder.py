@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmark.console.selection import UsageError
+from benchmark.selection import UsageError
 from flexiact.media.files import WriteError, replacing
 
 SCHEMA_VERSION = 2

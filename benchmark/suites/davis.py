@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from benchmark.console.selection import UsageError
+from benchmark.selection import UsageError
 from benchmark.suites.csv_tables import inside, read_rows
 from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, refuse, unique_names
 from flexiact.media.frame_folder import pictures_in

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.console.selection import UsageError
-from benchmark.store.keys import digest
+from benchmark.keys import digest
+from benchmark.selection import UsageError
 from benchmark.suites.puppets import Case, CaseError
 from flexiact.media.files import MediaError
 from flexiact.media.frame_folder import pictures_in

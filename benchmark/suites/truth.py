@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from benchmark.store.keys import digest
+from benchmark.keys import digest
 from benchmark.suites.candidates import candidates, pool_of
 from benchmark.suites.puppets import Case, CaseError
 from flexiact.puppets.world.actions import PuppetAction, blended, curves

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.console.selection import UsageError, select
+from benchmark.keys import key
 from benchmark.load import load, load_judges, set_threads
-from benchmark.store.keys import key
+from benchmark.selection import UsageError, select
 from benchmark.suites.puppets import load_case, load_suite
 from benchmark.tune.spaces import SPACES
 from flexiact.cli import one_line

@@ -23,6 +23,9 @@ DENSE_LIMIT = 2**20
 HEAD_WIDTH_STEP = 8
 """Fast attention kernels want head widths in multiples of this."""
 
+Rotary = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines [video tokens, head width] of rotary positions."""
+
 
 class ExtraTokensProcessor:
     """Attention processor of one block; holds nothing but which block it is.

@@ -15,15 +15,16 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXD
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 from flexiact.backbone.hub import snapshot
-from flexiact.backbone.loading import FILES, NO_SAVINGS, Savings, load_networks
-from flexiact.backbone.loading import BackboneError as BackboneError
-from flexiact.backbone.loading import folder_digest as folder_digest
-from flexiact.backbone.loading import resolve_device as resolve_device
-from flexiact.backbone.specs import BACKBONES as BACKBONES
-from flexiact.backbone.specs import PUPPET_WEIGHTS as PUPPET_WEIGHTS
-from flexiact.backbone.specs import SETTINGS as SETTINGS
-from flexiact.backbone.specs import BackboneSpec as BackboneSpec
-from flexiact.backbone.specs import find_spec, native_settings
+from flexiact.backbone.loading import (
+    FILES,
+    NO_SAVINGS,
+    BackboneError,
+    Savings,
+    folder_digest,
+    load_networks,
+    resolve_device,
+)
+from flexiact.backbone.specs import BackboneSpec, find_spec, native_settings
 from flexiact.cli import one_line
 
 SCHEDULERS = {

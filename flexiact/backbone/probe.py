@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
-from flexiact.sampling import Rotary
+from flexiact.backbone.attention import Rotary
 
 
 @dataclass(eq=False)

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from flexiact import PUPPET_WEIGHTS
 from flexiact.backbone.cogvideox import COGVIDEOX_5B_I2V, COGVIDEOX_15_5B_I2V, Published
 from flexiact.backbone.loading import NETWORKS, BackboneError
 from flexiact.cli import one_line
 
-PUPPET_WEIGHTS = Path(__file__).parents[1] / "puppets" / "weights"
 SETTINGS_FILE = "puppets.json"
 
 

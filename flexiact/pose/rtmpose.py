@@ -22,7 +22,7 @@ import torch
 from numpy._core.multiarray import _reconstruct, scalar
 from safetensors.torch import save_file
 
-from flexiact.backbone.backbone import PUPPET_WEIGHTS
+from flexiact import PUPPET_WEIGHTS
 from flexiact.cli import one_line
 from flexiact.pose.estimators import PoseEstimator, build_model, load_estimator
 from flexiact.pose.mmpose_import import import_mmpose, quiet

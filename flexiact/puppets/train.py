@@ -9,12 +9,19 @@ The backbone is a trunk without an end: `backbone` trains it, `backbone --branch
 has kept and writes the weights. On a processor `--processes` is the number of cores.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-WEIGHTS = Path(__file__).parent / "weights"
+from flexiact import PUPPET_WEIGHTS
+
+if TYPE_CHECKING:
+    from torch import device as Device
+
 STEPS = {
     "vae_encoder": 4000,
     "vae_decoder": 4000,
@@ -38,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--state", type=Path, default=Path(".state"), help="checkpoints, curves and cached clips")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the finished weights")
+    parser.add_argument("--out", type=Path, default=PUPPET_WEIGHTS, help="folder of the finished weights")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=2, help="of the processor")
     parser.add_argument(
@@ -66,7 +73,7 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--contrast", type=float, default=0.0, help="weight of the distance kept to another clip")
 
 
-def _train_backbone(options: argparse.Namespace, steps: int, device: str) -> str:
+def _train_backbone(options: argparse.Namespace, steps: int, device: Device) -> str:
     from flexiact.puppets.engine.losses import LossTerms
     from flexiact.puppets.recipes.backbone_run import AVERAGES, BackboneRun, train_branch, train_trunk
 
@@ -78,7 +85,7 @@ def _train_backbone(options: argparse.Namespace, steps: int, device: str) -> str
         options.state,
         options.seed,
         steps,
-        device,
+        str(device),
         options.batch,
         options.shards,
         options.processes,
@@ -95,55 +102,87 @@ def _train_backbone(options: argparse.Namespace, steps: int, device: str) -> str
 def _run(options: argparse.Namespace, steps: int) -> object:
     import torch
 
-    from flexiact.backbone.backbone import load_backbone, resolve_device
+    from flexiact.backbone.loading import resolve_device
 
     torch.set_num_threads(options.threads)
-    device, state, out = resolve_device(options.device), options.state, options.out
-    if options.recipe == "vae_encoder":
-        from flexiact.puppets.recipes.vae import train_encoder
+    return _RECIPES[options.recipe](options, steps, resolve_device(options.device))
 
-        return train_encoder(state, steps, options.seed, device)
-    if options.recipe == "vae_decoder":
-        from flexiact.puppets.recipes.vae import train_decoder
 
-        return train_decoder(state, steps, options.seed, device)
-    if options.recipe == "backbone":
-        return _train_backbone(options, steps, str(device))
-    if options.recipe == "refadapter":
-        from flexiact.puppets.recipes.refadapter import train
+def _vae_encoder(options: argparse.Namespace, steps: int, device: Device) -> object:
+    from flexiact.puppets.recipes.vae import train_encoder
 
-        train(state, out / "refadapter", steps, options.seed, device, shards=options.shards)
-        return out / "refadapter"
-    if options.recipe == "control":
-        from flexiact.puppets.recipes.control import train_control
+    return train_encoder(options.state, steps, options.seed, device)
 
-        return train_control(state, out / "control", steps, options.seed, device, shards=options.shards)
-    if options.recipe == "judge":
-        from flexiact.pose.estimators import MMPoseEstimator
-        from flexiact.puppets.cards.backbone import LARGE_ACTIONS, OTHER_ACTIONS, as_markdown, judge
 
-        backbone, pose = load_backbone("puppets", str(device)), MMPoseEstimator(WEIGHTS / "pose")
-        tables = {
-            title: as_markdown(judge(backbone, pose, actions, steps, options.seed))
-            for title, actions in (("Large movements", LARGE_ACTIONS), ("Others", OTHER_ACTIONS))
-        }
-        return "\n".join(f"{title}:\n\n{table}" for title, table in tables.items())
-    if options.recipe == "explained":
-        from flexiact.puppets.cards.explained import as_markdown, explained_table, held_out_clips, load_trained
+def _vae_decoder(options: argparse.Namespace, steps: int, device: Device) -> object:
+    from flexiact.puppets.recipes.vae import train_decoder
 
-        vae, tokenizer, model = load_trained(out / "backbone")
-        return as_markdown(explained_table(model, held_out_clips(vae, tokenizer, steps, options.seed), options.seed))
-    if options.recipe == "pose":
-        from flexiact.puppets.recipes.pose_judge import train_pose
+    return train_decoder(options.state, steps, options.seed, device)
 
-        return train_pose(state / "pose", out / "pose", steps, options.seed, device)
-    if options.recipe == "pose_driver":
-        from flexiact.puppets.recipes.pose_driver import train_driver
 
-        return train_driver(state / "pose_driver", out / "pose_driver", steps, options.seed, device)
+def _refadapter(options: argparse.Namespace, steps: int, device: Device) -> object:
+    from flexiact.puppets.recipes.refadapter import train
+
+    train(options.state, options.out / "refadapter", steps, options.seed, device, shards=options.shards)
+    return options.out / "refadapter"
+
+
+def _control(options: argparse.Namespace, steps: int, device: Device) -> object:
+    from flexiact.puppets.recipes.control import train_control
+
+    return train_control(options.state, options.out / "control", steps, options.seed, device, shards=options.shards)
+
+
+def _clip(options: argparse.Namespace, steps: int, device: Device) -> object:
     from flexiact.puppets.recipes.clip_judge import train_clip
 
-    return train_clip(state / "clip", out / "clip", steps, options.seed, device)
+    return train_clip(options.state / "clip", options.out / "clip", steps, options.seed, device)
+
+
+def _pose(options: argparse.Namespace, steps: int, device: Device) -> object:
+    from flexiact.puppets.recipes.pose_judge import train_pose
+
+    return train_pose(options.state / "pose", options.out / "pose", steps, options.seed, device)
+
+
+def _pose_driver(options: argparse.Namespace, steps: int, device: Device) -> object:
+    from flexiact.puppets.recipes.pose_driver import train_driver
+
+    return train_driver(options.state / "pose_driver", options.out / "pose_driver", steps, options.seed, device)
+
+
+def _explained(options: argparse.Namespace, clips: int, device: Device) -> object:
+    from flexiact.puppets.cards.explained import as_markdown, explained_table, held_out_clips, load_trained
+
+    vae, tokenizer, model = load_trained(options.out / "backbone")
+    return as_markdown(explained_table(model, held_out_clips(vae, tokenizer, clips, options.seed), options.seed))
+
+
+def _judge(options: argparse.Namespace, worlds: int, device: Device) -> object:
+    from flexiact.backbone.backbone import load_backbone
+    from flexiact.pose.estimators import MMPoseEstimator
+    from flexiact.puppets.cards.backbone import LARGE_ACTIONS, OTHER_ACTIONS, as_markdown, judge
+
+    backbone, pose = load_backbone("puppets", str(device)), MMPoseEstimator(PUPPET_WEIGHTS / "pose")
+    tables = {
+        title: as_markdown(judge(backbone, pose, actions, worlds, options.seed))
+        for title, actions in (("Large movements", LARGE_ACTIONS), ("Others", OTHER_ACTIONS))
+    }
+    return "\n".join(f"{title}:\n\n{table}" for title, table in tables.items())
+
+
+_RECIPES: dict[str, Callable[[argparse.Namespace, int, Device], object]] = {
+    "vae_encoder": _vae_encoder,
+    "vae_decoder": _vae_decoder,
+    "backbone": _train_backbone,
+    "refadapter": _refadapter,
+    "control": _control,
+    "clip": _clip,
+    "pose": _pose,
+    "pose_driver": _pose_driver,
+    "explained": _explained,
+    "judge": _judge,
+}
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from diffusers import (
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from flexiact.backbone.backbone import SETTINGS, Backbone
+from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.control import PROJECTION, save_control, widened
+from flexiact.backbone.specs import SETTINGS
 from flexiact.refadapter import RefAdapter
 
 TEXT_TOKENS = 6

@@ -85,7 +85,8 @@ def held_out_clips(
         texts = [caption(scene, action, "full") for scene, action in drawn]
         still = pixels[:, :, :1].expand_as(pixels)
         ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        clips[kind] = HeldOut(*(encode(vae, x).float() for x in (pixels, still, pixels[:, :, :1])), ids)
+        latents, unmoved, first = (encode(vae, x).float() for x in (pixels, still, pixels[:, :, :1]))
+        clips[kind] = HeldOut(latents, unmoved, first, ids)
     return clips
 
 

@@ -102,8 +102,10 @@ def train_branch(run: BackboneRun, samples: int, out: Path) -> str:
     """Finishes the trunk's state after `samples` samples and writes the whole pipeline folder to `out`.
 
     Raises:
-        ValueError: no such state is kept.
+        ValueError: no such state is kept, or there is no VAE.
     """
+    if not (run.state / "vae-final").exists():
+        raise ValueError(f"{run.state}/vae-final does not exist; train vae_encoder and vae_decoder first")
     trunk, folder = run.state / "backbone", run.state / f"backbone-branch-{samples}"
     plan, kept = run.branch(samples), trunk / kept_name(samples // run.batch)
     if not (folder / CHECKPOINT).exists():

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flexiact import PUPPET_WEIGHTS
 from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.codec import clean_latent
-from flexiact.backbone.specs import PUPPET_WEIGHTS
 from flexiact.puppets.recipes.backbone import draw_batch
 from flexiact.puppets.recipes.backbone_run import LINEAR_CODE
 from flexiact.puppets.recipes.linear_code import load_linear_code

@@ -53,8 +53,8 @@ def _batch(code: LinearCode, tokenizer: PreTrainedTokenizerFast, generator: torc
     moments = []
     for scene, course in zip(scenes, courses, strict=True):
         moment = course[int(torch.randint(NUM_FRAMES, (), generator=generator))]
-        others = (moment, random_pose(generator, scene.rig), torch.zeros_like(moment))
-        moments.append(others[int(torch.randint(len(others), (), generator=generator))][None])
+        poses = (moment, random_pose(generator, scene.rig), torch.zeros_like(moment))
+        moments.append(poses[int(torch.randint(len(poses), (), generator=generator))][None])
     others = to_tensor([clip.video for clip in render_values(scenes, torch.stack(moments))])
     captions = [text for s, a in zip(scenes, actions, strict=True) for text in wordings(s, a)]
     ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids

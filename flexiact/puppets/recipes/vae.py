@@ -21,6 +21,7 @@ from flexiact.task import Video
 
 LATENT_CHANNELS = 20
 _LINEAR_CODE_CLIPS = 512
+_FIGURE_CLIPS = 64  # of the development split
 # The posterior's standard deviation, in units of a latent's: the encoder is sure of what it sees.
 POSTERIOR_STD = 0.05
 _POSTERIOR_WEIGHT = 1e-3  # of the squared error of its logarithm
@@ -92,8 +93,8 @@ def coded(model: AutoencoderKLCogVideoX, videos: list[Video]) -> list[np.ndarray
 
 def psnr(made: np.ndarray, real: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of frames of 8 bit."""
-    error = np.mean((made.astype(np.float64) - real.astype(np.float64)) ** 2)
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+    error = float(np.mean((made.astype(np.float64) - real.astype(np.float64)) ** 2))
+    return 10 * math.log10(255**2 / max(error, 1e-9))
 
 
 def world_code(state: Path, seed: int) -> LinearCode:
@@ -110,7 +111,7 @@ def train_encoder(state: Path, steps: int, seed: int, device: torch.device) -> d
     """Trains the encoder to give the linear code, and puts it into `state`/vae-final.
 
     Returns:
-        `vae_figures` on 64 clips of the development split, and the share of the code's variance that is missed there.
+        `vae_figures` on clips of the development split, and the share of the code's variance that is missed there.
     """
     torch.manual_seed(seed)
     model, code = new_vae().to(device), world_code(state, seed)
@@ -124,7 +125,7 @@ def train_encoder(state: Path, steps: int, seed: int, device: torch.device) -> d
 
     train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=2e-3), state / "vae-encoder")
     final = _put_together(state, encoder=model.encoder)
-    videos = training_videos(torch.Generator().manual_seed(seed + 1), 64, "dev")
+    videos = training_videos(torch.Generator().manual_seed(seed + 1), _FIGURE_CLIPS, "dev")
     clips = to_tensor(videos)
     with torch.no_grad():
         right = code.encode(clips)
@@ -136,7 +137,7 @@ def train_decoder(state: Path, steps: int, seed: int, device: torch.device) -> d
     """Trains the decoder to draw clips from their linear code, and puts it into `state`/vae-final.
 
     Returns:
-        `vae_figures` on 64 clips of the development split.
+        `vae_figures` on clips of the development split.
     """
     torch.manual_seed(seed)
     model, code = new_vae().to(device), world_code(state, seed)
@@ -152,7 +153,7 @@ def train_decoder(state: Path, steps: int, seed: int, device: torch.device) -> d
 
     train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=3e-3), state / "vae-decoder")
     final = _put_together(state, decoder=model.decoder)
-    return vae_figures(final, training_videos(torch.Generator().manual_seed(seed + 1), 64, "dev"))
+    return vae_figures(final, training_videos(torch.Generator().manual_seed(seed + 1), _FIGURE_CLIPS, "dev"))
 
 
 def _put_together(

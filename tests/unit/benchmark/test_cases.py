@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.console.selection import UsageError, select
+from benchmark.selection import UsageError, select
 from benchmark.suites.puppets import (
     Case,
     CaseError,

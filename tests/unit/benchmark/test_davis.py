@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.console.selection import UsageError
+from benchmark.selection import UsageError
 from benchmark.suites.davis import davis_suite
 from benchmark.suites.file_stages import FileStages, check_readable
 from benchmark.suites.files import check_unchanged, folder_suite

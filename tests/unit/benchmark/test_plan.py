@@ -3,8 +3,8 @@ import json
 
 import pytest
 
+from benchmark.keys import canonical_json, digest, key
 from benchmark.plan import plan, units
-from benchmark.store.keys import canonical_json, digest, key
 
 CASE = {
     "digests": {"reference": "r1", "target": "t1", "truth": "x1"},

@@ -10,11 +10,12 @@ import pytest
 
 import benchmark.run as command
 from benchmark.bounds.table import BOUNDS
-from benchmark.console.selection import UsageError
 from benchmark.methods import METHODS, MethodEntry
+from benchmark.selection import UsageError
 from benchmark.suites.files import NO_TRUTH, FileSuite, folder_suite
 from benchmark.suites.puppets import CaseError
-from flexiact.backbone.backbone import BACKBONES, PUPPET_WEIGHTS, BackboneSpec
+from flexiact import PUPPET_WEIGHTS
+from flexiact.backbone.specs import BACKBONES, BackboneSpec
 from flexiact.task import Video
 from reports.build import build
 from tests.support.backbones import save_tiny_folder, tiny_backbone

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.console.selection import UsageError
 from benchmark.execute import stages_of
+from benchmark.selection import UsageError
 from benchmark.suites.file_stages import FileStages, check_readable, read_reference
 from benchmark.suites.files import folder_suite, unique_names
 from benchmark.suites.flexiact import flexiact_suite, read_benchmark

@@ -15,12 +15,12 @@ import torch
 import benchmark.run as command
 from benchmark.bounds.table import BOUNDS
 from benchmark.console.progress import Progress
-from benchmark.console.selection import UsageError
 from benchmark.describe import merged
 from benchmark.methods import METHODS, MethodEntry
+from benchmark.selection import UsageError
 from benchmark.session import build_methods
 from benchmark.suites.puppets import CaseError
-from flexiact.backbone.backbone import BACKBONES, BackboneSpec
+from flexiact.backbone.specs import BACKBONES, BackboneSpec
 from flexiact.task import Video
 from tests.support.backbones import save_tiny_folder, tiny_backbone
 from tests.support.harness import CASES, METRICS, quick_flexiact, session, small_case, small_perception, tree

@@ -16,8 +16,9 @@ from benchmark.speed.models import Architecture, five_b, large_gpu, random_backb
 from benchmark.speed.timing import Variant
 from benchmark.speed.whole import PROMPT, encoding_batches, fit, fused, step, transfer
 from flexiact.backbone.attention import biased_attention
-from flexiact.backbone.backbone import BACKBONES, Backbone
+from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import encode_text
+from flexiact.backbone.specs import BACKBONES
 from tests.support.backbones import WORDS, random_frames, tiny_tokenizer, tiny_transformer, tiny_vae
 from tests.support.harness import CASES, QUICK, quick_flexiact, small_perception
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmark.console.selection import UsageError
+from benchmark.selection import UsageError
 from benchmark.store.folder import SCHEMA_VERSION, RunFolder, StoreError
 
 
@@ -58,7 +58,7 @@ def test_an_unwritable_place_is_refused() -> None:
 def test_a_second_run_at_the_same_place_is_refused(folder: RunFolder) -> None:
     code = (
         "import sys; from pathlib import Path; from benchmark.store.folder import RunFolder\n"
-        "from benchmark.console.selection import UsageError\n"
+        "from benchmark.selection import UsageError\n"
         "try:\n with RunFolder(Path(sys.argv[1])).opened(): pass\nexcept UsageError as e: print(e)"
     )
     with folder.opened():

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from benchmark.console.selection import UsageError
+from benchmark.selection import UsageError
 from benchmark.session import Workers
 from benchmark.store.folder import StoreError
 from benchmark.workers import WorkerError, affordable, physical_cores, share_out, worker_devices

@@ -16,7 +16,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flexiact.backbone.backbone import BACKBONES, load_backbone
+from flexiact.backbone.backbone import load_backbone
+from flexiact.backbone.specs import BACKBONES
 from flexiact.checkpoints.authors import Sizes, checked, load_release
 from flexiact.checkpoints.convert import import_file, main, show
 from flexiact.checkpoints.ours import action_of, save_action

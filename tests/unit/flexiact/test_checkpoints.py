@@ -9,8 +9,9 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 
 from flexiact.backbone.attention import extra_tokens_attached
-from flexiact.backbone.backbone import BACKBONES, Backbone, load_backbone
+from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.cogvideox import COGVIDEOX_5B_I2V
+from flexiact.backbone.specs import BACKBONES
 from flexiact.checkpoints.authors import Sizes, checked, load_release, save_release
 from flexiact.checkpoints.convert import ALPHA, export_file, import_file
 from flexiact.checkpoints.ours import action_of, load_action, load_refadapter, release_of, save_action, save_refadapter

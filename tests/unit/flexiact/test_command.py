@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from flexiact.__main__ import _NEEDED, main, parser
-from flexiact.backbone.backbone import BACKBONES
+from flexiact.backbone.specs import BACKBONES
 from flexiact.media.image import write_png
 from flexiact.media.video import read_video, write_lossless, write_preview
 from flexiact.method import PRESETS, FlexiAct

@@ -12,9 +12,10 @@ from diffusers import CogVideoXFunControlPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from flexiact.backbone.backbone import Backbone, BackboneError, load_backbone
+from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.codec import encode_control, encode_text, encode_video
 from flexiact.backbone.control import PROJECTION, Control, load_control, save_control, widened
+from flexiact.backbone.loading import BackboneError
 from flexiact.sampling import Denoiser, Sampler, denoise
 from tests.support.backbones import random_frames, save_tiny_control, tiny_backbone, tiny_transformer
 

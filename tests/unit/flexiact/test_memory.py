@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from flexiact.backbone.backbone import BackboneError, load_backbone
-from flexiact.backbone.loading import NO_SAVINGS, Savings
+from flexiact.backbone.backbone import load_backbone
+from flexiact.backbone.loading import NO_SAVINGS, BackboneError, Savings
 from flexiact.memory.check import GIB, check_memory, main, shortage, table
 from flexiact.memory.estimate import STAGES, Estimate, _decoding, _encoding, estimate, held, outline
 from flexiact.memory.live_bytes import FusedAttention, LiveBytes

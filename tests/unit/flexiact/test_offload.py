@@ -9,10 +9,11 @@ import torch
 from accelerate.hooks import add_hook_to_module
 from torch import nn
 
-from flexiact.backbone.backbone import BACKBONES, Backbone, load_folder
+from flexiact.backbone.backbone import Backbone, load_folder
 from flexiact.backbone.codec import decode_latents, encode_video
 from flexiact.backbone.loading import NO_SAVINGS, Savings
 from flexiact.backbone.offload import TakingTurns, take_turns
+from flexiact.backbone.specs import BACKBONES
 from flexiact.embedding import ACTION_KEY
 from flexiact.method import FitConfig, FlexiAct, FlexiActConfig, TransferConfig
 from flexiact.task import Request, Video

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from flexiact import PUPPET_WEIGHTS
 from flexiact.pose import mmpose_import as mmpose_stubs
 from flexiact.pose.estimators import MMPoseEstimator, PoseEstimator, Scoring, axis_score, build_model
 from flexiact.puppets.recipes import pose_judge as judge_pose
@@ -17,7 +18,7 @@ from flexiact.puppets.world.clip import SIZE, target_clip
 from flexiact.puppets.world.rigs import KEYPOINTS, RIGS
 from flexiact.puppets.world.scene import random_scene
 
-SHIPPED = Path(judge_pose.__file__).parent / "weights" / "pose"
+SHIPPED = PUPPET_WEIGHTS / "pose"
 shipped_only = pytest.mark.skipif(not (SHIPPED / "model.safetensors").exists(), reason="no weights in this checkout")
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from open_clip.model import CLIP
 
+from flexiact import PUPPET_WEIGHTS
 from flexiact.pose.estimators import build_model
 from flexiact.pose.mmpose_import import import_mmpose, quiet
 from flexiact.puppets.cards import clip_judge as judge_clip_card
@@ -21,7 +22,7 @@ from flexiact.puppets.world.captions import caption, vocabulary
 from flexiact.puppets.world.clip import SIZE
 from flexiact.puppets.world.scene import random_scene
 
-SHIPPED_CLIP = Path(judge_clip.__file__).parent / "weights" / "clip"
+SHIPPED_CLIP = PUPPET_WEIGHTS / "clip"
 shipped_only = pytest.mark.skipif(
     not (SHIPPED_CLIP / "model.safetensors").exists(), reason="no weights in this checkout"
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from flexiact import PUPPET_WEIGHTS
 from flexiact.pose.estimators import (
     HeatmapEstimator,
     MMPoseEstimator,
@@ -23,7 +24,7 @@ from flexiact.puppets.world.clip import SIZE, target_clip
 from flexiact.puppets.world.rigs import HELD_OUT_RIG, KEYPOINTS
 from flexiact.puppets.world.scene import random_scene
 
-WEIGHTS = Path(judge_pose.__file__).parent / "weights"
+WEIGHTS = PUPPET_WEIGHTS
 
 
 @pytest.fixture(scope="module")

@@ -249,6 +249,7 @@ def test_figures_of_pictures_by_hand():
 
 def test_the_halves_are_trained_apart_and_put_together(tmp_path, monkeypatch):
     monkeypatch.setattr(train_vae, "_LINEAR_CODE_CLIPS", 4)
+    monkeypatch.setattr(train_vae, "_FIGURE_CLIPS", 2)
     figures = train_encoder(tmp_path, 1, 0, torch.device("cpu"))
     first = AutoencoderKLCogVideoX.from_pretrained(tmp_path / "vae-final")
     assert figures["missed_share"] > 0.1  # hardly trained
@@ -284,7 +285,7 @@ def test_shards_are_functions_of_seed_and_number(clips):
 def test_a_batch_pads_its_condition_and_drops_captions(clips):
     clean, condition, ids, negative = draw_batch(clips[0], "first", 64, step_generator(0, 1))
     assert negative is None
-    assert clean.shape == condition.shape == (64, 3, 16, 16, 16)
+    assert clean.shape == condition.shape == (64, 3, 20, 16, 16)
     assert not condition[:, 1:].any()
     assert ids.shape == (64, MAX_TEXT_TOKENS)
     assert (ids[:, 0] == 1).any() and (ids[:, 0] != 1).any()
@@ -292,7 +293,7 @@ def test_a_batch_pads_its_condition_and_drops_captions(clips):
 
 def test_one_step_of_the_backbone_has_gradients_everywhere(clips):
     torch.manual_seed(0)
-    transformer = new_transformer(16, 16)
+    transformer = new_transformer(20, 16)
     model = Model(new_text_encoder(len(new_tokenizer())), transformer)
     alphas = new_scheduler().alphas_cumprod.float()
     generator = step_generator(0, 2)
@@ -303,6 +304,11 @@ def test_one_step_of_the_backbone_has_gradients_everywhere(clips):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_a_missing_vae_is_one_line(tmp_path, capsys):
-    assert main(["backbone", "--steps", "1", "--state", str(tmp_path), "--threads", "1"]) == 2
-    assert "error:" in capsys.readouterr().err
+def test_a_branch_without_its_vae_or_trunk_is_refused_in_one_line(tmp_path, capsys):
+    command = ["backbone", "--branch-at", "16", "--state", str(tmp_path), "--threads", "1"]
+    assert main(command) == 2
+    assert "vae-final does not exist; train vae_encoder and vae_decoder first" in capsys.readouterr().err
+    (tmp_path / "vae-final").mkdir()
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "train the trunk" in error
