@@ -1,29 +1,51 @@
 """The README's results are the published ones, row by row."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
+from reports.build import PUBLISHED, main
+from reports.readme import BEGIN, BOUNDS, END, results_table, with_results
 from reports.wording import number, seconds, with_interval
 
 ROOT = Path(__file__).parents[3]
-COLUMNS = ("motion_agreement", "true_appearance_error")
 
 
-def test_the_table_of_results_is_the_published_leaderboard() -> None:
-    published = pd.read_csv(ROOT / "reports" / "puppets" / "leaderboard.csv")
-    agreement, appearance = (published[published["metric"] == name].set_index("name") for name in COLUMNS)
-    expected = [
-        (
-            f"*{name}*" if row["kind"] == "bound" else name,
-            with_interval(row["mean"], row["low"], row["high"]),
-            number(appearance["mean"][name]),
-            seconds(row["fit_s"]),
-            seconds(row["transfer_s"]),
-        )
-        for name, row in agreement.sort_values("mean", ascending=False, kind="stable").iterrows()
-    ]
-    table = (ROOT / "README.md").read_text().split("| motion agreement ↑ |")[1].split("\n\n")[0]
-    rows = [tuple(re.split(r"\s*\|\s*", line.strip("| "))) for line in table.splitlines()[2:]]
-    assert rows == expected
+def test_the_readme_holds_the_published_results() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert readme == with_results(readme, results_table(PUBLISHED / "leaderboard.csv"))
+
+
+def test_rows_are_the_methods_as_published_and_the_bounds_that_give_the_scale() -> None:
+    rows = pd.read_csv(PUBLISHED / "leaderboard.csv").query("metric == 'motion_agreement'").set_index("name")
+    table = [line.strip("| ").split(" | ") for line in results_table(PUBLISHED / "leaderboard.csv").splitlines()[4:]]
+    shown = {cells[0].strip("*`"): cells[1:] for cells in table}
+    assert set(BOUNDS) <= set(shown)
+    assert {"flexiact", "base-embedding", "i2v"} <= set(shown)
+    assert not {name for name in shown if "+" in name or name.startswith("flexiact-")}
+    assert [rows["mean"][name] for name in shown] == sorted((rows["mean"][name] for name in shown), reverse=True)
+    for name, (agreement, _, fit, transfer) in shown.items():
+        row = rows.loc[name]
+        assert agreement == with_interval(row["mean"], row["low"], row["high"])
+        assert (fit, transfer) == (seconds(row["fit_s"]), seconds(row["transfer_s"]))
+
+
+def test_the_command_writes_between_the_markers_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert main(["--readme", str(readme)]) == 0
+    before, _, rest = readme.read_text().partition(f"{BEGIN}\n")
+    table, _, after = rest.partition(f"\n{END}")
+    assert (before, after) == ("before\n", "\nafter\n")
+    assert table == results_table(PUBLISHED / "leaderboard.csv")
+    readme.write_text("no markers")
+    assert main(["--readme", str(readme)]) == 2
+    assert BEGIN in capsys.readouterr().err
+
+
+def test_numbers_of_appearance_are_the_published_ones() -> None:
+    rows = pd.read_csv(PUBLISHED / "leaderboard.csv").query("metric == 'true_appearance_error'").set_index("name")
+    for line in results_table(PUBLISHED / "leaderboard.csv").splitlines()[4:]:
+        name, _, error, *_ = line.strip("| ").split(" | ")
+        assert error == number(rows["mean"][name.strip("*`")])

@@ -1,0 +1,112 @@
+"""The documents hold what they promise: links lead somewhere, commands exist, the README's method runs."""
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flexiact.backbone.backbone import Backbone
+from flexiact.task import ActionTransfer, Request, Video
+from tests.support.backbones import random_frames
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"(?:python|launch|2) -m ([\w.]+)")
+NOT_OURS = {"pytest"}
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+def anchors(text: str) -> set[str]:
+    """What a page can be entered at: its headings as the usual renderers name them."""
+    outside = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", outside, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def python_blocks(document: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=names(DOCUMENTS))
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    text, broken = document.read_text(), []
+    for link in LINK.findall(text):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        place = (document.parent / path).resolve() if path else document
+        if not place.exists() or (anchor and anchor not in anchors(place.read_text())):
+            broken.append(link)
+    assert broken == []
+
+
+def test_a_broken_anchor_would_be_seen() -> None:
+    assert anchors("# A `b` (c)?\n\n```\n# no heading\n```\n## What else it needs\n") == {"a-b-c", "what-else-it-needs"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=names(DOCUMENTS))
+def test_every_command_is_a_module_that_can_be_run(document: Path) -> None:
+    missing = []
+    for module in set(COMMAND.findall(document.read_text())) - NOT_OURS:
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.submodule_search_locations is not None:
+            spec = importlib.util.find_spec(f"{module}.__main__")
+        if spec is None or '__name__ == "__main__"' not in Path(spec.origin or "").read_text():
+            missing.append(module)
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=names(DOCUMENTS))
+def test_imports_in_code_blocks_exist(document: Path) -> None:
+    for block in python_blocks(document):
+        imports = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(imports, type_ignores=[]), str(document), "exec"), {})
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    linked = {link.partition("#")[0] for link in LINK.findall((ROOT / "README.md").read_text())}
+    pages = set(names(sorted((ROOT / "docs").glob("*.md"))))
+    assert pages - linked == set()
+
+
+def test_the_readme_takes_two_minutes() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120
+    assert [line for line in lines if len(line) > 120] == []
+
+
+@pytest.fixture
+def method(backbone: Backbone) -> ActionTransfer:
+    """The README's method on the tiny backbone."""
+    (block,) = python_blocks(ROOT / "README.md")
+    namespace: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), namespace)
+    made: ActionTransfer = namespace["NoiseShift"](backbone)
+    return made
+
+
+def test_the_method_of_the_readme_transfers(method: ActionTransfer, backbone: Backbone, reference: Video) -> None:
+    assert isinstance(method, ActionTransfer)
+    request = Request(random_frames(2, 1)[0], "a blue bird", 0)
+    others = Video(random_frames(5), 8.0)
+    actions = [method.fit(video, "a red dog jumps", seed=0) for video in (reference, others)]
+    first, again, other = (method.transfer(action, request).frames for action in (actions[0], *actions))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == reference.frames.shape
+    assert (first != other).any()
+
+
+def test_the_method_of_the_readme_refuses_what_every_method_refuses(method: ActionTransfer, reference: Video) -> None:
+    request = Request(random_frames(2, 1)[0], "a blue bird", 0)
+    with pytest.raises(ValueError, match="action"):
+        method.transfer({}, request)
+    with pytest.raises(ValueError, match="reference"):
+        method.fit(Video(reference.frames[:5], 8.0), "a red dog jumps", seed=0)
