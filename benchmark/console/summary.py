@@ -12,7 +12,8 @@ from benchmark.bounds.table import BOUNDS
 if TYPE_CHECKING:
     from benchmark.session import Outcome, RunRequest
 
-_MOST_COLUMNS = 4
+LOOKS = ("true_appearance_error", "appearance_consistency")
+"""The metrics of appearance that may stand beside the headline; the first that was measured does."""
 
 
 def print_summary(request: "RunRequest", outcome: "Outcome", console: Console | None = None) -> None:
@@ -26,27 +27,25 @@ def print_summary(request: "RunRequest", outcome: "Outcome", console: Console | 
     )
     scores = pd.read_parquet(request.out / "scores.parquet")
     samples = pd.read_parquet(request.out / "samples.parquet")
-    columns = told(request.metrics, scores)
+    columns = told(request.headline, scores)
     table = Table(Column("method", no_wrap=True), box=SIMPLE, pad_edge=False)
-    for name in (*columns, "videos", "fit_s", "transfer_s"):
-        table.add_column(name.replace("_", " "), justify="right")
+    for name in (*columns, "videos", "seconds a transfer"):
+        table.add_column(name.replace("_", "\n", 1).replace("_", " "), justify="right")
     for method in samples["method"].unique():
         made = samples[samples["method"] == method]
         values = [_mean(scores, method, metric) for metric in columns]
         ok = f"{(made['status'] == 'ok').sum()}/{len(made)}"
         if method == next(iter(BOUNDS)):
             table.add_section()
-        table.add_row(method, *values, ok, _number(made["fit_s"].mean()), _number(made["transfer_s"].mean()))
+        table.add_row(method, *values, ok, _number(made["transfer_s"].mean()))
     console.print(table)
 
 
-def told(asked: tuple[str, ...], scores: pd.DataFrame) -> list[str]:
-    """The metrics worth a column: those with values and a better end, without the upstream forms."""
-    from metrics import METRICS
-
+def told(headline: str, scores: pd.DataFrame) -> list[str]:
+    """The metrics that get a column, if they were measured: the headline and one of `LOOKS`."""
     measured = set(scores.loc[scores["status"] == "ok", "metric"])
-    names = [n for n in asked if n in measured and METRICS[n].higher_is_better is not None]
-    return [name for name in names if not name.endswith("_upstream")][:_MOST_COLUMNS]
+    looks = [name for name in LOOKS if name in measured][:1]
+    return [name for name in (headline, *looks) if name in measured]
 
 
 def _mean(scores: pd.DataFrame, method: str, metric: str) -> str:

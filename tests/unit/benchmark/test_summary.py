@@ -1,0 +1,44 @@
+"""What a run ends with on the terminal: five columns that fit 80 characters with nothing cut."""
+
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+from rich.console import Console
+
+from benchmark.bounds.table import BOUNDS
+from benchmark.console.summary import print_summary
+from benchmark.methods import METHODS
+
+
+def shown(folder: Path, headline: str, metrics: tuple[str, ...]) -> str:
+    """The summary of a run of every entry, one video each, all metrics 0.125."""
+    names = [*METHODS, *BOUNDS]
+    samples = pd.DataFrame({"method": names, "status": "ok", "transfer_s": 123.4})
+    scores = pd.DataFrame([(n, m, "ok", 0.125) for n in names for m in metrics])
+    scores.columns = ["method", "metric", "status", "value"]
+    samples.to_parquet(folder / "samples.parquet")
+    scores.to_parquet(folder / "scores.parquet")
+    out = StringIO()
+    request = SimpleNamespace(suite="puppets", out=folder, headline=headline)
+    print_summary(request, SimpleNamespace(made=2, scored=3), Console(file=out, width=80))
+    return out.getvalue()
+
+
+def test_every_entry_fits_80_columns_with_nothing_cut(tmp_path: Path) -> None:
+    text = shown(tmp_path, "motion_agreement_centred", ("motion_agreement_centred", "true_appearance_error", "pck"))
+    first, *table = text.splitlines()
+    assert "2 videos made, 3 measured" in first
+    assert max(map(len, table)) <= 80 and "…" not in text
+    rows = {line.split()[0]: line.split()[1:] for line in table if line.split()}
+    assert all(rows[name] == ["0.125", "0.125", "1/1", "123"] for name in (*METHODS, *BOUNDS))
+
+
+def test_without_truth_the_papers_appearance_stands_beside_the_headline(tmp_path: Path) -> None:
+    text = shown(tmp_path, "motion_fidelity", ("motion_fidelity", "appearance_consistency"))
+    assert "fidelity" in text and "consistency" in text
+
+
+def test_a_headline_that_was_measured_nowhere_has_no_column(tmp_path: Path) -> None:
+    assert "agreement" not in shown(tmp_path, "motion_agreement", ("appearance_consistency",))
