@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from flexiact.backbone.backbone import Backbone
+from flexiact.backbone.specs import PUPPET_WEIGHTS
+from flexiact.media.image import write_png
+from flexiact.media.video import write_preview
 from flexiact.task import ActionTransfer, Request, Video
 from tests.support.backbones import random_frames
 
@@ -110,3 +113,19 @@ def test_the_method_of_the_readme_refuses_what_every_method_refuses(method: Acti
         method.transfer({}, request)
     with pytest.raises(ValueError, match="reference"):
         method.fit(Video(reference.frames[:5], 8.0), "a red dog jumps", seed=0)
+
+
+def test_the_code_that_scores_videos_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = python_blocks(ROOT / "docs" / "score-videos.md")
+    for name, seed in (("mine.mp4", 1), ("reference.mp4", 2)):
+        write_preview(tmp_path / name, Video(random_frames(seed, height=64, width=64), 8.0))
+    write_png(tmp_path / "target.png", random_frames(3, 1, 64, 64)[0])
+    monkeypatch.chdir(tmp_path)
+    shipped = block.replace('"ViT-B-32"', repr(str(PUPPET_WEIGHTS / "clip")))  # the one thing that needs network
+    assert shipped != block
+    exec(compile(shipped, "score-videos.md", "exec"), {})
+    printed = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
+    assert printed["motion_agreement"].startswith("None missing")
+    assert -1 <= float(printed["appearance_consistency"]) <= 1
