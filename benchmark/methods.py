@@ -57,6 +57,12 @@ def _flexiact(change: Callable[[FlexiActConfig], FlexiActConfig]) -> Build:
     return build
 
 
+def _principled(backbone: Backbone) -> ActionTransfer:
+    from flexiact.method import FlexiAct, principled
+
+    return FlexiAct(backbone, principled(backbone))
+
+
 def _baseline(module: str, name: str, changes: Mapping[str, Any]) -> Build:
     """Builds a class of a module with changes to the configuration that the module means for the backbone."""
 
@@ -108,6 +114,12 @@ METHODS: dict[str, MethodEntry] = {
     "flexiact-no-debias": MethodEntry(
         _flexiact(lambda config: config.without_debias()),
         "FlexiAct fitted without the loss on changes between frames, which the paper lacks and the released code has",
+        _REFADAPTER_DATA,
+        ("refadapter",),
+    ),
+    "flexiact-principled": MethodEntry(
+        _principled,
+        "FlexiAct with the paper's settings by what they mean: thresholds by noise, tokens by share of attention",
         _REFADAPTER_DATA,
         ("refadapter",),
     ),

@@ -6,7 +6,7 @@ video tokens look at the embedding early and less so later, so that the action p
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,6 +18,12 @@ from flexiact.task import Action
 Shape = Literal["cosine", "linear", "hard", "constant"]
 
 ACTION_KEY = "frequency_aware_embedding"
+
+PAPER_RATIOS = (0.0585, 0.0180)
+"""Signal-to-noise ratios of CogVideoX-5B at the paper's thresholds, timesteps 700 and 800."""
+
+PAPER_SHARE = 226 / (226 + 226 + 17_550)
+"""Equal-logits attention share of the paper's 226 embedding tokens beside 226 of text and 17,550 of video."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,29 @@ def signal_to_noise(alphas_cumprod: torch.Tensor, timestep: int) -> float:
     """Signal-to-noise ratio abar / (1 - abar) of the latents at a timestep."""
     abar = float(alphas_cumprod[timestep])
     return abar / (1 - abar) if abar < 1 else math.inf
+
+
+def timestep_of(alphas_cumprod: torch.Tensor, ratio: float) -> int:
+    """The timestep whose signal-to-noise ratio is nearest to `ratio`, in logarithms.
+
+    Args:
+        alphas_cumprod: [timesteps], falling.
+        ratio: above 0.
+    """
+    abar = alphas_cumprod.double().clamp(1e-12, 1 - 1e-12)
+    return int(((abar / (1 - abar)).log() - math.log(ratio)).abs().argmin())
+
+
+def matched_schedule(backbone: Backbone, schedule: FrequencySchedule) -> FrequencySchedule:
+    """The schedule with the paper's thresholds at the same signal-to-noise ratios on a backbone's noise schedule."""
+    low, high = (timestep_of(backbone.scheduler.alphas_cumprod, ratio) for ratio in PAPER_RATIOS)
+    return replace(schedule, low=low, high=high)
+
+
+def matched_tokens(backbone: Backbone) -> int:
+    """How many tokens have the paper's attention share (`PAPER_SHARE`) beside a backbone's text and video tokens."""
+    others = backbone.max_text_tokens + backbone.num_video_tokens
+    return max(1, round(others * PAPER_SHARE / (1 - PAPER_SHARE)))
 
 
 def attention_share(backbone: Backbone, embedding_tokens: int, bias: float) -> float:

@@ -11,7 +11,7 @@ from flexiact.backbone.attention import extra_tokens_attached
 from flexiact.backbone.backbone import Backbone
 from flexiact.batches import Batch, reference_batches
 from flexiact.batches import FitConfig as FitConfig
-from flexiact.embedding import FrequencyAwareEmbedding, FrequencySchedule
+from flexiact.embedding import FrequencyAwareEmbedding, FrequencySchedule, matched_schedule, matched_tokens
 from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
 from flexiact.ranges import check_number
 from flexiact.refadapter import adapted, load_refadapter, refadapter_digest
@@ -86,8 +86,31 @@ PRESETS: dict[str, FlexiActConfig] = {
 
 
 def preset(backbone: Backbone) -> FlexiActConfig:
-    """The configuration for a backbone: its own where `PRESETS` names it, the paper's for 1e9 parameters and more."""
-    return preset_of(PRESETS, backbone)
+    """The configuration for a backbone.
+
+    Where `PRESETS` names the backbone, that one as it is. Others get the paper's for 1e9 parameters and more, else the
+    puppets', with the schedule's thresholds at the paper's signal-to-noise ratios on their own noise schedule.
+    """
+    config = preset_of(PRESETS, backbone)
+    schedule = config.transfer.schedule
+    if backbone.name in PRESETS or schedule is None:
+        return config
+    return replace(config, transfer=replace(config.transfer, schedule=matched_schedule(backbone, schedule)))
+
+
+def principled(backbone: Backbone) -> FlexiActConfig:
+    """The paper's settings by what they mean, on any backbone: nothing is tuned but the budget of the fit.
+
+    The schedule switches at the paper's signal-to-noise ratios, as many tokens are fitted as have the paper's attention
+    share, and RefAdapter has the paper's weight. The fit's steps, rate and batch are the backbone's preset's.
+    """
+    tuned, paper = preset(backbone), TransferConfig()
+    transfer = replace(
+        tuned.transfer,
+        schedule=matched_schedule(backbone, FrequencySchedule()),
+        refadapter_weight=paper.refadapter_weight,
+    )
+    return FlexiActConfig(replace(tuned.fit, embedding_tokens=matched_tokens(backbone)), transfer)
 
 
 class FlexiAct:
