@@ -1,6 +1,6 @@
 """Runs the small suite in child processes that kill themselves at given writes, then once more to the end.
 
-    python -m tests.killed_run OUT WRITE [WRITE ...]
+    python -m tests.support.killed_run OUT WRITE [WRITE ...]
 
 Each WRITE counts files that a child puts in place; it is killed (SIGKILL, as by `kill -9`) after writing the next one
 and before moving it there, so that the half-written file stays behind. Prints how each child ended.

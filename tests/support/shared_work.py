@@ -1,6 +1,6 @@
 """Work for worker processes that shows what became of it; as a command, two of them and a long wait.
 
-python -m tests.shared_work FOLDER
+python -m tests.support.shared_work FOLDER
 """
 
 import os

@@ -175,7 +175,8 @@ def assert_same_runs(one: Path, other: Path) -> None:
             first.drop(columns=MEASURED, errors="ignore"), second.drop(columns=MEASURED, errors="ignore")
         )
     assert set(tree(one)) == set(tree(other))
-    for folder in ("videos", "scores", "features"):
+    # Files of videos differ at every write; their digests, of decoded frames, are among the samples.
+    for folder in ("scores", "features"):
         assert {path.name: path.read_bytes() for path in (one / folder).iterdir()} == {
             path.name: path.read_bytes() for path in (other / folder).iterdir()
         }
@@ -187,7 +188,7 @@ def test_two_workers_make_what_one_process_makes(tmp_path: Path, adapter: Path) 
     backbone, _ = load("cpu")
     session(tmp_path / "one", backbone)
     outcome = session(tmp_path / "two", backbone, workers=Workers(("cpu", "cpu"), load))
-    assert (outcome.made, outcome.scored, outcome.failed) == (20, 20, ())
+    assert (outcome.made, outcome.scored, outcome.failed) == (28, 28, ())
     assert_same_runs(tmp_path / "one", tmp_path / "two")
     rows = pd.read_parquet(tmp_path / "two" / "samples.parquet")
     made = rows[rows["fit_key"].notna()]

@@ -87,7 +87,7 @@ def test_a_run_keeps_its_recipe(run: BackboneRun):
 
 def test_training_starts_again_from_written_weights_and_says_so(run: BackboneRun, written: Path, tmp_path: Path):
     again = elsewhere(run, tmp_path, from_weights=written, steps=1)
-    clips = {"latents": torch.zeros(1, 3, 16, 16, 16)}
+    clips = {"latents": torch.zeros(1, 3, 20, 16, 16)}
     stored = load_file(written / "transformer/diffusion_pytorch_model.safetensors")
     own = new_model(again, clips).transformer.state_dict()
     assert own.keys() == stored.keys() and all(torch.equal(own[name], stored[name].float()) for name in stored)
