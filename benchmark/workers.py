@@ -92,6 +92,9 @@ def share_out(
         WorkerError: when a worker was killed. The others are stopped, finished cells stay.
         StoreError: when the run directory cannot be written.
     """
+    if not units:
+        return
+    devices = devices[: len(units)]
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads and CUDA's state
     news, places = context.SimpleQueue(), context.SimpleQueue()
     for device in devices:
@@ -103,8 +106,8 @@ def share_out(
             return pool.submit(_work, open_bench, _longest(waiting, seconds))
 
         with _not_interrupted():
-            running = {next_one() for _ in range(min(len(devices), len(units)))}
-        pool.submit(os.getpid)  # the pool looks anew whom to watch: it overlooks the death of the process begun last
+            running = {next_one() for _ in devices}
+            pool.submit(os.getpid)  # the pool looks anew whom to watch: it overlooks the end of the process begun last
         while running:
             finished, running = wait(running, _LISTEN_EVERY_S, FIRST_COMPLETED)
             while not news.empty():

@@ -77,7 +77,8 @@ PRESETS: dict[str, FlexiActConfig] = {
     # 0), so the embedding has bias 0 at every step; RefAdapter's weight is 0.7 all the same.
     "released": FlexiActConfig().without_schedule(),
     # Tokens (226 in the paper), steps and batches are set for speed and a small model; the rate was found by
-    # `benchmark.tune` with the Base, the transfer with FlexiAct. Both came to the same guidance; see reports/tuning.
+    # `benchmark.tune` with the Base, the transfer with FlexiAct. Both came to the same guidance; see
+    # reports/published/tuning.
     "puppets": FlexiActConfig(
         fit=FitConfig(embedding_tokens=16, fit_steps=150, learning_rate=3e-2, batch_size=2),
         transfer=TransferConfig(FrequencySchedule(alpha=0.5, low=700, high=800), 0.4, guidance_scale=3.0),
@@ -99,10 +100,11 @@ def preset(backbone: Backbone) -> FlexiActConfig:
 
 
 def principled(backbone: Backbone) -> FlexiActConfig:
-    """The paper's settings by what they mean, on any backbone: nothing is tuned but the budget of the fit.
+    """The paper's settings by what they mean, on any backbone.
 
     The schedule switches at the paper's signal-to-noise ratios, as many tokens are fitted as have the paper's attention
-    share, and RefAdapter has the paper's weight. The fit's steps, rate and batch are the backbone's preset's.
+    share, and RefAdapter has the paper's weight; none of these is tuned. Guidance and the fit's steps, rate and batch
+    are those of the backbone's preset, which may be.
     """
     tuned, paper = preset(backbone), TransferConfig()
     transfer = replace(

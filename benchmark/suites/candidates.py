@@ -1,10 +1,12 @@
 """The answers among which the metric of retrieval has to choose: the target doing each of the suite's named actions."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
+from benchmark.keys import digest
 from flexiact.puppets.world.actions import DEV_ACTIONS, TEST_ACTIONS, PuppetAction, curves, restricted
 from flexiact.puppets.world.clip import SIZE, projections
 from flexiact.puppets.world.rigs import RIGS
@@ -23,6 +25,16 @@ SEEN_MOTION_SHARE = 2.0 / SIZE
 def pool_of(name: str) -> Mapping[str, PuppetAction]:
     """The named actions that an action is one of: those for tests, or those for development."""
     return TEST_ACTIONS if name in TEST_ACTIONS else DEV_ACTIONS
+
+
+def candidate_settings() -> dict[str, Any]:
+    """What retrieval's candidates depend on besides the case, for run.json; the named actions by their digest."""
+    named = {name: [[m.channel, m.shape, m.amplitude] for m in a] for name, a in (TEST_ACTIONS | DEV_ACTIONS).items()}
+    return {
+        "named_actions": digest(named),
+        "alike_agreement": ALIKE_AGREEMENT,
+        "seen_motion_share": SEEN_MOTION_SHARE,
+    }
 
 
 def candidates(

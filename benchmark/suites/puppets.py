@@ -19,7 +19,7 @@ CASES_FOLDER = Path(__file__).parents[1] / "cases"
 SUITE_FILE = "suite.toml"
 AXES: tuple[str, ...] = ("layout", "viewpoint", "skeleton", "pose")
 TERCILES: tuple[str, ...] = ("near", "middle", "far")
-HEADLINE = "motion_agreement"
+HEADLINE = "motion_agreement_centred"
 DIGESTS: tuple[str, ...] = ("reference", "target", "truth")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmark.keys import digest
-from benchmark.suites.candidates import candidates, pool_of
+from benchmark.suites.candidates import candidate_settings, candidates, pool_of
 from benchmark.suites.puppets import Case, CaseError
 from flexiact.puppets.world.actions import PuppetAction, blended, curves
 from flexiact.puppets.world.answers import BLEND_SHARES, VISIBLE_MOTION_PX, answers
@@ -292,4 +292,5 @@ def render_settings() -> Mapping[str, Any]:
         "counted_motion_share": COUNTED_MOTION_SHARE,
         "silent_share": SILENT_SHARE,
         "blend_shares": list(BLEND_SHARES),
+        "candidates": candidate_settings(),
     }

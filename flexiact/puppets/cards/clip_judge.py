@@ -160,7 +160,7 @@ every rig, skin and background was in its training, on seeds of its own.
 
 ## On held-out worlds
 
-{count} figures of the test split (held-out skins and backgrounds, frames in the middle of the 25 test actions), in
+{count} figures of the test split (held-out skins and backgrounds, frames in the middle of the 41 test actions), in
 galleries of 32: chance is {chance}. Captions are at the level `subject`, and some figures of a gallery share
 theirs in part.
 

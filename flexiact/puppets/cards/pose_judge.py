@@ -265,7 +265,7 @@ rig, skin and background, on seeds of its own, with mmpose's own loss on clean a
 
 ## Accuracy on held-out worlds
 
-The test split: held-out skins and backgrounds, the 25 test actions (no training action comes near them), {scenes}
+The test split: held-out skins and backgrounds, the 41 test actions (no training action comes near them), {scenes}
 clips, {count} frames, drawn with a seed that nothing else uses. A point is right within 0.1 of one body unit (the
 extent of the figure at rest). Every point that the body has counts, hidden by the body or not, in the frame
 or not; a point scored below the threshold counts as a miss.
@@ -300,6 +300,6 @@ reported on every kind of figureless image, backgrounds of that split, stay belo
 ## Limits
 
 One figure in each frame, drawn as this world draws it; other videos need another judge. Left and right are told apart
-by their shade (left lighter, right darker), so a generated video that loses the shades loses the sides. The rates
+by their colour (left the second, right the first, dark), so a video that loses the colours loses the sides. The rates
 above are for the degradations named; a diffusion model fails in further ways.
 """

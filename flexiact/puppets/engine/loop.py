@@ -186,10 +186,10 @@ class _Writer:
             return
         if self.progress.step % _LOG_EVERY == 0 or last:
             self._log()
+        if kept:  # first, so that a run stopped between the two comes by here again
+            self._store(kept_name(self.progress.step))
         if last or kept or time.monotonic() - self.stored >= 60 * self.pace.checkpoint_minutes:
             self._store(CHECKPOINT)
-        if kept:
-            self._store(kept_name(self.progress.step))
 
     def _store(self, name: str) -> None:
         checkpoint.save(self.folder / name, self.model, self.optimizers, self.progress)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor
 from transformers import T5EncoderModel
 
@@ -33,7 +33,7 @@ from flexiact.puppets.recipes.backbone import (
 )
 from flexiact.puppets.recipes.linear_code import save_linear_code
 from flexiact.puppets.recipes.shards import cached_clips
-from flexiact.puppets.recipes.vae import world_code
+from flexiact.puppets.recipes.vae import assembled, world_code
 
 MARKS = (62_500, 125_000, 250_000, 500_000, 1_000_000, 1_500_000)
 """Samples at which the trunk's state is kept for a branch; its end is kept too."""
@@ -50,7 +50,7 @@ class BackboneRun:
     """What to train.
 
     Attributes:
-        state: folder of clips and all states; a branch also reads vae-final there.
+        state: folder of clips and all states; a branch also reads the halves of the VAE there.
         seed: of clips, first weights and steps.
         steps: of the trunk.
         device: "cpu" or "cuda".
@@ -104,8 +104,7 @@ def train_branch(run: BackboneRun, samples: int, out: Path) -> str:
     Raises:
         ValueError: no such state is kept, or there is no VAE.
     """
-    if not (run.state / "vae-final").exists():
-        raise ValueError(f"{run.state}/vae-final does not exist; train vae_encoder and vae_decoder first")
+    assembled(run.state)  # refuses a branch that could not be written
     trunk, folder = run.state / "backbone", run.state / f"backbone-branch-{samples}"
     plan, kept = run.branch(samples), trunk / kept_name(samples // run.batch)
     if not (folder / CHECKPOINT).exists():
@@ -148,8 +147,7 @@ def _train_process(
 
     finished = train(model, loss_of, plan, folder, Pace(stop_minutes=run.minutes), about)
     if finished and out is not None and processes.rank() == 0:
-        vae = AutoencoderKLCogVideoX.from_pretrained(run.state / "vae-final")
-        save_backbone(out, vae, model, new_tokenizer())
+        save_backbone(out, assembled(run.state), model, new_tokenizer())
         save_linear_code(world_code(run.state, run.seed), out / LINEAR_CODE)
 
 

@@ -52,8 +52,10 @@ def fit_linear_code(pixels: Tensor, channels: int) -> LinearCode:
 
 
 def save_linear_code(code: LinearCode, path: Path) -> None:
-    """Writes a code as safetensors."""
-    save_file({"basis": code.basis, "mean": code.mean, "scale": code.scale}, path)
+    """Writes a code as safetensors, under its name only when it is whole."""
+    partial = path.with_suffix(".partial")
+    save_file({"basis": code.basis, "mean": code.mean, "scale": code.scale}, partial)
+    partial.replace(path)
 
 
 def load_linear_code(path: Path) -> LinearCode:

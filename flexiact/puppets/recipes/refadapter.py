@@ -43,7 +43,10 @@ def _batches(backbone: Backbone, clips: dict[str, Tensor], generator: torch.Gene
 def train(state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int) -> None:
     """Trains the adapter on the shipped backbone and writes it to `out` in peft's format."""
     backbone = load_backbone("puppets", str(device))
-    code = load_linear_code(PUPPET_WEIGHTS / "backbone" / LINEAR_CODE)
+    stored = PUPPET_WEIGHTS / "backbone" / LINEAR_CODE
+    if not stored.exists():
+        raise ValueError(f"{stored} does not exist: the shipped backbone is older; write one with backbone --branch-at")
+    code = load_linear_code(stored)
     clips = cached_clips(code, backbone.tokenizer, state / "clips", seed, shards)
     generator = torch.Generator().manual_seed(seed)
     batches = _batches(backbone, clips, generator)

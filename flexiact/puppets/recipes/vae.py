@@ -5,12 +5,14 @@ from it.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
-from torch import Tensor, nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from flexiact.puppets.engine.loop import Plan, train
 from flexiact.puppets.recipes.linear_code import LinearCode, fit_linear_code, load_linear_code, save_linear_code
@@ -20,6 +22,7 @@ from flexiact.puppets.world.scene import random_scene
 from flexiact.task import Video
 
 LATENT_CHANNELS = 20
+HALVES = ("encoder", "decoder")
 _LINEAR_CODE_CLIPS = 512
 _FIGURE_CLIPS = 64  # of the development split
 # The posterior's standard deviation, in units of a latent's: the encoder is sure of what it sees.
@@ -79,13 +82,17 @@ def motion_cosine(made: np.ndarray, real: np.ndarray) -> float:
     return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
 
 
-def coded(model: AutoencoderKLCogVideoX, videos: list[Video]) -> list[np.ndarray]:
-    """Frames uint8 [T, H, W, 3] of each video after coding and decoding (posterior mode)."""
+Encoder = Callable[[Tensor], Tensor]
+"""Pixels [B, 3, T, H, W] to latents [B, C, F, h, w]."""
+
+
+def coded(model: AutoencoderKLCogVideoX, encode: Encoder, videos: list[Video]) -> list[np.ndarray]:
+    """Frames uint8 [T, H, W, 3] of each video after an encoder and the model's decoder."""
     device = next(model.parameters()).device
     result = []
     for video in videos:
         with torch.no_grad():
-            decoded = model.decode(model.encode(to_tensor([video]).to(device)).latent_dist.mode()).sample
+            decoded = model.decode(encode(to_tensor([video]).to(device))).sample
         frames = ((decoded[0].cpu().float() + 1) * 127.5).round().clamp(0, 255).permute(1, 2, 3, 0)
         result.append(frames.to(torch.uint8).numpy())
     return result
@@ -108,10 +115,10 @@ def world_code(state: Path, seed: int) -> LinearCode:
 
 
 def train_encoder(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
-    """Trains the encoder to give the linear code, and puts it into `state`/vae-final.
+    """Trains the encoder to give the linear code and saves it to `state`/vae-encoder.safetensors.
 
     Returns:
-        `vae_figures` on clips of the development split, and the share of the code's variance that is missed there.
+        The share of the code's variance that is missed on clips of the development split.
     """
     torch.manual_seed(seed)
     model, code = new_vae().to(device), world_code(state, seed)
@@ -124,20 +131,19 @@ def train_encoder(state: Path, steps: int, seed: int, device: torch.device) -> d
         return (posterior.mean - code.encode(clean)).square().mean() + _POSTERIOR_WEIGHT * sure
 
     train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=2e-3), state / "vae-encoder")
-    final = _put_together(state, encoder=model.encoder)
-    videos = training_videos(torch.Generator().manual_seed(seed + 1), _FIGURE_CLIPS, "dev")
-    clips = to_tensor(videos)
+    _save_half(model, "encoder", state)
+    clips = to_tensor(training_videos(torch.Generator().manual_seed(seed + 1), _FIGURE_CLIPS, "dev")).to(device)
     with torch.no_grad():
         right = code.encode(clips)
-        missed = (final.encode(clips).latent_dist.mode() - right).square().mean() / right.var()
-    return {"missed_share": float(missed), **vae_figures(final, videos)}
+        missed = (model.encode(clips).latent_dist.mode() - right).square().mean() / right.var()
+    return {"missed_share": float(missed)}
 
 
 def train_decoder(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
-    """Trains the decoder to draw clips from their linear code, and puts it into `state`/vae-final.
+    """Trains the decoder to draw clips from their linear code and saves it to `state`/vae-decoder.safetensors.
 
     Returns:
-        `vae_figures` on clips of the development split.
+        `vae_figures` of clips of the development split that are drawn from the exact code.
     """
     torch.manual_seed(seed)
     model, code = new_vae().to(device), world_code(state, seed)
@@ -152,26 +158,36 @@ def train_decoder(state: Path, steps: int, seed: int, device: torch.device) -> d
         return (motion_weights(clean) * wrong.square()).mean()
 
     train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=3e-3), state / "vae-decoder")
-    final = _put_together(state, decoder=model.decoder)
-    return vae_figures(final, training_videos(torch.Generator().manual_seed(seed + 1), _FIGURE_CLIPS, "dev"))
+    _save_half(model, "decoder", state)
+    videos = training_videos(torch.Generator().manual_seed(seed + 1), _FIGURE_CLIPS, "dev")
+    return vae_figures(model, code.encode, videos)
 
 
-def _put_together(
-    state: Path, encoder: nn.Module | None = None, decoder: nn.Module | None = None
-) -> AutoencoderKLCogVideoX:
-    """Puts a trained half into `state`/vae-final beside the other half that is there, and returns the whole."""
-    folder = state / "vae-final"
-    whole = AutoencoderKLCogVideoX.from_pretrained(folder) if folder.exists() else new_vae()
-    for own, trained in ((whole.encoder, encoder), (whole.decoder, decoder)):
-        if trained is not None:
-            own.load_state_dict({name: tensor.cpu() for name, tensor in trained.state_dict().items()})
-    whole.save_pretrained(folder)
+def assembled(state: Path) -> AutoencoderKLCogVideoX:
+    """The VAE of both trained halves in `state`.
+
+    Raises:
+        ValueError: a half has not been trained yet.
+    """
+    whole = new_vae()
+    for half in HALVES:
+        path = state / f"vae-{half}.safetensors"
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; train vae_{half} first")
+        getattr(whole, half).load_state_dict(load_file(path))
     return whole.eval()
 
 
-def vae_figures(model: AutoencoderKLCogVideoX, videos: list[Video]) -> dict[str, float]:
-    """Mean and 5th percentile of the PSNR in dB, and the mean motion cosine, of coded videos."""
-    pairs = [(made, video.frames) for made, video in zip(coded(model, videos), videos, strict=True)]
+def _save_half(model: AutoencoderKLCogVideoX, half: str, state: Path) -> None:
+    path = state / f"vae-{half}.safetensors"
+    partial = path.with_suffix(".partial")
+    save_file({n: t.detach().cpu().contiguous() for n, t in getattr(model, half).state_dict().items()}, partial)
+    partial.replace(path)
+
+
+def vae_figures(model: AutoencoderKLCogVideoX, encode: Encoder, videos: list[Video]) -> dict[str, float]:
+    """Mean and 5th percentile of the PSNR in dB, and the mean motion cosine, of `coded` videos."""
+    pairs = [(made, video.frames) for made, video in zip(coded(model, encode, videos), videos, strict=True)]
     values = [psnr(made, real) for made, real in pairs]
     moving = [pair for pair in pairs if np.ptp(pair[1].astype(np.int16), axis=0).any()]
     return {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from flexiact.puppets.engine.loop import CHECKPOINT, kept_name
 from flexiact.puppets.recipes import backbone_run
@@ -27,7 +27,8 @@ def run(tmp_path_factory) -> BackboneRun:
     state = tmp_path_factory.mktemp("state")
     torch.manual_seed(0)
     vae = new_vae()
-    vae.save_pretrained(state / "vae-final")
+    for half in ("encoder", "decoder"):
+        save_file(getattr(vae, half).state_dict(), state / f"vae-{half}.safetensors")
     patch = pytest.MonkeyPatch()
     patch.setattr(latents, "SHARD_CLIPS", 16)
     run = BackboneRun(state, seed=0, steps=4, batch=2, shards=1)
@@ -49,7 +50,7 @@ def written(run: BackboneRun, tmp_path_factory) -> Path:
 
 def elsewhere(run: BackboneRun, state: Path, **changes) -> BackboneRun:
     """The same VAE and clips with no training done."""
-    for name in ("vae-final", "clips", "linear_code.safetensors"):
+    for name in ("vae-encoder.safetensors", "vae-decoder.safetensors", "clips", "linear_code.safetensors"):
         (state / name).symlink_to(run.state / name)
     return replace(run, state=state, **changes)
 
