@@ -32,7 +32,7 @@ from flexiact.puppets.recipes.backbone import (
     save_backbone,
 )
 from flexiact.puppets.recipes.linear_code import save_linear_code
-from flexiact.puppets.recipes.shards import cached_clips
+from flexiact.puppets.recipes.shards import cached_clips, recipe_mark
 from flexiact.puppets.recipes.vae import assembled, world_code
 
 MARKS = (62_500, 125_000, 250_000, 500_000, 1_000_000, 1_500_000)
@@ -122,13 +122,15 @@ def train_branch(run: BackboneRun, samples: int, out: Path) -> str:
 
 def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) -> None:
     code = world_code(run.state, run.seed)
+    recipe = (
+        f"batch {run.batch}, movement {run.terms.movement}, contrast {run.terms.contrast}, "
+        f"{run.shards} shards {recipe_mark(code, run.seed)}"
+    )
+    about = read_header(folder / CHECKPOINT).about if (folder / CHECKPOINT).exists() else {}
+    if about and about["recipe"] != recipe:
+        raise ValueError(f"--state: {folder} was begun with {about['recipe']}, not {recipe}; name another folder")
     clips = cached_clips(code, new_tokenizer(), run.state / "clips", run.seed, run.shards, run.processes)
-    recipe = f"batch {run.batch}, movement {run.terms.movement}, contrast {run.terms.contrast}"
-    if (folder / CHECKPOINT).exists():
-        about = read_header(folder / CHECKPOINT).about
-        if about["recipe"] != recipe:
-            raise ValueError(f"--state: {folder} was begun with {about['recipe']}, not {recipe}; name another folder")
-    else:
+    if not about:
         origin = f"weights {_digest(run.from_weights)}" if run.from_weights else "seed"
         about = {"origin": origin, "recipe": recipe, "precision": faster_precision(run, clips)}
     processes.run(run.processes, _train_process, run, plan, folder, clips, about, out)

@@ -84,6 +84,8 @@ def test_a_branch_needs_a_state_that_was_kept(run: BackboneRun, tmp_path: Path):
 def test_a_run_keeps_its_recipe(run: BackboneRun):
     with pytest.raises(ValueError, match="begun with batch 2"):
         train_trunk(replace(run, batch=4))
+    with pytest.raises(ValueError, match="1 shards .*, not .* 2 shards "):
+        train_trunk(replace(run, shards=2))  # said before another clip is made
 
 
 def test_training_starts_again_from_written_weights_and_says_so(run: BackboneRun, written: Path, tmp_path: Path):
