@@ -100,7 +100,15 @@ def session(
     out: Path, backbone: Backbone, perception: Perception | None = None, workers: Workers | None = None, **changes
 ) -> Outcome:
     """Run the small suite, or part of it."""
-    request = {"suite": "small", "cases": CASES, "methods": METHODS, "seeds": (0,), "metrics": METRICS, "out": out}
+    request = {
+        "suite": "small",
+        "cases": CASES,
+        "methods": METHODS,
+        "seeds": (0,),
+        "metrics": METRICS,
+        "out": out,
+        "headline": METRICS[0],
+    }
     asked = RunRequest(**(request | changes))
     return run_session(asked, backbone, perception or small_perception(), {"test": True}, workers)
 

@@ -127,8 +127,8 @@ def test_a_target_pose_of_another_length_is_refused() -> None:
 
 def test_a_suite_may_have_another_headline(folder: Path) -> None:
     path = folder / "small" / "suite.toml"
-    assert load_suite("small", folder).headline == "motion_agreement"
-    other = sealed(replace(SUITE, headline="motion_agreement_centred"), CASES)
+    assert load_suite("small", folder).headline == "motion_agreement_centred"
+    other = sealed(replace(SUITE, headline="motion_agreement"), CASES)
     path.write_text(suite_to_toml(other))
     assert load_suite("small", folder) == other
     path.write_text("headline = 3\n" + suite_to_toml(SUITE))

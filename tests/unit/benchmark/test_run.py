@@ -65,7 +65,7 @@ def test_a_session_ends_with_all_rows_and_reads_as_the_reports_want(tiny, out: P
 
     run = load_run(out)
     assert run.methods == list(SOME_METHODS) and run.bounds == list(BOUNDS)
-    assert run.headline == "motion_agreement_centred"
+    assert run.headline == "motion_agreement"
     assert run.notes == ()
     info = json.loads((out / "run.json").read_text())
     assert info["backbone"]["num_inference_steps"] == tiny.num_inference_steps

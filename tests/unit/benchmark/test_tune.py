@@ -24,7 +24,7 @@ def test_trials_are_drawn_by_the_seed():
 
 
 def test_every_method_with_settings_of_its_own_can_be_tuned():
-    variants = ("-no-", "-true", "+refadapter")
+    variants = ("-no-", "-true", "-principled", "+refadapter")
     blocks = {name for name in tune.SPACES if name.endswith("-block")}
     second = {name for name in tune.SPACES if name.endswith(("-block", "-schedule", "-share", "-rate", "-fit"))}
     assert set(tune.SPACES) - second == {name for name in METHODS if not any(part in name for part in variants)}
@@ -68,7 +68,7 @@ def test_a_second_start_measures_nothing_again(tmp_path, monkeypatch):
     tune.tune(backbone, planned, log)
     with log.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 and all(-1 <= float(r["motion_agreement"]) <= 1 for r in rows)
+    assert len(rows) == 2 and all(-1 <= float(r[tune.HEADLINE]) <= 1 for r in rows)
     monkeypatch.setattr(tune, "measure", lambda *_: pytest.fail("measured again"))
     tune.tune(backbone, planned, log)
     assert len(log.read_text().splitlines()) == 3
