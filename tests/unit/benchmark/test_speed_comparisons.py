@@ -134,7 +134,11 @@ def test_steps_are_halved_and_quartered_and_compiled_blocks_keep_the_numbers(tin
     assert np.abs(quick.astype(int) - plain).max() <= 1
     assert (plain != run_of(found, "2 steps").frames).any()
     assert all(block._compiled_call_impl is None for block in tiny.transformer.transformer_blocks)
-    assert set(found.figures["4 steps, compiled"]) == {"motion_agreement", "true_appearance_error", "first_video_s"}
+    assert set(found.figures["4 steps, compiled"]) == {
+        "motion_agreement_centred",
+        "true_appearance_error",
+        "first_video_s",
+    }
 
 
 def test_a_compiler_that_does_not_work_is_left_out_with_the_reason(tiny: Backbone) -> None:
