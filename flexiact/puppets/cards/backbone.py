@@ -14,6 +14,7 @@ from tqdm import tqdm
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import decode_latents, encode_video
 from flexiact.pose.estimators import PoseEstimator
+from flexiact.puppets.recipes.vae import motion_cosine
 from flexiact.puppets.world.actions import TEST_ACTIONS, PuppetAction, is_large
 from flexiact.puppets.world.captions import caption
 from flexiact.puppets.world.clip import Clip, render_clip
@@ -84,9 +85,7 @@ def _errors(frames: np.ndarray, truth: Clip, pose: PoseEstimator) -> tuple[float
     pixel = float(np.sqrt(((made[first:] - real[first:]) ** 2).mean()))
     found, _ = pose.estimate(frames)
     distance = np.linalg.norm(found[first:] - truth.keypoints[first:], axis=-1)[:, truth.keypoint_exists]
-    a, b = np.diff(made, axis=0).ravel(), np.diff(real, axis=0).ravel()
-    motion = float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
-    return pixel, float(distance.mean()), motion
+    return pixel, float(distance.mean()), motion_cosine(made, real)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

@@ -10,6 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from flexiact.media.files import replacing
+
 FORMAT = 1
 """Raised when the names of the tensors or of the metadata change."""
 
@@ -61,10 +63,9 @@ def save(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], 
         for parameter, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{i}/{parameter}/{key}": value for key, value in state.items()}
     metadata = {"format": FORMAT, "seed": progress.seed, "step": progress.step, "about": progress.about}
-    partial = path.with_suffix(".partial")
     content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(content, partial, {"run": json.dumps(metadata, sort_keys=True)})
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(content, partial, {"run": json.dumps(metadata, sort_keys=True)})
 
 
 def read_header(path: Path) -> Progress:

@@ -15,6 +15,7 @@ from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor
 from transformers import T5EncoderModel
 
+from flexiact.media.files import replacing
 from flexiact.puppets.engine import processes
 from flexiact.puppets.engine.checkpoint import read_header
 from flexiact.puppets.engine.loop import CHECKPOINT, Pace, Plan, kept_name, step_generator, train
@@ -111,8 +112,8 @@ def train_branch(run: BackboneRun, samples: int, out: Path) -> str:
         if not kept.exists():
             raise ValueError(f"--branch-at: {kept} does not exist; train the trunk (batch {run.batch}) up to it first")
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(kept, folder / "copied.partial")
-        (folder / "copied.partial").replace(folder / CHECKPOINT)
+        with replacing(folder / CHECKPOINT) as partial:
+            shutil.copyfile(kept, partial)
     _train(run, plan, folder, out)
     done = read_header(folder / CHECKPOINT).step
     if done < plan.steps:

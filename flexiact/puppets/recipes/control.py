@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.control import save_control, widened
+from flexiact.media.files import replacing
 from flexiact.pose.skeleton import DRAWING_VERSION, draw_skeletons, links_of
 from flexiact.puppets.engine.loop import Plan, step_generator, train
 from flexiact.puppets.engine.losses import Batch, Noising, velocity_loss
@@ -75,9 +76,8 @@ def write_shard(backbone: Backbone, path: Path, seed: int, index: int) -> None:
                 "captions": ids.view(_RENDERED, -1, ids.shape[-1]).to(torch.int16),
             }
         )
-    partial = path.with_suffix(".partial")
-    save_file({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, partial)
 
 
 def recipe_mark(backbone: Backbone, seed: int) -> str:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
+
+from flexiact.media.files import read_tensors, replacing
 
 BLOCK = 4  # pixels and frames a side: the compression of the VAE
 
@@ -53,11 +55,10 @@ def fit_linear_code(pixels: Tensor, channels: int) -> LinearCode:
 
 def save_linear_code(code: LinearCode, path: Path) -> None:
     """Writes a code as safetensors, under its name only when it is whole."""
-    partial = path.with_suffix(".partial")
-    save_file({"basis": code.basis, "mean": code.mean, "scale": code.scale}, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file({"basis": code.basis, "mean": code.mean, "scale": code.scale}, partial)
 
 
 def load_linear_code(path: Path) -> LinearCode:
     """Reads what `save_linear_code` wrote."""
-    return LinearCode(**load_file(path))
+    return LinearCode(**read_tensors(path)[0])

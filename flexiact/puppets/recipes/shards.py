@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from flexiact.media.files import replacing
 from flexiact.puppets.engine import processes
 from flexiact.puppets.engine.loop import step_generator
 from flexiact.puppets.recipes.courses import random_course, random_pose
@@ -76,9 +77,8 @@ def write_shard(code: LinearCode, tokenizer: PreTrainedTokenizerFast, path: Path
     """Renders and encodes one shard: latents, first-frame and other-moment condition latents, caption token ids."""
     generator = step_generator(seed, _SHARD_SEED_OFFSET + index)
     batches = [_batch(code, tokenizer, generator) for _ in range(SHARD_CLIPS // _BATCH)]
-    partial = path.with_suffix(".partial")
-    save_file({key: torch.cat([b[key] for b in batches]) for key in batches[0]}, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file({key: torch.cat([b[key] for b in batches]) for key in batches[0]}, partial)
 
 
 def cached_clips(

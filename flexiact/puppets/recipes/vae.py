@@ -14,6 +14,7 @@ from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from flexiact.media.files import replacing
 from flexiact.puppets.engine.loop import Plan, train
 from flexiact.puppets.recipes.linear_code import LinearCode, fit_linear_code, load_linear_code, save_linear_code
 from flexiact.puppets.world.actions import random_action
@@ -179,10 +180,8 @@ def assembled(state: Path) -> AutoencoderKLCogVideoX:
 
 
 def _save_half(model: AutoencoderKLCogVideoX, half: str, state: Path) -> None:
-    path = state / f"vae-{half}.safetensors"
-    partial = path.with_suffix(".partial")
-    save_file({n: t.detach().cpu().contiguous() for n, t in getattr(model, half).state_dict().items()}, partial)
-    partial.replace(path)
+    with replacing(state / f"vae-{half}.safetensors") as path:
+        save_file({n: t.detach().cpu().contiguous() for n, t in getattr(model, half).state_dict().items()}, path)
 
 
 def vae_figures(model: AutoencoderKLCogVideoX, encode: Encoder, videos: list[Video]) -> dict[str, float]:
