@@ -5,6 +5,7 @@ import configparser
 import os
 import re
 import sys
+import sysconfig
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -102,7 +103,9 @@ def test_torchvision_has_its_compiled_operators() -> None:
 @pytest.mark.skipif("TOX_ENV_NAME" not in os.environ, reason="only the environment that tox.ini makes is exact")
 def test_environment_is_exactly_what_was_tested() -> None:
     pins = constraints()
-    installed = {canonicalize_name(found.name): found.version for found in metadata.distributions()}
+    # The environment's own folder alone: setuptools, once imported, adds the packages that it carries to sys.path.
+    found = metadata.distributions(path=[sysconfig.get_path("purelib")])
+    installed = {canonicalize_name(distribution.name): distribution.version for distribution in found}
     own = {canonicalize_name(PROJECT["project"]["name"]), "pip"}
     assert {name: version for name, version in installed.items() if name not in own and pins.get(name) != version} == {}
 
