@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import device as Device
 
 STEPS = {
+    "words": 3000,
     "vae_encoder": 4000,
     "vae_decoder": 4000,
     "backbone": 156_250,
@@ -71,6 +72,8 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--average", type=float, default=0.05, help="relative width of the average that is written")
     group.add_argument("--from-weights", type=Path, metavar="FOLDER", help="begin with the weights that a branch wrote")
     group.add_argument("--movement", type=float, default=0.0, help="0 to 1: weight clips by 1 / their movement")
+    group.add_argument("--compile", action="store_true", help="fuse the model (needs a C++ compiler): a third faster")
+    group.add_argument("--taught", action="store_true", help="begin with the text encoder that `words` has trained")
     group.add_argument("--contrast", type=float, default=0.0, help="weight of the distance kept to another clip")
 
 
@@ -94,6 +97,8 @@ def _train_backbone(options: argparse.Namespace, steps: int, device: Device) -> 
         options.from_weights,
         options.average,
         LossTerms(options.movement, options.contrast),
+        options.compile,
+        options.taught,
     )
     if options.branch_at is None:
         return train_trunk(run)
@@ -119,6 +124,12 @@ def _vae_decoder(options: argparse.Namespace, steps: int, device: Device) -> obj
     from flexiact.puppets.recipes.vae import train_decoder
 
     return train_decoder(options.state, steps, options.seed, device)
+
+
+def _words(options: argparse.Namespace, steps: int, device: Device) -> object:
+    from flexiact.puppets.recipes.words import train_words
+
+    return train_words(options.state, steps, options.seed, device)
 
 
 def _refadapter(options: argparse.Namespace, steps: int, device: Device) -> object:
@@ -173,6 +184,7 @@ def _judge(options: argparse.Namespace, worlds: int, device: Device) -> object:
 
 
 _RECIPES: dict[str, Callable[[argparse.Namespace, int, Device], object]] = {
+    "words": _words,
     "vae_encoder": _vae_encoder,
     "vae_decoder": _vae_decoder,
     "backbone": _train_backbone,
