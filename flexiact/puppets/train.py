@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--shards", type=int, default=64, help="cached training clips, in units of 256 (control: of 128)"
     )
+    parser.add_argument("--trunk", action="store_true", help="explained: of the backbone's trunk in --state")
     _add_backbone_options(parser.add_argument_group("backbone"))
     options = parser.parse_args(arguments)
     try:
@@ -72,6 +73,7 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--average", type=float, default=0.05, help="relative width of the average that is written")
     group.add_argument("--from-weights", type=Path, metavar="FOLDER", help="begin with the weights that a branch wrote")
     group.add_argument("--movement", type=float, default=0.0, help="0 to 1: weight clips by 1 / their movement")
+    group.add_argument("--pointing", type=float, default=0.0, help="weight of a term for where the keypoints are")
     group.add_argument("--compile", action="store_true", help="fuse the model (needs a C++ compiler): a third faster")
     group.add_argument("--taught", action="store_true", help="begin with the text encoder that `words` has trained")
     group.add_argument("--contrast", type=float, default=0.0, help="weight of the distance kept to another clip")
@@ -96,7 +98,7 @@ def _train_backbone(options: argparse.Namespace, steps: int, device: Device) -> 
         options.minutes,
         options.from_weights,
         options.average,
-        LossTerms(options.movement, options.contrast),
+        LossTerms(options.movement, options.contrast, options.pointing),
         options.compile,
         options.taught,
     )
@@ -164,10 +166,10 @@ def _pose_driver(options: argparse.Namespace, steps: int, device: Device) -> obj
 
 
 def _explained(options: argparse.Namespace, clips: int, device: Device) -> object:
-    from flexiact.puppets.cards.explained import as_markdown, explained_table, held_out_clips, load_trained
+    from flexiact.puppets.cards.explained import as_markdown, explained_table, held_out_clips, load_trained, load_trunk
 
-    vae, tokenizer, model = load_trained(options.out / "backbone")
-    return as_markdown(explained_table(model, held_out_clips(vae, tokenizer, clips, options.seed), options.seed))
+    trained = load_trunk(options.state, options.seed) if options.trunk else load_trained(options.out / "backbone")
+    return as_markdown(explained_table(trained.model, held_out_clips(trained, clips, options.seed), options.seed))
 
 
 def _judge(options: argparse.Namespace, worlds: int, device: Device) -> object:

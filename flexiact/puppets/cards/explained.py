@@ -6,9 +6,11 @@ of the first frame repeated: 0 is what a still image knows, 1 is all. Only devel
 looked at, so that decisions about training may rest on these figures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +18,23 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
-from flexiact.puppets.recipes.backbone import TextToVelocity, new_scheduler, rotary_positions
-from flexiact.puppets.recipes.shards import encode
-from flexiact.puppets.recipes.vae import to_tensor
+from flexiact.puppets.engine.checkpoint import put_weights, read_average
+from flexiact.puppets.engine.loop import CHECKPOINT
+from flexiact.puppets.recipes.backbone import (
+    TextToVelocity,
+    new_scheduler,
+    new_text_encoder,
+    new_tokenizer,
+    new_transformer,
+    rotary_positions,
+)
+from flexiact.puppets.recipes.backbone_run import AVERAGES
+from flexiact.puppets.recipes.linear_code import BLOCK
+from flexiact.puppets.recipes.shards import encode, encode_linear
+from flexiact.puppets.recipes.vae import LATENT_CHANNELS, to_tensor, world_code
 from flexiact.puppets.world.actions import DEV_ACTIONS, PuppetAction, is_large, random_large_action
 from flexiact.puppets.world.captions import caption
-from flexiact.puppets.world.clip import render_clips
+from flexiact.puppets.world.clip import SIZE, render_clips
 from flexiact.puppets.world.rigs import LIMBS, RIGS, TRAINING_RIGS
 from flexiact.puppets.world.scene import Scene, random_scene
 
@@ -57,6 +70,14 @@ class HeldOut:
     ids: Tensor
 
 
+class Trained(NamedTuple):
+    """What is measured: pixels [B, 3, T, H, W] to latents [B, F, C, h, w], the captions' tokenizer, and the model."""
+
+    encode: Callable[[Tensor], Tensor]
+    tokenizer: PreTrainedTokenizerFast
+    model: TextToVelocity
+
+
 def _drawn(kind: str, count: int, generator: torch.Generator) -> list[tuple[Scene, PuppetAction]]:
     able = [r for r in TRAINING_RIGS if set(KINDS.get(kind, ())) <= set(RIGS[r].channels)]
     development = [a for a in DEV_ACTIONS.values() if is_large(a)]
@@ -73,9 +94,7 @@ def _drawn(kind: str, count: int, generator: torch.Generator) -> list[tuple[Scen
     return drawn
 
 
-def held_out_clips(
-    vae: AutoencoderKLCogVideoX, tokenizer: PreTrainedTokenizerFast, count: int, seed: int
-) -> dict[str, HeldOut]:
+def held_out_clips(trained: Trained, count: int, seed: int) -> dict[str, HeldOut]:
     """`count` clips of the development actions and of every kind, rendered and encoded."""
     clips = {}
     for number, kind in enumerate((DEVELOPMENT, *KINDS)):
@@ -84,8 +103,8 @@ def held_out_clips(
         pixels = to_tensor([clip.video for clip in render_clips(scenes, actions)])
         texts = [caption(scene, action, "full") for scene, action in drawn]
         still = pixels[:, :, :1].expand_as(pixels)
-        ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        latents, unmoved, first = (encode(vae, x).float() for x in (pixels, still, pixels[:, :, :1]))
+        ids = trained.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        latents, unmoved, first = (trained.encode(x).float() for x in (pixels, still, pixels[:, :, :1]))
         clips[kind] = HeldOut(latents, unmoved, first, ids)
     return clips
 
@@ -112,13 +131,25 @@ def explained_table(model: TextToVelocity, clips: Mapping[str, HeldOut], seed: i
     return {kind: [explained(model, those, t, seed) for t in TIMESTEPS] for kind, those in clips.items()}
 
 
-def load_trained(folder: Path) -> tuple[AutoencoderKLCogVideoX, PreTrainedTokenizerFast, TextToVelocity]:
-    """VAE, tokenizer and model of a finished backbone folder, in single precision."""
+def load_trained(folder: Path) -> Trained:
+    """A finished backbone folder, in single precision."""
     vae = AutoencoderKLCogVideoX.from_pretrained(folder / "vae").float().eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
     transformer = CogVideoXTransformer3DModel.from_pretrained(folder / "transformer")
     text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder")
-    return vae, tokenizer, TextToVelocity(text_encoder.float(), transformer.float()).eval()
+    model = TextToVelocity(text_encoder.float(), transformer.float()).eval()
+    return Trained(partial(encode, vae), tokenizer, model)
+
+
+def load_trunk(state: Path, seed: int) -> Trained:
+    """The trunk as it stands, with the average of its weights."""
+    path, code = state / "backbone" / CHECKPOINT, world_code(state, seed)
+    tokenizer = new_tokenizer()
+    model = TextToVelocity(new_text_encoder(len(tokenizer)), new_transformer(LATENT_CHANNELS, SIZE // BLOCK))
+    average = read_average(path, AVERAGES[0])
+    for name, part in (("text_encoder", model.text_encoder), ("transformer", model.transformer)):
+        put_weights(part, {key.removeprefix(f"{name}."): x for key, x in average.items() if key.startswith(f"{name}.")})
+    return Trained(partial(encode_linear, code), tokenizer, model.eval())
 
 
 def as_markdown(table: Mapping[str, Sequence[float]]) -> str:

@@ -83,6 +83,14 @@ def read_header(path: Path) -> Progress:
     return Progress(run["seed"], run["step"], run["about"])
 
 
+def read_average(path: Path, width: float) -> dict[str, Tensor]:
+    """One of a checkpoint's averages, weights by name."""
+    prefix = f"average/{width}/"
+    with safe_open(path, "pt") as file:
+        names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 (the file is no mapping)
+        return {key.removeprefix(prefix): file.get_tensor(key) for key in names}
+
+
 def load(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], seed: int) -> Progress:
     """Puts a stored state into model and optimisers and returns its progress.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 import torch
@@ -22,23 +22,25 @@ class LossTerms:
     Attributes:
         movement: how far clips are weighted by `movement_weights`, 0 to 1.
         contrast: of `contrast_loss`.
+        pointing: of a term for the keypoints, see recipes.pointing.
     """
 
     movement: float = 0.0
     contrast: float = 0.0
+    pointing: float = 0.0
 
     def scaled(self, share: float) -> "LossTerms":
-        """All weights times `share`, with which training brings them to 0: both terms shift the best prediction."""
-        return LossTerms(share * self.movement, share * self.contrast)
+        """All weights times `share`, with which training brings them to 0: the first two shift the best prediction."""
+        return LossTerms(*(share * weight for weight in astuple(self)))
 
 
 class Batch(NamedTuple):
-    """Clean latents [B, F, C, h, w], zero-padded condition latents and, if given, other clips likewise; ids [B, L]."""
+    """Clean latents [B, F, C, h, w], zero-padded condition latents, ids [B, L], keypoints [B, T, K, 2] if known."""
 
     clean: Tensor
     condition: Tensor
     ids: Tensor
-    negative: Tensor | None = None
+    points: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,7 @@ def velocity_loss(
 
     Args:
         model: noisy and condition latents, ids, timesteps and rotary positions to velocity.
-        batch: clips; without a `negative` the batch's next clip is the one that `contrast_loss` avoids.
+        batch: clips; each one's next is the one that `contrast_loss` avoids.
         noising: schedule, positions and precision.
         generator: source of all randomness.
         high_noise_share: of timesteps drawn as u^(1/6) of the schedule's length, close to pure noise.
@@ -105,9 +107,8 @@ def velocity_loss(
     u, high_noise = torch.rand(2, len(batch.clean), generator=generator)
     timestep = (torch.where(high_noise < high_noise_share, u ** (1 / 6), u) * len(alphas)).long()
     noise = torch.randn(batch.clean.shape, generator=generator)
-    negative = batch.clean.roll(1, 0) if batch.negative is None else batch.negative
     weights = 1 + terms.movement * (movement_weights(batch.clean) - 1)
-    all_rows = (batch.clean, batch.condition, batch.ids, timestep, noise, negative, weights)
+    all_rows = (batch.clean, batch.condition, batch.ids, timestep, noise, batch.clean.roll(1, 0), weights)
     clean, condition, ids, timestep, noise, negative, weights = (x[mine].to(alphas.device) for x in all_rows)
     alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
     signal, grain = alpha.sqrt(), (1 - alpha).sqrt()

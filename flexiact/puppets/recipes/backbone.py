@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from flexiact.puppets.engine.losses import Batch
+from flexiact.puppets.recipes.pointing import Pointer
 from flexiact.puppets.world.captions import vocabulary
 from flexiact.puppets.world.clip import FPS, NUM_FRAMES, SIZE
 
@@ -100,11 +101,12 @@ def new_scheduler() -> CogVideoXDDIMScheduler:
 
 
 class TextToVelocity(nn.Module):
-    """What is trained: text encoder and transformer together."""
+    """What is trained: text encoder and transformer together, and the `pointer` that the loss may use."""
 
     def __init__(self, text_encoder: T5EncoderModel, transformer: CogVideoXTransformer3DModel) -> None:
         super().__init__()
         self.text_encoder, self.transformer = text_encoder, transformer
+        self.pointer = Pointer(transformer)
 
     def forward(self, noisy: Tensor, condition: Tensor, ids: Tensor, timestep: Tensor, rotary: tuple) -> Tensor:
         """Velocity [B, F, C, h, w] for noisy latents and zero-padded condition latents of that shape."""
@@ -139,7 +141,7 @@ def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: t
         generator: source of all randomness.
 
     Returns:
-        Clean latents, zero-padded condition latents, caption ids and, where clips hold some, the negatives.
+        Clean latents, zero-padded condition latents, caption ids and, where clips hold some, keypoints.
     """
     rows = torch.randint(len(clips["latents"]), (size,), generator=generator)
     clean = clips["latents"][rows].float()
@@ -151,8 +153,8 @@ def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: t
     ids = clips["captions"][rows, wording.clamp(max=len(shares) - 2)].long()
     empty = torch.zeros_like(ids)
     empty[:, 0] = 1  # an empty caption is </s> and padding
-    negative = clips["negative"][rows].float() if "negative" in clips else None
-    return Batch(clean, padded, torch.where((wording == len(shares) - 1)[:, None], empty, ids), negative)
+    points = clips["points"][rows].float() if "points" in clips else None
+    return Batch(clean, padded, torch.where((wording == len(shares) - 1)[:, None], empty, ids), points)
 
 
 def save_backbone(

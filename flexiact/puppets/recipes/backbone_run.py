@@ -130,7 +130,7 @@ def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) 
     code = world_code(run.state, run.seed)
     recipe = (
         f"batch {run.batch}, movement {run.terms.movement}, contrast {run.terms.contrast}, "
-        f"{'taught' if run.taught else 'new'} words, "
+        f"pointing {run.terms.pointing}, {'taught' if run.taught else 'new'} words, "
         f"{run.shards} shards {recipe_mark(code, run.seed)}"
     )
     about = read_header(folder / CHECKPOINT).about if (folder / CHECKPOINT).exists() else {}
@@ -155,7 +155,13 @@ def _train_process(
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         share = EARLY_HIGH_NOISE_SHARE if step < plan.decay_from else LATE_HIGH_NOISE_SHARE
         terms = run.terms.scaled(plan.rate(step) / plan.learning_rate)
-        return velocity_loss(model, draw_batch(clips, "first", run.batch, generator), noising, generator, share, terms)
+        batch = draw_batch(clips, "first", run.batch, generator)
+        loss = velocity_loss(model, batch, noising, generator, share, terms)
+        if terms.pointing:
+            assert batch.points is not None  # `cached_clips` gives them
+            mine = batch.points[processes.rows(run.batch)].to(run.device)
+            loss = loss + terms.pointing * model.pointer(mine)
+        return loss
 
     finished = train(model, loss_of, plan, folder, Pace(stop_minutes=run.minutes), about)
     if finished and out is not None and processes.rank() == 0:

@@ -7,6 +7,7 @@ any order and by several processes at once; each is written to a temporary name 
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
@@ -26,8 +27,8 @@ from flexiact.puppets.world.render import RENDERER_VERSION
 from flexiact.puppets.world.scene import random_scene
 
 SHARD_CLIPS = 256
-CLIPS_VERSION = 4
-"""Raised when the same seed begins to give other scenes, actions or captions."""
+CLIPS_VERSION = 5
+"""Raised when shards begin to hold something else, or the same seed gives other scenes, actions or captions."""
 _BATCH = 16
 # Shards draw from generators of their own: no step of any recipe shares a seed with them.
 _SHARD_SEED_OFFSET = 7_000_000
@@ -49,7 +50,9 @@ def encode_linear(code: LinearCode, pixels: Tensor) -> Tensor:
 def _batch(code: LinearCode, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> dict[str, Tensor]:
     scenes = [random_scene(generator, "train") for _ in range(_BATCH)]
     actions, courses = zip(*(random_course(generator, scene.rig) for scene in scenes), strict=True)
-    clips = to_tensor([clip.video for clip in render_values(scenes, torch.stack(courses))])
+    rendered = render_values(scenes, torch.stack(courses))
+    clips = to_tensor([clip.video for clip in rendered])
+    points = np.stack([np.where(clip.keypoint_exists[:, None], clip.keypoints, np.nan) for clip in rendered])
     # Another moment of the untrimmed recording: in the middle of the clip, in the next action, or before it.
     moments = []
     for scene, course in zip(scenes, courses, strict=True):
@@ -64,6 +67,7 @@ def _batch(code: LinearCode, tokenizer: PreTrainedTokenizerFast, generator: torc
         "first": encode_linear(code, clips[:, :, :1]),
         "other": encode_linear(code, others),
         "captions": ids.view(_BATCH, -1, ids.shape[-1]).to(torch.int16),
+        "points": torch.from_numpy(points).half(),
     }
 
 
@@ -74,7 +78,7 @@ def recipe_mark(code: LinearCode, seed: int) -> str:
 
 
 def write_shard(code: LinearCode, tokenizer: PreTrainedTokenizerFast, path: Path, seed: int, index: int) -> None:
-    """Renders and encodes one shard: latents, first-frame and other-moment condition latents, caption token ids."""
+    """Renders and encodes one shard: latents, first-frame and other-moment condition latents, captions, keypoints."""
     generator = step_generator(seed, _SHARD_SEED_OFFSET + index)
     batches = [_batch(code, tokenizer, generator) for _ in range(SHARD_CLIPS // _BATCH)]
     with replacing(path) as partial:
@@ -100,8 +104,8 @@ def cached_clips(
         workers: processes of one thread each that make them; 1 makes them in this one.
 
     Returns:
-        latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), and captions int16 [N, W, L] in all
-            `wordings`.
+        latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), captions int16 [N, W, L] in all `wordings`,
+            and points float16 [N, T, 13, 2], the keypoints in pixels, nan where the body lacks the part.
     """
     folder = folder / recipe_mark(code, seed)
     folder.mkdir(parents=True, exist_ok=True)
