@@ -90,12 +90,14 @@ class _Matrix(nn.Module):
         return weight.flatten(1)
 
 
-def _flatten_convolutions(model: nn.Module) -> None:
+def flatten_convolutions(model: nn.Module) -> None:
+    """Stores the weights of convolutions as matrices, under the names that checkpoints use."""
     for module in [m for m in model.modules() if isinstance(m, nn.Conv3d | nn.Conv2d)]:
         parametrize.register_parametrization(module, "weight", _Matrix(module.weight.shape))
 
 
-def _restore_convolutions(model: nn.Module) -> None:
+def restore_convolutions(model: nn.Module) -> None:
+    """Undoes `flatten_convolutions` and keeps the weights."""
     for module in [m for m in model.modules() if parametrize.is_parametrized(m, "weight")]:
         parametrize.remove_parametrizations(module, "weight")
 
@@ -144,7 +146,7 @@ def train(
         ValueError: the loss is not finite, or the folder holds another run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _flatten_convolutions(model)
+    flatten_convolutions(model)
     optimizers = build_optimizers(model, plan)
     progress = Progress(plan.seed, about=about or {})
     if (folder / CHECKPOINT).exists():
@@ -154,7 +156,7 @@ def train(
     finished = progress.step >= plan.steps
     if finished and plan.averages:
         checkpoint.put_weights(model, progress.averages[plan.averages[0]])
-    _restore_convolutions(model)
+    restore_convolutions(model)
     model.eval()
     return finished
 
