@@ -137,7 +137,7 @@ def train(
         plan: steps, seed and rates.
         folder: where checkpoint.safetensors and curve.csv are kept; a second call goes on from there.
         pace: when to store and to stop.
-        about: what a new run is to remember; its "origin" stands in the curve. A resumed run has its own.
+        about: What the run is to remember, besides what it was told before; its "origin" stands in the curve.
 
     Returns:
         Whether the run is finished.
@@ -151,6 +151,7 @@ def train(
     progress = Progress(plan.seed, about=about or {})
     if (folder / CHECKPOINT).exists():
         progress = checkpoint.load(folder / CHECKPOINT, model, optimizers, plan.seed)
+        progress.about |= about or {}
     model.train()
     _run(model, loss_of, plan, _Writer(folder, model, optimizers, progress, pace))
     finished = progress.step >= plan.steps

@@ -131,7 +131,7 @@ def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) 
     recipe = (
         f"batch {run.batch}, movement {run.terms.movement}, contrast {run.terms.contrast}, "
         f"pointing {run.terms.pointing}, {'taught' if run.taught else 'new'} words, "
-        f"{run.shards} shards {recipe_mark(code, run.seed)}"
+        f"clips {recipe_mark(code, run.seed)}"
     )
     about = read_header(folder / CHECKPOINT).about if (folder / CHECKPOINT).exists() else {}
     if about and about["recipe"] != recipe:
@@ -140,7 +140,16 @@ def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) 
     if not about:
         origin = f"weights {_digest(run.from_weights)}" if run.from_weights else "seed"
         about = {"origin": origin, "recipe": recipe, "precision": faster_precision(run, clips)}
+    about["shards"] = _shards_so_far(about.get("shards"), run.shards, folder / CHECKPOINT)
     processes.run(run.processes, _train_process, run, plan, folder, clips, about, out)
+
+
+def _shards_so_far(before: str | None, shards: int, checkpoint: Path) -> str:
+    """From which step on how many shards were drawn from: a long run may be given more of them when it goes on."""
+    if before is None:
+        return f"{shards} from step 0"
+    last = before.split(", ")[-1].split()[0]
+    return before if last == str(shards) else f"{before}, {shards} from step {read_header(checkpoint).step}"
 
 
 def _train_process(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from flexiact.puppets.engine.checkpoint import read_header
 from flexiact.puppets.engine.loop import CHECKPOINT, kept_name
 from flexiact.puppets.recipes import backbone_run
 from flexiact.puppets.recipes import shards as latents
@@ -84,8 +85,15 @@ def test_a_branch_needs_a_state_that_was_kept(run: BackboneRun, tmp_path: Path):
 def test_a_run_keeps_its_recipe(run: BackboneRun):
     with pytest.raises(ValueError, match="begun with batch 2"):
         train_trunk(replace(run, batch=4))
-    with pytest.raises(ValueError, match="1 shards .*, not .* 2 shards "):
-        train_trunk(replace(run, shards=2))  # said before another clip is made
+
+
+def test_a_run_that_goes_on_with_more_clips_says_from_where(run: BackboneRun, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(latents, "SHARD_CLIPS", 16)
+    begun = elsewhere(run, tmp_path)
+    for shards, steps in ((1, 2), (2, 3), (2, 4)):
+        train_trunk(replace(begun, shards=shards, steps=steps))
+    about = read_header(tmp_path / "backbone" / CHECKPOINT).about
+    assert about["shards"] == "1 from step 0, 2 from step 2"
 
 
 def test_training_starts_again_from_written_weights_and_says_so(run: BackboneRun, written: Path, tmp_path: Path):
