@@ -16,13 +16,14 @@ from matplotlib.figure import Figure
 
 from flexiact.cli import one_line
 from reports.build import Staging
+from reports.cells import Cell, Number, Table
 from reports.figures import Theme, mark, save_themed
 from reports.formats import latex_table, markdown_table
 from reports.run_folder import AXES, load_run
 from reports.statistics import MIN_CASES, MIN_SEEDS, Comparison, estimate
 from reports.strengths import BASELINE, COPY, EASY, FLOOR, STRENGTHS, Difficulty, by_reference, together
-from reports.tables import Table
-from reports.wording import NOTHING, backbone_size, count, heading, label, number, scope, with_interval
+from reports.tables import mean_cell
+from reports.wording import NOTHING, backbone_size, count, heading, label, number, scope, signed
 
 FIGURE = "difficulty-curves"
 _LABEL_STEP = 0.05
@@ -35,7 +36,7 @@ def curve_table(found: Difficulty, factor: str) -> Table:
     strengths = sorted(set(mine["strength"]))
     cells = mine.set_index(["method", "strength"])
     rows = tuple(
-        (name, *(_cell(cells.loc[name, s]) if (name, s) in cells.index else NOTHING for s in strengths))
+        (name, *(mean_cell(cells.loc[name, s]) if (name, s) in cells.index else NOTHING for s in strengths))
         for name in found.order
     )
     columns = ("name", *(_place(mine, factor, strength) for strength in strengths))
@@ -52,7 +53,7 @@ def curve_table(found: Difficulty, factor: str) -> Table:
 def claim_table(found: Difficulty) -> Table:
     """What may be said of each method on the easy suite."""
     rows = [
-        (left.first, *_said(left), *_said(right), str(left.estimate.cases), str(left.estimate.references))
+        (left.first, *_said(left), *_said(right), left.estimate.cases, left.estimate.references)
         for left, right in found.claims
     ]
     said = [(f"minus {other}", f"verdict, against {other}") for other in (BASELINE, FLOOR)]
@@ -71,7 +72,7 @@ def reference_table(found: Difficulty) -> Table:
     easy = found.rows[found.rows["factor"] == EASY]
     made = set(easy["method"])
     means = pd.DataFrame({name: by_reference(easy[easy["method"] == name]) for name in found.order if name in made})
-    rows = tuple((name, *map(number, means[name])) for name in means)
+    rows = tuple((name, *map(Number, means[name])) for name in means)
     note = f"Means of {heading(found.run, found.run.headline)} over the cases and seeds of each reference."
     return Table("The easy suite by reference", ("name", *map(str, means.index)), rows, note)
 
@@ -81,7 +82,7 @@ def fall_table(found: Difficulty) -> Table:
     cells = found.falls.set_index(["method", "factor"])
     factors = [factor for factor in found.factors if factor in set(found.falls["factor"])]
     rows = tuple(
-        (name, *(_cell(cells.loc[name, f], signed=True) if (name, f) in cells.index else NOTHING for f in factors))
+        (name, *(mean_cell(cells.loc[name, f], signed) if (name, f) in cells.index else NOTHING for f in factors))
         for name in found.order
         if name in set(found.falls["method"])
     )
@@ -102,13 +103,8 @@ def _copying(found: Difficulty) -> str:
     return f" The reference itself scores {number(estimate(rows).mean)} here: read errors in appearance beside this."
 
 
-def _said(item: Comparison) -> tuple[str, str]:
-    found = item.estimate
-    return with_interval(found.mean, found.low, found.high, signed=True), item.verdict
-
-
-def _cell(row: pd.Series, signed: bool = False) -> str:
-    return with_interval(row["mean"], row["low"], row["high"], signed)
+def _said(item: Comparison) -> tuple[Cell, Cell]:
+    return mean_cell(vars(item.estimate), signed), item.verdict
 
 
 def _size(found: Difficulty, factor: str, strength: int) -> str:

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from reports.belief import paired_values
 from reports.results import Results, headline_mean
 from reports.run_folder import TERCILES
-from reports.wording import heading, label, number
+from reports.wording import heading, label, signed
 
 matplotlib.use("Agg")
 
@@ -265,7 +265,7 @@ def _text_of_means(results: Results) -> str:
 
 def _text_of_belief(results: Results) -> str:
     rows = results.belief.to_dict("records")
-    values = ", ".join(f"{label(row['metric'])} {number(row['rho'], signed=True)}" for row in rows)
+    values = ", ".join(f"{label(row['metric'])} {signed(row['rho'])}" for row in rows)
     return f"Rank correlation of each truth-free metric with {label(results.run.headline)}: {values}."
 
 

@@ -2,10 +2,10 @@
 
 import re
 
+from reports.cells import Cell, Interval, Number, Share, Table
 from reports.results import Results, cautions, checks
 from reports.run_folder import score_backends
 from reports.tables import (
-    Table,
     belief_table,
     bounds_table,
     comparison_table,
@@ -16,7 +16,7 @@ from reports.tables import (
     pairs_table,
     tercile_table,
 )
-from reports.wording import measured, scope, title
+from reports.wording import NOTHING, interval, measured, scope, title
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -24,6 +24,27 @@ _TEX = {
     "°": r"$^{\circ}$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$", "–": "--", "×": r"$\times$",
     "∞": r"$\infty$",
 }  # fmt: skip
+
+
+def cell_text(cell: Cell) -> str:
+    """A cell as readers see it."""
+    return " ".join(filter(None, halves(cell)))
+
+
+def halves(cell: Cell) -> tuple[str, str]:
+    """A number, and its interval and number of videos; the second half of any other cell is empty."""
+    match cell:
+        case Number():
+            videos = "" if cell.videos is None else f"({cell.videos})"
+            return cell.write(cell.value), f"{interval(cell.low, cell.high, cell.write)} {videos}".strip()
+        case Interval():
+            return interval(cell.low, cell.high, cell.write), ""
+        case Share():
+            return f"{cell.write(cell.value)} of {cell.of}" if cell.of else NOTHING, ""
+        case tuple():
+            return " + ".join(map(cell_text, cell)), ""
+        case _:
+            return str(cell), ""
 
 
 def markdown(results: Results, figures: dict[str, str]) -> str:
@@ -52,7 +73,7 @@ def markdown_table(table: Table) -> str:
     """Heading, table, note."""
     lines = [f"## {_md(table.title)}", "", "| " + " | ".join(map(_md, table.columns)) + " |"]
     lines.append("|" + "---|" * len(table.columns))
-    lines += ["| " + " | ".join(map(_md, row)) + " |" for row in table.rows]
+    lines += ["| " + " | ".join(_md(cell_text(cell)) for cell in row) + " |" for row in table.rows]
     return "\n".join(lines + (["", _md(table.note)] if table.note else []))
 
 
@@ -99,8 +120,8 @@ def _tex_table(caption: str, columns: tuple[str, ...], alignment: str, rows: lis
     return "\n".join(lines) + "\n"
 
 
-def _tex_row(cells: tuple[str, ...]) -> str:
-    return " & ".join(map(_tex, cells)) + r" \\"
+def _tex_row(cells: tuple[Cell, ...]) -> str:
+    return " & ".join(_tex(cell_text(cell)) for cell in cells) + r" \\"
 
 
 def _tex(text: str) -> str:

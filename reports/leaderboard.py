@@ -1,7 +1,6 @@
 """The page: one static HTML file that works from disk, with plots, tables, a gallery, failures and provenance."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from reports import tables
 from reports.contact_sheet import chosen_cases, first_seed, inside
+from reports.formats import cell_text, halves
 from reports.results import Results, cautions, checks
 from reports.statistics import MIN_CASES, MIN_SEEDS
 from reports.wording import NOTHING, backbone_size, count, label, measured, number, scope, suite_name, title
@@ -70,14 +70,8 @@ def _template() -> Template:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["halves"] = halves
+    environment.filters |= {"halves": halves, "text": cell_text}
     return environment.get_template("leaderboard.html")
-
-
-def halves(cell: str) -> tuple[str, str]:
-    """A number and what stands in brackets after it; any other text whole."""
-    found = re.fullmatch(r"([+−]?[\d.]+) ([\[(].*)", cell)
-    return (found[1], found[2]) if found else (cell, "")
 
 
 def gallery(results: Results, page_folder: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.wording import number, seconds, with_interval
+from reports.cells import Number
+from reports.formats import cell_text
+from reports.wording import number, seconds
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 BOUNDS = ("oracle-codec", "in-words", "still")
@@ -39,7 +41,7 @@ def results_table(leaderboard: Path) -> str:
     ]
     for name, row in motion.iterrows():
         title = f"*{name}*" if row["kind"] == "bound" else f"`{name}`"
-        agreement, error = with_interval(row["mean"], row["low"], row["high"]), number(appearance["mean"][name])
+        agreement, error = cell_text(Number(row["mean"], row["low"], row["high"])), number(appearance["mean"][name])
         lines.append(f"| {title} | {agreement} | {error} | {seconds(row['fit_s'])} | {seconds(row['transfer_s'])} |")
     return "\n".join(lines)
 

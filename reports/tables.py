@@ -1,45 +1,19 @@
-"""What each table says, as text cells; `reports.formats` writes them as Markdown, LaTeX and CSV, the page as HTML."""
+"""The tables of a report, as numbers; `reports.formats` writes them as Markdown, LaTeX and CSV, the page as HTML."""
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from reports import paper_numbers as published
 from reports.belief import needs_truth
+from reports.cells import Cell, Interval, Number, Share, Table
 from reports.results import Results
 from reports.run_folder import TERCILES, score_backends
 from reports.statistics import MIN_CASES, MIN_SEEDS, Comparison
-from reports.wording import (
-    NOTHING,
-    amount,
-    arrow,
-    count,
-    heading,
-    interval,
-    label,
-    number,
-    percent,
-    seconds,
-    with_interval,
-)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Attributes:
-        title: what it shows.
-        columns: headings.
-        rows: cells, one for each column.
-        note: how to read it; may be empty.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
+from reports.wording import NOTHING, Write, arrow, count, gib, heading, label, mib, number, seconds, signed
 
 
 def methods_table(results: Results) -> Table:
@@ -67,29 +41,28 @@ def _board(title: str, results: Results, names: tuple[str, ...], note: str) -> T
     headings = [heading(run, metric) for metric in run.metrics]
     spent = ("fit", "transfer", "peak memory", "adapter")
     tallies = [{"ok": "videos", "missing": "not run"}.get(state, state) for state in states]
-    cells = results.summary.set_index(["method", "metric"])
+    cells, costs = results.summary.set_index(["method", "metric"]), results.costs.reindex(names)
     rows = []
     for name in names:
         counts = results.counts.loc[name]
         values = [_cell(cells.loc[(name, metric)], int(counts["ok"]), metric == run.headline) for metric in run.metrics]
         given = str(run.info["methods"][name]["extra_supervision"] or "none")
-        costs = _costs(results.costs.loc[name]) if name in results.costs.index else (NOTHING,) * len(spent)
-        rows.append((name, values[0], given, *costs, *(str(counts[state]) for state in states), *values[1:]))
+        tally = (int(counts[state]) for state in states)
+        rows.append((name, values[0], given, *_costs(costs.loc[name]), *tally, *values[1:]))
     columns = ("name", headings[0], "extra supervision", *spent, *tallies, *headings[1:])
     return Table(title, columns, tuple(rows), note)
 
 
-def _costs(row: pd.Series) -> tuple[str, str, str, str]:
+def _costs(row: pd.Series) -> tuple[Cell, ...]:
     """Fit, transfer, peak memory and adapter of a method."""
-    adapter = amount(row["action_mib"], "MiB")
-    if row["adapter_mib"] > 0:
-        adapter += f" + {amount(row['adapter_mib'], 'MiB')}"
-    return seconds(row["fit_s"]), seconds(row["transfer_s"]), amount(row["peak_memory_gib"], "GiB"), adapter
+    action, adapter = Number(row["action_mib"], write=mib), Number(row["adapter_mib"], write=mib)
+    times = Number(row["fit_s"], write=seconds), Number(row["transfer_s"], write=seconds)
+    return *times, Number(row["peak_memory_gib"], write=gib), (action, adapter) if adapter.value > 0 else action
 
 
-def _cell(row: pd.Series, videos: int, whole: bool) -> str:
-    text = with_interval(row["mean"], row["low"], row["high"]) if whole else number(row["mean"])
-    return f"{text} ({row['ok']})" if 0 < row["ok"] < videos else text
+def _cell(row: pd.Series, videos: int, whole: bool) -> Number:
+    low, high = (row["low"], row["high"]) if whole else (math.nan, math.nan)
+    return Number(row["mean"], low, high, videos=int(row["ok"]) if 0 < row["ok"] < videos else None)
 
 
 def comparison_table(results: Results) -> Table:
@@ -109,10 +82,9 @@ def _said(item: Comparison) -> str:
     return f"{item.verdict} {item.second}" if item.verdict in ("beats", "is beaten by") else item.verdict
 
 
-def _difference(item: Comparison) -> tuple[str, str, str, str]:
+def _difference(item: Comparison) -> tuple[Cell, ...]:
     found = item.estimate
-    ends = interval(found.low, found.high, signed=True)
-    return number(found.mean, signed=True), ends, str(found.cases), str(item.seeds)
+    return Number(found.mean, write=signed), Interval(found.low, found.high, signed), found.cases, item.seeds
 
 
 def pairs_table(results: Results) -> Table:
@@ -132,18 +104,19 @@ def tercile_table(results: Results) -> Table:
     columns = ("name", *(f"{axis}: {tercile}" for axis in results.run.axes for tercile in TERCILES))
     rows = []
     for name in results.order + results.bound_order:
-        row = [name]
-        for axis in results.run.axes:
-            for tercile in TERCILES:
-                found = cells.loc[(name, axis, tercile)] if (name, axis, tercile) in cells.index else None
-                row.append(NOTHING if found is None else with_interval(found["mean"], found["low"], found["high"]))
-        rows.append(tuple(row))
+        places = [(name, axis, tercile) for axis in results.run.axes for tercile in TERCILES]
+        rows.append((name, *(mean_cell(cells.loc[place]) if place in cells.index else NOTHING for place in places)))
     sizes = [f"{axis} {_sizes(results, axis)}" for axis in results.run.axes]
     note = (
         "Terciles of how far apart reference and target are, by the formulas of the suite. The axes are not varied one "
         f"at a time, so a difference along one may be due to another. Cases near / middle / far: {'; '.join(sizes)}."
     )
     return Table(f"{label(results.run.headline).capitalize()} by axis", columns, tuple(rows), note)
+
+
+def mean_cell(row: Mapping[Any, Any] | pd.Series, write: Write = number) -> Number:
+    """A mean with its interval, from the fields of `reports.statistics.Estimate`."""
+    return Number(row["mean"], row["low"], row["high"], write)
 
 
 def _sizes(results: Results, axis: str) -> str:
@@ -161,10 +134,10 @@ def cost_table(results: Results) -> Table:
     rows = []
     for name in results.order:
         row = results.costs.loc[name]
-        fits = NOTHING if pd.isna(row["fits"]) else str(int(row["fits"]))
-        sizes = amount(row["action_mib"], "MiB"), amount(row["adapter_mib"], "MiB")
-        memory = amount(row["peak_memory_gib"], "GiB")
-        rows.append((name, seconds(row["fit_s"]), fits, seconds(row["transfer_s"]), memory, *sizes))
+        fits = NOTHING if pd.isna(row["fits"]) else int(row["fits"])
+        times = [Number(row[column], write=seconds) for column in ("fit_s", "transfer_s")]
+        sizes = [Number(row[column], write=mib) for column in ("action_mib", "adapter_mib")]
+        rows.append((name, times[0], fits, times[1], Number(row["peak_memory_gib"], write=gib), *sizes))
     columns = (
         "name", "fit (once a reference)", "fits", "transfer (each video)", "peak memory", "stored action",
         "adapter trained beforehand",
@@ -192,11 +165,11 @@ def belief_table(results: Results) -> Table:
     rows = [
         (
             heading(results.run, row["metric"]),
-            number(row["rho"], signed=True),
-            interval(row["low"], row["high"], signed=True),
-            *(number(row[name], signed=True) for name in ("within_case", "within_method", "over_methods")),
-            f"{percent(row['truth_preferred'])} of {row['duels']}" if row["duels"] else NOTHING,
-            str(row["videos"]),
+            Number(row["rho"], write=signed),
+            Interval(row["low"], row["high"], signed),
+            *(Number(row[name], write=signed) for name in ("within_case", "within_method", "over_methods")),
+            Share(row["truth_preferred"], row["duels"]),
+            row["videos"],
         )
         for row in results.belief.to_dict("records")
     ]
@@ -232,7 +205,7 @@ def metrics_table(results: Results) -> Table:
                 ends,
                 ", ".join(backends[name]) + mixed,
                 truth[needs_truth(entry)],
-                str(entry["version"]),
+                int(entry["version"]),
                 str(entry["summary"]),
             )
         )
@@ -260,17 +233,17 @@ def faults_table(results: Results) -> Table:
         cells = [f"{case} ({seed})" for case, seed in zip(group["case_id"], group["seed"], strict=True)]
         listed = ", ".join(cells[:6]) + (f" and {len(cells) - 6} more" if len(cells) > 6 else "")
         reason = re.sub(r"\s+", " ", str(error)).strip() or NOTHING
-        rows.append((str(method), label(str(what)), str(status), str(len(group)), reason, listed))
+        rows.append((str(method), label(str(what)), str(status), len(group), reason, listed))
     return Table("Failed and skipped", ("name", "what", "status", "count", "reason", "case (seed)"), tuple(rows))
 
 
 def published_table() -> Table:
     """Table 1 of the paper; for the page's appendix only."""
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for name, values in published.TABLE_1.items():
         votes = published.PREFERENCE_OVER_BASE.get(name)
         share = f"{votes[0]:g} / {votes[1]:g}" if votes else NOTHING
-        rows.append((name, *(f"{value:.4f}" for value in values), share, published.PROVENANCE))
+        rows.append((name, *(Number(value, write="{:.4f}".format) for value in values), share, published.PROVENANCE))
     columns = ("method", *published.COLUMNS, "preferred over Base, %: motion / appearance", "provenance")
     note = f"Measured by the paper's authors: {published.SETTING}. Nothing here was measured by this suite."
     return Table("Published, other data, not comparable", columns, tuple(rows), note)

@@ -1,9 +1,13 @@
 """The words and number formats that tables, figures and page share."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from reports.run_folder import StoredRun
+
+Write = Callable[[float], str]
+"""A number format."""
 
 NOTHING = "–"
 """Stands where there is no number, so that nobody reads a 0."""
@@ -12,24 +16,24 @@ SHOWN_DIGITS = 8
 """Of a suite's digest in a heading: enough to tell two editions apart; run.json has all."""
 
 
-def number(value: float, signed: bool = False) -> str:
+def number(value: float) -> str:
     """Three decimals below 10, one above; a dash when there is no number."""
+    return signed(value).removeprefix("+")
+
+
+def signed(value: float) -> str:
+    """A number with its sign, as a difference or a correlation has."""
     if not math.isfinite(value):
         return NOTHING
     text = f"{value:+.3f}" if abs(value) < 10 else f"{value:+.1f}"
     if float(text) == 0:
         text = "+" + text[1:]  # no minus zero
-    return (text if signed else text.removeprefix("+")).replace("-", "−")
+    return text.replace("-", "−")
 
 
-def interval(low: float, high: float, signed: bool = False) -> str:
+def interval(low: float, high: float, write: Write = number) -> str:
     """`[low, high]`; empty when there is no interval."""
-    return f"[{number(low, signed)}, {number(high, signed)}]" if math.isfinite(low) and math.isfinite(high) else ""
-
-
-def with_interval(mean: float, low: float, high: float, signed: bool = False) -> str:
-    """`mean [low, high]`; the mean alone when there is no interval."""
-    return f"{number(mean, signed)} {interval(low, high, signed)}".strip()
+    return f"[{write(low)}, {write(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
 def seconds(value: float) -> str:
@@ -46,8 +50,17 @@ def duration(value_s: float) -> str:
     return f"{1000 * value_s:.3g} ms" if 0 < value_s < 0.9995 else seconds(value_s)
 
 
-def amount(value: float, unit: str) -> str:
-    """A number with its unit, two decimals below 100."""
+def mib(value: float) -> str:
+    """A size in MiB, two decimals below 100."""
+    return _amount(value, "MiB")
+
+
+def gib(value: float) -> str:
+    """A size in GiB, two decimals below 100."""
+    return _amount(value, "GiB")
+
+
+def _amount(value: float, unit: str) -> str:
     if not math.isfinite(value):
         return NOTHING
     return f"{value:.2f} {unit}" if 0 < value < 100 else f"{value:.0f} {unit}"

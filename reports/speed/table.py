@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from flexiact.cli import one_line
+from reports.cells import Cell, Number, Table
 from reports.formats import markdown_table
 from reports.run_folder import check_fields
 from reports.speed.plot import write_plot
-from reports.tables import Table
-from reports.wording import NOTHING, amount, count, duration, label, number, seconds
+from reports.wording import NOTHING, count, duration, gib, label, seconds
 
 SCHEMA_VERSION = 1
 """The layout of the JSON."""
@@ -93,7 +93,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
         ratios = [_ratio(variant["ratios"].get(rival)) for rival in rivals]
         peak = [_gib(variant["peak_gib"])] if memory else []
         extra = [_figure(figure, variant["figures"].get(figure)) for figure in figures]
-        rows.append((name, duration(variant["seconds"]["median"]), *ratios, *peak, *extra))
+        rows.append((name, Number(variant["seconds"]["median"], write=duration), *ratios, *peak, *extra))
     columns = ("", "median", *(f"× {rival}" for rival in rivals), *(["memory"] if memory else []))
     rounds = max((len(variant["rounds_s"]) for variant in variants.values()), default=0)
     note = f"{comparison['setting']}. {count(rounds, 'round')}."
@@ -109,8 +109,8 @@ def runs_table(runs: list[dict[str, Any]]) -> Table:
             f"{run['suite']} on {run['backbone']}",
             f"{run['videos']} by {count(run['methods'], 'method')}",
             f"{seconds(run['fit_s'])} in {count(run['fits'], 'fit')}",
-            seconds(run["transfer_s"]),
-            number(run["videos_per_s"]),
+            Number(run["transfer_s"], write=seconds),
+            Number(run["videos_per_s"]),
         )
         for run in runs
     )
@@ -118,18 +118,18 @@ def runs_table(runs: list[dict[str, Any]]) -> Table:
     return Table("Whole runs", columns, rows, "Fits and transfers; making inputs and measuring left out.")
 
 
-def _ratio(spread: Mapping[str, float] | None) -> str:
-    return f"{spread['median']:.2f} [{spread['low']:.2f}, {spread['high']:.2f}]" if spread else NOTHING
+def _ratio(spread: Mapping[str, float] | None) -> Cell:
+    return Number(spread["median"], spread["low"], spread["high"], "{:.2f}".format) if spread else NOTHING
 
 
-def _gib(value: float | None) -> str:
-    return NOTHING if value is None else amount(value, "GiB")
+def _gib(value: float | None) -> Cell:
+    return NOTHING if value is None else Number(value, write=gib)
 
 
-def _figure(name: str, value: float | None) -> str:
+def _figure(name: str, value: float | None) -> Cell:
     if value is None:
         return NOTHING
-    return duration(value) if name.endswith("_s") else number(value)
+    return Number(value, write=duration) if name.endswith("_s") else Number(value)
 
 
 def _figure_label(name: str) -> str:
