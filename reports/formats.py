@@ -51,8 +51,8 @@ def markdown(results: Results, figures: dict[str, str]) -> str:
     """The whole leaderboard as Markdown.
 
     Args:
-        results: what was measured.
-        figures: relative path of each figure -> its alternative text.
+        results: Results of a run.
+        figures: Alternative text of each figure by its relative path.
     """
     counts = results.counts
     parts = [
@@ -70,7 +70,7 @@ def markdown(results: Results, figures: dict[str, str]) -> str:
 
 
 def markdown_table(table: Table) -> str:
-    """Heading, table, note."""
+    """A heading, the table and its note."""
     lines = [f"## {_md(table.title)}", "", "| " + " | ".join(map(_md, table.columns)) + " |"]
     lines.append("|" + "---|" * len(table.columns))
     lines += ["| " + " | ".join(_md(cell_text(cell)) for cell in row) + " |" for row in table.rows]
@@ -82,7 +82,7 @@ def _bullets(lines: list[str]) -> str:
 
 
 def _md(text: str) -> str:
-    """Escape what would be markup, and keep a cell on one line."""
+    """Escape markup, and keep a cell on one line."""
     return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(text.split()))
 
 
@@ -129,11 +129,11 @@ def _tex(text: str) -> str:
 
 
 def csv(results: Results) -> str:
-    """One row a method and metric, numbers unrounded but for the sixth decimal, empty where there is none.
+    """One row per method and metric, numbers with six decimals, empty where there is none.
 
-    Columns backbone, suite, name, kind, extra_supervision, metric, unit, higher_is_better, headline, mean, low, high,
-    cases, references, ok, failed, skipped, missing, backend; then, the same for all rows of a method, its median costs:
-    fit_s, transfer_s, peak_memory_gib, action_mib, adapter_mib.
+    Columns are backbone, suite, name, kind, extra_supervision, metric, unit, higher_is_better, headline, mean, low,
+    high, cases, references, ok, failed, skipped, missing, backend, and the method's median costs: fit_s, transfer_s,
+    peak_memory_gib, action_mib, adapter_mib. The costs are the same in all rows of a method.
     """
     run = results.run
     order = {name: index for index, name in enumerate(results.order + results.bound_order)}

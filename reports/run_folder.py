@@ -43,7 +43,7 @@ class StoredRun:
         info: run.json.
         samples: one row a video, SAMPLE_COLUMNS at least.
         scores: one row a video and metric, SCORE_COLUMNS at least.
-        notes: what was left out while reading, in sentences for the reader of the report.
+        notes: Sentences on rows that were left out while reading, for the reader of the report.
     """
 
     folder: Path

@@ -17,7 +17,7 @@ from reports.wording import NOTHING, Write, arrow, count, gib, heading, label, m
 
 
 def methods_table(results: Results) -> Table:
-    """The leaderboard: methods by the headline, with counts and what each was given beyond the task."""
+    """The leaderboard: methods by the headline, with counts, costs and extra supervision."""
     note = (
         f"Sorted by {label(results.run.headline)}. Means over cases and seeds, in brackets the 95% interval of a "
         "bootstrap clustered by reference: of that row alone, whether two rows differ is said below of paired "
@@ -30,7 +30,7 @@ def methods_table(results: Results) -> Table:
 
 
 def bounds_table(results: Results) -> Table:
-    """Floors and ceilings, made from the truth or from the inputs, not by a method."""
+    """Floors and ceilings: videos made from the truth or from the inputs, not by a method."""
     note = "No methods: they see the truth or copy the input, and show what the metrics do with videos of known worth."
     return _board("Floors and ceilings", results, results.bound_order, note)
 
@@ -66,7 +66,7 @@ def _cell(row: pd.Series, videos: int, whole: bool) -> Number:
 
 
 def comparison_table(results: Results) -> Table:
-    """Paired differences of everything with the named method, on the headline."""
+    """Paired differences of all methods and bounds from the named method, on the headline."""
     note = (
         "Paired over the videos that both have; bootstrap clustered by reference. A beats B is said only where the "
         f"interval excludes 0, with at least {MIN_CASES} cases x {MIN_SEEDS} seeds. No correction for the number of "
@@ -78,7 +78,7 @@ def comparison_table(results: Results) -> Table:
 
 
 def _said(item: Comparison) -> str:
-    """The verdict, with whom it is about where it would dangle."""
+    """The verdict as a sentence, with the other method's name if the verb needs an object."""
     return f"{item.verdict} {item.second}" if item.verdict in ("beats", "is beaten by") else item.verdict
 
 
@@ -99,7 +99,7 @@ def pairs_table(results: Results) -> Table:
 
 
 def tercile_table(results: Results) -> Table:
-    """The headline where reference and target are near, middling and far apart on each axis."""
+    """The headline in each tercile of the distance between reference and target, on each axis."""
     cells = results.terciles.set_index(["method", "axis", "tercile"])
     columns = ("name", *(f"{axis}: {tercile}" for axis in results.run.axes for tercile in TERCILES))
     rows = []
@@ -120,7 +120,7 @@ def mean_cell(row: Mapping[Any, Any] | pd.Series, write: Write = number) -> Numb
 
 
 def _sizes(results: Results, axis: str) -> str:
-    """Numbers of cases near, middle and far, and of those that do not say."""
+    """Numbers of near, middle and far cases, and of cases without a tercile."""
     said = [case["terciles"].get(axis) for case in results.run.info["cases"].values()]
     unknown = said.count(None)
     sizes = " / ".join(str(said.count(tercile)) for tercile in TERCILES)
@@ -130,7 +130,7 @@ def _sizes(results: Results, axis: str) -> str:
 
 
 def cost_table(results: Results) -> Table:
-    """What a fit, a transfer and a stored action cost."""
+    """The costs of a fit, a transfer and a stored action."""
     rows = []
     for name in results.order:
         row = results.costs.loc[name]
@@ -151,7 +151,7 @@ def cost_table(results: Results) -> Table:
 
 
 def belief_table(results: Results) -> Table:
-    """How far each metric that needs no truth follows the headline, which does."""
+    """The agreement of each metric that needs no truth with the headline."""
     columns = (
         "metric",
         "over videos (Spearman)",
@@ -189,7 +189,7 @@ def belief_table(results: Results) -> Table:
 
 
 def metrics_table(results: Results) -> Table:
-    """What each metric is, and what measured it."""
+    """A description of each metric, and the backend that measured it."""
     backends = score_backends(results.run)
     truth = {True: "yes", False: "no", None: "not stored"}
     rows = []
@@ -214,20 +214,20 @@ def metrics_table(results: Results) -> Table:
 
 
 def faults_table(results: Results) -> Table:
-    """Every video and score that failed or was skipped, alike ones together; "all" where it is so of every video."""
+    """Every video and score that failed or was skipped, equal ones together; "all" if every video is concerned."""
     run = results.run
     samples = run.samples[run.samples["status"] != "ok"].assign(what="video")
     scores = run.scores[run.scores["status"] != "ok"].rename(columns={"metric": "what"})
     if "error" not in scores:
         scores = scores.assign(error="")
     broken = run.samples.loc[run.samples["status"] != "ok", ["method", "case_id", "seed"]].apply(tuple, axis=1)
-    # A video that was not made has no scores either: said once is enough.
+    # A video that was not made has no scores either; one row is enough.
     scores = scores[~scores[["method", "case_id", "seed"]].apply(tuple, axis=1).isin(set(broken))]
     columns = ["method", "what", "status", "error", "case_id", "seed"]
     faults = pd.concat([samples[columns], scores[columns]]).fillna({"error": ""})
     made = (run.samples["status"] == "ok").sum()
     nowhere = faults["what"].ne("video") & (faults.groupby(columns[1:4])["method"].transform("size") == made)
-    faults.loc[nowhere, "method"] = "all"  # a metric that no video has, said once
+    faults.loc[nowhere, "method"] = "all"  # one row for a metric that no video has
     rows = []
     for (method, what, status, error), group in faults.groupby(columns[:4], sort=True):
         cells = [f"{case} ({seed})" for case, seed in zip(group["case_id"], group["seed"], strict=True)]
@@ -238,7 +238,7 @@ def faults_table(results: Results) -> Table:
 
 
 def published_table() -> Table:
-    """Table 1 of the paper; for the page's appendix only."""
+    """Table 1 of the paper, for the page's appendix only."""
     rows: list[tuple[Cell, ...]] = []
     for name, values in published.TABLE_1.items():
         votes = published.PREFERENCE_OVER_BASE.get(name)
