@@ -244,7 +244,7 @@ def _read_reference(path: Path, backbone: Backbone) -> Video:
     reference = read_clip(path, backbone.num_frames, backbone.height, backbone.width)
     apart_s = 1 / reference.fps
     if apart_s * backbone.fps > LONG_REFERENCE:
-        note = f"{backbone.num_frames} frames of it, {apart_s:.2g} s apart, are read; cut it to the action"
+        note = f"{backbone.num_frames} of its frames, {apart_s:.2g} s apart, are read; cut it to the action"
         print(f"note: {path} is long: {note}", file=sys.stderr)
     different = 1 + int((reference.frames[1:] != reference.frames[:-1]).any(axis=(1, 2, 3)).sum())
     if 2 * different < backbone.num_frames:
