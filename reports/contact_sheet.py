@@ -69,8 +69,8 @@ def chosen_cases(run: StoredRun, at_most: int) -> list[str]:
 
 
 def first_seed(run: StoredRun) -> dict[tuple[str, str], dict[str, object]]:
-    """(method, case_id) -> sample row at the run's first seed."""
-    rows = run.samples[run.samples["seed"] == run.seeds[0]]
+    """The sample rows at the run's first seed by (method, case_id), without videos that were not made yet."""
+    rows = run.samples[(run.samples["seed"] == run.seeds[0]) & (run.samples["status"] != "missing")]
     return {(row["method"], row["case_id"]): row for row in rows.to_dict("records")}
 
 

@@ -60,12 +60,11 @@ def tidy(run: StoredRun) -> pd.DataFrame:
         skipped, missing) and value (NaN unless ok). If a video failed or was skipped, so are all its metrics. Missing
         means that the run has not made the video or score yet.
     """
-    samples = run.samples[["method", "case_id", "seed", "status"]].rename(columns={"status": "made"})
-    cells = run.planned().merge(samples, how="left", on=["method", "case_id", "seed"])
+    cells = run.samples[["method", "case_id", "seed", "status"]].rename(columns={"status": "made"})
     rows = cells.merge(pd.DataFrame({"metric": run.metrics}), how="cross")
     scores = run.scores[["method", "case_id", "seed", "metric", "status", "value"]]
     rows = rows.merge(scores, how="left", on=["method", "case_id", "seed", "metric"])
-    made, scored = rows["made"].fillna("missing"), rows["status"].fillna("missing")
+    made, scored = rows["made"], rows["status"].fillna("missing")
     rows["status"] = scored.where(made == "ok", made)
     rows["value"] = pd.to_numeric(rows["value"], errors="coerce").where(rows["status"] == "ok")
     # "ok" without a finite number is a fault of the scorer and must not become a value.
@@ -250,10 +249,6 @@ def costs(run: StoredRun) -> pd.DataFrame:
 
 def cell_counts(run: StoredRun) -> pd.DataFrame:
     """Videos by status: index method; columns ok, failed, skipped, missing, planned."""
-    cells = run.planned().merge(
-        run.samples[["method", "case_id", "seed", "status"]], how="left", on=["method", "case_id", "seed"]
-    )
-    cells["status"] = cells["status"].fillna("missing")
-    table = cells.groupby(["method", "status"]).size().unstack(fill_value=0)
+    table = run.samples.groupby(["method", "status"]).size().unstack(fill_value=0)
     table = table.reindex(index=run.methods + run.bounds, columns=["ok", "failed", "skipped", "missing"], fill_value=0)
     return table.assign(planned=table.sum(axis=1))

@@ -216,16 +216,17 @@ def metrics_table(results: Results) -> Table:
 def faults_table(results: Results) -> Table:
     """Every video and score that failed or was skipped, equal ones together; "all" if every video is concerned."""
     run = results.run
-    samples = run.samples[run.samples["status"] != "ok"].assign(what="video")
+    unmade = run.samples["status"] != "ok"
+    samples = run.samples[unmade & (run.samples["status"] != "missing")].assign(what="video")
     scores = run.scores[run.scores["status"] != "ok"].rename(columns={"metric": "what"})
     if "error" not in scores:
         scores = scores.assign(error="")
-    broken = run.samples.loc[run.samples["status"] != "ok", ["method", "case_id", "seed"]].apply(tuple, axis=1)
+    broken = run.samples.loc[unmade, ["method", "case_id", "seed"]].apply(tuple, axis=1)
     # A video that was not made has no scores either; one row is enough.
     scores = scores[~scores[["method", "case_id", "seed"]].apply(tuple, axis=1).isin(set(broken))]
     columns = ["method", "what", "status", "error", "case_id", "seed"]
     faults = pd.concat([samples[columns], scores[columns]]).fillna({"error": ""})
-    made = (run.samples["status"] == "ok").sum()
+    made = (~unmade).sum()
     nowhere = faults["what"].ne("video") & (faults.groupby(columns[1:4])["method"].transform("size") == made)
     faults.loc[nowhere, "method"] = "all"  # one row for a metric that no video has
     rows = []
