@@ -34,4 +34,4 @@ METRICS: dict[str, Metric] = {
     "text_similarity": TEXT_SIMILARITY,
     "dynamic_degree": DYNAMIC_DEGREE,
 }
-"""Every metric by name, in the order of a table; a suite says which of them is its headline."""
+"""Every metric by name, in the order of the tables; a suite names its headline."""

@@ -1,7 +1,7 @@
 """Does the subject keep the target's look? Cosine of frame embeddings with the target image's.
 
-`_upstream` compares with the generated video's own first frame, as the released code does: a video of another subject
-can get 1 there. Both reward a video in which nothing moves; read them beside the dynamic degree.
+`_upstream` compares with the generated video's own first frame, as the released code does, so that a video of another
+subject can get 1. Both reward a video in which nothing moves; read them together with the dynamic degree.
 """
 
 from metrics.features import Features, cosines

@@ -1,9 +1,9 @@
-"""Is it the right subject, seen against the truth? Skin by part whatever the pose, and whole frames.
+"""Does the video show the right subject? Compare the skin part by part in any pose, or whole frames, with the truth.
 
-`true_appearance_error` compares the colours of each body part, where the pose estimator found it, with those that the
-part has in the truth, as sets over the whole clip: a subject in a wrong pose with the right skin does well. The other
-two compare pixels with the canonical answer frame by frame: a subject in another pose is an error to them, however
-right its skin. They see frames from `Truth.first_settled_frame` on, where it no longer matters how an answer began.
+`true_appearance_error` compares the set of colours of each body part over the whole clip with the part's colours in the
+truth. A subject with the right skin in a wrong pose does well. The other two metrics compare pixels with the canonical
+answer frame by frame. They count another pose as an error even if the skin is right. They read frames from
+`Truth.first_settled_frame` on, because the beginning of an answer no longer matters there.
 """
 
 from collections.abc import Iterable
@@ -15,20 +15,20 @@ from metrics.features import Features, Truth, detected
 from metrics.metric import Metric
 
 MISS_PENALTY = 50.0
-"""Delta E of a part that was not found, and the most that any part can cost: nothing is worse than being absent."""
+"""Delta E of a part that was not found. No part can cost more: nothing is worse than being absent."""
 
 MIN_PART_PIXELS = 4.0
-"""A part is judged if the truth shows it on this many pixels per scored frame on average; others are hidden."""
+"""A part is judged if the truth shows it on this many pixels per scored frame on average; other parts are hidden."""
 
-# The middle of a bone's flesh: clear of the far joint, of what lies beside the body, and of the near end, where a
-# segment between keypoints only approximates the bone (an upper arm starts beside the chest, not in it).
+# The middle of a bone's flesh: it excludes the far joint, the background, and the near end, where a segment between
+# keypoints only approximates the bone (an upper arm starts at the side of the chest, not inside it).
 _SPAN = (0.35, 0.95)
 _CORE = 0.9
 
-_MAX_COLOURS = 500  # larger sets are thinned out, to bound the time that a video takes
+_MAX_COLOURS = 500  # larger sets are subsampled, to bound the time per video
 
 MAX_LPIPS = 8.05
-"""What LPIPS cannot exceed: twice the sum over its five layers of the largest weight (unit features, none negative)."""
+"""Upper bound of LPIPS: twice the sum over its five layers of the largest weight (unit features, none negative)."""
 
 _MIN_SSIM_SIDE_PX = 11  # the window of the structural similarity
 
@@ -48,7 +48,7 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def _colours(pixels: np.ndarray) -> np.ndarray:
-    """Lab colours of sRGB pixels [N, 3]: of every k-th one where there are many, with the smallest k that will do."""
+    """Lab colours of sRGB pixels [N, 3]; of many pixels, every k-th one, k as small as `_MAX_COLOURS` allows."""
     return lab(pixels[:: max(1, -(-len(pixels) // _MAX_COLOURS))])
 
 
@@ -68,14 +68,14 @@ def _distances(ends: np.ndarray, radii: np.ndarray, size: tuple[int, int]) -> np
     length2 = np.maximum((along**2).sum(-1), 1e-9)[:, None, None]
     where = np.clip((offset * along[:, None, None]).sum(-1) / length2, 0.0, 1.0)
     nearest = np.linalg.norm(offset - where[..., None] * along[:, None, None], axis=-1)
-    # A thin part still has the pixel that its axis runs through.
+    # Even a thin part has the pixel that its axis runs through.
     return nearest / np.maximum(radii, 1.0)[:, None, None]
 
 
 def _part_pixels(
     frame: np.ndarray, points: np.ndarray, found: np.ndarray, truth: Truth, parts: Iterable[int]
 ) -> dict[int, np.ndarray]:
-    """Pixels [N, 3] of those of `parts` that are in a frame [H, W, 3] with keypoints [K, 2], found or not [K]."""
+    """Pixels [N, 3] of each of `parts` that is visible in a frame [H, W, 3], given keypoints [K, 2] and found [K]."""
     present = [b for b in parts if found[truth.bones[b]].all()]
     if not present:
         return {}
@@ -93,14 +93,14 @@ def _part_pixels(
 def true_appearance_error(features: Features) -> float | None:
     """Mean Delta E (CIE 1976) between the colours of the parts of the generated body and of the true one: [0, 50].
 
-    For every part that the truth shows, over all scored frames together: G, the colours of the generated pixels around
-    the middle of the bone, between keypoints as found, and T, the colours of the part's pixels in the truth. The part's
-    error is the mean of two distances: from G to the nearest of T in the median, so that what crosses in front of the
-    part less than half of the time does not matter, and from T to the nearest of G on average, so that a pattern that
-    is lost costs. A frame without the part (a keypoint not found, or no pixel inside) costs `MISS_PENALTY`, the most
-    that any part can cost.
+    For every part that the truth shows, let G be the colours of the generated pixels around the middle of the bone
+    between the detected keypoints, and T the colours of the part's pixels in the truth, both over all scored frames.
+    The part's error is the mean of two distances. The first is the median distance from G to the nearest colour of T,
+    so that an occluder may cover the part for less than half of the time. The second is the mean distance from T to the
+    nearest colour of G, so that a lost pattern costs. A frame without the part (a keypoint not found, or no pixel
+    inside) costs `MISS_PENALTY`.
 
-    The true frames themselves come close to 0 but do not get it where parts cross and outlines are shaded. On 100 clips
+    The true frames themselves score close to 0, but not 0 where parts cross and outlines are shaded. On 100 clips
     rendered at 64x64, with true keypoints: the truth 1.4, the target image repeated 3.1, the truth blurred by 1 px 3.7
     and by 2 px 6.9, without its pattern (if it has one) 8.6, with half the saturation 9.6, with another skin 31.
     """
@@ -125,7 +125,7 @@ def true_appearance_error(features: Features) -> float | None:
 
 def ssim_to_truth(features: Features) -> float | None:
     """Mean structural similarity (Wang et al. 2004, Gaussian window of 11) of the settled frames with the truth's."""
-    # Here, so that reading the table of metrics does not load torch.
+    # Imported here, so that importing the table of metrics does not load torch.
     import torch
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -143,7 +143,7 @@ def ssim_to_truth(features: Features) -> float | None:
 def lpips_to_truth(features: Features) -> float | None:
     """Mean learned perceptual distance (Zhang et al. 2018, AlexNet) of the settled frames from the truth's.
 
-    In [0, `MAX_LPIPS`]; images with nothing in common are at about 1.
+    The value is in [0, `MAX_LPIPS`]; images with nothing in common score about 1.
     """
     assert features.truth is not None and features.perceptual_distance is not None
     return float(features.perceptual_distance[features.truth.first_settled_frame :].mean(dtype=np.float64))

@@ -1,9 +1,9 @@
-"""Does the subject move as it should, wherever it is? Joint movements about their own middle, against the truth.
+"""Does the subject move as it should, wherever it is? Compare joint movements about their own mean with the truth.
 
-Only frames from `Truth.first_settled_frame` on enter: there every right answer has arrived in the action. C is where a
-keypoint is, minus the mean of where it is in those frames. The target image drops out, so that a video that goes to
-where the action begins and stands still there earns nothing. A keypoint that was not found is a miss: its C is zero,
-and the mean is over the frames in which it was found, so that being found only now and then is no movement.
+Only frames from `Truth.first_settled_frame` on count, where every right answer has arrived in the action. C is a
+keypoint's position minus its mean position in those frames. The target image drops out, so that a video that goes to
+the start of the action and stands still there earns nothing. A keypoint that was not found is a miss: its C is zero.
+The mean is taken over the frames in which the keypoint was found, so that missing detections do not look like movement.
 """
 
 import numpy as np
@@ -12,13 +12,13 @@ from metrics.features import Features, VideoFeatures, detected
 from metrics.metric import Metric
 from metrics.motion_agreement import agreements
 
-_ROUNDING_PX = 1e-4  # positions of one place, computed in single precision, differ by less
+_ROUNDING_PX = 1e-4  # positions of one place differ by less in single precision
 _STILL = 1e-12
 
 
 def about_the_middle(points: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Positions [F, K, 2] minus each keypoint's mean over the frames where it is found, bool [F, K]; misses zero."""
-    # The first position is taken off beforehand, so that what stands still is at zero exactly.
+    # The first position is subtracted beforehand, so that a keypoint that stands still is at zero exactly.
     away = np.where(found[..., None], points - points[found.argmax(0), np.arange(points.shape[1])], 0.0)
     middle = away.sum(axis=0) / np.maximum(found.sum(axis=0), 1)[:, np.newaxis]
     away = np.where(found[..., None], away - middle, 0.0)
@@ -34,13 +34,13 @@ def _found_movement(made: VideoFeatures, first: int, counted: np.ndarray) -> np.
 
 
 def true_movement(points: np.ndarray) -> np.ndarray:
-    """C [A, F, K, 2] of known positions of that shape."""
+    """C [A, F, K, 2] of known positions [A, F, K, 2]."""
     every = np.ones(points.shape[1:3], dtype=bool)
     return np.stack([about_the_middle(one.astype(np.float64), every) for one in points])
 
 
 def motion_agreement_centred(features: Features) -> float | None:
-    """Best correlation of C with that of an acceptable answer, in [-1, 1]; 0 for a video that freezes."""
+    """Best correlation of C with the C of an acceptable answer, in [-1, 1]; 0 for a frozen video."""
     made, truth = features.generated, features.truth
     assert made is not None and truth is not None
     first, counted = truth.first_settled_frame, truth.counted
@@ -50,9 +50,9 @@ def motion_agreement_centred(features: Features) -> float | None:
 
 
 def action_retrieval(features: Features) -> float | None:
-    """1 when, of the candidates, the one that agrees best with the video is a right one, else 0; 0 for a still video.
+    """1 if the candidate that agrees best with the video is a right one, else 0; 0 for a still video.
 
-    All keypoints that the body has enter: those that no candidate moves lower all agreements alike.
+    All keypoints of the body count. A keypoint that no candidate moves lowers all agreements equally.
     """
     made, truth, candidates = features.generated, features.truth, features.candidates
     assert made is not None and truth is not None and candidates is not None

@@ -1,4 +1,4 @@
-"""How much moves at all? Shown beside the consistency metrics, which a still video would win."""
+"""How much moves at all? The tables show it next to the consistency metrics, which a still video would win."""
 
 import numpy as np
 
@@ -9,14 +9,14 @@ from metrics.metric import Metric
 def dynamic_degree(features: Features) -> float | None:
     """Mean length of a visible track's step from frame to frame, as a share of the frame's diagonal: in [0, 1].
 
-    Over all tracks, background too, and all steps at both ends of which the point is visible. It does not depend on
-    the frame's size, but on the frame rate: the same motion at twice the rate has half the degree.
+    The mean is over all tracks, background included, and over all steps whose two ends are visible. The value does not
+    depend on the frame size. It depends on the frame rate: the same motion at twice the rate has half the degree.
     """
     assert features.generated is not None
     step, seen = steps(features.generated)
     if not seen.any():
         return None
-    # A point can be tracked slightly beyond the frame, so that one step may be longer than the diagonal.
+    # A point can be tracked slightly beyond the frame, so a step may be longer than the diagonal.
     return float(np.linalg.norm(step[seen], axis=-1).clip(max=1.0).mean())
 
 

@@ -1,6 +1,6 @@
-"""What a metric may look at: measurements of videos, and the truth where it is known.
+"""The inputs of metrics: measurements of videos, and the truth where it is known.
 
-Everything here is a plain array. Perception fills these in once per video; the formulas only read them. Points are
+Everything here is a plain array. Perception fills the arrays in once per video; the formulas only read them. Points are
 (x, y) in pixels; (0, 0) is the frame's top left corner, so that pixel centres lie at half-integers.
 """
 
@@ -9,25 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_SEEN_SHARE = 0.5
-"""A tracklet seen in a smaller share of the steps than this says too little to be matched."""
+"""A tracklet that is visible in a smaller share of the steps is not matched."""
 
 _KINDS = {"u": "uint8", "f": "floating", "b": "bool", "i": "integer"}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class VideoFeatures:
-    """Measurements of one video (a still image is a video of one frame). What was not measured is None.
+    """Measurements of one video (a still image is a video of one frame). A field that was not measured is None.
 
     Attributes:
-        frames: uint8 [T, H, W, 3], sRGB.
-        image_embeddings: floating [T, D], unit norm, one a frame.
-        tracks: floating [N, T, 2], pixels; the points are placed in the first frame. N may be 0.
-        track_visible: bool [N, T]; where False the position means nothing.
-        keypoints: floating [T, K, 2], pixels.
-        keypoint_scores: floating [T, K] in [0, 1]; 0 where the pose estimator, by its own threshold, found nothing.
+        frames: Frames, uint8 [T, H, W, 3], sRGB.
+        image_embeddings: Embedding of each frame, floating [T, D], unit norm.
+        tracks: Tracked points, floating [N, T, 2], pixels; the points are placed in the first frame. N may be 0.
+        track_visible: Visibility of the tracks, bool [N, T]; where False the position means nothing.
+        keypoints: Keypoints, floating [T, K, 2], pixels.
+        keypoint_scores: Scores, floating [T, K] in [0, 1]; 0 where the score is below the estimator's own threshold.
 
     Raises:
-        ValueError: naming the field whose shape or type is not as above.
+        ValueError: If a field has another shape or dtype; the message names the field.
     """
 
     frames: np.ndarray
@@ -60,7 +60,7 @@ class VideoFeatures:
 
     @property
     def diagonal_px(self) -> float:
-        """Length of the frame's diagonal, the yardstick of motion in frames of any size."""
+        """Length of the frame's diagonal, the unit of motion in frames of any size."""
         return float(np.hypot(*self.frames.shape[1:3]))
 
 
@@ -69,20 +69,20 @@ class Truth:
     """The right answer of a transfer, in the target's own layout and viewpoint.
 
     Attributes:
-        keypoints: floating [A, T, K, 2], pixels; A >= 1 acceptable answers, the first is the canonical one.
-        target_keypoints: floating [K, 2], pixels, where they are in the target image.
-        counted: bool [K]; keypoints that exist on this body and are judged.
-        first_scored_frame: earlier frames are the way from the target's pose into the action and are not judged.
-        first_settled_frame: from here on every acceptable answer has arrived in the action; not before the first
-            scored one.
-        frames: uint8 [T, H, W, 3], the canonical answer.
-        parts: integer [T, H, W], index into `bones` of the part that each pixel of `frames` shows, -1 for none.
-        bones: integer [B, 2], the keypoints at the near (towards the trunk) and the far end of each part.
-        bone_radii_px: floating [B], half the thickness of each part.
-        body_size_px: what distances between keypoints are measured in; > 0.
+        keypoints: Acceptable answers, floating [A, T, K, 2], pixels; A >= 1, the first answer is the canonical one.
+        target_keypoints: Keypoints in the target image, floating [K, 2], pixels.
+        counted: True for keypoints that exist on this body and are judged, bool [K].
+        first_scored_frame: Index of the first judged frame; earlier ones lead from the target's pose into the action.
+        first_settled_frame: Index of the first frame at which every acceptable answer has arrived in the action; at
+            least `first_scored_frame`.
+        frames: Frames of the canonical answer, uint8 [T, H, W, 3].
+        parts: Index into `bones` of the part that each pixel of `frames` shows, integer [T, H, W]; -1 for none.
+        bones: Keypoints at the near end (towards the trunk) and the far end of each part, integer [B, 2].
+        bone_radii_px: Half the thickness of each part, floating [B].
+        body_size_px: Unit of distances between keypoints, > 0.
 
     Raises:
-        ValueError: naming the field that is not as above, or whose counted keypoints are not finite.
+        ValueError: If a field is not as above or a counted keypoint is not finite; the message names the field.
     """
 
     keypoints: np.ndarray
@@ -126,14 +126,14 @@ class Truth:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Candidates:
-    """What the subject would do, had another action been asked for: the answers among which retrieval has to choose.
+    """Answers among which retrieval has to choose: the subject's movements for the action asked for and for others.
 
     Attributes:
-        keypoints: floating [N, T, K, 2], pixels; N >= 1 answers, nan where the body lacks a keypoint.
-        right: bool [N]; True for the acceptable answers and for those that look like one of them. At least one is.
+        keypoints: Answers, floating [N, T, K, 2], pixels; N >= 1, nan where the body lacks a keypoint.
+        right: True for acceptable answers and for answers that look like one of them, bool [N]; at least one is True.
 
     Raises:
-        ValueError: naming the field that is not as above.
+        ValueError: If a field is not as above; the message names the field.
     """
 
     keypoints: np.ndarray
@@ -149,19 +149,19 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Features:
-    """Everything about one generated video. What is None is missing, and metrics that need it are skipped.
+    """Everything about one generated video. A field that is None is missing; metrics that need it are skipped.
 
     Attributes:
-        generated: the video to judge.
-        target: the target image, as a video of one frame.
-        reference: the video whose action was to be transferred.
-        prompt: floating [D], unit norm, the embedding of the text that the method was given.
-        truth: the right answer; same length, size and keypoints as `generated`.
-        perceptual_distance: floating [T], >= 0, learned distance of each frame of `generated` from the truth's.
-        candidates: answers to choose from, the right ones among them; same length and keypoints as `generated`.
+        generated: Video to judge.
+        target: Target image, as a video of one frame.
+        reference: Video whose action was to be transferred.
+        prompt: Embedding of the method's prompt, floating [D], unit norm.
+        truth: Right answer; same length, size and keypoints as `generated`.
+        perceptual_distance: Learned distance of each frame of `generated` from the truth's, floating [T], >= 0.
+        candidates: Answers to choose from, right ones included; same length and keypoints as `generated`.
 
     Raises:
-        ValueError: naming the field that does not fit the others.
+        ValueError: If a field does not fit the others; the message names the field.
     """
 
     generated: VideoFeatures | None = None
@@ -205,7 +205,7 @@ class Features:
 
 
 def detected(video: VideoFeatures) -> np.ndarray:
-    """Which keypoints were found: bool [T, K].
+    """True for keypoints that were found, bool [T, K].
 
     A miss is a score of 0, a score that is not a number, or a position that is not finite.
     """
@@ -217,8 +217,8 @@ def detected(video: VideoFeatures) -> np.ndarray:
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Cosine of rows [T, D] with rows [T, D], or with one vector [D]: float64 [T] in [-1, 1].
 
-    Embeddings are normalised again in float64, so that half precision features cannot leave the interval. A zero vector
-    has no direction: its cosine is 0.
+    Embeddings are normalised again in float64, so that half-precision features cannot leave the interval. A zero vector
+    has no direction; its cosine is 0.
     """
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
@@ -230,8 +230,8 @@ def steps(video: VideoFeatures) -> tuple[np.ndarray, np.ndarray]:
     """Displacements of the tracks from frame to frame.
 
     Returns:
-        float64 [N, T - 1, 2] in shares of the frame's diagonal (0 where unseen), and bool [N, T - 1]: whether the point
-        was visible at both ends of the step.
+        Steps, float64 [N, T - 1, 2], in shares of the frame's diagonal (0 where unseen), and bool [N, T - 1]: True if
+        the point was visible at both ends of the step.
     """
     assert video.tracks is not None and video.track_visible is not None
     visible = video.track_visible & np.isfinite(video.tracks).all(-1)
@@ -241,7 +241,7 @@ def steps(video: VideoFeatures) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check(field: str, array: object, kind: str, axes: str, sizes: dict[str, int]) -> None:
-    """Refuses an array of another type or shape; lengths of named axes are remembered in `sizes` and must agree."""
+    """Refuse an array of another dtype or shape; lengths of named axes are stored in `sizes` and must agree."""
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{field}: expected a numpy array [{axes}], got {type(array).__name__}")
     fits = array.dtype == np.uint8 if kind == "u" else array.dtype.kind in ("iu" if kind == "i" else kind)

@@ -1,4 +1,4 @@
-"""What a metric is: a pure formula over features and everything a table or a test has to know about it."""
+"""The definition of a metric: a pure formula over features, with the facts that tables and tests need."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ MEASURED_BY: dict[str, str] = {
     "pixels": "frames",
     "perceptual": "frames",
 }
-"""The field of `VideoFeatures` that each backend fills in; a metric reads it of every video among its `needs`."""
+"""The field of `VideoFeatures` that each backend fills in; a metric reads it from every video among its `needs`."""
 
 INVARIANCES: dict[str, str] = {
     "keypoint_order": "the order of the keypoints does not matter",
@@ -33,7 +33,7 @@ INVARIANCES: dict[str, str] = {
     "frame_order": "the order of the generated frames",
     "time_reversal": "playing the generated video backwards",
 }
-"""The closed list of promises that `Metric.invariances` may name, each tested for every metric that names it."""
+"""The closed list of promises that `Metric.invariances` may name; a test checks each for every metric that names it."""
 
 _ROUNDING = 1e-5
 
@@ -43,21 +43,20 @@ class Metric:
     """One number about one generated video.
 
     Attributes:
-        name: its key in `METRICS`.
-        version: raised whenever the same input begins to give another number.
-        unit: of the value; "" for a pure number.
-        higher_is_better: None where neither end is good (the value describes).
-        bounds: smallest and largest possible value, finite.
-        needs: fields of `Features` that must be there.
-        backend: what measured them; the value is comparable only with values from the same one.
-        summary: one line for a reader of the table.
-        formula: the pure function. It gets features that have all of `needs`, and gives None where the value is not
-            defined, as `undefined` says.
-        undefined: when the formula gives None, in words.
-        best_when: which field of `Features` the generated video must equal to get `best_value`; None: there is none.
-        best_value: the value there, exact up to rounding.
-        static: the value of a still video (the target image repeated): a number, "undefined", or "varies".
-        invariances: names in `INVARIANCES`.
+        name: Key in `METRICS`.
+        version: Version of the formula, raised whenever the same input gives another number.
+        unit: Unit of the value; "" for a pure number.
+        higher_is_better: Better direction; None where neither end is good (the value describes).
+        bounds: Smallest and largest possible value, finite.
+        needs: Names of fields of `Features` that must be present.
+        backend: Backend that measured the fields; values of different backends are not comparable.
+        summary: One line for a reader of the table.
+        formula: Pure function of features that have all of `needs`; returns None where the value is not defined.
+        undefined: Condition under which the formula returns None, in words.
+        best_when: Field of `Features` that the generated video must equal to get `best_value`; None: there is none.
+        best_value: Best value, exact up to rounding.
+        static: Value of a still video (the target image repeated): a number, "undefined", or "varies".
+        invariances: Names in `INVARIANCES`.
     """
 
     name: str
@@ -76,7 +75,7 @@ class Metric:
     invariances: tuple[str, ...] = ()
 
     def missing(self, features: Features) -> tuple[str, ...]:
-        """Names of what this metric needs and `features` lack, such as "truth" or "generated.keypoints"."""
+        """Names of needed fields that `features` lack, such as "truth" or "generated.keypoints"."""
         gone = []
         for need in self.needs:
             part = getattr(features, need)
@@ -88,10 +87,10 @@ class Metric:
         return tuple(gone)
 
     def compute(self, features: Features) -> float | None:
-        """The value, or None when something is missing or the value is not defined (a skip, never a zero).
+        """The value, or None if something is missing or the value is not defined (a skip, never a zero).
 
         Raises:
-            ArithmeticError: when the formula leaves its bounds or is not finite, which the input or the formula caused.
+            ArithmeticError: If the value is not finite or out of bounds; the input or the formula is at fault.
         """
         value = None if self.missing(features) else self.formula(features)
         if value is None:
@@ -102,7 +101,7 @@ class Metric:
         return min(max(float(value), low), high)
 
     def skip_reason(self, features: Features) -> str:
-        """Why `compute` gives None on these features; "" when it gives a value."""
+        """The reason why `compute` returns None on these features; "" if it returns a value."""
         missing = self.missing(features)
         if missing:
             return f"missing: {', '.join(missing)}"

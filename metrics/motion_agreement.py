@@ -1,10 +1,10 @@
 """Does the subject move as it should? Joint displacements against the truth, so that standing still earns nothing.
 
-Throughout, D is a keypoint's displacement from where it is in the target image. On the generated side both ends are
-what the pose estimator found (in the video and in the target image), on the true side both are true; so an estimator's
-constant offset cancels. Only counted keypoints and frames from `Truth.first_scored_frame` on enter. A keypoint that was
-not found, in the frame or in the target image, is a miss: it has displacement zero. Where a case has several acceptable
-answers, the best one counts.
+Throughout, D is a keypoint's displacement from its position in the target image. On the generated side, the pose
+estimator found both positions; on the true side, both are true. A constant offset of the estimator therefore cancels.
+Only counted keypoints and frames from `Truth.first_scored_frame` on count. A keypoint that was not found, in the frame
+or in the target image, is a miss: it has displacement zero. If a case has several acceptable answers, the best one
+counts.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ PCK_SHARE = 0.1
 """Share of the body size within which a keypoint is right."""
 
 MAX_LAG_FRAMES = 3
-_MIN_LAG_WINDOW = 3  # frames that are compared at every lag; with fewer, some lag fits by chance
+_MIN_LAG_WINDOW = 3  # frames to compare at every lag; with fewer, some lag fits by chance
 MAX_AMPLITUDE_RATIO = 10.0
 _STILL = 1e-12
 
@@ -42,7 +42,7 @@ def true_displacements(features: Features) -> np.ndarray:
 def agreements(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Correlation about zero of displacements [F, C, 2] with each answer [A, F, C, 2]: [A] in [-1, 1].
 
-    sum<Dg, Dt> / sqrt(sum|Dg|^2 sum|Dt|^2), and 0 where either side stands still.
+    The value is sum<Dg, Dt> / sqrt(sum|Dg|^2 sum|Dt|^2), and 0 where either side stands still.
     """
     norms = np.sqrt((found**2).sum() * (true**2).sum((1, 2, 3)))
     dots = (found * true).sum((1, 2, 3))
@@ -50,7 +50,7 @@ def agreements(found: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def _scored(features: Features) -> tuple[np.ndarray, np.ndarray] | None:
-    """Both sides from the first scored frame on, answers without any movement left out; None when all of them are."""
+    """Both sides from the first scored frame on, without answers that do not move; None if no answer moves."""
     assert features.truth is not None
     first = features.truth.first_scored_frame
     found, true = found_displacements(features)[first:], true_displacements(features)[:, first:]
@@ -75,11 +75,11 @@ def amplitude_ratio(features: Features) -> float | None:
 
 
 def motion_lag(features: Features) -> float | None:
-    """The shift in frames at which the motion agrees best; positive: the generated motion is late.
+    """The shift in frames at which the motion agrees best; positive if the generated motion is late.
 
-    The same true frames are compared at every lag, so that no lag gains by leaving out hard frames: with lags up to M,
-    the frames from max(first_scored_frame, M) to T - 1 - M. M is 3, or less in short clips. Of equal lags the
-    smallest shift counts.
+    Every lag compares the same true frames, so that no lag gains by leaving out hard frames. With lags up to M these
+    are the frames from max(first_scored_frame, M) to T - 1 - M. M is 3, or less in short clips. Of lags that agree
+    equally, the smallest shift counts.
     """
     assert features.truth is not None
     found, true = found_displacements(features), true_displacements(features)

@@ -1,8 +1,8 @@
-"""Do parts of the generated video move like parts of the reference? Tracklet similarity, without any truth.
+"""Do parts of the generated video move like parts of the reference? Tracklet similarity needs no truth.
 
-After the motion fidelity of Yatim et al. (Space-Time Diffusion Features, CVPR 2024) as used by FlexiAct: every tracklet
-is compared with every tracklet of the other video by the mean over time of the cosine of their frame-to-frame
-velocities, and keeps its best match. `_upstream` is the formula as it was released, faults included.
+The formula follows the motion fidelity of Yatim et al. (Space-Time Diffusion Features, CVPR 2024) as used by FlexiAct.
+The similarity of two tracklets is the mean over time of the cosine of their frame-to-frame velocities. Every tracklet
+keeps its best match in the other video. `_upstream` is the released formula, faults included.
 """
 
 import numpy as np
@@ -11,20 +11,20 @@ from metrics.features import MIN_SEEN_SHARE, Features, VideoFeatures, steps
 from metrics.metric import Metric
 
 STILL_SHARE = 0.002
-"""A step shorter than this share of the frame's diagonal is standing still, it has no direction."""
+"""A step shorter than this share of the frame's diagonal counts as standing still: it has no direction."""
 
 MOVING_SHARE = 0.04
-"""A tracklet that never gets this share of the diagonal away from its start is background, or a tracker's jitter.
+"""A tracklet that never gets this share of the diagonal away from its start is background or tracker jitter.
 
-The best of many matches counts, so a handful of jittering points finds flattering partners. On rendered 64x64 clips a
-share of 0.01 gave the right action 0.85, another one 0.35 and a still video with noise 0.45; shares of 0.03 and 0.05
-gave 0.93, 0.16 to 0.11 and 0.4 to 0.25. A still video that flickers is thus not at 0: read the dynamic degree too."""
+The best of many matches counts, so a few jittering points find flattering partners. On rendered 64x64 clips a share of
+0.01 gave the right action 0.85, another action 0.35 and a still video with noise 0.45; shares of 0.03 and 0.05 gave
+0.93, 0.16 to 0.11 and 0.4 to 0.25. A still video that flickers is thus above 0: read the dynamic degree too."""
 
-_ROWS = 512  # tracklets compared at a time, which bounds the memory to tens of megabytes
+_ROWS = 512  # tracklets compared at a time, to bound the memory to tens of megabytes
 
 
 def _moving_tracklets(video: VideoFeatures) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the M tracklets that count: unit velocities [M, S, 2] (0 if still or unseen), seen [M, S], moves [M, S]."""
+    """Unit velocities [M, S, 2] (0 if still or unseen), seen [M, S] and moves [M, S] of the M moving tracklets."""
     step, seen = steps(video)
     speed = np.linalg.norm(step, axis=-1)
     moves = seen & (speed > STILL_SHARE)
@@ -36,10 +36,10 @@ def _moving_tracklets(video: VideoFeatures) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _similarity(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Similarities [M, N] in [-1, 1] of all pairs; -inf where two tracklets are hardly ever seen together.
+    """Similarities [M, N] in [-1, 1] of all pairs; -inf where two tracklets are rarely visible together.
 
-    The mean of the cosine over the steps at which both are seen and at least one moves; where only one moves, it is 0.
-    The sum over time of the cosines is one product of the flattened unit velocities.
+    A similarity is the mean of the cosine over the steps at which both are visible and at least one moves; where only
+    one moves, the cosine is 0. The sum over time of the cosines is one product of the flattened unit velocities.
     """
     (unit_a, seen_a, moves_a), (unit_b, seen_b, moves_b) = a, b
     sums = unit_a.reshape(len(unit_a), -1) @ unit_b.reshape(len(unit_b), -1).T
@@ -51,10 +51,10 @@ def _similarity(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> np.ndar
 
 
 def motion_fidelity(features: Features) -> float | None:
-    """Mean over both videos of the mean over their moving tracklets of the best match in the other: in [-1, 1].
+    """Mean over both videos of the mean similarity of their moving tracklets with the best match: in [-1, 1].
 
-    Safe on static points: background has no direction and is left out on both sides, so a still video gets 0, not the
-    share of its background. A tracklet without any match scores 0. Points that are not visible take no part.
+    Background has no direction and is left out on both sides, so a still video gets 0, not the share of its background.
+    A tracklet without any match scores 0. Invisible points do not count.
     """
     made, reference = features.generated, features.reference
     assert made is not None and reference is not None
@@ -76,11 +76,11 @@ def motion_fidelity(features: Features) -> float | None:
 
 
 def motion_fidelity_upstream(features: Features) -> float | None:
-    """The released formula: one-sided, an identity matrix subtracted (hence [-2, 1]), visibility ignored.
+    """The released formula: one-sided, with an identity matrix subtracted (hence [-2, 1]), visibility ignored.
 
-    Mean over the generated tracklets of the largest entry of their row in C - I, C being the mean over time of the
-    cosines with each reference tracklet. It divides by each step's length: one point that stands still for one step
-    makes the released value NaN, which is given as None here. It also needs as many tracklets in both videos.
+    C holds the mean over time of the cosines with each reference tracklet. The value is the mean over the generated
+    tracklets of the largest entry of their row in C - I. The formula divides by each step's length, so one point that
+    stands still for one step makes the released value NaN; it is None here. Both videos need equally many tracklets.
     """
     made, reference = features.generated, features.reference
     assert made is not None and made.tracks is not None and reference is not None and reference.tracks is not None

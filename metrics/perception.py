@@ -1,7 +1,7 @@
-"""Measures the features of videos. The only module of the package that runs networks, and it loads them when asked to.
+"""Measure the features of videos. No other module of the package runs networks; this one loads them on request.
 
-Each backend has a name that says what it is and which weights it has, since values are comparable only within one. A
-backend that cannot be had is absent with a reason: its features are None, metrics that need them are skipped.
+Each backend's name states its kind and weights, since values of different backends are not comparable. A backend that
+cannot be loaded is absent with a reason: its features are None, and metrics that need them are skipped.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from flexiact.task import Video
 
 PRETRAINED = {"ViT-B-32": ("ViT-B-32-quickgelu", "openai")}
-"""Short names of image encoders: open_clip's architecture and weights. OpenAI's weights need the quick GELU."""
+"""Short names of image encoders, with open_clip's architecture and weights. OpenAI's weights need the quick GELU."""
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 _BATCH = 64
 
 
 class PerceptionError(ValueError):
-    """A backend cannot be had; the message says why and what to do."""
+    """A backend cannot be loaded; the message says why and what to do."""
 
 
 class ImageEncoder(Protocol):
@@ -38,7 +38,7 @@ class ImageEncoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is and which weights it has."""
+        """Name with the kind and the weights."""
         ...
 
     def encode_images(self, frames: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ class Tracker(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is and how it is set."""
+        """Name with the kind and the parameters."""
         ...
 
     def track(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +65,7 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class OpenClipEncoder:
-    """An open_clip model with its own preprocessing and tokenizer; texts are cut at its length in tokens."""
+    """An open_clip model with its own preprocessing and tokenizer; texts are truncated to its length in tokens."""
 
     name: str
     model: Any
@@ -93,16 +93,16 @@ class OpenClipEncoder:
 
 
 def load_image_encoder(source: str | Path, device: Any = "cpu") -> OpenClipEncoder:
-    """Loads an image and text encoder through open_clip.
+    """Load an image and text encoder through open_clip.
 
     Args:
-        source: a folder with open_clip_config.json, model.safetensors and, unless the model uses CLIP's own tokenizer,
-            a tokenizer in it or in its subfolder `tokenizer`; or a name in `PRETRAINED`; or `architecture/weights` as
-            open_clip lists them. Names may download.
-        device: where it runs.
+        source: Path to a folder with open_clip_config.json, model.safetensors and, unless the model uses CLIP's own
+            tokenizer, a tokenizer in it or in its subfolder `tokenizer`; or a name in `PRETRAINED`; or
+            `architecture/weights` as open_clip lists them. Names may download.
+        device: Device that runs the encoder.
 
     Raises:
-        PerceptionError: when the folder is incomplete, the name unknown, or the weights cannot be fetched.
+        PerceptionError: If the folder is incomplete, the name unknown, or the weights cannot be fetched.
     """
     if isinstance(source, Path) or Path(source).is_dir():
         return _load_folder(Path(source), device)
@@ -115,10 +115,10 @@ def load_image_encoder(source: str | Path, device: Any = "cpu") -> OpenClipEncod
             f"image encoder {source!r}: neither a folder, nor {known}, nor architecture/weights known to open_clip"
         )
     silenced = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # every attempt that fails would be told, and the last one is told by the error
+    logging.disable(logging.ERROR)  # every failed attempt would be logged; the error below reports the last one
     try:
         model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=tag, device=device)
-    except Exception as error:  # hub clients fail in many ways, all of which mean the same here
+    except Exception as error:  # hub clients fail in many ways; all of them mean the same here
         raise PerceptionError(
             f"image encoder {source!r}: its weights could not be fetched ({type(error).__name__}: {_line(error)}); "
             "fetch them once on a machine with network, or give a folder that has them as model.safetensors"
@@ -143,7 +143,7 @@ def _load_folder(folder: Path, device: Any) -> OpenClipEncoder:
             tokenizer = open_clip.tokenizer.HFTokenizer(str(folder / "tokenizer"), context_length=length)
         else:
             tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-    except Exception as error:  # open_clip, safetensors and transformers each have their own
+    except Exception as error:  # open_clip, safetensors and transformers raise different types
         raise PerceptionError(f"image encoder {folder}: {type(error).__name__}: {_line(error)}") from error
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
     return OpenClipEncoder(f"open_clip {folder.name} {digest}", model.eval(), preprocess, tokenizer, device)
@@ -158,7 +158,7 @@ class Lpips:
     name: str = "lpips 0.1 alexnet"
 
     def distance(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Distance of each frame of uint8 [T, H, W, 3] from the other's: float32 [T], 0 for equal frames."""
+        """Distance of each frame of uint8 [T, H, W, 3] from the other video's: float32 [T], 0 for equal frames."""
         import torch
 
         videos = [torch.from_numpy(np.ascontiguousarray(v)).permute(0, 3, 1, 2) for v in (first, second)]
@@ -170,10 +170,10 @@ class Lpips:
 
 
 def load_lpips(device: Any = "cpu") -> Lpips:
-    """Loads LPIPS if torchvision's AlexNet is in torch's cache; never downloads.
+    """Load LPIPS if torchvision's AlexNet is in torch's cache; never download it.
 
     Raises:
-        PerceptionError: when it is not. The lpips package ships its linear heads only.
+        PerceptionError: If AlexNet is not in the cache: the lpips package ships only its linear heads.
     """
     import torch
 
@@ -187,7 +187,7 @@ def load_lpips(device: Any = "cpu") -> Lpips:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # lpips calls torchvision by names that it has deprecated
+            warnings.simplefilter("ignore")  # lpips calls torchvision by deprecated names
             model = lpips.LPIPS(net="alex", verbose=False)
     except Exception as error:
         raise PerceptionError(f"LPIPS: {file} cannot be loaded ({type(error).__name__}: {_line(error)})") from error
@@ -199,11 +199,11 @@ class Perception:
     """Everything that measures videos. A backend that is None leaves its features None.
 
     Attributes:
-        image_encoder: embeds frames and prompts.
-        tracker: follows points.
-        pose: finds keypoints.
-        perceptual: compares frames with the truth's.
-        absent: why a backend is None, by its name in `backends`.
+        image_encoder: Backend that embeds frames and prompts.
+        tracker: Backend that follows points.
+        pose: Backend that finds keypoints.
+        perceptual: Backend that compares frames with the truth's.
+        absent: Reason why a backend is None, by its name in `backends`.
     """
 
     image_encoder: ImageEncoder | None = None
@@ -214,7 +214,7 @@ class Perception:
 
     @property
     def backends(self) -> dict[str, str]:
-        """What measures for each `Metric.backend`; "none: reason" where nothing does."""
+        """Name of the backend behind each `Metric.backend`; "none: reason" where there is none."""
         found = {
             "image_encoder": self.image_encoder,
             "tracker": self.tracker,
@@ -226,7 +226,7 @@ class Perception:
         return {**names, "pixels": "decoded frames"}
 
     def describe(self, video: "Video") -> VideoFeatures:
-        """All features of one video (or of a still image as a video of one frame); None where there is no backend."""
+        """All features of one video (a still image is a video of one frame); None where there is no backend."""
         frames = video.frames
         tracks, visible = self.tracker.track(frames) if self.tracker is not None else (None, None)
         points, scores = self._keypoints(frames)
@@ -240,7 +240,7 @@ class Perception:
         )
 
     def _keypoints(self, frames: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Keypoints and scores as `VideoFeatures` has them: what the estimator does not believe in scores 0."""
+        """Keypoints and scores for `VideoFeatures`; scores below the estimator's threshold become 0."""
         if self.pose is None:
             return None, None
         points, scores = self.pose.estimate(frames)
@@ -258,12 +258,12 @@ class Perception:
 def load_perception(
     image_encoder: str | Path | None = None, pose: "PoseEstimator | None" = None, device: Any = "cpu"
 ) -> Perception:
-    """Perception with OpenCV's tracker, the named image encoder, the given pose estimator, and LPIPS if it can be had.
+    """Perception with OpenCV's tracker, the named image encoder, the given pose estimator, and LPIPS if available.
 
-    LPIPS is the only backend that may be absent without having been left out by the caller; the reason is kept.
+    Only LPIPS may be absent although the caller did not leave it out; the reason is stored.
 
     Raises:
-        PerceptionError: when the image encoder was asked for and cannot be loaded.
+        PerceptionError: If the image encoder was asked for and cannot be loaded.
     """
     encoder = load_image_encoder(image_encoder, device) if image_encoder is not None else None
     try:

@@ -1,4 +1,4 @@
-"""How the subject gets from the target image's pose into the action: whether it arrives, and how abruptly."""
+"""Does the subject get from the target image's pose into the action, and how abruptly?"""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from metrics.metric import Metric
 from metrics.motion_agreement import found_displacements, true_displacements
 
 MAX_RATIO = 10.0
-"""The most that either ratio can be."""
+"""Upper bound of both ratios."""
 
 _STILL_PX = 1e-6
 
@@ -15,8 +15,8 @@ _STILL_PX = 1e-6
 def arrival(features: Features) -> float | None:
     """Keypoint error over the still image's, in frames from `Truth.first_settled_frame` on: at most `MAX_RATIO`.
 
-    With displacements D as in `metrics.motion_agreement` (a miss has none): the mean of |Dg - Dt| over the mean of
-    |Dt|, against the answer for which that is least.
+    With displacements D as in `metrics.motion_agreement` (zero for a miss), the ratio is the mean of |Dg - Dt| over the
+    mean of |Dt|. The answer with the smallest ratio counts.
     """
     assert features.truth is not None
     first = features.truth.first_settled_frame
@@ -32,7 +32,7 @@ def arrival(features: Features) -> float | None:
 def jump(features: Features) -> float | None:
     """Largest step of a counted keypoint between adjacent frames over the canonical answer's: at most `MAX_RATIO`.
 
-    All frames enter, the first ones too. A step counts when the keypoint was found at both of its ends.
+    All frames count, the first ones too. A step counts if the keypoint was found at both of its ends.
     """
     made, truth = features.generated, features.truth
     assert made is not None and made.keypoints is not None and truth is not None
@@ -45,7 +45,7 @@ def jump(features: Features) -> float | None:
 
 
 def _largest_step(points: np.ndarray, seen: np.ndarray) -> float:
-    """Of positions [T, C, 2], where both ends are seen, bool [T - 1, C]; 0 where none is."""
+    """Longest step of positions [T, C, 2] among those with both ends seen, bool [T - 1, C]; 0 if there is none."""
     length = np.linalg.norm(np.diff(points.astype(np.float64), axis=0), axis=-1)
     return float(length.max(initial=0.0, where=seen))
 

@@ -1,4 +1,4 @@
-"""Does the picture hold together from frame to frame? Cosine of adjacent frame embeddings."""
+"""Is the picture consistent from frame to frame? Cosine of adjacent frame embeddings."""
 
 from metrics.features import Features, cosines
 from metrics.metric import Metric

@@ -12,18 +12,18 @@ import numpy as np
 class LucasKanade:
     """Pyramidal Lucas-Kanade tracks of a grid in the first frame, checked forward and backward.
 
-    A point is followed from frame to frame, on the colour channels together; it is lost for good once following it back
+    A point is followed from frame to frame on the colour channels together. It is lost for good once tracking it back
     misses its start, or once it leaves the frame. The defaults were chosen on 64x64 clips of rendered figures with
     known motion, where colour and twofold enlargement followed 70 % instead of 64 % of the moving points to within a
     pixel. Points without texture around them cannot be followed and are lost at the first step.
 
     Attributes:
-        grid: points a side; they are the centres of a grid x grid division of the frame.
-        window_px: side of the square that is matched, in pixels of the (enlarged) frame.
-        levels: pyramid levels above the first.
-        iterations: at most, per level.
-        max_round_trip_px: how far forward and back may miss the start, in pixels of the frame as given.
-        min_side_px: frames with a shorter side are enlarged by the smallest whole factor that reaches it.
+        grid: Number of points per side; they are the centres of a grid x grid division of the frame.
+        window_px: Side of the square that is matched, in pixels of the (enlarged) frame.
+        levels: Number of pyramid levels above the first.
+        iterations: Largest number of iterations per level.
+        max_round_trip_px: Largest distance from the start after tracking forward and back, in pixels of the input.
+        min_side_px: Shortest side; smaller frames are enlarged by the smallest whole factor that reaches it.
     """
 
     grid: int = 32
@@ -35,13 +35,13 @@ class LucasKanade:
 
     @property
     def name(self) -> str:
-        """Method, OpenCV's version and a digest of the parameters."""
+        """Name with the grid, OpenCV's version and a digest of the parameters."""
         values = json.dumps({k: getattr(self, k) for k in self.__dataclass_fields__}, sort_keys=True)
         digest = hashlib.sha256(values.encode()).hexdigest()[:8]
         return f"lucas-kanade grid {self.grid} opencv {cv2.__version__} {digest}"
 
     def track(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tracks uint8 [T, H, W, 3]: float32 [grid^2, T, 2] in pixels and bool [grid^2, T]; a lost point stays put."""
+        """Track uint8 [T, H, W, 3]: float32 [grid^2, T, 2] in pixels and bool [grid^2, T]; a lost point stays put."""
         height, width = frames.shape[1:3]
         factor = -(-max(self.min_side_px, min(height, width)) // min(height, width))
         large = [cv2.resize(f, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) for f in frames]
@@ -58,7 +58,7 @@ class LucasKanade:
         return tracks, visible
 
     def _step(self, now: np.ndarray, later: np.ndarray, points: np.ndarray, factor: int) -> tuple[np.ndarray, ...]:
-        """Positions [N, 2] one frame later, and which of them are to be believed [N]."""
+        """Positions [N, 2] one frame later, and True for those that can be trusted [N]."""
         # OpenCV's coordinates have pixel centres at integers.
         start = np.ascontiguousarray((points * factor - 0.5)[:, None], np.float32)
         there, found = self._flow(now, later, start)
@@ -68,7 +68,7 @@ class LucasKanade:
         return (there[:, 0] + 0.5) / factor, trusted
 
     def _flow(self, now: np.ndarray, later: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where points [N, 1, 2] of one frame are in another, and which were found [N]."""
+        """Positions [N, 1, 2] of one frame's points in another frame, and True for those that were found [N]."""
         there, found, _ = cv2.calcOpticalFlowPyrLK(
             now,
             later,

@@ -1,1 +1,1 @@
-"""Reports: from a run's stored tables to a leaderboard. Reads files only; loads neither torch nor diffusers."""
+"""Reports: turn the stored tables of a run into a leaderboard. They read files only, without torch or diffusers."""

@@ -1,8 +1,8 @@
 """How far can each metric that needs no truth be believed?
 
-On real videos there is no truth, and such metrics are all there is. Here the truth is known, so each of them can be
-held against the headline that uses it: over videos, inside a case, inside a method, over methods, and in the plainest
-test, whether it prefers the true video to one that is plainly wrong.
+On real videos there is no truth, so only such metrics can be computed. Here the truth is known, so each of them can be
+compared with the headline that uses it: over videos, inside a case, inside a method, and over methods. The plainest
+test is whether the metric prefers the true video to one that is plainly wrong.
 """
 
 from typing import Any
@@ -15,23 +15,23 @@ from reports.run_folder import StoredRun
 from reports.statistics import cluster_weights, percentile_interval
 
 TRUE_VIDEOS = ("oracle-codec", "oracle")
-"""Bounds that show the truth; the first one stored is taken (it went through the codec, as the methods' videos did)."""
+"""Bounds that show the truth; the first stored one is used (it went through the codec, as the methods' videos did)."""
 
 WRONG_VIDEOS = ("still", "copy-reference", "wrong-action")
 """Bounds that fail the task in a known way."""
 
 RESAMPLES = 1_000
 MIN_VIDEOS = 3
-"""Fewer values have no rank correlation worth the name."""
+"""With fewer values no rank correlation is computed."""
 
 
 def needs_truth(entry: dict[str, Any]) -> bool | None:
-    """Whether a metric of run.json reads the truth; None when the run does not say."""
+    """True if a metric of run.json reads the truth; None if the run does not say."""
     return "truth" in entry["needs"] if "needs" in entry else None
 
 
 def truth_free(run: StoredRun) -> list[str]:
-    """The metrics to be judged: all but the headline and those that read the truth themselves."""
+    """The metrics to be judged: all except the headline and those that read the truth themselves."""
     return [name for name in run.metrics if name != run.headline and not needs_truth(run.info["metrics"][name])]
 
 
@@ -39,10 +39,10 @@ def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str, turned: bool 
     """Videos of methods (no bounds) that have both the metric and the headline.
 
     Args:
-        run: the run.
-        rows: as `reports.statistics.tidy` gives.
-        metric: a metric's name.
-        turned: whether to change signs so that more is better; a metric without a better side stays as it is.
+        run: Run.
+        rows: Table of `reports.statistics.tidy`.
+        metric: Name of a metric.
+        turned: True to change signs so that more is better; a metric without a better side keeps its sign.
 
     Returns:
         Columns method, case_id, reference_id, seed, metric_value, headline_value.
@@ -60,21 +60,21 @@ def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str, turned: bool 
 
 
 def belief(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
-    """Agreement of each truth-free metric with the headline, most agreeing first.
+    """Agreement of each truth-free metric with the headline, highest agreement first.
 
     Args:
-        run: the run.
-        rows: as `reports.statistics.tidy` gives.
+        run: Run.
+        rows: Table of `reports.statistics.tidy`.
 
     Returns:
         Columns metric; videos (pairs); rho, low, high (Spearman over all videos, 95% interval clustered by
         reference); within_case and within_method (mean Spearman inside each, so that neither easy cases nor strong
-        methods can make the correlation); over_methods (Spearman of the methods' means); truth_preferred (share of
-        duels on one case in which the true video scores better than a wrong one, ties as half) and duels. NaN where
-        too little varies. No row where the headline does not read the truth either.
+        methods can cause the correlation); over_methods (Spearman of the methods' means); truth_preferred (share of
+        duels on one case in which the true video scores better than a wrong one, ties as half) and duels. Values are
+        NaN where too little varies. There is no row if the headline does not read the truth either.
     """
     records = []
-    # A headline that reads no truth itself is nothing to hold the others against.
+    # A headline that reads no truth itself cannot serve as the yardstick.
     yardstick = needs_truth(run.info["metrics"][run.headline]) is not False
     for metric in truth_free(run) if yardstick else ():
         pairs = paired_values(run, rows, metric)
@@ -102,18 +102,18 @@ def belief(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def weighted_spearman(left: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Spearman's rho as if observation i stood `weights[b, i]` times in resample b.
+    """Spearman's rho as if observation i occurred `weights[b, i]` times in resample b.
 
     Args:
-        left: float [N].
-        right: float [N].
-        weights: int [B, N], each row with a positive sum.
+        left: Values, float [N].
+        right: Values, float [N].
+        weights: Counts, int [B, N], each row with a positive sum.
 
     Returns:
-        float [B]; NaN where a side does not vary.
+        Correlations, float [B]; NaN where a side does not vary.
     """
     total = weights.sum(axis=1, keepdims=True)
-    # With ties at the middle of their ranks, the mean rank is half the number of observations.
+    # With mid-ranks for ties, the mean rank is half the number of observations.
     ranks = [_weighted_ranks(side, weights) - total / 2 for side in (left, right)]
     spread = [(weights * rank**2).sum(axis=1) for rank in ranks]
     product = np.sqrt(spread[0] * spread[1])
@@ -122,7 +122,7 @@ def weighted_spearman(left: np.ndarray, right: np.ndarray, weights: np.ndarray) 
 
 
 def _weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mid-ranks (from 0) of values that stand several times: float [B, N]."""
+    """Mid-ranks (from 0) of values that occur several times: float [B, N]."""
     order = np.argsort(values, kind="stable")
     _, first, group = np.unique(values[order], return_index=True, return_inverse=True)
     mass = np.add.reduceat(weights[:, order], first, axis=1)
@@ -132,7 +132,7 @@ def _weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _interval(pairs: pd.DataFrame) -> tuple[float, float]:
-    """95% interval of Spearman's rho over videos: references are drawn, with all their videos."""
+    """95% interval of Spearman's rho over videos; the bootstrap draws references with all their videos."""
     names, cluster = np.unique(pairs["reference_id"].to_numpy(dtype=str), return_inverse=True)
     if len(names) < 2 or len(pairs) < MIN_VIDEOS:
         return float("nan"), float("nan")
@@ -155,7 +155,7 @@ def _mean_inside(pairs: pd.DataFrame, column: str) -> float:
 
 
 def _truth_preferred(run: StoredRun, rows: pd.DataFrame, metric: str) -> tuple[float, int]:
-    """Share of duels between the true and a wrong video of one case that the true one wins, and their number."""
+    """Share of duels between the true and a wrong video of one case that the true video wins, and their number."""
     if run.info["metrics"][metric]["higher_is_better"] is None:
         return float("nan"), 0
     mine = rows[(rows["metric"] == metric) & rows["value"].notna()]

@@ -2,8 +2,8 @@
 
 Without a run, `python -m reports.build --readme README.md` writes the README's results from the published ones.
 
-Everything is first written beside its place and then moved there file by file, so that a build that fails leaves the
-former report as it was.
+All files are first written to a temporary folder and then moved one by one, so that a failed build leaves the former
+report unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from flexiact.cli import one_line
 
-if TYPE_CHECKING:  # only the standard library is loaded before there is work to do, so that `--help` answers at once
+if TYPE_CHECKING:  # at import time only the standard library is loaded, so that `--help` is fast
     from reports.contact_sheet import Sheet
     from reports.results import Results
 
@@ -31,16 +31,16 @@ def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None
     """Write leaderboard.{md,csv,tex,html}, figures/ and contact_sheet.png.
 
     Args:
-        run_dir: a run directory.
-        out_dir: where to; `run_dir/report` by default.
-        against: the method to compare the others with; the run's first one by default.
+        run_dir: Path to a run directory.
+        out_dir: Path to the report; `run_dir/report` by default.
+        against: Name of the method to compare the others with; the run's first one by default.
 
     Returns:
-        Path of the page.
+        Path to the page.
 
     Raises:
-        ValueError: when the run cannot be reported (reports.run_folder.RunError).
-        OSError: when the report cannot be written.
+        ValueError: If the run cannot be reported (reports.run_folder.RunError).
+        OSError: If the report cannot be written.
     """
     from reports.contact_sheet import Sheet
     from reports.results import measure
@@ -57,11 +57,11 @@ def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Pat
     """Write the small set to commit: the report without videos, a smaller contact sheet, and run.json.
 
     Returns:
-        Path of the page.
+        Path to the page.
 
     Raises:
-        ValueError: when the run cannot be reported, or the set is larger than PUBLISHED_LIMIT_BYTES.
-        OSError: when it cannot be written.
+        ValueError: If the run cannot be reported, or the set is larger than PUBLISHED_LIMIT_BYTES.
+        OSError: If the set cannot be written.
     """
     from reports.contact_sheet import Sheet
     from reports.results import measure
@@ -84,8 +84,8 @@ def update_readme(readme: Path, published: Path = PUBLISHED) -> Path:
     """Write the table of published results between the markers of a README.
 
     Raises:
-        ValueError: when the README lacks its markers, or the published results a metric.
-        OSError: when one of the two cannot be read or written.
+        ValueError: If the README lacks its markers, or the published results lack a metric.
+        OSError: If a file cannot be read or written.
     """
     from reports.readme import results_table, with_results
 
@@ -113,13 +113,13 @@ def _write(results: Results, folder: Path, final: Path, sheet: Sheet, videos: bo
 
 
 class Staging:
-    """A folder beside `final`; its files move there when the block ends well, and vanish otherwise."""
+    """A temporary folder next to `final`; on success its files move to `final`, otherwise they are removed."""
 
     def __init__(self, final: Path) -> None:
         self._final = final
 
     def __enter__(self) -> Path:
-        # Made first: a place that cannot be written is known before anything is computed.
+        # The folder is made first, so that an unwritable place is found before anything is computed.
         self._is_new = not self._final.exists()
         self._final.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix=".report-", dir=self._final.parent))
@@ -139,7 +139,7 @@ class Staging:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code: 2 with one line when the run or a path is at fault."""
+    """Run the command line; returns the exit code: 2, with one line, if the run or a path is at fault."""
     parser = argparse.ArgumentParser(
         prog="python -m reports.build",
         description="Make the report of a run: leaderboard.{md,csv,tex,html}, figures and a contact sheet.",

@@ -1,4 +1,4 @@
-"""One picture of a run: a column a case; reference, target and every method below each other, some frames of each."""
+"""Draw a run as one picture: a column per case; rows with frames of the reference, the target and every method."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,14 @@ MIN_WIDTH = 88
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a sheet shows.
+    """Settings of a sheet.
 
     Attributes:
-        frames: of each video, evenly spaced up to the last; not the first, which image-to-video models copy from the
-            target.
-        max_cases: columns; of more cases evenly spaced ones are taken, whatever their scores.
-        height_px: of each frame; larger ones are reduced, smaller ones stay as they are.
-        colours: 0 for all, else the size of a palette, which makes the file about three times smaller.
+        frames: Number of frames per video, evenly spaced up to the last, without the first, which image-to-video
+            models copy from the target.
+        max_cases: Largest number of columns; of more cases evenly spaced ones are taken, regardless of their scores.
+        height_px: Largest height of a frame; larger frames are reduced.
+        colours: Size of the palette, which makes the file about three times smaller; 0 for all colours.
     """
 
     frames: int = 3
@@ -40,7 +40,7 @@ def write_contact_sheet(results: Results, path: Path, sheet: Sheet) -> int:
     """Draw the sheet at the first seed.
 
     Returns:
-        Cases shown; 0 when the run directory holds none of the videos, and then nothing is written.
+        Number of cases shown; 0 if the run directory holds no videos, and then nothing is written.
     """
     run = results.run
     cases = chosen_cases(run, sheet.max_cases)
@@ -61,7 +61,7 @@ def write_contact_sheet(results: Results, path: Path, sheet: Sheet) -> int:
 
 
 def chosen_cases(run: StoredRun, at_most: int) -> list[str]:
-    """Evenly spaced cases in run.json's order: chosen without a look at any score."""
+    """Evenly spaced cases in run.json's order, chosen without regard to scores."""
     cases = list(run.info["cases"])
     if len(cases) <= at_most:
         return cases
@@ -69,13 +69,13 @@ def chosen_cases(run: StoredRun, at_most: int) -> list[str]:
 
 
 def first_seed(run: StoredRun) -> dict[tuple[str, str], dict[str, object]]:
-    """(method, case_id) -> sample row at the run's first seed."""
-    rows = run.samples[run.samples["seed"] == run.seeds[0]]
+    """The sample rows at the run's first seed by (method, case_id), without videos that were not made yet."""
+    rows = run.samples[(run.samples["seed"] == run.seeds[0]) & (run.samples["status"] != "missing")]
     return {(row["method"], row["case_id"]): row for row in rows.to_dict("records")}
 
 
 def inside(run: StoredRun, relative: object) -> Path | None:
-    """A stored file, None when there is none or the stored path leads out of the run directory."""
+    """Path to a stored file; None if there is none or the stored path leads out of the run directory."""
     if not isinstance(relative, str) or not relative:
         return None
     path = (run.folder / relative).resolve()
@@ -83,7 +83,7 @@ def inside(run: StoredRun, relative: object) -> Path | None:
 
 
 def read_frames(path: Path, number_of: int) -> np.ndarray | None:
-    """Frames evenly spaced up to the last, uint8 [number_of, H, W, 3]; None when the file cannot be decoded."""
+    """Frames evenly spaced up to the last, uint8 [number_of, H, W, 3]; None if the file cannot be decoded."""
     try:
         with av.open(str(path)) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -98,7 +98,7 @@ def read_frames(path: Path, number_of: int) -> np.ndarray | None:
 def _cell(
     run: StoredRun, samples: dict[tuple[str, str], dict[str, object]], case: str, name: str, sheet: Sheet
 ) -> np.ndarray | str:
-    """Frames side by side, uint8 [H, W, 3], or why there are none."""
+    """Frames side by side, uint8 [H, W, 3], or the reason why there are none."""
     if name == "target":
         path = inside(run, f"inputs/{case}/target.png")
         return "no file" if path is None else _reduced(np.asarray(Image.open(path).convert("RGB"))[None], sheet)
@@ -127,7 +127,7 @@ def _reduced(frames: np.ndarray, sheet: Sheet) -> np.ndarray:
 def _drawn(
     names: tuple[str, ...], cases: list[str], rows: list[list[np.ndarray | str]], widths: list[int], height: int
 ) -> Image.Image:
-    """Cases above, a name left of each row."""
+    """The sheet with cases at the top and names on the left."""
     font = _font()
     margin = GAP + max(int(font.getlength(name)) for name in names) + GAP
     lefts = np.cumsum([margin, *(width + GAP for width in widths)])
@@ -150,7 +150,7 @@ def _drawn(
 
 
 def _two_lines(case: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
-    """A case broken at a hyphen where it is wider than its column."""
+    """A case name, broken at a hyphen if it is wider than its column."""
     if font.getlength(case) <= width or "-" not in case:
         return [case]
     parts = case.split("-")
@@ -159,5 +159,5 @@ def _two_lines(case: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]
 
 
 def _font() -> ImageFont.FreeTypeFont:
-    # Matplotlib ships this face: the sheet looks the same wherever it is made.
+    # Matplotlib ships this font, so the sheet looks the same on every machine.
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", FONT_PX)

@@ -1,7 +1,7 @@
-"""Difficulty: `python -m reports.difficulty RUN [RUN ...] --publish DIR`, for runs of the suites that take it apart.
+"""Report difficulty: `python -m reports.difficulty RUN [RUN ...] --publish DIR`, for runs of the suites that vary it.
 
-One figure and table of the headline over strength for each thing that a suite varies, with bootstrap intervals, and
-what may be claimed on the easy suite. Everything is written as `reports.build` does it: beside its place, then moved.
+The report has a figure and a table of the headline over strength for each factor that a suite varies, with bootstrap
+intervals, and the claims on the easy suite. As in `reports.build`, files are written to a temporary folder, then moved.
 """
 
 import argparse
@@ -16,26 +16,27 @@ from matplotlib.figure import Figure
 
 from flexiact.cli import one_line
 from reports.build import Staging
+from reports.cells import Cell, Number, Table
 from reports.figures import Theme, mark, save_themed
 from reports.formats import latex_table, markdown_table
 from reports.run_folder import AXES, load_run
 from reports.statistics import MIN_CASES, MIN_SEEDS, Comparison, estimate
 from reports.strengths import BASELINE, COPY, EASY, FLOOR, STRENGTHS, Difficulty, by_reference, together
-from reports.tables import Table
-from reports.wording import NOTHING, backbone_size, count, heading, label, number, scope, with_interval
+from reports.tables import mean_cell
+from reports.wording import NOTHING, backbone_size, count, heading, label, number, scope, signed
 
 FIGURE = "difficulty-curves"
 _LABEL_STEP = 0.05
-"""Of the headline, between the names of two bounds."""
+"""Smallest distance between the names of two bounds, in units of the headline."""
 
 
 def curve_table(found: Difficulty, factor: str) -> Table:
-    """The headline of everything at every strength of a factor."""
+    """The headline of every method and bound at every strength of a factor."""
     mine = found.curves[found.curves["factor"] == factor]
     strengths = sorted(set(mine["strength"]))
     cells = mine.set_index(["method", "strength"])
     rows = tuple(
-        (name, *(_cell(cells.loc[name, s]) if (name, s) in cells.index else NOTHING for s in strengths))
+        (name, *(mean_cell(cells.loc[name, s]) if (name, s) in cells.index else NOTHING for s in strengths))
         for name in found.order
     )
     columns = ("name", *(_place(mine, factor, strength) for strength in strengths))
@@ -50,9 +51,9 @@ def curve_table(found: Difficulty, factor: str) -> Table:
 
 
 def claim_table(found: Difficulty) -> Table:
-    """What may be said of each method on the easy suite."""
+    """The claims about each method on the easy suite."""
     rows = [
-        (left.first, *_said(left), *_said(right), str(left.estimate.cases), str(left.estimate.references))
+        (left.first, *_said(left), *_said(right), left.estimate.cases, left.estimate.references)
         for left, right in found.claims
     ]
     said = [(f"minus {other}", f"verdict, against {other}") for other in (BASELINE, FLOOR)]
@@ -67,21 +68,21 @@ def claim_table(found: Difficulty) -> Table:
 
 
 def reference_table(found: Difficulty) -> Table:
-    """The easy suite reference by reference: what the intervals of the claims are made of."""
+    """The easy suite by reference: the means behind the intervals of the claims."""
     easy = found.rows[found.rows["factor"] == EASY]
     made = set(easy["method"])
     means = pd.DataFrame({name: by_reference(easy[easy["method"] == name]) for name in found.order if name in made})
-    rows = tuple((name, *map(number, means[name])) for name in means)
+    rows = tuple((name, *map(Number, means[name])) for name in means)
     note = f"Means of {heading(found.run, found.run.headline)} over the cases and seeds of each reference."
     return Table("The easy suite by reference", ("name", *map(str, means.index)), rows, note)
 
 
 def fall_table(found: Difficulty) -> Table:
-    """What each method loses from the easy suite to the farthest strength of every factor."""
+    """The loss of each method from the easy suite to the farthest strength of every factor."""
     cells = found.falls.set_index(["method", "factor"])
     factors = [factor for factor in found.factors if factor in set(found.falls["factor"])]
     rows = tuple(
-        (name, *(_cell(cells.loc[name, f], signed=True) if (name, f) in cells.index else NOTHING for f in factors))
+        (name, *(mean_cell(cells.loc[name, f], signed) if (name, f) in cells.index else NOTHING for f in factors))
         for name in found.order
         if name in set(found.falls["method"])
     )
@@ -95,20 +96,15 @@ def fall_table(found: Difficulty) -> Table:
 
 
 def _copying(found: Difficulty) -> str:
-    """What a copy of the reference would score: bodies are alike here, so movement alone does not give it away."""
+    """A note with the score of a copied reference: bodies are alike here, so movement alone does not expose a copy."""
     rows = found.rows[(found.rows["factor"] == EASY) & (found.rows["method"] == COPY)]
     if not rows["value"].notna().any():
         return ""
     return f" The reference itself scores {number(estimate(rows).mean)} here: read errors in appearance beside this."
 
 
-def _said(item: Comparison) -> tuple[str, str]:
-    found = item.estimate
-    return with_interval(found.mean, found.low, found.high, signed=True), item.verdict
-
-
-def _cell(row: pd.Series, signed: bool = False) -> str:
-    return with_interval(row["mean"], row["low"], row["high"], signed)
+def _said(item: Comparison) -> tuple[Cell, Cell]:
+    return mean_cell(vars(item.estimate), signed), item.verdict
 
 
 def _size(found: Difficulty, factor: str, strength: int) -> str:
@@ -119,7 +115,7 @@ def _size(found: Difficulty, factor: str, strength: int) -> str:
 
 
 def _place(curves: pd.DataFrame, factor: str, strength: int) -> str:
-    """A strength, with the mean distance where one axis is varied."""
+    """A strength, with the mean distance if one axis is varied."""
     if factor not in AXES or strength == 0:
         return str(strength)
     value = curves.loc[curves["strength"] == strength, "distance"].mean()
@@ -127,9 +123,9 @@ def _place(curves: pd.DataFrame, factor: str, strength: int) -> str:
 
 
 def draw_curves(found: Difficulty, theme: Theme) -> Figure | None:
-    """One panel a factor, one line a method with intervals, bounds as grey lines; None without a factor.
+    """One panel per factor with a line and intervals per method and grey lines for bounds; None without a factor.
 
-    Variants of a method (its name and `+...` or `-...`) are left to the tables: their lines would hide the others.
+    Variants of a method (its name and `+...` or `-...`) are only in the tables: their lines would hide the others.
     """
     if not found.factors:
         return None
@@ -158,12 +154,12 @@ def draw_curves(found: Difficulty, theme: Theme) -> Figure | None:
 
 
 def _leads(methods: Sequence[str]) -> list[str]:
-    """Methods that are no variants of another one."""
+    """Methods that are not variants of another one."""
     return [name for name in methods if not any(name.startswith((f"{other}+", f"{other}-")) for other in methods)]
 
 
 def _draw_bounds(panel: Axes, mine: pd.DataFrame, bounds: Sequence[str], theme: Theme) -> None:
-    """Grey lines with their names at the right end, moved apart where they would cover each other."""
+    """Draw grey lines with their names at the right end, moved apart where they would overlap."""
     lines = {name: mine[mine["method"] == name] for name in bounds}
     ends = sorted((line["mean"].iloc[-1], name) for name, line in lines.items() if len(line))
     lowest = -math.inf
@@ -178,7 +174,7 @@ def _draw_bounds(panel: Axes, mine: pd.DataFrame, bounds: Sequence[str], theme: 
 
 
 def _draw_methods(panel: Axes, mine: pd.DataFrame, methods: Sequence[str], theme: Theme) -> None:
-    """Lines with markers and intervals, side by side at every strength so that intervals do not hide each other."""
+    """Draw lines with markers and intervals, side by side at every strength so that intervals do not overlap."""
     for index, name in enumerate(methods):
         line = mine[mine["method"] == name]
         at = line["strength"] + 0.4 * ((index + 0.5) / len(methods) - 0.5)
@@ -207,11 +203,11 @@ def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
     """Write difficulty.{md,csv,tex}, claims.csv and the figure.
 
     Returns:
-        Path of difficulty.md.
+        Path to difficulty.md.
 
     Raises:
-        ValueError: when the runs cannot be read or put side by side (reports.run_folder.RunError).
-        OSError: when it cannot be written.
+        ValueError: If the runs cannot be read or compared (reports.run_folder.RunError).
+        OSError: If a file cannot be written.
     """
     found = together([load_run(Path(path)) for path in run_dirs])
     tables = [claim_table(found), reference_table(found)] if found.claims else []
@@ -231,7 +227,7 @@ def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code: 2 with one line when a run or a path is at fault."""
+    """Run the command line; returns the exit code: 2, with one line, if a run or a path is at fault."""
     parser = argparse.ArgumentParser(
         prog="python -m reports.difficulty",
         description="Difficulty curves and claims over runs of puppets-easy and the suites that vary one axis.",

@@ -1,4 +1,4 @@
-"""The plots (matplotlib, Agg): each drawn twice, for light and dark pages, as SVG that is the same on every build."""
+"""Draw the plots (matplotlib, Agg), each for light and for dark pages, as SVG that is the same on every build."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from reports.belief import paired_values
 from reports.results import Results, headline_mean
 from reports.run_folder import TERCILES
-from reports.wording import heading, label, number
+from reports.wording import heading, label, signed
 
 matplotlib.use("Agg")
 
@@ -34,7 +34,7 @@ class Theme:
     methods: tuple[str, ...]
 
 
-# Method colours: Okabe and Ito's, which people with colour-blindness can tell apart, in tints for each ground.
+# Method colours: tints of Okabe and Ito's palette, which people with colour-blindness can tell apart.
 LIGHT = Theme(
     "", "#ffffff", "#1f2430", "#9aa1ad", "#0b62a4", "#c2571a", ("#8fbfe0", "#3f88c0", "#0b3d66"),
     ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7f7f7f", "#000000"),
@@ -53,7 +53,7 @@ def write_figures(results: Results, folder: Path) -> dict[str, str]:
     """Write all plots that the run has data for.
 
     Returns:
-        Name of each -> alternative text. Files are `<name>.svg` and `<name>-dark.svg`.
+        Alternative text of each plot by name. Files are `<name>.svg` and `<name>-dark.svg`.
     """
     written = {}
     for name, draw, text in FIGURES:
@@ -63,10 +63,10 @@ def write_figures(results: Results, folder: Path) -> dict[str, str]:
 
 
 def save_themed(name: str, draw: Callable[[Theme], Figure | None], folder: Path) -> bool:
-    """Draw a plot in every theme as `<name>.svg` and `<name>-dark.svg`; False when there is nothing to draw."""
+    """Draw a plot in every theme as `<name>.svg` and `<name>-dark.svg`; returns False if there is nothing to draw."""
     folder.mkdir(parents=True, exist_ok=True)
     for theme in (LIGHT, DARK):
-        # A fixed salt and no date: the same numbers give the same bytes.
+        # With a fixed salt and no date the same numbers give the same bytes.
         with matplotlib.rc_context({**style(theme), "svg.hashsalt": name, "svg.fonttype": "path"}):
             figure = draw(theme)
             if figure is None:
@@ -77,13 +77,13 @@ def save_themed(name: str, draw: Callable[[Theme], Figure | None], folder: Path)
 
 
 def mark(theme: Theme, index: int) -> tuple[str, str]:
-    """Colour and marker of the method at a place of an order; no two of the first 64 share both."""
+    """Colour and marker of the method at an index; no two of the first 64 share both."""
     rounds, place = divmod(index, len(theme.methods))
     return theme.methods[place], _MARKERS[(place + rounds) % len(_MARKERS)]
 
 
 def style(theme: Theme) -> dict[Any, Any]:
-    """Settings of matplotlib for one appearance."""
+    """Matplotlib settings of a theme."""
     inked = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "legend.labelcolor")
     return dict.fromkeys(inked, theme.ink) | {
         "font.size": 10,
@@ -119,7 +119,7 @@ def _headline(results: Results, theme: Theme) -> Figure | None:
 
 
 def _dot(axes: Any, row: Any, place: float, colour: str, size: float = 6, marker: str = "o") -> None:
-    """One mean with its interval, if it has them."""
+    """Draw a mean and its interval, unless they are NaN."""
     if np.isfinite(row["low"]) and np.isfinite(row["high"]):
         axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.8, solid_capstyle="round")
     if np.isfinite(row["mean"]):
@@ -127,7 +127,7 @@ def _dot(axes: Any, row: Any, place: float, colour: str, size: float = 6, marker
 
 
 def _bounds(axes: Any, results: Results, theme: Theme, names_at: float | None = None) -> None:
-    """Floors and ceilings as vertical lines, named above the plot when `names_at` is given."""
+    """Draw floors and ceilings as vertical lines, named above the plot if `names_at` is given."""
     means = [(headline_mean(results, name), name) for name in results.bound_order]
     means = sorted((mean, name) for mean, name in means if np.isfinite(mean))
     spread = 1.0
@@ -149,7 +149,7 @@ def _bounds(axes: Any, results: Results, theme: Theme, names_at: float | None = 
 
 
 def _difficulty(results: Results, theme: Theme) -> Figure | None:
-    """One panel an axis, one row a method, one dot a tercile."""
+    """One panel per axis, one row per method, one dot per tercile."""
     table = results.terciles[results.terciles["kind"] == "method"]
     if table.empty:
         return None
@@ -174,7 +174,7 @@ def _difficulty(results: Results, theme: Theme) -> Figure | None:
 
 
 def _cost(results: Results, theme: Theme) -> Figure | None:
-    """The headline over time: from one further video (open) to the first of a reference, fit included (filled)."""
+    """The headline over seconds per video: a further video (open), and the first one with its fit (filled)."""
     costs = results.costs.dropna(subset=["transfer_s"])
     cells = results.summary[results.summary["metric"] == results.run.headline].set_index("method")
     names = [name for name in results.order if name in costs.index and np.isfinite(cells.loc[name, "mean"])]
@@ -227,7 +227,7 @@ def _belief(results: Results, theme: Theme) -> Figure | None:
 
 
 def _belief_scatter(results: Results, theme: Theme) -> Figure | None:
-    """Each truth-free metric over the headline, one point a video."""
+    """Each truth-free metric over the headline, one point per video."""
     run = results.run
     pairs = {name: paired_values(run, results.rows, name, turned=False) for name in results.belief["metric"]}
     pairs = {name: found for name, found in pairs.items() if len(found)}
@@ -265,7 +265,7 @@ def _text_of_means(results: Results) -> str:
 
 def _text_of_belief(results: Results) -> str:
     rows = results.belief.to_dict("records")
-    values = ", ".join(f"{label(row['metric'])} {number(row['rho'], signed=True)}" for row in rows)
+    values = ", ".join(f"{label(row['metric'])} {signed(row['rho'])}" for row in rows)
     return f"Rank correlation of each truth-free metric with {label(results.run.headline)}: {values}."
 
 

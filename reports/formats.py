@@ -2,10 +2,10 @@
 
 import re
 
+from reports.cells import Cell, Interval, Number, Share, Table
 from reports.results import Results, cautions, checks
 from reports.run_folder import score_backends
 from reports.tables import (
-    Table,
     belief_table,
     bounds_table,
     comparison_table,
@@ -16,7 +16,7 @@ from reports.tables import (
     pairs_table,
     tercile_table,
 )
-from reports.wording import measured, scope, title
+from reports.wording import NOTHING, interval, measured, scope, title
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -26,12 +26,33 @@ _TEX = {
 }  # fmt: skip
 
 
+def cell_text(cell: Cell) -> str:
+    """A cell as readers see it."""
+    return " ".join(filter(None, halves(cell)))
+
+
+def halves(cell: Cell) -> tuple[str, str]:
+    """A number, and its interval and number of videos; the second half of any other cell is empty."""
+    match cell:
+        case Number():
+            videos = "" if cell.videos is None else f"({cell.videos})"
+            return cell.write(cell.value), f"{interval(cell.low, cell.high, cell.write)} {videos}".strip()
+        case Interval():
+            return interval(cell.low, cell.high, cell.write), ""
+        case Share():
+            return f"{cell.write(cell.value)} of {cell.of}" if cell.of else NOTHING, ""
+        case tuple():
+            return " + ".join(map(cell_text, cell)), ""
+        case _:
+            return str(cell), ""
+
+
 def markdown(results: Results, figures: dict[str, str]) -> str:
     """The whole leaderboard as Markdown.
 
     Args:
-        results: what was measured.
-        figures: relative path of each figure -> its alternative text.
+        results: Results of a run.
+        figures: Alternative text of each figure by its relative path.
     """
     counts = results.counts
     parts = [
@@ -49,10 +70,10 @@ def markdown(results: Results, figures: dict[str, str]) -> str:
 
 
 def markdown_table(table: Table) -> str:
-    """Heading, table, note."""
+    """A heading, the table and its note."""
     lines = [f"## {_md(table.title)}", "", "| " + " | ".join(map(_md, table.columns)) + " |"]
     lines.append("|" + "---|" * len(table.columns))
-    lines += ["| " + " | ".join(map(_md, row)) + " |" for row in table.rows]
+    lines += ["| " + " | ".join(_md(cell_text(cell)) for cell in row) + " |" for row in table.rows]
     return "\n".join(lines + (["", _md(table.note)] if table.note else []))
 
 
@@ -61,7 +82,7 @@ def _bullets(lines: list[str]) -> str:
 
 
 def _md(text: str) -> str:
-    """Escape what would be markup, and keep a cell on one line."""
+    """Escape markup, and keep a cell on one line."""
     return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(text.split()))
 
 
@@ -99,8 +120,8 @@ def _tex_table(caption: str, columns: tuple[str, ...], alignment: str, rows: lis
     return "\n".join(lines) + "\n"
 
 
-def _tex_row(cells: tuple[str, ...]) -> str:
-    return " & ".join(map(_tex, cells)) + r" \\"
+def _tex_row(cells: tuple[Cell, ...]) -> str:
+    return " & ".join(_tex(cell_text(cell)) for cell in cells) + r" \\"
 
 
 def _tex(text: str) -> str:
@@ -108,11 +129,11 @@ def _tex(text: str) -> str:
 
 
 def csv(results: Results) -> str:
-    """One row a method and metric, numbers unrounded but for the sixth decimal, empty where there is none.
+    """One row per method and metric, numbers with six decimals, empty where there is none.
 
-    Columns backbone, suite, name, kind, extra_supervision, metric, unit, higher_is_better, headline, mean, low, high,
-    cases, references, ok, failed, skipped, missing, backend; then, the same for all rows of a method, its median costs:
-    fit_s, transfer_s, peak_memory_gib, action_mib, adapter_mib.
+    Columns are backbone, suite, name, kind, extra_supervision, metric, unit, higher_is_better, headline, mean, low,
+    high, cases, references, ok, failed, skipped, missing, backend, and the method's median costs: fit_s, transfer_s,
+    peak_memory_gib, action_mib, adapter_mib. The costs are the same in all rows of a method.
     """
     run = results.run
     order = {name: index for index, name in enumerate(results.order + results.bound_order)}

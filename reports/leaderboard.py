@@ -1,7 +1,6 @@
-"""The page: one static HTML file that works from disk, with plots, tables, a gallery, failures and provenance."""
+"""Render the page: one static HTML file that works from disk, with plots, tables, gallery, failures and provenance."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,27 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from reports import tables
 from reports.contact_sheet import chosen_cases, first_seed, inside
+from reports.formats import cell_text, halves
 from reports.results import Results, cautions, checks
 from reports.statistics import MIN_CASES, MIN_SEEDS
 from reports.wording import NOTHING, backbone_size, count, label, measured, number, scope, suite_name, title
 
 GALLERY_CASES = 60
-"""A browser plays some hundreds of small videos at once, not thousands."""
+"""Largest number of cases in the gallery: a browser plays some hundreds of small videos at once, not thousands."""
 
 OPEN_CASES = 3
-"""Cases unfolded when the page opens."""
+"""Number of cases that are unfolded when the page opens."""
 
 
 def render(results: Results, page_folder: Path, figures: Mapping[str, str], sheet_cases: int, videos: bool) -> str:
     """The page as HTML.
 
     Args:
-        results: what was measured.
-        page_folder: where the page will lie; links to the run directory are relative to it.
-        figures: name -> alternative text of the plots in `figures/`.
-        sheet_cases: rows of `contact_sheet.png` beside the page, 0 when there is none.
-        videos: whether to link the run's videos; without, the page stands alone.
+        results: Results of a run.
+        page_folder: Path to the page's folder; links to the run directory are relative to it.
+        figures: Alternative text of each plot in `figures/` by name.
+        sheet_cases: Number of cases in `contact_sheet.png` next to the page; 0 if there is no sheet.
+        videos: True to link the run's videos; otherwise the page works without the run directory.
     """
     run, counts = results.run, results.counts
     return _template().render(
@@ -70,18 +70,12 @@ def _template() -> Template:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["halves"] = halves
+    environment.filters |= {"halves": halves, "text": cell_text}
     return environment.get_template("leaderboard.html")
 
 
-def halves(cell: str) -> tuple[str, str]:
-    """A number and what stands in brackets after it; any other text whole."""
-    found = re.fullmatch(r"([+−]?[\d.]+) ([\[(].*)", cell)
-    return (found[1], found[2]) if found else (cell, "")
-
-
 def gallery(results: Results, page_folder: Path) -> list[dict[str, Any]]:
-    """What the gallery shows of each case: words, axes and the media with their captions."""
+    """The gallery's content for each case: words, axes and media with captions."""
     run = results.run
     samples, scores = first_seed(run), _headline_scores(results)
     base = os.path.relpath(run.folder.resolve(), page_folder.resolve())
@@ -111,7 +105,7 @@ def _axis(case: Mapping[str, Any], axis: str) -> str:
 
 
 def _made(results: Results, base: str, sample: dict[str, Any] | None, name: str, score: float | None) -> dict[str, str]:
-    """A method's or bound's cell: its preview, or why there is none."""
+    """A method's or bound's cell: its preview, or the reason why there is none."""
     said = number(score) if score is not None else f"no {label(results.run.headline)}"
     if sample is None:
         return {"name": name, "kind": "gap", "text": "not run", "source": ""}
@@ -135,7 +129,7 @@ def _headline_scores(results: Results) -> dict[tuple[str, str], float]:
 
 
 def _which_cases(results: Results, shown: int) -> str:
-    """Which cases a selection holds, so that nobody suspects the best."""
+    """A sentence on the selection of cases, so that nobody suspects that the best were chosen."""
     total, seed = len(results.run.info["cases"]), results.run.seeds[0]
     if shown >= total:
         return f"Every case, at seed {seed}."
@@ -148,7 +142,7 @@ def _gallery_note(results: Results) -> str:
 
 
 def provenance(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What of run.json says where the numbers come from; cases, methods and metrics have tables of their own."""
+    """The provenance in run.json; cases, methods and metrics have their own tables."""
     names = [name for name in info if name not in ("cases", "methods", "metrics", "provenance")]
     configurations = {
         name: {

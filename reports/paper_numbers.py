@@ -1,4 +1,4 @@
-"""Numbers of the paper, kept apart: other data, other tracker, another backbone."""
+"""Numbers of the paper, kept apart because they come from other data, another tracker and another backbone."""
 
 PROVENANCE = "arXiv 2505.03730, Table 1"
 SETTING = "CogVideoX-5B-I2V, 250 pairs of real videos and images, CLIP ViT-B/32, CoTracker"
@@ -19,4 +19,4 @@ PREFERENCE_OVER_BASE: dict[str, tuple[float, float]] = {
     "without RefAdapter": (68.6, 52.2),
     "FlexiAct": (79.5, 78.3),
 }
-"""Per cent of votes that preferred the method to Base, for motion and for appearance."""
+"""Percentages of votes that preferred the method to Base, for motion and for appearance."""

@@ -1,15 +1,17 @@
-"""The README's table of results, made from a published leaderboard.csv.
+"""Make the README's table of results from a published leaderboard.csv.
 
-One row for every method as published (variants, whose names go on from another entry's with `-` or `+`, are left to the
-whole leaderboard) and for the bounds that give the scale. Choosing the best variant of each method afterwards would
-favour the methods that have many.
+The table has a row for every method as published and for the bounds that give the scale. Variants, whose names extend
+another entry's with `-` or `+`, are only in the whole leaderboard: choosing the best variant of each method afterwards
+would favour the methods with many variants.
 """
 
 from pathlib import Path
 
 import pandas as pd
 
-from reports.wording import number, seconds, with_interval
+from reports.cells import Number
+from reports.formats import cell_text
+from reports.wording import number, seconds
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 BOUNDS = ("oracle-codec", "in-words", "still")
@@ -17,13 +19,13 @@ MOTION, APPEARANCE = "motion_agreement", "true_appearance_error"
 
 
 def results_table(leaderboard: Path) -> str:
-    """The table in Markdown, best motion agreement first, below a line that says what it rests on.
+    """The table in Markdown, best motion agreement first, below a line on its suite, backbone and cases.
 
     Args:
-        leaderboard: a published leaderboard.csv of a suite whose truth is known.
+        leaderboard: Path to a published leaderboard.csv of a suite whose truth is known.
 
     Raises:
-        ValueError: when the file has no row of a metric that the table shows.
+        ValueError: If the file has no row of a metric that the table shows.
     """
     published = pd.read_csv(leaderboard)
     motion, appearance = (_of_metric(published, metric) for metric in (MOTION, APPEARANCE))
@@ -39,16 +41,16 @@ def results_table(leaderboard: Path) -> str:
     ]
     for name, row in motion.iterrows():
         title = f"*{name}*" if row["kind"] == "bound" else f"`{name}`"
-        agreement, error = with_interval(row["mean"], row["low"], row["high"]), number(appearance["mean"][name])
+        agreement, error = cell_text(Number(row["mean"], row["low"], row["high"])), number(appearance["mean"][name])
         lines.append(f"| {title} | {agreement} | {error} | {seconds(row['fit_s'])} | {seconds(row['transfer_s'])} |")
     return "\n".join(lines)
 
 
 def with_results(text: str, table: str) -> str:
-    """A text with the table between its two markers in place of what stands there.
+    """A text with the content between its two markers replaced by the table.
 
     Raises:
-        ValueError: unless the text has each marker once, in this order.
+        ValueError: If the text does not have each marker once, in this order.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(f"expected one {BEGIN} and after it one {END}")

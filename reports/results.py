@@ -1,4 +1,4 @@
-"""All that a report shows, computed once from a stored run."""
+"""Compute the content of a report once from a stored run."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,24 +21,31 @@ from reports.statistics import (
 from reports.wording import count, label, number
 
 FLOORS = ("still", "wrong-action", "copy-reference")
-"""Bounds that must end below a method that transfers the action."""
+"""Bounds that must score below a method that transfers the action."""
 
 CEILING = "oracle-codec"
-"""The bound that no method can be expected to pass: the truth, once through the codec."""
+"""The bound that no method can be expected to beat: the truth, encoded and decoded once."""
 
 FEW_REFERENCES = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Tables of one run, each as the function of its name in `reports.statistics` and `reports.belief` gives it.
+    """Tables of one run.
 
     Attributes:
-        against: the method that all others are compared with.
-        comparisons: each method and bound against it, on the headline.
-        pairs: each two methods, on the headline.
-        order: methods, best headline first.
-        bound_order: bounds, likewise.
+        run: Stored run.
+        rows: Table of `reports.statistics.tidy`.
+        summary: Table of `reports.statistics.summarise`.
+        counts: Table of `reports.statistics.cell_counts`.
+        costs: Table of `reports.statistics.costs`.
+        terciles: Table of `reports.statistics.by_tercile`, for the headline.
+        belief: Table of `reports.belief.belief`.
+        against: Name of the method that all others are compared with.
+        comparisons: Comparison of each method and bound with `against`, on the headline.
+        pairs: Comparison of each two methods, on the headline.
+        order: Names of the methods, best headline first.
+        bound_order: Names of the bounds, best headline first.
     """
 
     run: StoredRun
@@ -59,11 +66,11 @@ def measure(run: StoredRun, against: str | None = None) -> Results:
     """Compute everything.
 
     Args:
-        run: the stored run.
-        against: name of the method to compare with; the run's first one by default.
+        run: Stored run.
+        against: Name of the method to compare with; the run's first one by default.
 
     Raises:
-        RunError: when `against` is no method of the run.
+        RunError: If `against` is not in the run.
     """
     against = against or next(iter(run.methods or run.bounds))
     if against not in run.info["methods"]:
@@ -92,7 +99,7 @@ def measure(run: StoredRun, against: str | None = None) -> Results:
 
 
 def checks(results: Results) -> list[str]:
-    """Whether the headline puts floors and ceiling where they belong, in sentences with the counts."""
+    """Sentences that say, with counts, how many methods lie above the floors and below the ceiling."""
     run, better = results.run, results.run.info["metrics"][results.run.headline]["higher_is_better"]
     found = []
     for bound, below in [(name, True) for name in FLOORS] + [(CEILING, False)]:
@@ -113,13 +120,13 @@ def checks(results: Results) -> list[str]:
 
 
 def headline_mean(results: Results, name: str) -> float:
-    """Mean headline of a method or bound, NaN when it has none."""
+    """Mean headline of a method or bound; NaN if it has none."""
     mine = results.summary[(results.summary["method"] == name) & (results.summary["metric"] == results.run.headline)]
     return float(mine["mean"].iloc[0]) if len(mine) else float("nan")
 
 
 def cautions(results: Results) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """Sentences that a reader must know before believing the numbers."""
     run, counts = results.run, results.counts
     found = list(run.notes)
     if not run.truth_known:

@@ -15,12 +15,12 @@ class RunError(ValueError):
     """A run directory that cannot be reported; the message is one line and names file and field."""
 
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The layout of run directories that these reports understand."""
 
 AXES = ("layout", "viewpoint", "skeleton", "pose")
 TERCILES = ("near", "middle", "far")
-STATUSES = ("ok", "failed", "skipped")
+STATUSES = ("ok", "failed", "skipped", "missing")
 
 SAMPLE_COLUMNS = (
     "key fit_key method method_version case_id seed status error video fit_s transfer_s peak_memory_gib action_mib"
@@ -41,9 +41,9 @@ class StoredRun:
     Attributes:
         folder: the run directory.
         info: run.json.
-        samples: one row a video, SAMPLE_COLUMNS at least.
+        samples: One row per planned video, made or missing, SAMPLE_COLUMNS at least.
         scores: one row a video and metric, SCORE_COLUMNS at least.
-        notes: what was left out while reading, in sentences for the reader of the report.
+        notes: Sentences on rows that were left out while reading, for the reader of the report.
     """
 
     folder: Path
@@ -84,21 +84,6 @@ class StoredRun:
         """Whether the right answers of the cases are known, as they are of puppets and not of real material."""
         return bool((self.info.get("truth") or {}).get("known", True))
 
-    def planned(self) -> pd.DataFrame:
-        """Every cell that the run describes: method, case_id, seed.
-
-        A method is due for each case and seed, so is a bound that is a sample. Any other bound is due once: for the
-        seed it was stored for.
-        """
-        rows = []
-        for name, entry in self.info["methods"].items():
-            seeds = self.seeds
-            if entry["kind"] == "bound" and not entry.get("sampled"):
-                stored = self.samples.loc[self.samples["method"] == name, "seed"].unique().tolist()
-                seeds = stored or self.seeds[:1]
-            rows += [(name, case, seed) for case in self.info["cases"] for seed in seeds]
-        return pd.DataFrame(rows, columns=["method", "case_id", "seed"]).astype({"seed": "int64"})
-
     @property
     def seeds(self) -> list[int]:
         """The sampling seeds."""
@@ -116,9 +101,10 @@ def load_run(folder: Path) -> StoredRun:
     scores = _load_table(folder / "scores.parquet", SCORE_COLUMNS)
     notes: list[str] = []
     samples = _described(samples, info, ("method", "case_id"), "videos", notes)
-    samples = _current(samples, info["methods"], "method", notes)
+    # A video of another version is as good as not made.
+    samples["status"] = samples["status"].where(_current(samples, info["methods"], "method", notes), "missing")
     scores = _described(scores, info, ("method", "case_id", "metric"), "scores", notes)
-    scores = _current(scores, info["metrics"], "metric", notes)
+    scores = scores[_current(scores, info["metrics"], "metric", notes)].reset_index(drop=True)
     _check_unique(samples, ("method", "case_id", "seed"), "samples.parquet")
     _check_unique(scores, ("method", "case_id", "seed", "metric"), "scores.parquet")
     if not any(entry["headline"] for entry in info["metrics"].values()):
@@ -205,14 +191,14 @@ def _described(
     return table.reset_index(drop=True)
 
 
-def _current(table: pd.DataFrame, entries: dict[str, Any], column: str, notes: list[str]) -> pd.DataFrame:
-    """Keep the rows made by the version that run.json states: other versions mean other numbers."""
+def _current(table: pd.DataFrame, entries: dict[str, Any], column: str, notes: list[str]) -> pd.Series:
+    """True for rows made by the version that run.json states: other versions mean other numbers."""
     stated = table[column].map({name: entry["version"] for name, entry in entries.items()})
     current = table[f"{column}_version"] == stated
     if not current.all():
         names = ", ".join(sorted(table.loc[~current, column].unique()))
         notes.append(f"{int((~current).sum())} rows of another {column} version were left out ({names}).")
-    return table[current].reset_index(drop=True)
+    return current
 
 
 def _check_unique(table: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
@@ -223,7 +209,7 @@ def _check_unique(table: pd.DataFrame, columns: tuple[str, ...], name: str) -> N
 
 
 def score_backends(run: StoredRun) -> dict[str, list[str]]:
-    """What measured each metric, as the score rows name it; several names mean numbers that do not compare."""
+    """Backends of each metric as named in the score rows; numbers of different backends are not comparable."""
     rows = run.scores.dropna(subset=["backend"])
     found = rows.groupby("metric")["backend"].unique()
     stated = {name: str(entry["backend"]) for name, entry in run.info["metrics"].items()}

@@ -1,8 +1,8 @@
-"""From stored rows to numbers: means, intervals, paired differences, terciles, costs.
+"""Compute numbers from stored rows: means, intervals, paired differences, terciles, costs.
 
 Three rules hold everywhere. A failed or skipped video has no value: it is counted, never averaged as 0. Seeds are
-averaged inside a case first, so that every case weighs the same. Cases that share a reference are not independent, so
-the bootstrap draws references and takes all cases of each.
+averaged inside a case first, so that every case has the same weight. Cases that share a reference are not independent,
+so the bootstrap draws references and takes all cases of each.
 """
 
 import functools
@@ -26,11 +26,11 @@ class Estimate:
     """A mean over cases with its interval.
 
     Attributes:
-        mean: NaN when there is no case.
-        low: lower end of the 95% interval; NaN with fewer than two references.
-        high: upper end, likewise.
-        cases: cases that have a value.
-        references: clusters that these cases fall into.
+        mean: Mean; NaN if there is no case.
+        low: Lower end of the 95% interval; NaN with fewer than two references.
+        high: Upper end of the 95% interval; NaN with fewer than two references.
+        cases: Number of cases with a value.
+        references: Number of references (clusters) of these cases.
     """
 
     mean: float
@@ -42,7 +42,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired difference `first - second` on one metric, and what may be said of it."""
+    """A paired difference `first - second` on one metric, and the verdict on it."""
 
     first: str
     second: str
@@ -56,19 +56,18 @@ def tidy(run: StoredRun) -> pd.DataFrame:
     """One row for each planned video and metric.
 
     Returns:
-        Columns method, kind, case_id, seed, reference_id, those of AXES (terciles), metric, status
-        (ok, failed, skipped, missing) and value (NaN unless ok). A video's own failure or skip passes on to all its
-        metrics; missing means that the run has not come to it.
+        Columns method, kind, case_id, seed, reference_id, those of AXES (terciles), metric, status (ok, failed,
+        skipped, missing) and value (NaN unless ok). If a video failed or was skipped, so are all its metrics. Missing
+        means that the run has not made the video or score yet.
     """
-    samples = run.samples[["method", "case_id", "seed", "status"]].rename(columns={"status": "made"})
-    cells = run.planned().merge(samples, how="left", on=["method", "case_id", "seed"])
+    cells = run.samples[["method", "case_id", "seed", "status"]].rename(columns={"status": "made"})
     rows = cells.merge(pd.DataFrame({"metric": run.metrics}), how="cross")
     scores = run.scores[["method", "case_id", "seed", "metric", "status", "value"]]
     rows = rows.merge(scores, how="left", on=["method", "case_id", "seed", "metric"])
-    made, scored = rows["made"].fillna("missing"), rows["status"].fillna("missing")
+    made, scored = rows["made"], rows["status"].fillna("missing")
     rows["status"] = scored.where(made == "ok", made)
     rows["value"] = pd.to_numeric(rows["value"], errors="coerce").where(rows["status"] == "ok")
-    # "ok" without a finite number is a fault of the scorer: it must not become a value.
+    # "ok" without a finite number is a fault of the scorer and must not become a value.
     broken = (rows["status"] == "ok") & ~np.isfinite(rows["value"].astype(float))
     rows.loc[broken, ["status", "value"]] = ["failed", np.nan]
     rows["kind"] = rows["method"].map({name: entry["kind"] for name, entry in run.info["methods"].items()})
@@ -81,9 +80,9 @@ def tidy(run: StoredRun) -> pd.DataFrame:
 
 @functools.cache
 def cluster_weights(clusters: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
-    """How often each cluster is drawn in each bootstrap resample: int [resamples, clusters], read-only.
+    """Number of times that each cluster is drawn in each bootstrap resample: int [resamples, clusters], read-only.
 
-    The same for every mean over the same number of clusters, so that no interval depends on which others are computed.
+    All means over the same number of clusters share the draws, so that no interval depends on the other intervals.
     """
     generator = np.random.default_rng(seed)
     weights = generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
@@ -92,15 +91,16 @@ def cluster_weights(clusters: int, seed: int = 0, resamples: int = RESAMPLES) ->
 
 
 def percentile_interval(statistics: np.ndarray, clusters: int) -> tuple[float, float]:
-    """The expanded percentile interval of bootstrap statistics, those undefined (NaN) left out.
+    """The expanded percentile interval of bootstrap statistics, without undefined ones (NaN).
 
-    A plain percentile interval over few clusters is too narrow: resamples spread by a factor sqrt((n - 1) / n) too
-    little, and as a normal distribution does instead of Student's. The tails are cut so much further out that it has
-    its 95% for means of normal clusters (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
+    A plain percentile interval over few clusters is too narrow: the spread of resamples is too small by a factor of
+    sqrt((n - 1) / n), and it follows a normal distribution instead of Student's. The tails are therefore cut further
+    out, so that the interval covers 95% for means of normal clusters (Hesterberg, "What Teachers Should Know About the
+    Bootstrap", 2015).
 
     Args:
-        statistics: float [resamples].
-        clusters: how many were drawn from, 2 or more.
+        statistics: Statistics of the resamples, float [resamples].
+        clusters: Number of clusters to draw from, 2 or more.
     """
     statistics = statistics[np.isfinite(statistics)]
     if not len(statistics):
@@ -115,8 +115,8 @@ def estimate(values: pd.DataFrame, seed: int = 0) -> Estimate:
     """Mean over cases of the mean over seeds, with an expanded percentile bootstrap clustered by reference.
 
     Args:
-        values: columns case_id, reference_id, value; rows with NaN are left out.
-        seed: of the bootstrap's generator.
+        values: Columns case_id, reference_id, value; rows with NaN are left out.
+        seed: Seed of the bootstrap's generator.
     """
     values = values[values["value"].notna()]
     if values.empty:
@@ -137,7 +137,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean, interval and counts for each method and metric.
 
     Args:
-        rows: as `tidy` gives.
+        rows: Table of `tidy`.
 
     Returns:
         Columns method, kind, metric, mean, low, high, cases, references, ok, failed, skipped, missing; in the order
@@ -162,17 +162,17 @@ def compare(
 ) -> Comparison:
     """The paired difference `first - second` over the videos that both have.
 
-    What was made with one seed where the other has several stands for all of them: a bound that is no sample.
+    A deterministic bound has one video per case; it is paired with every seed of the other side.
 
     Args:
-        rows: as `tidy` gives.
-        metric: name of the metric.
-        first: name of a method or bound.
-        second: name of another.
-        higher_is_better: the metric's direction; None means that nothing is claimed.
+        rows: Table of `tidy`.
+        metric: Name of the metric.
+        first: Name of a method or bound.
+        second: Name of another method or bound.
+        higher_is_better: Better direction of the metric; None means that nothing is claimed.
     """
     left, right = (_paired_side(rows, metric, name) for name in (first, second))
-    # What has seeds pairs by seed, a bound that is the same for all of them by case.
+    # Sides with seeds are paired by seed, deterministic bounds by case.
     keys = ["case_id", "seed"] if "seed" in left and "seed" in right else ["case_id"]
     pairs = left.merge(right.drop(columns="reference_id"), on=keys, suffixes=("", "_second"))
     pairs["value"] = pairs["value"] - pairs["value_second"]
@@ -228,12 +228,12 @@ def by_tercile(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def costs(run: StoredRun) -> pd.DataFrame:
-    """Medians of what the methods cost; bounds are not made by a model and have none.
+    """Median costs of the methods; bounds are not made by a model and have none.
 
     Returns:
         Index method; columns fits (distinct ones), fit_s (median over fits, not over videos: several videos share
-        one), transfer_s, peak_memory_gib, action_mib (what a fit stores), adapter_mib (weights trained beforehand that
-        the method loads beside the backbone's). NaN where nothing was stored.
+        one), transfer_s, peak_memory_gib, action_mib (the size of a fit), adapter_mib (weights trained beforehand that
+        the method loads in addition to the backbone's). NaN where nothing was stored.
     """
     made = run.samples[(run.samples["status"] == "ok") & run.samples["method"].isin(run.methods)]
     numbers = ["fit_s", "transfer_s", "peak_memory_gib", "action_mib"]
@@ -249,10 +249,6 @@ def costs(run: StoredRun) -> pd.DataFrame:
 
 def cell_counts(run: StoredRun) -> pd.DataFrame:
     """Videos by status: index method; columns ok, failed, skipped, missing, planned."""
-    cells = run.planned().merge(
-        run.samples[["method", "case_id", "seed", "status"]], how="left", on=["method", "case_id", "seed"]
-    )
-    cells["status"] = cells["status"].fillna("missing")
-    table = cells.groupby(["method", "status"]).size().unstack(fill_value=0)
+    table = run.samples.groupby(["method", "status"]).size().unstack(fill_value=0)
     table = table.reindex(index=run.methods + run.bounds, columns=["ok", "failed", "skipped", "missing"], fill_value=0)
     return table.assign(planned=table.sum(axis=1))

@@ -1,7 +1,7 @@
-"""How results fall with difficulty: runs of the suites that vary one axis at a time, put side by side.
+"""Combine runs of the suites that vary one axis at a time, to show how results fall with difficulty.
 
-Such a suite holds every axis at 0 but those that it varies; its near, middle and far cases are strengths 1, 2 and 3.
-The easy suite varies none: strength 0 of every curve. Which suite a run is of is read from its cases, not its name.
+Such a suite holds every axis at 0 except those that it varies; its near, middle and far cases are strengths 1, 2 and 3.
+The easy suite varies none: it is strength 0 of every curve. A run's suite is recognised by its cases, not its name.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ EASY, CROSSED = "easy", "crossed"
 FACTORS = (*AXES, CROSSED)
 STRENGTHS = (0, 1, 2, 3)
 BASELINE, FLOOR = "i2v", "still"
-"""What a method has to beat on the easy suite: the backbone that never sees the reference, and a still image."""
+"""A method has to beat these on the easy suite: the backbone that never sees the reference, and a still image."""
 
 COPY = "copy-reference"
 
@@ -26,18 +26,18 @@ _HELD = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Difficulty:
-    """What several runs say together.
+    """Results of several runs together.
 
     Attributes:
-        runs: by factor; "easy" is among them when it was given.
-        rows: of the headline, as `reports.statistics.tidy` gives them, with columns factor, strength and distance (on
-            the varied axis, NaN for easy and crossed).
-        curves: one row a factor, strength and method: columns factor, strength, distance (mean over cases), method,
+        runs: Runs by factor, "easy" included if it was given.
+        rows: Rows of the headline from `reports.statistics.tidy`, with columns factor, strength and distance (on the
+            varied axis, NaN for easy and crossed).
+        curves: One row per factor, strength and method: columns factor, strength, distance (mean over cases), method,
             kind and those of Estimate. Strength 0 is in every factor.
-        claims: on the easy suite, each method minus `BASELINE` and minus `FLOOR`, () without an easy run.
-        falls: the farthest strength minus the easy suite, paired by reference: columns factor, method and those of
-            Estimate, one row a factor and method; empty without an easy run.
-        order: methods, then bounds, each by their mean over everything, best first.
+        claims: Each method minus `BASELINE` and minus `FLOOR` on the easy suite; () without an easy run.
+        falls: Farthest strength minus the easy suite, paired by reference: columns factor, method and those of
+            Estimate, one row per factor and method; empty without an easy run.
+        order: Names of methods, then of bounds, each by the mean over all runs, best first.
     """
 
     runs: Mapping[str, StoredRun]
@@ -49,7 +49,7 @@ class Difficulty:
 
     @property
     def run(self) -> StoredRun:
-        """Any of the runs, for what they have in common."""
+        """One of the runs, for the properties that they share."""
         return next(iter(self.runs.values()))
 
     @property
@@ -59,10 +59,10 @@ class Difficulty:
 
 
 def factor_of(run: StoredRun) -> str:
-    """What a run's suite varies: "easy", an axis, or "crossed".
+    """The factor that a run's suite varies: "easy", an axis, or "crossed".
 
     Raises:
-        RunError: when its cases are not graded so.
+        RunError: If the cases are not graded by one of these.
     """
     cases = run.info["cases"]
     where = f"{run.folder}: suite {run.info['suite']}"
@@ -82,18 +82,18 @@ def factor_of(run: StoredRun) -> str:
 
 
 def strength_of(case: Mapping[str, Any], factor: str) -> int:
-    """0 for easy, else 1 to 3: near, middle, far on what the suite varies."""
+    """0 for easy, otherwise 1 to 3 for near, middle and far on the varied axes."""
     if factor == EASY:
         return 0
     return 1 + TERCILES.index(case["terciles"][AXES[0] if factor == CROSSED else factor])
 
 
 def together(runs: Iterable[StoredRun]) -> Difficulty:
-    """Put runs side by side.
+    """Combine runs.
 
     Raises:
-        RunError: when two runs are of the same factor, none varies anything, one is not graded, or they do not share
-            backbone, headline, and the version and settings of a method.
+        RunError: If there is no run, two runs have the same factor, one is not graded, or they differ in backbone,
+            truth, headline, or the version or settings of a method.
     """
     found: dict[str, StoredRun] = {}
     for run in runs:
@@ -182,7 +182,7 @@ def _falls(rows: pd.DataFrame, factors: list[str], order: tuple[str, ...]) -> pd
 
 
 def by_reference(rows: pd.DataFrame) -> pd.Series:
-    """Of one method and metric: means over seeds, then over the cases of each reference."""
+    """Means of one method and metric over seeds, then over the cases of each reference."""
     per_case = rows.groupby(["reference_id", "case_id"])["value"].mean()
     return per_case.groupby(level="reference_id").mean()
 

@@ -1,49 +1,23 @@
-"""What each table says, as text cells; `reports.formats` writes them as Markdown, LaTeX and CSV, the page as HTML."""
+"""The tables of a report, as numbers; `reports.formats` writes them as Markdown, LaTeX and CSV, the page as HTML."""
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from reports import paper_numbers as published
 from reports.belief import needs_truth
+from reports.cells import Cell, Interval, Number, Share, Table
 from reports.results import Results
 from reports.run_folder import TERCILES, score_backends
 from reports.statistics import MIN_CASES, MIN_SEEDS, Comparison
-from reports.wording import (
-    NOTHING,
-    amount,
-    arrow,
-    count,
-    heading,
-    interval,
-    label,
-    number,
-    percent,
-    seconds,
-    with_interval,
-)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Attributes:
-        title: what it shows.
-        columns: headings.
-        rows: cells, one for each column.
-        note: how to read it; may be empty.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
+from reports.wording import NOTHING, Write, arrow, count, gib, heading, label, mib, number, seconds, signed
 
 
 def methods_table(results: Results) -> Table:
-    """The leaderboard: methods by the headline, with counts and what each was given beyond the task."""
+    """The leaderboard: methods by the headline, with counts, costs and extra supervision."""
     note = (
         f"Sorted by {label(results.run.headline)}. Means over cases and seeds, in brackets the 95% interval of a "
         "bootstrap clustered by reference: of that row alone, whether two rows differ is said below of paired "
@@ -56,7 +30,7 @@ def methods_table(results: Results) -> Table:
 
 
 def bounds_table(results: Results) -> Table:
-    """Floors and ceilings, made from the truth or from the inputs, not by a method."""
+    """Floors and ceilings: videos made from the truth or from the inputs, not by a method."""
     note = "No methods: they see the truth or copy the input, and show what the metrics do with videos of known worth."
     return _board("Floors and ceilings", results, results.bound_order, note)
 
@@ -67,33 +41,32 @@ def _board(title: str, results: Results, names: tuple[str, ...], note: str) -> T
     headings = [heading(run, metric) for metric in run.metrics]
     spent = ("fit", "transfer", "peak memory", "adapter")
     tallies = [{"ok": "videos", "missing": "not run"}.get(state, state) for state in states]
-    cells = results.summary.set_index(["method", "metric"])
+    cells, costs = results.summary.set_index(["method", "metric"]), results.costs.reindex(names)
     rows = []
     for name in names:
         counts = results.counts.loc[name]
         values = [_cell(cells.loc[(name, metric)], int(counts["ok"]), metric == run.headline) for metric in run.metrics]
         given = str(run.info["methods"][name]["extra_supervision"] or "none")
-        costs = _costs(results.costs.loc[name]) if name in results.costs.index else (NOTHING,) * len(spent)
-        rows.append((name, values[0], given, *costs, *(str(counts[state]) for state in states), *values[1:]))
+        tally = (int(counts[state]) for state in states)
+        rows.append((name, values[0], given, *_costs(costs.loc[name]), *tally, *values[1:]))
     columns = ("name", headings[0], "extra supervision", *spent, *tallies, *headings[1:])
     return Table(title, columns, tuple(rows), note)
 
 
-def _costs(row: pd.Series) -> tuple[str, str, str, str]:
+def _costs(row: pd.Series) -> tuple[Cell, ...]:
     """Fit, transfer, peak memory and adapter of a method."""
-    adapter = amount(row["action_mib"], "MiB")
-    if row["adapter_mib"] > 0:
-        adapter += f" + {amount(row['adapter_mib'], 'MiB')}"
-    return seconds(row["fit_s"]), seconds(row["transfer_s"]), amount(row["peak_memory_gib"], "GiB"), adapter
+    action, adapter = Number(row["action_mib"], write=mib), Number(row["adapter_mib"], write=mib)
+    times = Number(row["fit_s"], write=seconds), Number(row["transfer_s"], write=seconds)
+    return *times, Number(row["peak_memory_gib"], write=gib), (action, adapter) if adapter.value > 0 else action
 
 
-def _cell(row: pd.Series, videos: int, whole: bool) -> str:
-    text = with_interval(row["mean"], row["low"], row["high"]) if whole else number(row["mean"])
-    return f"{text} ({row['ok']})" if 0 < row["ok"] < videos else text
+def _cell(row: pd.Series, videos: int, whole: bool) -> Number:
+    low, high = (row["low"], row["high"]) if whole else (math.nan, math.nan)
+    return Number(row["mean"], low, high, videos=int(row["ok"]) if 0 < row["ok"] < videos else None)
 
 
 def comparison_table(results: Results) -> Table:
-    """Paired differences of everything with the named method, on the headline."""
+    """Paired differences of all methods and bounds from the named method, on the headline."""
     note = (
         "Paired over the videos that both have; bootstrap clustered by reference. A beats B is said only where the "
         f"interval excludes 0, with at least {MIN_CASES} cases x {MIN_SEEDS} seeds. No correction for the number of "
@@ -105,14 +78,13 @@ def comparison_table(results: Results) -> Table:
 
 
 def _said(item: Comparison) -> str:
-    """The verdict, with whom it is about where it would dangle."""
+    """The verdict as a sentence, with the other method's name if the verb needs an object."""
     return f"{item.verdict} {item.second}" if item.verdict in ("beats", "is beaten by") else item.verdict
 
 
-def _difference(item: Comparison) -> tuple[str, str, str, str]:
+def _difference(item: Comparison) -> tuple[Cell, ...]:
     found = item.estimate
-    ends = interval(found.low, found.high, signed=True)
-    return number(found.mean, signed=True), ends, str(found.cases), str(item.seeds)
+    return Number(found.mean, write=signed), Interval(found.low, found.high, signed), found.cases, item.seeds
 
 
 def pairs_table(results: Results) -> Table:
@@ -127,17 +99,13 @@ def pairs_table(results: Results) -> Table:
 
 
 def tercile_table(results: Results) -> Table:
-    """The headline where reference and target are near, middling and far apart on each axis."""
+    """The headline in each tercile of the distance between reference and target, on each axis."""
     cells = results.terciles.set_index(["method", "axis", "tercile"])
     columns = ("name", *(f"{axis}: {tercile}" for axis in results.run.axes for tercile in TERCILES))
     rows = []
     for name in results.order + results.bound_order:
-        row = [name]
-        for axis in results.run.axes:
-            for tercile in TERCILES:
-                found = cells.loc[(name, axis, tercile)] if (name, axis, tercile) in cells.index else None
-                row.append(NOTHING if found is None else with_interval(found["mean"], found["low"], found["high"]))
-        rows.append(tuple(row))
+        places = [(name, axis, tercile) for axis in results.run.axes for tercile in TERCILES]
+        rows.append((name, *(mean_cell(cells.loc[place]) if place in cells.index else NOTHING for place in places)))
     sizes = [f"{axis} {_sizes(results, axis)}" for axis in results.run.axes]
     note = (
         "Terciles of how far apart reference and target are, by the formulas of the suite. The axes are not varied one "
@@ -146,8 +114,13 @@ def tercile_table(results: Results) -> Table:
     return Table(f"{label(results.run.headline).capitalize()} by axis", columns, tuple(rows), note)
 
 
+def mean_cell(row: Mapping[Any, Any] | pd.Series, write: Write = number) -> Number:
+    """A mean with its interval, from the fields of `reports.statistics.Estimate`."""
+    return Number(row["mean"], row["low"], row["high"], write)
+
+
 def _sizes(results: Results, axis: str) -> str:
-    """Numbers of cases near, middle and far, and of those that do not say."""
+    """Numbers of near, middle and far cases, and of cases without a tercile."""
     said = [case["terciles"].get(axis) for case in results.run.info["cases"].values()]
     unknown = said.count(None)
     sizes = " / ".join(str(said.count(tercile)) for tercile in TERCILES)
@@ -157,14 +130,14 @@ def _sizes(results: Results, axis: str) -> str:
 
 
 def cost_table(results: Results) -> Table:
-    """What a fit, a transfer and a stored action cost."""
+    """The costs of a fit, a transfer and a stored action."""
     rows = []
     for name in results.order:
         row = results.costs.loc[name]
-        fits = NOTHING if pd.isna(row["fits"]) else str(int(row["fits"]))
-        sizes = amount(row["action_mib"], "MiB"), amount(row["adapter_mib"], "MiB")
-        memory = amount(row["peak_memory_gib"], "GiB")
-        rows.append((name, seconds(row["fit_s"]), fits, seconds(row["transfer_s"]), memory, *sizes))
+        fits = NOTHING if pd.isna(row["fits"]) else int(row["fits"])
+        times = [Number(row[column], write=seconds) for column in ("fit_s", "transfer_s")]
+        sizes = [Number(row[column], write=mib) for column in ("action_mib", "adapter_mib")]
+        rows.append((name, times[0], fits, times[1], Number(row["peak_memory_gib"], write=gib), *sizes))
     columns = (
         "name", "fit (once a reference)", "fits", "transfer (each video)", "peak memory", "stored action",
         "adapter trained beforehand",
@@ -178,7 +151,7 @@ def cost_table(results: Results) -> Table:
 
 
 def belief_table(results: Results) -> Table:
-    """How far each metric that needs no truth follows the headline, which does."""
+    """The agreement of each metric that needs no truth with the headline."""
     columns = (
         "metric",
         "over videos (Spearman)",
@@ -192,11 +165,11 @@ def belief_table(results: Results) -> Table:
     rows = [
         (
             heading(results.run, row["metric"]),
-            number(row["rho"], signed=True),
-            interval(row["low"], row["high"], signed=True),
-            *(number(row[name], signed=True) for name in ("within_case", "within_method", "over_methods")),
-            f"{percent(row['truth_preferred'])} of {row['duels']}" if row["duels"] else NOTHING,
-            str(row["videos"]),
+            Number(row["rho"], write=signed),
+            Interval(row["low"], row["high"], signed),
+            *(Number(row[name], write=signed) for name in ("within_case", "within_method", "over_methods")),
+            Share(row["truth_preferred"], row["duels"]),
+            row["videos"],
         )
         for row in results.belief.to_dict("records")
     ]
@@ -216,7 +189,7 @@ def belief_table(results: Results) -> Table:
 
 
 def metrics_table(results: Results) -> Table:
-    """What each metric is, and what measured it."""
+    """A description of each metric, and the backend that measured it."""
     backends = score_backends(results.run)
     truth = {True: "yes", False: "no", None: "not stored"}
     rows = []
@@ -232,7 +205,7 @@ def metrics_table(results: Results) -> Table:
                 ends,
                 ", ".join(backends[name]) + mixed,
                 truth[needs_truth(entry)],
-                str(entry["version"]),
+                int(entry["version"]),
                 str(entry["summary"]),
             )
         )
@@ -241,36 +214,37 @@ def metrics_table(results: Results) -> Table:
 
 
 def faults_table(results: Results) -> Table:
-    """Every video and score that failed or was skipped, alike ones together; "all" where it is so of every video."""
+    """Every video and score that failed or was skipped, equal ones together; "all" if every video is concerned."""
     run = results.run
-    samples = run.samples[run.samples["status"] != "ok"].assign(what="video")
+    unmade = run.samples["status"] != "ok"
+    samples = run.samples[unmade & (run.samples["status"] != "missing")].assign(what="video")
     scores = run.scores[run.scores["status"] != "ok"].rename(columns={"metric": "what"})
     if "error" not in scores:
         scores = scores.assign(error="")
-    broken = run.samples.loc[run.samples["status"] != "ok", ["method", "case_id", "seed"]].apply(tuple, axis=1)
-    # A video that was not made has no scores either: said once is enough.
+    broken = run.samples.loc[unmade, ["method", "case_id", "seed"]].apply(tuple, axis=1)
+    # A video that was not made has no scores either; one row is enough.
     scores = scores[~scores[["method", "case_id", "seed"]].apply(tuple, axis=1).isin(set(broken))]
     columns = ["method", "what", "status", "error", "case_id", "seed"]
     faults = pd.concat([samples[columns], scores[columns]]).fillna({"error": ""})
-    made = (run.samples["status"] == "ok").sum()
+    made = (~unmade).sum()
     nowhere = faults["what"].ne("video") & (faults.groupby(columns[1:4])["method"].transform("size") == made)
-    faults.loc[nowhere, "method"] = "all"  # a metric that no video has, said once
+    faults.loc[nowhere, "method"] = "all"  # one row for a metric that no video has
     rows = []
     for (method, what, status, error), group in faults.groupby(columns[:4], sort=True):
         cells = [f"{case} ({seed})" for case, seed in zip(group["case_id"], group["seed"], strict=True)]
         listed = ", ".join(cells[:6]) + (f" and {len(cells) - 6} more" if len(cells) > 6 else "")
         reason = re.sub(r"\s+", " ", str(error)).strip() or NOTHING
-        rows.append((str(method), label(str(what)), str(status), str(len(group)), reason, listed))
+        rows.append((str(method), label(str(what)), str(status), len(group), reason, listed))
     return Table("Failed and skipped", ("name", "what", "status", "count", "reason", "case (seed)"), tuple(rows))
 
 
 def published_table() -> Table:
-    """Table 1 of the paper; for the page's appendix only."""
-    rows = []
+    """Table 1 of the paper, for the page's appendix only."""
+    rows: list[tuple[Cell, ...]] = []
     for name, values in published.TABLE_1.items():
         votes = published.PREFERENCE_OVER_BASE.get(name)
         share = f"{votes[0]:g} / {votes[1]:g}" if votes else NOTHING
-        rows.append((name, *(f"{value:.4f}" for value in values), share, published.PROVENANCE))
+        rows.append((name, *(Number(value, write="{:.4f}".format) for value in values), share, published.PROVENANCE))
     columns = ("method", *published.COLUMNS, "preferred over Base, %: motion / appearance", "provenance")
     note = f"Measured by the paper's authors: {published.SETTING}. Nothing here was measured by this suite."
     return Table("Published, other data, not comparable", columns, tuple(rows), note)

@@ -1,39 +1,43 @@
-"""The words and number formats that tables, figures and page share."""
+"""Words and number formats that the tables, the figures and the page share."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from reports.run_folder import StoredRun
 
+Write = Callable[[float], str]
+"""A number format."""
+
 NOTHING = "–"
-"""Stands where there is no number, so that nobody reads a 0."""
+"""The text of a missing number, so that nobody reads it as 0."""
 
 SHOWN_DIGITS = 8
-"""Of a suite's digest in a heading: enough to tell two editions apart; run.json has all."""
+"""Number of digits of a suite's digest in a heading: enough to tell two editions apart; run.json has all digits."""
 
 
-def number(value: float, signed: bool = False) -> str:
+def number(value: float) -> str:
     """Three decimals below 10, one above; a dash when there is no number."""
+    return signed(value).removeprefix("+")
+
+
+def signed(value: float) -> str:
+    """A number with its sign, for differences and correlations."""
     if not math.isfinite(value):
         return NOTHING
     text = f"{value:+.3f}" if abs(value) < 10 else f"{value:+.1f}"
     if float(text) == 0:
         text = "+" + text[1:]  # no minus zero
-    return (text if signed else text.removeprefix("+")).replace("-", "−")
+    return text.replace("-", "−")
 
 
-def interval(low: float, high: float, signed: bool = False) -> str:
-    """`[low, high]`; empty when there is no interval."""
-    return f"[{number(low, signed)}, {number(high, signed)}]" if math.isfinite(low) and math.isfinite(high) else ""
-
-
-def with_interval(mean: float, low: float, high: float, signed: bool = False) -> str:
-    """`mean [low, high]`; the mean alone when there is no interval."""
-    return f"{number(mean, signed)} {interval(low, high, signed)}".strip()
+def interval(low: float, high: float, write: Write = number) -> str:
+    """`[low, high]`; empty if there is no interval."""
+    return f"[{write(low)}, {write(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
 def seconds(value: float) -> str:
-    """A duration that a person reads at once."""
+    """A duration in seconds or minutes."""
     if not math.isfinite(value):
         return NOTHING
     if 0 < value < 10:
@@ -42,19 +46,28 @@ def seconds(value: float) -> str:
 
 
 def duration(value_s: float) -> str:
-    """As `seconds`, but three digits of milliseconds below a second."""
+    """A duration as in `seconds`, or in milliseconds with three digits if it is below a second."""
     return f"{1000 * value_s:.3g} ms" if 0 < value_s < 0.9995 else seconds(value_s)
 
 
-def amount(value: float, unit: str) -> str:
-    """A number with its unit, two decimals below 100."""
+def mib(value: float) -> str:
+    """A size in MiB, two decimals below 100."""
+    return _amount(value, "MiB")
+
+
+def gib(value: float) -> str:
+    """A size in GiB, two decimals below 100."""
+    return _amount(value, "GiB")
+
+
+def _amount(value: float, unit: str) -> str:
     if not math.isfinite(value):
         return NOTHING
     return f"{value:.2f} {unit}" if 0 < value < 100 else f"{value:.0f} {unit}"
 
 
 def percent(value: float) -> str:
-    """A share as whole per cent."""
+    """A share in whole per cent."""
     return f"{100 * value:.0f}%" if math.isfinite(value) else NOTHING
 
 
@@ -72,18 +85,18 @@ def parameters(number_of: float) -> str:
 
 
 def label(name: str) -> str:
-    """A metric's or axis's stored name as words; `_upstream` names the formula of the paper's released code."""
+    """The stored name of a metric or axis as words; `_upstream` marks the formula of the paper's released code."""
     words = name.removesuffix("_upstream").replace("_", " ")
     return f"{words} (released formula)" if name.endswith("_upstream") else words
 
 
 def arrow(higher_is_better: bool | None) -> str:
-    """The better direction, empty when there is none."""
+    """The better direction; empty if there is none."""
     return {True: "↑", False: "↓", None: ""}[higher_is_better]
 
 
 def heading(run: StoredRun, metric: str) -> str:
-    """A metric as a column is titled."""
+    """The column heading of a metric."""
     return f"{label(metric)} {arrow(run.info['metrics'][metric]['higher_is_better'])}".strip()
 
 
@@ -94,19 +107,19 @@ def backbone_size(backbone: dict[str, Any]) -> str:
 
 
 def title(run: StoredRun) -> str:
-    """Suite and backbone with its size, since no number holds without them."""
+    """A title with the suite and the backbone's size, without which no number is valid."""
     backbone = run.info["backbone"]
     return f"Action transfer on {backbone['name']} ({backbone_size(backbone)}), suite {suite_name(run)}"
 
 
 def suite_name(run: StoredRun) -> str:
-    """`puppets version 2 (1a2b3c4d)`; of a folder of material, which has no version, the name alone."""
+    """`puppets version 2 (1a2b3c4d)`; only the name for a folder of material, which has no version."""
     version, digest = run.info.get("suite_version"), run.info.get("suite_digest")
     return run.info["suite"] if not digest else f"{run.info['suite']} version {version} ({digest[:SHOWN_DIGITS]})"
 
 
 def scope(run: StoredRun) -> str:
-    """What the numbers do not say."""
+    """A sentence on the limits of the numbers."""
     footage = "real footage" if run.truth_known else "other footage"
     return (
         f"All numbers are of the backbone {run.info['backbone']['name']} as described here; "
@@ -115,7 +128,7 @@ def scope(run: StoredRun) -> str:
 
 
 def measured(run: StoredRun, planned: int, made: int) -> str:
-    """How much was measured, in one sentence."""
+    """One sentence on the amount of measurements."""
     cases = run.info["cases"].values()
     references = len({case["reference_id"] for case in cases})
     return (

@@ -8,7 +8,8 @@ fits/<fit_key>.safetensors    what a fit learned and what it cost
 features/<key>.safetensors    what perception saw in a video
 scores/<key>.json             the metrics of one video
 inputs/<case_id>/             reference.mkv, reference.mp4, target.png
-samples.parquet, scores.parquet    the rows above, gathered
+samples.parquet               a row for every planned video, whether it was made or not
+scores.parquet                a row for every metric of every video that was measured
 """
 
 import fcntl
@@ -22,7 +23,7 @@ from typing import Any
 from benchmark.selection import UsageError
 from flexiact.media.files import WriteError, replacing
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The layout above, the fields of run.json and the columns of the tables."""
 
 _FOLDERS = ("records", "videos", "previews", "fits", "features", "scores", "inputs")

@@ -23,7 +23,7 @@ def write_tables(folder: RunFolder, run: Mapping[str, Any]) -> None:
         StoreError: when they cannot be written.
     """
     cells = sorted_cells(run)
-    samples = [row for cell in cells if (row := sample_row(folder, cell))]
+    samples = [sample_row(folder, cell) or _missing(run, cell) for cell in cells]
     scores = [row for cell in cells for row in score_rows(folder, run, cell)]
     for name, kind, rows in (("samples", SampleRow, samples), ("scores", ScoreRow, scores)):
         buffer = io.BytesIO()
@@ -48,6 +48,21 @@ def sample_row(folder: RunFolder, cell: Cell) -> SampleRow | None:
     # Bounds do not depend on the seed: the row belongs to the cell that asks for it.
     cell_says = {"method": cell.method, "case_id": cell.case_id, "seed": cell.seed}
     return SampleRow(**({name: record[name] for name in names} | cell_says))
+
+
+def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:
+    """The row of a cell that was not made yet: readers need not know how cells are planned."""
+    return SampleRow(
+        key=cell.key,
+        fit_key=cell.fit_key,
+        method=cell.method,
+        method_version=run["methods"][cell.method]["version"],
+        backbone=run["backbone"]["name"],
+        backbone_revision=run["backbone"]["revision"],
+        case_id=cell.case_id,
+        seed=cell.seed,
+        status="missing",
+    )
 
 
 def score_rows(folder: RunFolder, run: Mapping[str, Any], cell: Cell) -> list[ScoreRow]:

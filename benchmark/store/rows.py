@@ -6,10 +6,13 @@ from typing import Literal
 Status = Literal["ok", "failed", "skipped"]
 """A failure, a skip and a value are three different things, and none of them is 0.0."""
 
+SampleStatus = Literal[Status, "missing"]
+"""A planned video that was not made yet is missing."""
+
 
 @dataclass(frozen=True)
 class SampleRow:
-    """One video, or the reason why there is none.
+    """One planned video, or the reason why there is none.
 
     Attributes:
         key: names the video.
@@ -20,7 +23,7 @@ class SampleRow:
         backbone_revision: of its weights.
         case_id: of the case.
         seed: of all noise.
-        status: "ok" when there is a video.
+        status: "ok" if there is a video, "missing" if it was not made yet.
         error: one line when there is none.
         video: path of the lossless file, relative to the run directory.
         video_digest: SHA-256 of the decoded frames.
@@ -38,7 +41,7 @@ class SampleRow:
     backbone_revision: str
     case_id: str
     seed: int
-    status: Status
+    status: SampleStatus
     error: str | None = None
     video: str | None = None
     video_digest: str | None = None

@@ -1,1 +1,1 @@
-"""One CogVideoX image-to-video model: which there are, loading, coding, attention, adapters' places and probes."""
+"""One CogVideoX image-to-video model: known models, loading, coding, attention, adapters and probes."""

@@ -1,9 +1,9 @@
-"""CogVideoX joint attention with extra tokens to look at, and a bias on how much video tokens look at them.
+"""CogVideoX joint attention with extra tokens, and a bias on the logits of video queries for them.
 
-The extra tokens of a block are keys and values beside the text and video tokens: they go through the block's own
-projections and key norm, carry no rotary position, and nothing is computed at their own positions, since their outputs
-would be dropped. For a video query i and an extra key j the logit is q_i k_j / sqrt(d) + bias; text queries see none of
-the bias. Bias 0 still leaves the tokens in the softmax: "no tokens" is another thing.
+The extra tokens of a block are additional keys and values. They go through the block's own projections and key norm and
+carry no rotary position. They are no queries, since their outputs would be dropped. For a video query i and an extra
+key j the logit is q_i k_j / sqrt(d) + bias; text queries get no bias. With bias 0 the tokens are still part of the
+softmax, so bias 0 differs from "no tokens".
 """
 
 import math
@@ -18,24 +18,24 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch.nn import functional
 
 DENSE_LIMIT = 2**20
-"""Largest queries x keys for which a mask is written out; above it (or on a GPU) the mask-free form is faster."""
+"""Largest queries x keys with an explicit mask; above it, or on a GPU, the mask-free form is faster."""
 
 HEAD_WIDTH_STEP = 8
-"""Fast attention kernels want head widths in multiples of this."""
+"""Fast attention kernels need head widths that are multiples of this."""
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 """Cosines and sines [video tokens, head width] of rotary positions."""
 
 
 class ExtraTokensProcessor:
-    """Attention processor of one block; holds nothing but which block it is.
+    """Attention processor of one block; its only state is the block's index.
 
-    `attention_kwargs` of the transformer carry `extra_tokens` [num_blocks, L, width] and `extra_bias` (a float).
-    Without `extra_tokens` it is diffusers' own processor.
+    `attention_kwargs` of the transformer hold `extra_tokens` [num_blocks, L, width] and `extra_bias` (a float).
+    Without `extra_tokens` it equals diffusers' own processor.
     """
 
     def __init__(self, block: int) -> None:
-        """Take the block's place in `extra_tokens`."""
+        """Store the block's index in `extra_tokens`."""
         self.block = block
         self._plain = CogVideoXAttnProcessor2_0()
 
@@ -60,7 +60,7 @@ class ExtraTokensProcessor:
         tokens = extra_tokens[self.block].to(states.dtype)[None]
         extra_key = _normed(attn.norm_k, _heads(attn, attn.to_k(tokens)))
         extra_value = _heads(attn, attn.to_v(tokens))
-        # The same for every row of the batch, so computed once; last, so that rotary positions stay where they are.
+        # Computed once, because all rows of the batch share them; appended, so that rotary positions do not move.
         key = torch.cat([key, extra_key.expand(len(states), -1, -1, -1)], dim=2)
         value = torch.cat([value, extra_value.expand(len(states), -1, -1, -1)], dim=2)
         attended = biased_attention(query, key, value, num_text, tokens.shape[1], extra_bias)
@@ -70,13 +70,13 @@ class ExtraTokensProcessor:
 
 
 def extra_tokens_attached(transformer: CogVideoXTransformer3DModel) -> AbstractContextManager[None]:
-    """Let every block of the transformer take `extra_tokens`; the processors of before return on leaving."""
+    """Let every block of the transformer take `extra_tokens`; on exit the former processors return."""
     return processors_attached(transformer, ExtraTokensProcessor)
 
 
 @contextmanager
 def processors_attached(transformer: CogVideoXTransformer3DModel, processor_of: Callable[[int], Any]) -> Iterator[None]:
-    """Give block i the attention processor `processor_of(i)`; the processors of before return on leaving."""
+    """Give block i the attention processor `processor_of(i)`; on exit the former processors return."""
     blocks = [block.attn1 for block in transformer.transformer_blocks]
     before = [attention.processor for attention in blocks]
     try:
@@ -91,21 +91,21 @@ def processors_attached(transformer: CogVideoXTransformer3DModel, processor_of: 
 def biased_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_text: int, num_extra: int, bias: float
 ) -> torch.Tensor:
-    """Softmax attention with `bias` added to the logits of video queries on extra keys.
+    """Softmax attention with `bias` added to the logits of video queries for extra keys.
+
+    With bias 0 this is plain attention. On a CPU with up to `DENSE_LIMIT` logits an explicit mask is the fastest form.
+    Otherwise an additional channel holds the bias, so that the fast kernels remain usable.
 
     Args:
-        query: [B, heads, text + video, d].
-        key: [B, heads, text + video + extra, d].
-        value: as key.
-        num_text: text queries, which have no bias.
-        num_extra: extra keys, the last ones.
-        bias: added to q k / sqrt(d); finite.
+        query: Queries, [B, heads, text + video, d].
+        key: Keys, [B, heads, text + video + extra, d].
+        value: Values, with the shape of `key`.
+        num_text: Number of text queries, which get no bias.
+        num_extra: Number of extra keys, which come last.
+        bias: Bias added to q k / sqrt(d); finite.
 
     Returns:
-        [B, heads, text + video, d].
-
-    Which form computes it: none where the bias is 0; a mask written out for up to `DENSE_LIMIT` logits on a CPU, where
-    it is the faster one; otherwise one more channel, which leaves the fast kernels usable.
+        Attended values, [B, heads, text + video, d].
     """
     if bias == 0:
         return functional.scaled_dot_product_attention(query, key, value)
@@ -117,7 +117,7 @@ def biased_attention(
 def attention_with_mask(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_text: int, num_extra: int, bias: float
 ) -> torch.Tensor:
-    """`biased_attention` by an additive mask [queries, keys]."""
+    """`biased_attention` with an additive mask [queries, keys]."""
     mask = query.new_zeros(query.shape[2], key.shape[2])
     mask[num_text:, -num_extra:] = bias
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -126,10 +126,10 @@ def attention_with_mask(
 def attention_with_channel(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_text: int, num_extra: int, bias: float
 ) -> torch.Tensor:
-    """`biased_attention` by one more channel: 1 in video queries, bias * sqrt(d) in extra keys, 0 elsewhere.
+    """`biased_attention` with one more channel: 1 in video queries, bias * sqrt(d) in extra keys, 0 elsewhere.
 
-    Its product adds exactly the bias once the logits are scaled by 1 / sqrt(d), d being the width without the channel.
-    Further zero channels round the width up, and values are padded alike, for the kernels' sake.
+    The channel's product adds exactly the bias after the logits are scaled by 1 / sqrt(d), where d is the width without
+    the channel. For the kernels, further zero channels round the width up, and values get the same padding.
     """
     width = query.shape[-1]
     padding = HEAD_WIDTH_STEP - width % HEAD_WIDTH_STEP

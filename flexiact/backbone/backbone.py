@@ -1,8 +1,7 @@
-"""The diffusers components of one CogVideoX image-to-video model, and how to load them.
+"""Load the diffusers components of one CogVideoX image-to-video model.
 
-Which models there are, and what a command line may call one, is in `flexiact.backbone.specs`.
-
-Nothing here knows a width, depth, resolution or length: all of it is read from the components.
+`flexiact.backbone.specs` lists the known models and their names on a command line. This module contains no width,
+depth, resolution or length: it reads all of them from the components.
 """
 
 import json
@@ -33,32 +32,32 @@ SCHEDULERS = {
 }
 
 PUBLISHED_SAMPLER = {"timestep_spacing": "trailing"}
-"""With DPM: how CogVideoX' own command line and FlexiAct's code sample the published models."""
+"""Settings of the DPM scheduler with which CogVideoX' command line and FlexiAct's code sample the published models."""
 
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """Components and native settings of one model; networks are in eval mode and their weights stay as they are.
+    """Components and native settings of one model; networks are in eval mode and their weights never change.
 
     Attributes:
-        name: key in `BACKBONES`, for presets and tables; a folder's own name.
-        revision: names the exact weights: a commit or the SHA-256 of a local folder, and how they are quantised.
-        num_frames: pixel frames of a clip; one more than a multiple of twice the temporal compression.
-        height: of a frame, px.
-        width: of a frame, px.
-        fps: rate the model was trained at, frames per second.
-        max_text_tokens: length every prompt is padded or cut to.
-        num_inference_steps: steps of the sampler unless a method asks for others.
-        guidance_scale: of classifier-free guidance unless a method asks for another; 1 or less turns it off.
-        refadapter: folder of the matching RefAdapter in peft's format, None where there is none.
-        control: folder of the matching control weights (see `flexiact.backbone.control`), None where there is none.
-        device: where the networks compute.
-        dtype: in which they compute.
-        tiled_decode: decode latents in overlapping tiles: less memory, seams blended (other numbers than at once).
-        quantised: how the transformer's linear layers are held, "8bit" or "4bit"; None: in `dtype`.
+        name: Key in `BACKBONES`, for presets and tables; for a folder, the folder's name.
+        revision: Identity of the exact weights: a commit or the SHA-256 of a local folder, with their quantisation.
+        num_frames: Number of pixel frames of a clip; one more than a multiple of twice the temporal compression.
+        height: Height of a frame, px.
+        width: Width of a frame, px.
+        fps: Frame rate of the training clips, frames per second.
+        max_text_tokens: Number of tokens to which every prompt is padded or truncated.
+        num_inference_steps: Number of sampler steps, unless a method sets its own.
+        guidance_scale: Scale of classifier-free guidance, unless a method sets its own; 1 or less turns guidance off.
+        refadapter: Path to the matching RefAdapter folder in peft's format; None if there is none.
+        control: Path to the matching control folder (see `flexiact.backbone.control`); None if there is none.
+        device: Device that runs the networks.
+        dtype: Floating-point dtype of the computations.
+        tiled_decode: True to decode latents in overlapping tiles with blended seams: less memory, other numbers.
+        quantised: Quantisation of the transformer's linear layers, "8bit" or "4bit"; None: they are in `dtype`.
 
     Raises:
-        BackboneError: naming the field, when sizes do not fit together.
+        BackboneError: If sizes do not fit together; the message names the field.
     """
 
     name: str
@@ -84,7 +83,7 @@ class Backbone:
 
     def __post_init__(self) -> None:
         clip = 2 * self.vae.config.temporal_compression_ratio
-        # The VAE decodes latent frames in pairs after an odd first one: other lengths come back with extra frames.
+        # After an odd first frame the VAE decodes latent frames in pairs, so other lengths would get extra frames.
         if self.num_frames < 1 or (self.num_frames - 1) % clip:
             raise BackboneError(f"num_frames: expected {clip}k + 1, got {self.num_frames}")
         patch = self.spatial_compression * self.transformer.config.patch_size
@@ -99,12 +98,12 @@ class Backbone:
 
     @property
     def num_latent_frames(self) -> int:
-        """Latent frames of a clip, before padding to the temporal patch."""
+        """Number of latent frames of a clip, before padding to the temporal patch."""
         return (self.num_frames - 1) // self.vae.config.temporal_compression_ratio + 1
 
     @property
     def num_padding_frames(self) -> int:
-        """Latent frames put in front so that temporal patches come out even (CogVideoX 1.5), otherwise 0."""
+        """Number of latent frames prepended to fill the temporal patches (CogVideoX 1.5), otherwise 0."""
         return -self.num_latent_frames % (self.transformer.config.patch_size_t or 1)
 
     @property
@@ -119,21 +118,21 @@ class Backbone:
 
     @property
     def num_video_tokens(self) -> int:
-        """Video tokens of a clip in the transformer."""
+        """Number of video tokens of a clip in the transformer."""
         config = self.transformer.config
         frames, _, height, width = self.latent_shape
         return frames // (config.patch_size_t or 1) * (height // config.patch_size) * (width // config.patch_size)
 
     @property
     def num_parameters(self) -> int:
-        """Weights of the transformer: the number a table is titled with."""
-        return int(self.transformer.num_parameters())  # counts weights of 4 bits as two to a byte
+        """Number of the transformer's weights, which the titles of tables show."""
+        return int(self.transformer.num_parameters())  # counts two weights per byte of 4-bit weights
 
     def check_frames(self, name: str, frames: np.ndarray, num_frames: int | None = None) -> None:
-        """Refuse uint8 frames [T, H, W, 3] of another size than the model's, or another length than `num_frames`.
+        """Refuse uint8 frames [T, H, W, 3] whose size is not the model's or whose number is not `num_frames`.
 
         Raises:
-            ValueError: naming `name` and both sizes.
+            ValueError: If size or number differ; the message names `name` and both sizes.
         """
         if frames.shape[1:3] != (self.height, self.width):
             raise ValueError(
@@ -154,14 +153,14 @@ def load_backbone(
     """Load an entry of `BACKBONES` or a folder.
 
     Args:
-        backbone: as `find_spec` takes it.
+        backbone: Name or folder, as for `find_spec`.
         device: "cpu", "cuda", "cuda:1" or "auto".
-        refadapter: folder to take instead of the entry's own.
-        control: likewise.
-        savings: ways to need less memory.
+        refadapter: Path to a RefAdapter folder that replaces the entry's own.
+        control: Path to a control folder that replaces the entry's own.
+        savings: Options that need less memory.
 
     Raises:
-        BackboneError: when the name is unknown, or files are missing or damaged.
+        BackboneError: If the name is unknown, or files are missing or damaged.
     """
     name, spec = find_spec(backbone)
     for field_name, path in (("refadapter", refadapter), ("control", control)):
@@ -179,10 +178,10 @@ def load_folder(
     spec: BackboneSpec | None = None,
     savings: Savings = NO_SAVINGS,
 ) -> Backbone:
-    """Load a folder in diffusers' layout; folders of a RefAdapter or control weights that do not exist count as none.
+    """Load a folder in diffusers' layout; a RefAdapter or control folder that does not exist counts as none.
 
     Raises:
-        BackboneError: when files are missing or damaged, or sizes do not fit together.
+        BackboneError: If files are missing or damaged, or sizes do not fit together.
     """
     spec = spec or BackboneSpec(folder)
     target = resolve_device(device)
@@ -192,7 +191,7 @@ def load_folder(
         index = json.loads((folder / "model_index.json").read_text())
         settings = native_settings(spec, folder)
         scheduler = SCHEDULERS[index["scheduler"][1]].from_pretrained(folder, subfolder="scheduler")
-        if spec.published:  # whatever class its repository names
+        if spec.published:  # regardless of the class that its repository names
             scheduler = CogVideoXDPMScheduler.from_config(scheduler.config, **PUBLISHED_SAMPLER)
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         networks = load_networks(folder, target, dtype, savings)

@@ -1,6 +1,6 @@
-"""Words and pictures to the numbers a backbone computes with, and back, exactly as the stock pipeline does it.
+"""Encode texts and frames for a backbone, and decode latents, exactly as the stock pipeline does.
 
-Pixel frames are uint8 [T, H, W, 3]; latents are [B, F, C, h, w], frames before channels as the transformer takes them.
+Pixel frames are uint8 [T, H, W, 3]. Latents are [B, F, C, h, w], with frames before channels, as in the transformer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from flexiact.backbone.backbone import Backbone
 
 @torch.no_grad()
 def encode_text(backbone: Backbone, texts: Sequence[str]) -> torch.Tensor:
-    """Text-encoder states [len(texts), max_text_tokens, text width], padded or cut to that length."""
+    """Text-encoder states [len(texts), max_text_tokens, text width], padded or truncated to that length."""
     states = []
     for text in texts:  # one at a time, as the pipeline does: a batch may round differently
         tokens = backbone.tokenizer(
@@ -32,44 +32,44 @@ def encode_text(backbone: Backbone, texts: Sequence[str]) -> torch.Tensor:
 
 @torch.no_grad()
 def encode_image(backbone: Backbone, image: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-    """The condition that the model sees of an image: its latent, then zeros for all later frames.
+    """The model's condition for an image: the image's latent, then zeros for all later frames.
 
     Args:
-        backbone: whose size the image has.
-        image: uint8 [H, W, 3].
-        generator: draws the sample of the VAE's posterior.
+        backbone: Backbone whose size the image has.
+        image: Image, uint8 [H, W, 3].
+        generator: Generator that draws the sample of the VAE's posterior.
 
     Returns:
-        [1, F, C, h, w], scaled as the model was trained to see conditions.
+        Condition [1, F, C, h, w], with the scale that the model was trained on.
     """
     latent = _posterior_sample(backbone, image[None], generator)
     scale = backbone.vae.config.scaling_factor
-    # Some models were trained on conditions divided by the factor instead of multiplied: the configuration tells.
+    # Some models were trained on conditions divided by the factor instead of multiplied; their configuration says so.
     latent = 1 / scale * latent if backbone.vae.config.invert_scale_latents else scale * latent
     return as_condition(latent, backbone.latent_shape[0])
 
 
 def as_condition(image_latent: torch.Tensor, num_latent_frames: int) -> torch.Tensor:
-    """Follow image latents [B, 1, C, h, w] by zeros: [B, num_latent_frames, C, h, w]."""
+    """Image latents [B, 1, C, h, w], padded with zero frames to [B, num_latent_frames, C, h, w]."""
     batch, _, *rest = image_latent.shape
     return torch.cat([image_latent, image_latent.new_zeros(batch, num_latent_frames - 1, *rest)], dim=1)
 
 
 def clean_latent(backbone: Backbone, condition: torch.Tensor) -> torch.Tensor:
     """The image's latent [B, 1, C, h, w] inside a condition, scaled as the model diffuses latents."""
-    # Models trained on conditions divided by the factor still diffuse latents multiplied by it.
+    # Even models with conditions divided by the factor diffuse latents multiplied by it.
     return condition[:, :1] * (backbone.vae.config.scaling_factor**2 if backbone.vae.config.invert_scale_latents else 1)
 
 
 @torch.no_grad()
 def encode_video(backbone: Backbone, frames: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-    """Clean latents [1, F, C, h, w] of uint8 frames [T, H, W, 3], as the model diffuses them."""
+    """Clean latents [1, F, C, h, w] of uint8 frames [T, H, W, 3], scaled as the model diffuses them."""
     return _padded(backbone, _posterior_sample(backbone, frames, generator) * backbone.vae.config.scaling_factor)
 
 
 @torch.no_grad()
 def encode_control(backbone: Backbone, frames: np.ndarray) -> torch.Tensor:
-    """Latents [1, F, C, h, w] of a control video, uint8 [T, H, W, 3]: those of the posterior's mode, scaled."""
+    """Scaled latents [1, F, C, h, w] of a control video, uint8 [T, H, W, 3], from the posterior's mode."""
     latents = _posterior(backbone, frames).mode().to(backbone.dtype).permute(0, 2, 1, 3, 4)
     return _padded(backbone, latents * backbone.vae.config.scaling_factor)
 
@@ -83,16 +83,16 @@ def decode_latents(backbone: Backbone, latents: torch.Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def decode_pixels(backbone: Backbone, latents: torch.Tensor) -> torch.Tensor:
-    """Pixels [B, 3, T, H, W] in [0, 1] of latents [B, F, C, h, w], on the device; in tiles if the backbone says so."""
+    """Pixels [B, 3, T, H, W] in [0, 1] of latents [B, F, C, h, w], on the device; in tiles if `tiled_decode` is set."""
     latents = latents[:, backbone.num_padding_frames :].permute(0, 2, 1, 3, 4)
-    with tiled(backbone):  # decoding alone: conditions are encoded whole, as the model was trained to see them
+    with tiled(backbone):  # only decoding: conditions are encoded whole, as in the model's training
         pixels: torch.Tensor = backbone.vae.decode(1 / backbone.vae.config.scaling_factor * latents).sample
     return (pixels * 0.5 + 0.5).clamp(0, 1)
 
 
 @contextmanager
 def tiled(backbone: Backbone) -> Iterator[None]:
-    """Let the VAE work in tiles and one clip at a time, if the backbone says so."""
+    """Let the VAE work in tiles and one clip at a time if the backbone's `tiled_decode` is set."""
     vae, before = backbone.vae, (backbone.vae.use_tiling, backbone.vae.use_slicing)
     if backbone.tiled_decode:
         vae.use_tiling = vae.use_slicing = True

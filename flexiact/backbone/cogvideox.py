@@ -1,7 +1,7 @@
-"""What is published about the large models, weights aside: native settings, and configurations of their networks.
+"""Published native settings and network configurations of the large models.
 
-From the model cards and the `config.json` files of the repositories on the hub; what a configuration does not name is
-the class's own default. It is kept here so that sizes are known without asking the hub.
+They come from the model cards and the `config.json` files of the repositories on the hub. A value that a configuration
+does not name is the class's own default. They are stored here so that sizes are known without asking the hub.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class Published:
     """One model.
 
     Attributes:
-        settings: the native settings of `flexiact.backbone.backbone.Backbone`, from num_frames on.
-        transformer: configuration of CogVideoXTransformer3DModel.
-        vae: configuration of AutoencoderKLCogVideoX.
-        text_encoder: configuration of T5EncoderModel.
+        settings: Native settings of `flexiact.backbone.backbone.Backbone`, from num_frames on.
+        transformer: Configuration of CogVideoXTransformer3DModel.
+        vae: Configuration of AutoencoderKLCogVideoX.
+        text_encoder: Configuration of T5EncoderModel.
     """
 
     settings: Config
@@ -37,7 +37,7 @@ T5_XXL: Config = {  # version 1.1
     "feed_forward_proj": "gated-gelu",
 }
 VAE: Config = {"scaling_factor": 0.7, "sample_height": 480, "sample_width": 720}
-TRANSFORMER: Config = {  # what the two models share
+TRANSFORMER: Config = {  # shared by the two models
     "num_attention_heads": 48,
     "attention_head_dim": 64,
     "in_channels": 32,
@@ -72,13 +72,13 @@ COGVIDEOX_15_5B_I2V = Published(
         "height": 768,
         "width": 1360,
         "fps": 16.0,
-        # The card says 224. The pipeline pads to 226 unless told otherwise, and so do the configuration and the
-        # published examples; positions of this model do not depend on it. We do as the pipeline does.
+        # The card says 224. The pipeline's default, the configuration and the published examples say 226, and so does
+        # this entry. Positions of this model do not depend on it.
         "max_text_tokens": 226,
         "num_inference_steps": 50,
         "guidance_scale": 6.0,
     },
-    # Some revisions say 300x300 for the sample's sides: they only bound the table that positions are cut from.
+    # Some revisions say 300x300 for the sample's sides, which only bound the table of positions.
     transformer=TRANSFORMER
     | {
         "sample_height": 96,

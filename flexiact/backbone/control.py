@@ -2,16 +2,15 @@
 
 The form is CogVideoX-Fun's (diffusers' CogVideoXFunControlPipeline): the control video is encoded by the same VAE
 (`flexiact.backbone.codec.encode_control`) and concatenated to the noisy latents on channels, in both guidance branches.
-Fun's released transformers take [noisy | control] and see no image, so they cannot be told who is to move; here the
-image's latents keep their place between the two, as in an image-to-video model:
+Fun's released transformers take [noisy | control] and see no image, so the input does not determine the subject. Here
+the image's latents keep their place between the two, as in an image-to-video model:
 
     [noisy | image condition | control], each of `out_channels` channels
 
-A control folder holds `control.json` and `model.safetensors`: weights by the names of CogVideoXTransformer3DModel,
-those that differ from the backbone's and no others. `patch_embed.proj.weight` is always among them and takes 3 x
-`out_channels` channels in the order above (features of CogVideoX 1.5's linear patch embedding likewise, channels
-first). So the complete weights of a transformer trained in this form serve as they are, whatever else was trained with
-it.
+A control folder holds `control.json` and `model.safetensors`, with the weights that differ from the backbone's, by the
+names of CogVideoXTransformer3DModel. `patch_embed.proj.weight` is always one of them and takes 3 x `out_channels`
+channels in the order above (for CogVideoX 1.5's linear patch embedding: features, channels first). The complete weights
+of a transformer trained in this form can therefore be used unchanged.
 """
 
 import copy
@@ -36,13 +35,13 @@ PROJECTION = "patch_embed.proj.weight"
 
 
 class Control:
-    """Weights that let a backbone's transformer see a control video; they are in place while attached, not before."""
+    """Weights that let a backbone's transformer see a control video; they are in place only while attached."""
 
     def __init__(self, backbone: Backbone, weights: Mapping[str, Tensor]) -> None:
-        """Take weights by name onto the backbone's device.
+        """Copy weights by name to the backbone's device.
 
         Raises:
-            ValueError: when they belong to another transformer, or are not finite.
+            ValueError: If the weights belong to another transformer, or are not finite.
         """
         own = backbone.transformer.state_dict()
         if PROJECTION not in weights:
@@ -70,7 +69,7 @@ class Control:
         """Read a control folder.
 
         Raises:
-            ValueError: when files are missing or damaged, or were made for another backbone or way of drawing.
+            ValueError: If files are missing or damaged, or were made for another backbone or drawing version.
         """
         try:
             made_for = json.loads((folder / CONTROL_FILE).read_text())
@@ -91,10 +90,10 @@ class Control:
     def attached(self, latents: Tensor) -> Iterator[None]:
         """Let the transformer compute with the control's weights and see control latents.
 
-        On leaving every weight and module is in its place again.
+        On exit every weight and module is in its place again.
 
         Args:
-            latents: [B, F, C, h, w], B being 1 or the transformer's own.
+            latents: Control latents, [B, F, C, h, w]; B is 1 or the transformer's batch size.
         """
         transformer = self._transformer
         before: list[tuple[dict[str, Any], str, Tensor | None]] = []
@@ -104,7 +103,7 @@ class Control:
                 path, _, last = name.rpartition(".")
                 if name != PROJECTION:
                     module = transformer.get_submodule(path)
-                    # Positions that a checkpoint holds are buffers.
+                    # Positions that are stored in a checkpoint are buffers.
                     place: dict[str, Any] = module._buffers if last in module._buffers else module._parameters
                     before.append((place, last, place[last]))
                     place[last] = parameter
@@ -120,7 +119,7 @@ def load_control(backbone: Backbone) -> Control:
     """The backbone's control weights.
 
     Raises:
-        ValueError: when it has none, or they are damaged or belong to another revision.
+        ValueError: If there are none, or they are damaged or belong to another revision.
     """
     if backbone.control is None:
         raise ValueError(
@@ -133,7 +132,7 @@ def load_control(backbone: Backbone) -> Control:
 
 
 def widened(transformer: CogVideoXTransformer3DModel) -> CogVideoXTransformer3DModel:
-    """A copy that takes 3 x `out_channels` channels, the control's weighted 0: it predicts what the original does."""
+    """A copy that takes 3 x `out_channels` channels. The control's weights are 0, so it predicts the same."""
     wide: CogVideoXTransformer3DModel = copy.deepcopy(transformer)
     weight = wide.patch_embed.proj.weight
     columns = weight.new_zeros(len(weight), weight.shape[1] // 2, *weight.shape[2:])
@@ -157,7 +156,7 @@ def save_control(folder: Path, wide: CogVideoXTransformer3DModel, backbone: Back
 
 
 class _WithControl(nn.Module):
-    """A patch embedding that gets the control latents beside what it is given."""
+    """A patch embedding that appends the control latents to its video input."""
 
     def __init__(self, patch_embed: nn.Module, weight: nn.Parameter, latents: Tensor) -> None:
         super().__init__()
@@ -174,7 +173,7 @@ class _WithControl(nn.Module):
 
 
 def _with_weight(layer: nn.Module, weight: nn.Parameter) -> nn.Module:
-    """The layer with another weight, its bias shared; the layer itself stays as it is."""
+    """A copy of the layer with another weight and a shared bias; the layer itself does not change."""
     other = copy.copy(layer)
     other._parameters = {**layer._parameters, "weight": weight}
     return other

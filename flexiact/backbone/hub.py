@@ -9,30 +9,30 @@ from flexiact.cli import one_line
 def snapshot(
     repository: str, revision: str, allow: Sequence[str], *, ignore: Sequence[str] = (), kind: str = "model"
 ) -> Path:
-    """The folder of a repository at a commit; what is there already is not fetched again.
+    """The folder of a repository at a commit; cached files are not fetched again.
 
     Args:
-        repository: owner/name.
-        revision: commit.
-        allow: patterns of the files that are wanted.
-        ignore: patterns of those that are not wanted all the same.
+        repository: Name of the repository, as owner/name.
+        revision: Commit.
+        allow: Patterns of files to fetch.
+        ignore: Patterns of files to leave out of those.
         kind: "model" or "dataset".
 
     Raises:
-        OSError: when it is not there and cannot be fetched.
+        OSError: If the repository is not cached and cannot be fetched.
     """
-    from huggingface_hub import snapshot_download  # here, because only things on the hub need it
+    from huggingface_hub import snapshot_download  # imported here, because only repositories on the hub need it
     from huggingface_hub.utils import logging
 
     before = logging.get_verbosity()
-    logging.set_verbosity_error()  # every attempt that fails would be told, and the last one is told by the error
+    logging.set_verbosity_error()  # every failed attempt would be logged; the error below reports the last one
     try:
         found = snapshot_download(
             repository, repo_type=kind, revision=revision, allow_patterns=list(allow), ignore_patterns=list(ignore)
         )
     except OSError:
         raise
-    except Exception as error:  # behind a broken proxy, for one, errors of the network library come through
+    except Exception as error:  # such as an error of the network library behind a broken proxy
         raise OSError(one_line(error)) from error
     finally:
         logging.set_verbosity(before)

@@ -1,4 +1,4 @@
-"""From files to networks on a device: where the files are, how weights are held, and what is refused beforehand."""
+"""Load networks from files onto a device: memory savings, quantisation, and checks before anything is read."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ NETWORKS = {
     "transformer": CogVideoXTransformer3DModel,
     "vae": AutoencoderKLCogVideoX,
 }
-BITSANDBYTES = "0.48"  # from here on layers of 8 bits are placed without hooks of accelerate's on every one of them
+BITSANDBYTES = "0.48"  # the first version that places 8-bit layers without an accelerate hook on each of them
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
 
@@ -32,15 +32,16 @@ class BackboneError(ValueError):
 
 @dataclass(frozen=True)
 class Savings:
-    """How to do with less memory on a GPU.
+    """Options that need less memory on a GPU.
 
     Attributes:
-        offload: networks wait on the CPU and take turns on the device (`flexiact.backbone.offload`); no number changes.
-        quantise: "8bit" (LLM.int8) or "4bit" (NF4): how the transformer's linear layers are held, by bitsandbytes;
-            numbers change, so that the backbone's revision says so. The transformer then stays on the GPU.
+        offload: True to let networks wait on the CPU and take turns on the device (`flexiact.backbone.offload`); no
+            number changes.
+        quantise: Quantisation of the transformer's linear layers by bitsandbytes: "8bit" (LLM.int8) or "4bit" (NF4).
+            Numbers change, so it is part of the backbone's revision. The transformer then stays on the GPU.
 
     Raises:
-        BackboneError: for an unknown way to quantise.
+        BackboneError: If the quantisation is unknown.
     """
 
     offload: bool = False
@@ -51,10 +52,10 @@ class Savings:
             raise BackboneError(f"quantise: expected one of {', '.join(QUANTISE)}, got {self.quantise!r}")
 
     def check(self, device: torch.device) -> None:
-        """Refuse, before any file is read, what cannot be done on the device.
+        """Refuse, before any file is read, options that the device does not support.
 
         Raises:
-            BackboneError: when the transformer is to be quantised without a GPU or without bitsandbytes.
+            BackboneError: If the transformer is to be quantised without a GPU or without bitsandbytes.
         """
         if self.quantise is None:
             return
@@ -74,8 +75,8 @@ def load_networks(folder: Path, device: torch.device, dtype: torch.dtype, saving
     """The networks of a folder in diffusers' layout by part, in eval mode and without gradients.
 
     Raises:
-        BackboneError: when a weight is not finite.
-        OSError: when files are missing (or ValueError, when they are damaged).
+        BackboneError: If a weight is not finite.
+        OSError: If files are missing (ValueError: if they are damaged).
     """
     home = torch.device("cpu") if savings.offload else device
     networks: dict[str, Any] = {}
@@ -99,10 +100,10 @@ def load_networks(folder: Path, device: torch.device, dtype: torch.dtype, saving
 
 
 def resolve_device(device: str) -> torch.device:
-    """Turn "auto" into the GPU where there is one, otherwise the CPU; pass other names on.
+    """Turn a name into a device; "auto" is the GPU if there is one, otherwise the CPU.
 
     Raises:
-        BackboneError: when the name is no device or the device is not there.
+        BackboneError: If the name is unknown or the device is not available.
     """
     try:
         resolved = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -117,7 +118,7 @@ def folder_digest(folder: Path) -> str:
     """SHA-256 (hex) over the names and bytes of all weights and configurations below a folder."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json"}):
-        with path.open("rb") as stream:  # not whole: a file of a large model is larger than some memories
+        with path.open("rb") as stream:  # in parts, because a file of a large model may exceed the memory
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return digest.hexdigest()

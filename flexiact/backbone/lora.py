@@ -1,6 +1,6 @@
-"""Low-rank layers (LoRA, through peft) that live beside a transformer and stand in its layers' places while attached.
+"""Low-rank layers (LoRA, through peft) outside a transformer that replace its layers while attached.
 
-The transformer itself is never written to, and adapters add up: one that is attached while another is wraps it.
+The transformer's weights are never written to. Adapters add up: a second one that is attached wraps the first.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +14,10 @@ from torch import nn
 
 
 class LowRankLayers:
-    """peft's layers for some of a transformer's linear layers; as made they change nothing.
+    """peft's layers for some of a transformer's linear layers; newly made layers change nothing.
 
     Attributes:
-        config: peft's own.
+        config: Configuration of peft.
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class LowRankLayers:
         """Make the layers while nothing is attached to the transformer.
 
         Args:
-            transformer: whose blocks are adapted.
-            name: of the adapter inside peft, and in errors.
-            targets: ends of the paths of the layers to wrap, such as "to_q", in every block.
-            config: peft's own, with the same targets.
-            seed: draws the down halves.
+            transformer: Transformer whose blocks are adapted.
+            name: Name of the adapter inside peft, and in errors.
+            targets: Ends of the paths of the layers to wrap in every block, such as "to_q".
+            config: Configuration of peft, with the same targets.
+            seed: Seed of the down halves' initial weights.
         """
         self.config = config
         self._name = name
@@ -48,7 +48,7 @@ class LowRankLayers:
         for parameter, before in trainable:  # peft freezes the layers it wraps
             parameter.requires_grad_(before)
         self._layers = {path: layer for path, layer in self._mirror.named_modules() if isinstance(layer, LoraLayer)}
-        # Listed now: while attached on top of another adapter the tree holds that one's weights as well.
+        # Listed now, because the tree also holds another adapter's weights while it is attached on top of that.
         self._parameters = [weight for path, weight in self._mirror.named_parameters() if ".lora_" in path]
 
     def parameters(self) -> list[nn.Parameter]:
@@ -56,16 +56,16 @@ class LowRankLayers:
         return list(self._parameters)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Weights by peft's names, shared with the layers; to be asked for while detached."""
+        """Weights by peft's names, shared with the layers; call it only while detached."""
         state: dict[str, torch.Tensor] = get_peft_model_state_dict(self._mirror, adapter_name=self._name)
         return state
 
     def fill(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take weights by peft's names.
+        """Copy weights by peft's names into the layers.
 
         Raises:
-            ValueError: beginning with the adapter's name, for other names or shapes than `state` has, or weights that
-                are not finite floating-point numbers.
+            ValueError: If names or shapes differ from those of `state`, or weights are not finite floating-point
+                numbers; the message begins with the adapter's name.
         """
         expected = self.state()
         if set(state) != set(expected):
@@ -84,7 +84,7 @@ class LowRankLayers:
 
     @contextmanager
     def attached(self, weight: float) -> Iterator[None]:
-        """Let the transformer compute with the layers' products added at `weight`; 0 changes nothing, bit by bit."""
+        """Add the layers' products, times `weight`, inside the transformer; weight 0 keeps every bit."""
         if weight == 0:
             yield
             return
@@ -104,9 +104,9 @@ class LowRankLayers:
 
 
 def _mirror(transformer: CogVideoXTransformer3DModel, targets: Sequence[str]) -> nn.Module:
-    """A tree with the same paths as the transformer's, of nothing but the layers to wrap (shared, not copied).
+    """A tree of only the layers to wrap (shared, not copied), with the same paths as in the transformer.
 
-    peft then works on this tree, and the transformer itself keeps no mark of it.
+    peft works on this tree, so that the transformer itself does not change.
     """
     mirror = nn.Module()
     ends = tuple(f".{target}" for target in targets)

@@ -1,8 +1,9 @@
-"""Networks that wait on the CPU and take turns on a device: each comes there when it is used, and the others leave.
+"""Let networks wait on the CPU and take turns on a device: a network moves there for use, and the others leave.
 
-A pipeline's model offload (accelerate's `cpu_offload_with_hook`) sends one predecessor away, in the one order in which
-a pipeline uses its networks. Fit and transfer use them in other orders, so here a network sends all others away. And it
-counts as present only when every weight is there: adapters are attached to a transformer wherever it is at that time.
+A pipeline's model offload (accelerate's `cpu_offload_with_hook`) moves one predecessor away, in the fixed order in
+which a pipeline uses its networks. Fit and transfer use other orders, so here a network moves all others away. A
+network counts as loaded only if all its weights are on the device, because an adapter may have been attached while it
+was on the CPU.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +19,15 @@ HOME = torch.device("cpu")
 
 
 class TakingTurns(ModelHook):
-    """Makes room on the device before its network computes; diffusers' VAE calls it from `encode` and `decode` too."""
+    """Makes room on the device before its network computes; diffusers' VAE also calls it in `encode` and `decode`."""
 
     def __init__(self, device: torch.device, others: Sequence[nn.Module]) -> None:
-        """Take the device, and the networks that have to leave it."""
+        """Store the device, and the networks that have to leave it."""
         self.device = device
         self.others = others
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Send the others home and bring the network here; what it is called with is on the device already."""
+        """Move the others to the CPU and the network to the device; its arguments are on the device already."""
         leaving = [other for other in self.others if not _is_on(other, HOME)]
         for other in leaving:
             other.to(HOME)
@@ -43,9 +44,9 @@ def take_turns(
     """Let networks that are on the CPU take turns on a device.
 
     Args:
-        networks: by part.
-        device: where they compute.
-        staying: parts that are on the device and stay there.
+        networks: Networks by part.
+        device: Device that runs the networks.
+        staying: Names of the parts that are on the device and stay there.
     """
     for part, network in networks.items():
         others = [other for name, other in networks.items() if name != part and name not in staying]
@@ -53,6 +54,6 @@ def take_turns(
 
 
 def _is_on(network: nn.Module, device: torch.device) -> bool:
-    """Whether all weights are there; "cuda" without a number is any GPU, as torch takes it."""
+    """True if all weights are on the device; "cuda" without a number is any GPU, as in torch."""
     places = {tensor.device for tensors in (network.parameters(), network.buffers()) for tensor in tensors}
     return all(place.type == device.type and device.index in {None, place.index} for place in places)

@@ -1,7 +1,7 @@
-"""Look inside one block of the transformer while it computes: its output, and the queries and keys of its attention.
+"""Capture one block of the transformer while it computes: its output, and the queries and keys of its attention.
 
-Everything is attached by context managers and gone afterwards, on errors too. It works beside any attention processor
-and adapter, with gradients, and with activations computed twice (checkpointing).
+Context managers attach the hooks and remove them afterwards, also on errors. The capture works with any attention
+processor and adapter, with gradients, and with activation checkpointing.
 """
 
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from flexiact.backbone.attention import Rotary
 
 @dataclass(eq=False)
 class BlockCapture:
-    """What one block saw and gave in the transformer's last call.
+    """Inputs and output of one block in the transformer's last call.
 
     Attributes:
-        attention: the block's attention.
-        states: video states that went into it [B, video tokens, width].
-        rotary: positions that went into it; None for models without them.
-        output: video states after the block [B, video tokens, width].
+        attention: Attention of the block.
+        states: Video states before the attention, [B, video tokens, width].
+        rotary: Rotary positions of the attention; None for models without them.
+        output: Video states after the block, [B, video tokens, width].
     """
 
     attention: Attention
@@ -37,17 +37,17 @@ class BlockCapture:
         """The block's output.
 
         Raises:
-            RuntimeError: when the transformer was not called.
+            RuntimeError: If the transformer was not called.
         """
         return _seen(self.output)
 
     def queries_and_keys(self) -> tuple[Tensor, Tensor]:
-        """Of the video tokens, normed and with rotary positions: each [B, heads, video tokens, head width].
+        """Queries and keys of the video tokens, normed and rotated, each [B, heads, video tokens, head width].
 
-        They are projected anew from what went into the attention, so that no attention processor has to know of it.
+        They are projected again from the attention's inputs, so that no attention processor has to store them.
 
         Raises:
-            RuntimeError: when the transformer was not called.
+            RuntimeError: If the transformer was not called.
         """
         states, attention = _seen(self.states), self.attention
         query = _heads(attention, attention.to_q(states), attention.norm_q)
@@ -59,7 +59,7 @@ class BlockCapture:
 
 @contextmanager
 def captured(transformer: CogVideoXTransformer3DModel, index: int) -> Iterator[BlockCapture]:
-    """Watch block `index` (from 0) of the transformer; what it saw last is in the object given."""
+    """Watch block `index` (from 0) of the transformer; the yielded object holds its last inputs and output."""
     block = transformer.transformer_blocks[index]
     seen = BlockCapture(block.attn1)
 
@@ -82,7 +82,7 @@ def captured(transformer: CogVideoXTransformer3DModel, index: int) -> Iterator[B
 
 @contextmanager
 def cut_after(transformer: CogVideoXTransformer3DModel, index: int) -> Iterator[None]:
-    """Let the transformer compute blocks 0 to `index` only; its prediction means nothing then, and costs less."""
+    """Let the transformer compute only blocks 0 to `index`; its prediction is then meaningless, but cheaper."""
     blocks = transformer.transformer_blocks
     transformer.transformer_blocks = blocks[: index + 1]
     try:
@@ -93,7 +93,7 @@ def cut_after(transformer: CogVideoXTransformer3DModel, index: int) -> Iterator[
 
 @contextmanager
 def checkpointing(transformer: CogVideoXTransformer3DModel, enabled: bool) -> Iterator[None]:
-    """Compute activations twice instead of storing them (or the other way), whatever was set before."""
+    """Turn activation checkpointing on or off; on exit the former setting returns."""
     switch = {True: transformer.enable_gradient_checkpointing, False: transformer.disable_gradient_checkpointing}
     before = transformer.gradient_checkpointing
     if before != enabled:
@@ -106,7 +106,7 @@ def checkpointing(transformer: CogVideoXTransformer3DModel, enabled: bool) -> It
 
 
 def middle_block(num_blocks: int) -> int:
-    """The block by which the methods that guide by features do so as published: 20 of 42."""
+    """Index of the middle block, by which the published methods guide with features: block 20 of 42."""
     return (num_blocks - 1) // 2
 
 

@@ -1,4 +1,4 @@
-"""The backbones that the suite knows, and what a command line may call one."""
+"""The known backbones, and their names on a command line."""
 
 import json
 import os
@@ -20,17 +20,17 @@ SETTINGS_FILE = "puppets.json"
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Where a backbone comes from, and what is known of it beforehand.
+    """Source of a backbone, and its settings.
 
     Attributes:
-        source: a local folder in diffusers' layout, or the name of a repository on the model hub.
-        revision: commit on the hub; None for a folder, whose digest is its revision, and for a repository without a
+        source: Path to a local folder in diffusers' layout, or the name of a repository on the model hub.
+        revision: Commit on the hub; None for a folder, whose digest is its revision, and for a repository without a
             pinned commit, which is loaded only as NAME@REVISION.
-        published: what is known beforehand; None: native settings are read from the folder's puppets.json.
-        refadapter: folder in peft's format.
-        control: folder as `flexiact.backbone.control` reads it.
-        cuda_dtype: on a GPU; a CPU computes in float32.
-        tiled_decode: as in `Backbone`.
+        published: Published settings and sizes; None: native settings are read from the folder's puppets.json.
+        refadapter: Path to a RefAdapter folder in peft's format.
+        control: Path to a folder that `flexiact.backbone.control` reads.
+        cuda_dtype: Floating-point dtype on a GPU; a CPU computes in float32.
+        tiled_decode: True to decode in tiles (see `Backbone`).
     """
 
     source: Path | str
@@ -70,19 +70,19 @@ BACKBONES: dict[str, BackboneSpec] = {
 
 
 RESERVED = {"puppets", "paper", "released"}
-"""Names that settings of methods are chosen by: no folder may have one of them."""
+"""Reserved preset names. A backbone folder must not use one, or it would silently get that preset."""
 
 
 def find_spec(backbone: str) -> tuple[str, BackboneSpec]:
-    """Name and entry of what a command line calls a backbone; nothing is fetched or loaded.
+    """Name and entry of a backbone given on a command line; nothing is fetched or loaded.
 
     Args:
-        backbone: NAME of an entry of `BACKBONES`, NAME@REVISION of one on the hub (a commit, 40 hexadecimal digits),
-            or FOLDER in diffusers' layout, whose native settings are in its puppets.json, or else those of the
-            published model that has the same sizes.
+        backbone: NAME of an entry of `BACKBONES`, NAME@REVISION of an entry on the hub (a commit, 40 hexadecimal
+            digits), or FOLDER in diffusers' layout. A folder's native settings are in its puppets.json; without that
+            file they are those of the published model with the same sizes.
 
     Raises:
-        BackboneError: when it is none of these.
+        BackboneError: If `backbone` is none of these.
     """
     name, at, revision = backbone.partition("@")
     if name in BACKBONES:
@@ -110,17 +110,17 @@ def native_settings(spec: BackboneSpec, folder: Path | str) -> dict[str, Any]:
     """The settings of `Backbone` named in `SETTINGS`: the published ones, or those of the folder's puppets.json.
 
     Raises:
-        OSError: when there is no such file (ValueError: when it is no JSON; KeyError: when it leaves one out).
+        OSError: If there is no such file (ValueError: if it is no JSON; KeyError: if it lacks a setting).
     """
     settings = spec.settings or json.loads(Path(folder, SETTINGS_FILE).read_text())
     return {key: settings[key] for key in SETTINGS}
 
 
 def configurations(spec: BackboneSpec) -> dict[str, dict[str, Any]]:
-    """Configurations of the networks by part: those of its folder, or the published ones; nothing is fetched.
+    """Configurations of the networks by part: those of the folder, or the published ones; nothing is fetched.
 
     Raises:
-        OSError: when files are missing (or ValueError, when they are no JSON).
+        OSError: If files are missing (ValueError: if they are no JSON).
     """
     if isinstance(spec.source, Path):
         return {part: json.loads((spec.source / part / "config.json").read_text()) for part in NETWORKS}
@@ -137,7 +137,7 @@ def _folder_spec(folder: Path) -> BackboneSpec:
     except (OSError, ValueError, TypeError) as error:
         raise BackboneError(f"backbone: {folder} holds no model in diffusers' layout ({one_line(error)})") from error
     sizes = ["in_channels", "patch_size", "patch_size_t", "sample_frames"]
-    if config.get("patch_size_t") is None:  # later models cut positions from a table of any size
+    if config.get("patch_size_t") is None:  # later models slice positions from a table of any size
         sizes += ["sample_height", "sample_width"]
     for spec in BACKBONES.values():
         if spec.published and all(config.get(size) == spec.published.transformer.get(size) for size in sizes):

@@ -3,8 +3,8 @@
 refadapter  transformer_blocks.{i}.attn1.processor.lora_{q,k,v,proj}.{down,up}.weight, [rank, width] and [width, rank]
 embedding   transformer_blocks.{i}.attn1.processor.motion_inversion_tokens, [1, tokens, width]
 
-The published files are for CogVideoX-5b-I2V (42 blocks, width 3072, rank 64, 226 tokens); any size is taken. The same
-in our form is in `flexiact.checkpoints.ours`.
+The published files are for CogVideoX-5b-I2V (42 blocks, width 3072, rank 64, 226 tokens); any size is accepted. See
+`flexiact.checkpoints.ours` for our form.
 """
 
 import os
@@ -35,28 +35,28 @@ _LFS_POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class Sizes:
-    """What of a transformer decides whether a checkpoint fits."""
+    """The sizes of a transformer that decide whether a checkpoint fits."""
 
     blocks: int
     width: int
 
     @classmethod
     def of(cls, transformer: CogVideoXTransformer3DModel) -> "Sizes":
-        """Of a transformer's configuration; its weights may be on any device, meta too."""
+        """The sizes of a transformer, from its configuration; its weights may be on any device, including meta."""
         config = transformer.config
         return cls(config.num_layers, config.num_attention_heads * config.attention_head_dim)
 
 
 @dataclass(frozen=True, eq=False)
 class Release:
-    """What one file of the release holds, as `checked` makes it.
+    """The content of one file of the release, as checked by `checked`.
 
     Attributes:
-        kind: of the file.
-        tensors: on the CPU by the release's names, in the order of its files; all of one floating type.
-        sizes: of the transformer that it was made for.
-        inner: rank of a RefAdapter; tokens per block of an embedding.
-        source: name of the file.
+        kind: Kind of the file.
+        tensors: Tensors on the CPU by the release's names, in the order of its files; all of one floating-point dtype.
+        sizes: Sizes of the transformer that the file was made for.
+        inner: Rank of a RefAdapter; number of tokens per block of an embedding.
+        source: Name of the file.
     """
 
     kind: Kind
@@ -67,21 +67,21 @@ class Release:
 
     @property
     def dtype(self) -> str:
-        """Type of the numbers: float32, bfloat16 or float16."""
+        """The dtype of the tensors: float32, bfloat16 or float16."""
         return str(next(iter(self.tensors.values())).dtype).removeprefix("torch.")
 
     def require(self, kind: Kind) -> None:
         """Refuse the other kind.
 
         Raises:
-            ValueError: naming both.
+            ValueError: If the kinds differ; the message names both.
         """
         if self.kind != kind:
             raise ValueError(f"{kind}: expected one, got a file of the kind {self.kind}")
 
 
 def refadapter_names(blocks: int) -> dict[str, str]:
-    """The release's names of a RefAdapter in the order of its files, each with peft's."""
+    """The release's names of a RefAdapter in the order of its files, each with peft's name."""
     return {
         f"transformer_blocks.{block}.attn1.processor.{old}.{half}.weight": (
             f"{PREFIX}transformer_blocks.{block}.attn1.{new}.{_HALVES[half]}.weight"
@@ -101,12 +101,12 @@ def load_release(path: Path, sizes: Sizes | None = None) -> Release:
     """Read a file of the release as tensors only, never as code.
 
     Args:
-        path: of the file, of a folder that holds one such file beside others, or of the output of the release's
-            training, where the last `checkpoint-N` counts.
-        sizes: of the backbone; None takes the file's own, which must agree with each other.
+        path: Path to the file, to a folder that holds exactly one such file, or to the output folder of the release's
+            training, whose last `checkpoint-N` counts.
+        sizes: Sizes of the backbone; None takes the file's own, which must agree with each other.
 
     Raises:
-        ValueError: when there is no file or there are several, it is damaged, or `checked` refuses it.
+        ValueError: If there is no file or there are several, it is damaged, or `checked` refuses it.
     """
     if (path / CONFIG_FILE).is_file() or path.suffix == ".safetensors":
         raise ValueError(f"checkpoint: {path} is in our form already")
@@ -115,10 +115,10 @@ def load_release(path: Path, sizes: Sizes | None = None) -> Release:
 
 
 def checked(state: Mapping[str, Any], sizes: Sizes | None = None) -> Release:
-    """Account for every name, shape, type and number of tensors by the release's names.
+    """Check every name, shape, dtype and value of tensors by the release's names.
 
     Raises:
-        ValueError: naming what is missing, unknown, of another shape or type, or not finite.
+        ValueError: If a tensor is missing, unknown, of another shape or dtype, or not finite; the message names it.
     """
     kind = _kind(state)
     blocks = sizes.blocks if sizes else num_blocks(state)
@@ -141,19 +141,19 @@ def checked(state: Mapping[str, Any], sizes: Sizes | None = None) -> Release:
 
 
 def save_release(release: Release, path: Path) -> None:
-    """Write a file as the release's training writes it.
+    """Write a file in the format of the release's training.
 
     Raises:
-        ValueError: when the file exists or cannot be written.
+        ValueError: If the file exists or cannot be written.
     """
-    # Copies, since a view would take all that it is a view of with it; a stream, since torch writes a path's name down.
+    # Copies, since a view would be saved with its whole storage; a stream, since torch stores the name of a path.
     with creating(path) as partial, partial.open("wb") as stream:
         torch.save({name: tensor.clone() for name, tensor in release.tensors.items()}, stream)
 
 
 @contextmanager
 def creating(path: Path) -> Iterator[Path]:
-    """Give a path to write to; move it onto `path`, where nothing is, when all went well, remove it otherwise."""
+    """Yield a path to write to; move the file to `path`, which must not exist, on success, remove it otherwise."""
     if path.exists():
         raise ValueError(f"out: {path} exists; choose another")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -178,7 +178,7 @@ def _unpickled(file: Path, mmap: bool = False) -> Mapping[Any, Any]:
         raise ValueError(f"checkpoint: {file} only points to the weights; fetch them with `git lfs pull`")
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(file))
-    except Exception as error:  # there is no end to how a damaged pickle can fail
+    except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(f"checkpoint: {file} is cut short, damaged, or holds more than tensors") from error
     if not isinstance(loaded, Mapping):
         raise ValueError(f"checkpoint: {file} holds {_described(loaded)}, expected tensors by name")
@@ -215,7 +215,7 @@ def _kind(state: Mapping[Any, Any]) -> Kind:
 
 
 def num_blocks(names: Iterable[Any]) -> int:
-    """How many blocks names of either form speak of."""
+    """Number of blocks in names of either form."""
     return len({m[1] for name in names if (m := re.search(r"transformer_blocks\.(\d+)\.", str(name)))})
 
 

@@ -1,18 +1,17 @@
-"""Checkpoint files of the authors' FlexiAct release, to and from our form.
+"""Convert checkpoint files of the authors' FlexiAct release to our form and back.
 
-    python -m flexiact.checkpoints show FILE              what a file or folder of either form holds
+    python -m flexiact.checkpoints show FILE              describe a file or folder of either form
     python -m flexiact.checkpoints import FILE OUT        the release's form to ours
     python -m flexiact.checkpoints export FILE OUT        ours to the release's
 
-A RefAdapter becomes the folder OUT, which `--refadapter` of the other commands takes; an embedding becomes OUT, an
+A RefAdapter becomes the folder OUT, which `--refadapter` of the other commands reads; an embedding becomes OUT, an
 action in a .safetensors file. `flexiact.checkpoints.authors` and `.ours` describe the forms. FILE may be a folder that
-holds one file of the release beside others, or the output of its training, whose last `checkpoint-N` is taken. Pickles
-are opened as tensors only, never as code. Every name, shape and number is checked first, and there and back keeps every
-bit.
+holds exactly one file of the release, or the output of its training, whose last `checkpoint-N` is taken. Pickles are
+opened as tensors only, never as code. Every name, shape and number is checked first, and a round trip keeps every bit.
 
-Sizes must be those of --backbone (published ones are known, nothing is fetched); with `none` the file's own are taken,
-so that blocks missing at its end go unseen. Exit codes: 0 done; 2 nothing was written, for the reason in the line on
-standard error.
+Sizes must be those of --backbone (published ones are known, nothing is fetched). With `none` the file's own sizes are
+taken, so that missing blocks at its end go unnoticed. Exit codes: 0 done; 2 nothing was written, for the reason in the
+line on standard error.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from flexiact.cli import OneLineParser, one_line
 if TYPE_CHECKING:  # --help answers without the seconds that torch takes
     from flexiact.checkpoints.authors import Release, Sizes
 
-BACKBONE = "cogvideox-5b-i2v"  # the one that the authors published files for
-ALPHA = 32  # of the release's LoRA layers, in its code alone
+BACKBONE = "cogvideox-5b-i2v"  # the authors published files for this backbone
+ALPHA = 32  # alpha of the release's LoRA layers, which only its code states
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     usage = argparse.RawDescriptionHelpFormatter
     p = OneLineParser(prog="python -m flexiact.checkpoints", description=__doc__, formatter_class=usage)
     verbs = p.add_subparsers(dest="verb", required=True, metavar="show|import|export")
-    helps = {"show": "what a file holds", "import": "the release's form to ours", "export": "ours to the release's"}
+    helps = {"show": "describe a file", "import": "the release's form to ours", "export": "ours to the release's"}
     for verb, text in helps.items():
         sub = verbs.add_parser(verb, help=text, description=text)
         sub.add_argument("file", type=Path, metavar="FILE", help="a file, or a folder that holds one")
@@ -46,9 +45,9 @@ def parser() -> argparse.ArgumentParser:
             continue
         sub.add_argument("out", type=Path, metavar="OUT", help="must not exist")
         sub.add_argument("--backbone", default=BACKBONE, metavar="NAME", help="or none (%(default)s)")
-        sub.add_argument("--alpha", type=float, default=ALPHA, help="of the release's LoRA layers (%(default)s)")
+        sub.add_argument("--alpha", type=float, default=ALPHA, help="alpha of the release's LoRA layers (%(default)s)")
         if verb == "import":
-            sub.add_argument("--reference", type=Path, metavar="VIDEO", help="what an embedding was fitted to")
+            sub.add_argument("--reference", type=Path, metavar="VIDEO", help="video an embedding was fitted to")
     return p
 
 
@@ -69,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(path: Path) -> str:
-    """What a file or folder of either form holds, and what its header says, in a few lines.
+    """Describe the content and the header of a file or folder of either form in a few lines.
 
     Raises:
-        ValueError: when it is of neither form or damaged.
+        ValueError: If it has neither form, or is damaged.
     """
     from flexiact.checkpoints.authors import load_release
 
@@ -89,17 +88,17 @@ def import_file(
     """Write a file of the release in our form.
 
     Args:
-        source: file or folder.
-        out: folder or .safetensors file to make.
-        backbone: whose sizes the file must have; "none" takes the file's own.
-        alpha: with which the release's LoRA layers were trained.
-        reference: video that an embedding was fitted to, for its digest in the header.
+        source: Path to a file or folder.
+        out: Path to the folder or .safetensors file to make.
+        backbone: Name of the backbone whose sizes the file must have; "none" takes the file's own sizes.
+        alpha: Alpha with which the release's LoRA layers were trained.
+        reference: Path to the video that an embedding was fitted to, for its digest in the header.
 
     Returns:
-        A few lines about it.
+        A description of a few lines.
 
     Raises:
-        ValueError: naming what is wrong; nothing is written then.
+        ValueError: If anything is wrong; the message says what, and nothing is written.
     """
     from flexiact.checkpoints.authors import load_release
     from flexiact.checkpoints.ours import action_of, save_action, save_refadapter
@@ -128,16 +127,16 @@ def export_file(source: Path, out: Path, backbone: str = BACKBONE, alpha: float 
     """Write a RefAdapter folder, or an action (a fit of the benchmark too), as a file of the release.
 
     Args:
-        source: folder or .safetensors file.
-        out: file to make.
-        backbone: whose sizes it must have; "none" takes its own.
-        alpha: with which a RefAdapter's file will be read; the release's code has 32.
+        source: Path to a folder or .safetensors file.
+        out: Path to the file to make.
+        backbone: Name of the backbone whose sizes it must have; "none" takes its own sizes.
+        alpha: Alpha with which a RefAdapter's file will be read; the release's code has 32.
 
     Returns:
-        A few lines about it.
+        A description of a few lines.
 
     Raises:
-        ValueError: naming what is wrong; nothing is written then.
+        ValueError: If anything is wrong; the message says what, and nothing is written.
     """
     from flexiact.checkpoints.authors import save_release
 
@@ -164,7 +163,7 @@ def _load_ours(path: Path, sizes: Sizes | None) -> tuple[Release, float | None, 
 
 
 def _backbone(name: str) -> tuple[Sizes | None, str | None]:
-    """Sizes of a backbone, and its revision where one is known, without its weights."""
+    """Sizes of a backbone, and its revision if one is known, without its weights."""
     if name == "none":
         return None, None
     import torch
@@ -185,7 +184,7 @@ def _backbone(name: str) -> tuple[Sizes | None, str | None]:
 
 
 def _published_settings(release: Release, alpha: float) -> dict[str, Any]:
-    """The paper's hyper-parameters; a file does not say whether it was trained with them."""
+    """The paper's hyper-parameters; a file does not state whether it was trained with them."""
     from flexiact.batches import FitConfig
     from flexiact.train_refadapter.trainer import RefAdapterConfig
 

@@ -1,11 +1,10 @@
-"""What was learned, in files of our own, and the same by the names of the authors' release.
+"""Read and write learned weights in our own files, and rename them to and from the authors' release.
 
 A RefAdapter is a folder in peft's format, which `flexiact.refadapter.RefAdapter.load` reads; an action is one
-.safetensors file. What is known of either (JSON) is in the header of the safetensors file. All numbers are kept as they
-are.
+.safetensors file. The header of the safetensors file holds the facts that are known about it (JSON). No number changes.
 
 LoRA scale: the release's layers add weight * alpha / rank * up(down(x)), with an alpha of 32 that is in its code, not
-in its files. peft, and so `RefAdapter.attached(weight)`, does the same: weight 1 here is weight 1 there, half the
+in its files. peft, and so `RefAdapter.attached(weight)`, does the same: weight 1 means the same in both, half the
 product at rank 64.
 """
 
@@ -37,21 +36,22 @@ from flexiact.ranges import check_positive
 from flexiact.refadapter import CONFIG_FILE, TARGETS, WEIGHTS_FILE
 from flexiact.task import Action
 
-_METADATA = "flexiact"  # entry of a safetensors header
+_METADATA = "flexiact"  # our entry in a safetensors header
 _FIT = "fit"  # the entry that `flexiact.fits` writes
 
 
 def save_refadapter(release: Release, folder: Path, alpha: float, about: Mapping[str, Any]) -> None:
-    """Write a RefAdapter as the folder that `RefAdapter.save` would write, its numbers as they are.
+    """Write a RefAdapter as the folder that `RefAdapter.save` would write, with unchanged numbers.
 
     Args:
-        release: the RefAdapter.
-        folder: to be made.
-        alpha: with which it was trained.
-        about: what is known about it (JSON), for the header of the weights.
+        release: RefAdapter.
+        folder: Path to the folder to make.
+        alpha: Alpha of the RefAdapter's training.
+        about: Known facts (JSON), for the header of the weights.
 
     Raises:
-        ValueError: for an embedding, an alpha not above 0, or a folder that holds weights or cannot be written.
+        ValueError: If `release` is an embedding, `alpha` is not above 0, or the folder holds weights or cannot be
+            written.
     """
     release.require("refadapter")
     check_positive("alpha", alpha)
@@ -66,10 +66,10 @@ def save_refadapter(release: Release, folder: Path, alpha: float, about: Mapping
 
 
 def load_refadapter(folder: Path, sizes: Sizes | None = None) -> tuple[Release, float, dict[str, Any]]:
-    """The RefAdapter of a folder in peft's format by the release's names, its alpha, and what is known about it.
+    """The RefAdapter of a folder in peft's format by the release's names, its alpha, and the facts in its header.
 
     Raises:
-        ValueError: when files are missing or damaged, or `checked` refuses the weights.
+        ValueError: If files are missing or damaged, or `checked` refuses the weights.
     """
     try:
         config = json.loads((folder / CONFIG_FILE).read_text())
@@ -86,20 +86,20 @@ def load_refadapter(folder: Path, sizes: Sizes | None = None) -> tuple[Release, 
 
 
 def action_of(release: Release) -> Action:
-    """An embedding as an action, float32 [blocks, tokens, width], which holds the other types exactly.
+    """An embedding as an action, float32 [blocks, tokens, width], which represents the other dtypes exactly.
 
     Raises:
-        ValueError: when it is a RefAdapter.
+        ValueError: If it is a RefAdapter.
     """
     release.require("embedding")
     return {ACTION_KEY: torch.cat(list(release.tensors.values())).float()}
 
 
 def release_of(action: Action, sizes: Sizes | None = None, dtype: str = "float32") -> Release:
-    """An action of FlexiAct as an embedding of the release, its numbers of type `dtype`.
+    """An action of FlexiAct as an embedding of the release, in the dtype `dtype`.
 
     Raises:
-        ValueError: when it is of another method or size, or `dtype` does not hold its numbers exactly.
+        ValueError: If it belongs to another method or size, or `dtype` does not represent its numbers exactly.
     """
     if set(action) != {ACTION_KEY} or action[ACTION_KEY].ndim != 3:
         found = {name: list(tensor.shape) for name, tensor in sorted(action.items())[:3]}
@@ -115,10 +115,10 @@ def release_of(action: Action, sizes: Sizes | None = None, dtype: str = "float32
 
 
 def save_action(action: Action, path: Path, about: Mapping[str, Any]) -> None:
-    """Write an action as safetensors, with what is known about it (JSON) in the header.
+    """Write an action as safetensors, with the known facts (JSON) in the header.
 
     Raises:
-        ValueError: when the name does not end in .safetensors, or the file exists or cannot be written.
+        ValueError: If the name does not end in .safetensors, or the file exists or cannot be written.
     """
     if path.suffix != ".safetensors":
         raise ValueError(f"out: expected a name that ends in .safetensors, got {path}")
@@ -127,10 +127,10 @@ def save_action(action: Action, path: Path, about: Mapping[str, Any]) -> None:
 
 
 def load_action(path: Path) -> tuple[Action, dict[str, Any]]:
-    """Read an action and what is known about it, {} where the header does not say.
+    """Read an action and the facts in its header; {} if there are none.
 
     Raises:
-        ValueError: when the file is missing or damaged.
+        ValueError: If the file is missing or damaged.
     """
     return _safetensors(path)
 
@@ -147,5 +147,5 @@ def _safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """Memory of its own, as safetensors wants it."""
+    """A copy in contiguous memory of its own, which safetensors requires."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)

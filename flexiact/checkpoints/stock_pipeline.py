@@ -28,17 +28,17 @@ from flexiact.task import Action
 
 
 def export_lora(folder: str | os.PathLike[str], file: str | os.PathLike[str]) -> str:
-    """Write a RefAdapter (a folder in peft's format) as the one file that `load_lora_weights` reads.
+    """Write a RefAdapter (a folder in peft's format) as the single file that `load_lora_weights` reads.
 
     Args:
-        folder: with adapter_config.json and adapter_model.safetensors.
-        file: to write, ending in .safetensors; replaced if it is there.
+        folder: Path to a folder with adapter_config.json and adapter_model.safetensors.
+        file: Path to the file to write, with the suffix .safetensors; an existing file is replaced.
 
     Returns:
-        The file's path, to be handed to `load_lora_weights`.
+        Path to the file, for `load_lora_weights`.
 
     Raises:
-        ValueError: when the folder cannot be read, or the file has another ending.
+        ValueError: If the folder cannot be read, or the file has another suffix.
     """
     folder, file = Path(folder), Path(file)
     if file.suffix != ".safetensors":
@@ -46,7 +46,7 @@ def export_lora(folder: str | os.PathLike[str], file: str | os.PathLike[str]) ->
     try:
         config = json.loads((folder / CONFIG_FILE).read_text())
         weights = load_file(folder / WEIGHTS_FILE)
-        # Rank and alpha go along: without them the product of a layer would be scaled by 1 instead of alpha / rank.
+        # Without rank and alpha the product of a layer would be scaled by 1 instead of alpha / rank.
         metadata = {"r": int(config["r"]), "lora_alpha": config["lora_alpha"], "target_modules": list(TARGETS)}
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
         raise ValueError(f"refadapter: cannot be read from {folder} ({one_line(error)})") from error
@@ -61,22 +61,22 @@ def export_lora(folder: str | os.PathLike[str], file: str | os.PathLike[str]) ->
 
 @contextmanager
 def attached(pipe: Any, action: Action, schedule: FrequencySchedule | None) -> Iterator[None]:
-    """Let every call of a pipeline's transformer hear an action; on leaving all is as before.
+    """Add an action to every call of a pipeline's transformer; on exit the transformer is as before.
 
     Args:
-        pipe: whatever has a CogVideoX transformer as `transformer`, such as CogVideoXImageToVideoPipeline.
-        action: what `FlexiAct.fit` learned on the same transformer.
-        schedule: of the embedding's bias; None: bias 0 throughout.
+        pipe: Any object with a CogVideoX transformer as `transformer`, such as CogVideoXImageToVideoPipeline.
+        action: Action that `FlexiAct.fit` learned on the same transformer.
+        schedule: Schedule of the embedding's bias; None: bias 0 throughout.
 
     Raises:
-        ValueError: naming the field, when the action belongs to another model.
+        ValueError: If the action belongs to another model; the message names the field.
     """
     transformer = pipe.transformer
     tokens = action_tokens(action, transformer.config)
 
     def add_action(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         nonlocal tokens
-        tokens = tokens.to(kwargs["hidden_states"].device)  # known at a call only: parts of a pipeline may be offloaded
+        tokens = tokens.to(kwargs["hidden_states"].device)  # known only now: parts of a pipeline may be offloaded
         bias = schedule(int(kwargs["timestep"][0])) if schedule else 0.0
         own = {"extra_tokens": tokens, "extra_bias": bias}
         return args, kwargs | {"attention_kwargs": (kwargs.get("attention_kwargs") or {}) | own}

@@ -1,4 +1,4 @@
-"""Folders to write to, files that appear whole or not at all, and tensors read back from them."""
+"""Make folders, write files atomically, and read tensors."""
 
 import os
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ class WriteError(ValueError):
 
 
 def make_folder(name: str, folder: Path) -> Path:
-    """Make a folder, and find out before anything expensive whether it can be written to.
+    """Make a folder, and check before any expensive work that it can be written to.
 
     Raises:
-        ValueError: naming `name`, when it cannot be made or written to.
+        ValueError: If the folder cannot be made or written to; the message begins with `name`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,10 +35,10 @@ def make_folder(name: str, folder: Path) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; move it onto `path` when all went well, remove it otherwise.
+    """Yield a path to write to; move the file to `path` on success, remove it otherwise.
 
     Raises:
-        WriteError: when the system refuses.
+        WriteError: If the file cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -54,10 +54,10 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     """Tensors and header of a safetensors file.
 
     Raises:
-        OSError: when it cannot be read (SafetensorError: when it is damaged).
+        OSError: If the file cannot be read (SafetensorError: if it is damaged).
     """
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        # Copies: in the file tensors lie at odd addresses, where products differ in their last bits.
+        # Copies, because tensors lie at odd addresses in the file, where products differ in their last bits.
         return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""A folder of numbered pictures as a video, one picture a frame: how DAVIS and many other datasets keep theirs."""
+"""Read a folder of numbered pictures as a video, one picture per frame, as DAVIS and many other datasets store them."""
 
 import re
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 PICTURES_PER_SECOND = 24.0
-"""The rate of DAVIS' videos, taken for every folder of pictures: none says its own."""
+"""Frame rate of every folder of pictures, since none states its own; the rate of DAVIS' videos."""
 
 PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The frames in a folder by their numbers, `NAME9.jpg` before `NAME10.jpg`; hidden and other files are left alone.
+    """The frames in a folder by number, `NAME9.jpg` before `NAME10.jpg`; hidden and other files are ignored.
 
     Raises:
-        MediaError: when there is none, one has no number or is called otherwise than the first, or numbers are missing
-            (they go up in steps of one length) or there twice.
+        MediaError: If there is no frame, a name has no number or differs from the first one, or a number is missing
+            (numbers rise by a constant step) or repeated.
     """
     try:
         files = [path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir()]
@@ -43,10 +43,10 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def read_pictures(folder: Path) -> "Iterator[np.ndarray]":
-    """The pictures of a folder one after the other: uint8 [H, W, 3], all of one size once they are upright.
+    """The upright pictures of a folder one after the other: uint8 [H, W, 3], all of one size.
 
     Raises:
-        MediaError: as `pictures_in`, and when a picture cannot be read or is of another size than the first.
+        MediaError: As for `pictures_in`, and if a picture cannot be read or differs from the first in size.
     """
     from flexiact.media.image import read_image
 
@@ -62,7 +62,7 @@ def read_pictures(folder: Path) -> "Iterator[np.ndarray]":
 
 
 def _check_steps(folder: Path, numbers: list[int]) -> None:
-    """Refuse frames that are missing or there twice: `numbers` rise in steps of one length, that of the first two."""
+    """Refuse missing and repeated frames: `numbers` must rise by a constant step."""
     for before, after in zip(numbers, numbers[1:], strict=False):
         if after == before:
             raise MediaError(f"{folder}: two pictures have number {after}")

@@ -1,4 +1,4 @@
-"""Read and write images (Pillow), fit them to a size."""
+"""Read and write images (Pillow), and fit them to a size."""
 
 import os
 import warnings
@@ -12,10 +12,10 @@ from flexiact.media.files import MediaError, replacing
 
 
 def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize (bicubic, antialiased) so that height x width is covered, and cut the centre: uint8 [height, width, 3].
+    """Resize (bicubic, antialiased) to cover height x width, and crop the centre: uint8 [height, width, 3].
 
     Raises:
-        ValueError: when a wanted side is below 1.
+        ValueError: If `height` or `width` is below 1.
     """
     if height < 1 or width < 1:
         raise ValueError(f"size: expected sides of 1 or more, got {height}x{width}")
@@ -29,16 +29,16 @@ def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read any image Pillow knows as uint8 [H, W, 3] sRGB: turned upright, transparency on white, 16 bits cut to 8.
+    """Read any image Pillow knows as uint8 [H, W, 3] sRGB: upright, transparency on white, 16 bits reduced to 8.
 
     Raises:
-        MediaError: when the file is missing, no image, or truncated.
+        MediaError: If the file is missing, not an image, or truncated.
     """
     path = Path(path)
     check_file(path, "an image")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # phones take such pictures
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # phones take pictures of this size
             image = Image.open(path)
         with image:
             image.load()
@@ -51,21 +51,21 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Write uint8 [H, W, 3] as PNG.
 
     Raises:
-        WriteError: when the file cannot be written; nothing is left behind then.
+        WriteError: If the file cannot be written; nothing is left behind.
     """
     with replacing(Path(path)) as partial:
         Image.fromarray(image).save(partial, format="PNG")
 
 
 def check_file(path: Path, what: str) -> None:
-    """Refuse a path at which there is nothing to decode.
+    """Refuse a path without a file to decode.
 
     Args:
-        path: of the file.
-        what: that is expected there, with its article.
+        path: Path to the file.
+        what: Kind of file that is expected, with its article.
 
     Raises:
-        MediaError: when it is missing, a folder, or empty.
+        MediaError: If the file is missing, a folder, or empty.
     """
     if path.is_dir():
         raise MediaError(f"{path}: is a folder, expected {what}")

@@ -1,7 +1,7 @@
-"""Read and write video (PyAV), fit it to a size and length, digest decoded frames.
+"""Read and write video (PyAV), fit it to a size and length, and digest decoded frames.
 
-Digests are of decoded frames, never of files: containers carry write times and identifiers, so the same frames give
-other bytes on every write.
+Digests cover decoded frames, never files: containers hold write times and identifiers, so the same frames give other
+bytes on every write.
 """
 
 import hashlib
@@ -22,18 +22,18 @@ from flexiact.media.image import check_file, fit_image, read_image
 from flexiact.task import Video
 
 MISSING_FRAMES_SHARE = 0.05
-"""A file that yields this share of frames fewer than its header promises counts as truncated."""
+"""A file counts as truncated if more than this share of the frames that its header promises is missing."""
 
 FFV1_OPTIONS = {"level": "3", "slicecrc": "1"}
-"""With a checksum in every slice, so that damage is noticed when reading instead of being shown."""
+"""A checksum in every slice makes the decoder report damage instead of showing it."""
 
 
 def read_video(path: str | os.PathLike[str]) -> Video:
-    """Decode every frame of the first video stream, turned upright; of a folder, its pictures.
+    """Decode every frame of the first video stream, or every picture of a folder, and turn it upright.
 
     Raises:
-        MediaError: when the file is missing, holds no video, is damaged, or ends before its header says; when the
-            folder is none of pictures that `read_image` can read, or they change size.
+        MediaError: If the file is missing, holds no video, is damaged, or ends before its header says; if the folder
+            holds no pictures that `read_image` can read, or they change size.
     """
     path = Path(path)
     if path.is_dir():
@@ -47,13 +47,13 @@ def read_video(path: str | os.PathLike[str]) -> Video:
 
 
 def read_clip(path: str | os.PathLike[str], num_frames: int, height: int, width: int) -> Video:
-    """`fit_frames(read_video(path), ...)`, decoded twice instead of kept: a long film needs no more memory than a clip.
+    """`fit_frames(read_video(path), ...)` in the memory of one clip: the file is decoded twice and never held whole.
 
-    Fewer frames than wanted are repeated evenly.
+    Frames of a video with fewer than `num_frames` are repeated evenly.
 
     Raises:
-        MediaError: as `read_video`, and for a single frame, which shows no action.
-        ValueError: when a wanted number is below 1.
+        MediaError: As for `read_video`, and for a single frame, which shows no action.
+        ValueError: If a number is below 1.
     """
     path = Path(path)
     count, rate = count_frames(path)
@@ -65,10 +65,10 @@ def read_clip(path: str | os.PathLike[str], num_frames: int, height: int, width:
 
 
 def count_frames(path: str | os.PathLike[str]) -> tuple[int, float]:
-    """How many frames a video has, and its rate; all of it is decoded, nothing kept.
+    """Number of frames of a video, and its frame rate; the whole video is decoded, and no frame is stored.
 
     Raises:
-        MediaError: as `read_video`.
+        MediaError: As for `read_video`.
     """
     path = Path(path)
     if path.is_dir():
@@ -84,10 +84,10 @@ def count_frames(path: str | os.PathLike[str]) -> tuple[int, float]:
 def read_frames(
     path: str | os.PathLike[str], indices: Collection[int], height: int, width: int
 ) -> dict[int, np.ndarray]:
-    """Some frames of a video by their index, each as `fit_image` makes it.
+    """Frames of a video by index, each resized by `fit_image`.
 
     Raises:
-        MediaError: as `read_video`, and when the video ends before the last index.
+        MediaError: As for `read_video`, and if the video ends before the last index.
     """
     path = Path(path)
     if path.is_dir():
@@ -106,10 +106,10 @@ def read_frames(
 
 
 def write_lossless(path: str | os.PathLike[str], video: Video) -> None:
-    """Write FFV1 in Matroska: `read_video` gives back the same frames bit by bit.
+    """Write FFV1 in Matroska: `read_video` returns the same frames bit by bit.
 
     Raises:
-        WriteError: when the file cannot be written; nothing is left behind then.
+        WriteError: If the file cannot be written; nothing is left behind.
     """
     _encode(Path(path), video, codec="ffv1", pixels="bgr0", container="matroska", options=FFV1_OPTIONS)
 
@@ -117,10 +117,10 @@ def write_lossless(path: str | os.PathLike[str], video: Video) -> None:
 def write_preview(path: str | os.PathLike[str], video: Video, scale: int = 4) -> None:
     """Write H.264 that browsers play (MP4, 4:2:0, index first), each pixel enlarged to `scale` x `scale`.
 
-    Odd sides lose their last row or column, since 4:2:0 has none.
+    Odd sides lose their last row or column, since 4:2:0 needs even sides.
 
     Raises:
-        WriteError: when the file cannot be written; nothing is left behind then.
+        WriteError: If the file cannot be written; nothing is left behind.
     """
     if scale < 1:
         raise ValueError(f"scale: expected 1 or more, got {scale}")
@@ -134,7 +134,7 @@ def write_preview(path: str | os.PathLike[str], video: Video, scale: int = 4) ->
 
 
 def frames_digest(video: Video | np.ndarray) -> str:
-    """SHA-256 (hex) of shape and bytes of uint8 frames; frame rate and file format do not enter."""
+    """SHA-256 (hex) of the shape and bytes of uint8 frames; it does not depend on frame rate or file format."""
     frames = video.frames if isinstance(video, Video) else video
     if frames.dtype != np.uint8:
         raise ValueError(f"frames: expected uint8, got {frames.dtype}")
@@ -144,12 +144,12 @@ def frames_digest(video: Video | np.ndarray) -> str:
 
 
 def fit_frames(video: Video, num_frames: int, height: int, width: int) -> Video:
-    """Resample to `num_frames` evenly spaced frames, first and last kept; resize and centre-crop to height x width.
+    """Resample to `num_frames` evenly spaced frames, with the first and last; resize and centre-crop to height x width.
 
-    The rate changes so that the clip lasts as long as before. A video that fits already is returned as it is.
+    The frame rate changes so that the duration stays the same. A video that fits already is returned unchanged.
 
     Raises:
-        ValueError: when a wanted number is below 1.
+        ValueError: If a number is below 1.
     """
     count = len(video.frames)
     if (count, *video.frames.shape[1:3]) == (num_frames, height, width):
@@ -161,11 +161,11 @@ def fit_frames(video: Video, num_frames: int, height: int, width: int) -> Video:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
-    """The container and its first video stream; what goes wrong in decoding it becomes one line."""
+    """The container and its first video stream; an error in decoding becomes one line."""
     check_file(path, "a video")
     try:
         with av.open(str(path)) as container:
-            # FFmpeg would show any file that is called .txt as a film of a terminal.
+            # FFmpeg would decode any .txt file as a film of a terminal.
             if not container.streams.video or container.format.name == "tty":
                 raise MediaError(f"{path}: holds no video stream")
             yield container, container.streams.video[0]
@@ -176,7 +176,7 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.
 def _checked_rate(
     path: Path, count: int, container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> float:
-    """Frames per second, once `count` frames are decoded."""
+    """Frame rate, after `count` frames were decoded."""
     rate, expected = stream.average_rate or stream.guessed_rate, _expected_frames(container, stream)
     if not count:
         raise MediaError(f"{path}: holds no frames")
@@ -188,14 +188,14 @@ def _checked_rate(
 
 
 def _evenly(count: int, num_frames: int) -> list[int]:
-    """Indices of `num_frames` of `count` frames, first and last among them."""
+    """Indices of `num_frames` of `count` frames, evenly spaced from the first to the last."""
     if num_frames < 1:
         raise ValueError(f"num_frames: expected 1 or more, got {num_frames}")
     return [int(index) for index in np.rint(np.linspace(0, count - 1, num_frames))]
 
 
 def _stretched(fps: float, count: int, num_frames: int) -> float:
-    """The rate at which `num_frames` frames last as long as `count` did at `fps`."""
+    """The rate at which `num_frames` frames last as long as `count` frames at `fps`."""
     return fps * (num_frames - 1) / (count - 1) if count > 1 and num_frames > 1 else fps
 
 
@@ -213,7 +213,7 @@ def _upright(frame: av.VideoFrame, path: Path) -> np.ndarray:
 
 
 def _expected_frames(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> int:
-    """Frames that the header promises, 0 when it does not say."""
+    """Number of frames that the header promises; 0 if it states none."""
     if stream.frames:
         return stream.frames
     rate = stream.average_rate
@@ -221,7 +221,7 @@ def _expected_frames(container: av.container.InputContainer, stream: av.video.st
         return 0
     if stream.duration and stream.time_base:
         return round(stream.duration * stream.time_base * rate)
-    if container.duration and len(container.streams) == 1:  # with sound, the duration is of the longer stream
+    if container.duration and len(container.streams) == 1:  # with sound, it is the duration of the longer stream
         return round(Fraction(container.duration, av.time_base) * rate)
     return 0
 
@@ -244,7 +244,7 @@ def _encode(path: Path, video: Video, *, codec: str, pixels: str, container: str
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, in one line; FFmpeg's own text would name the path again."""
+    """The error in one line; FFmpeg's own text would name the path again."""
     if isinstance(error, av.error.FFmpegError):
         return " ".join(str(error.strerror).split()) or type(error).__name__
     return one_line(error)

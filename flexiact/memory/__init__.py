@@ -1,1 +1,1 @@
-"""Which graphics cards a large model fits: `python -m flexiact.memory`."""
+"""Compute which graphics cards a large model fits: `python -m flexiact.memory`."""

@@ -1,7 +1,6 @@
-"""Which settings fit which card: `python -m flexiact.memory`, computed from configurations, not measured.
+"""Compute which settings fit which card: `python -m flexiact.memory`, from configurations, not measured.
 
-How it is computed, and what is left out, is in `flexiact.memory.estimate`. Nothing is fetched or loaded, and no
-GPU is needed.
+`flexiact.memory.estimate` describes the computation and its limits. Nothing is fetched or loaded, and no GPU is needed.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:  # --help answers without the seconds that torch takes
 GIB = 1024.0**3
 CARDS_GIB = (24, 40, 80)
 CUDA_GIB = 1.0
-"""Taken off a card for CUDA itself and for gaps between allocations: an allowance, not a measurement."""
+"""Subtracted from a card for CUDA itself and for gaps between allocations: an allowance, not a measurement."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def table(estimate: Estimate, cards_gib: Sequence[int] = CARDS_GIB) -> str:
-    """What a backbone needs with every combination of savings, and what of it fits each card."""
+    """A backbone's needs with every combination of savings, and the jobs that fit each card."""
     backbone = estimate.backbone
     held = ", ".join(f"{estimate.transformer[way] / GIB:.1f} in {way}" for way in QUANTISE)
     lines = [
@@ -69,16 +68,17 @@ def table(estimate: Estimate, cards_gib: Sequence[int] = CARDS_GIB) -> str:
 
 
 def check_memory(backbone: str, device: str, savings: Savings, *, fits: bool = True) -> None:
-    """Refuse, before anything is loaded, what a GPU has too little free memory for; on a CPU nothing is checked.
+    """Refuse jobs that need more than a GPU's free memory before anything is loaded; on a CPU nothing is checked.
 
     Args:
-        backbone: as `flexiact.backbone.specs.find_spec` takes it.
-        device: as `flexiact.backbone.loading.resolve_device` takes it.
-        savings: what is done already.
-        fits: whether actions will be learned; transfers alone can need less.
+        backbone: Name or folder, as for `flexiact.backbone.specs.find_spec`.
+        device: Device, as for `flexiact.backbone.loading.resolve_device`.
+        savings: Options that are in use already.
+        fits: True if actions will be learned; transfers alone can need less memory.
 
     Raises:
-        BackboneError: saying what would help, or when the backbone or the device is unknown.
+        BackboneError: If the memory is too small (the message says what would help), or the backbone or the device is
+            unknown.
     """
     import torch
 
@@ -99,7 +99,7 @@ def check_memory(backbone: str, device: str, savings: Savings, *, fits: bool = T
 def shortage(
     estimate: Estimate, free_bytes: int, savings: Savings, jobs: Collection[Job] = ("transfer", "fit")
 ) -> str | None:
-    """Why some jobs cannot be done in so much memory and what would take less, in one line; None when they can."""
+    """One line that says why jobs do not fit the free memory and which options need less; None if they fit."""
     needed = estimate.peak(savings, jobs)
     if needed <= free_bytes:
         return None
@@ -121,12 +121,12 @@ def _combinations() -> list[Savings]:
 
 
 def _options(savings: Savings) -> str:
-    """As they are written on a command line."""
+    """Savings as command-line options."""
     given = ["--offload"] if savings.offload else []
     return " ".join([*given, *([f"--quantise {savings.quantise}"] if savings.quantise else [])])
 
 
 def _which(transfer: float, fit: float, available: float) -> str:
-    """Of a transfer and a fit, those that fit."""
+    """The jobs that fit: "both", "transfer", "fit" or "-"."""
     fitting = [name for name, need in (("transfer", transfer), ("fit", fit)) if need <= available]
     return "both" if len(fitting) == 2 else fitting[0] if fitting else "-"

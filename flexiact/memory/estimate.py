@@ -1,13 +1,13 @@
-"""What a backbone takes of a GPU's memory, computed from configurations alone: nothing is fetched or loaded.
+"""Estimate a backbone's GPU memory from configurations alone: nothing is fetched or loaded.
 
-Networks are made on torch's meta device, where tensors have shapes and no memory. Their weights are counted, and the
-passes of a transfer and of a fit with FlexiAct run on them at the native size while `flexiact.memory.live_bytes`
-follows which tensors are alive: attention by fused kernels, activations of a fit computed twice (as
-`flexiact.training.frozen` does for large models), AdamW's two moments, and a RefAdapter of the paper's rank, attached
-in transfers.
+Networks are made on torch's meta device, where tensors have shapes and no memory. Their weights are counted. The passes
+of a transfer and of a fit with FlexiAct run on them at the native size while `flexiact.memory.live_bytes` tracks the
+live tensors. The estimate assumes fused attention kernels, activation checkpointing in a fit (as
+`flexiact.training.frozen` does for large models), AdamW's two moments, and a RefAdapter of the paper's rank that is
+attached in transfers.
 
-Not counted: CUDA itself, the work space of kernels and gaps between allocations, which can come to a few GiB, and the
-text encoder's activations (some MiB). Methods that guide the sampler by gradients need more than a transfer here.
+Not counted are CUDA itself, the work space of kernels and gaps between allocations, which can amount to a few GiB, and
+the text encoder's activations (some MiB). Methods that guide the sampler by gradients need more than a transfer here.
 """
 
 from collections.abc import Collection, Mapping
@@ -47,15 +47,15 @@ STAGES: dict[Job, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes, computed, not measured.
+    """Numbers of bytes, computed, not measured.
 
     Attributes:
-        backbone: on the meta device.
-        text_encoder: weights.
-        vae: weights.
-        transformer: weights, with a RefAdapter's, by how they are quantised.
-        activations: the most alive at one time in each stage, weights aside.
-        largest_layer: of the transformer; a quantised layer is turned back into this while it computes.
+        backbone: Backbone on the meta device.
+        text_encoder: Bytes of the text encoder's weights.
+        vae: Bytes of the VAE's weights.
+        transformer: Bytes of the transformer's and a RefAdapter's weights, by quantisation.
+        activations: Peak of live bytes in each stage, without weights.
+        largest_layer: Bytes of the transformer's largest layer; a quantised layer is dequantised while it computes.
     """
 
     backbone: Backbone
@@ -66,7 +66,7 @@ class Estimate:
     largest_layer: int
 
     def peak(self, savings: Savings, jobs: Collection[Job] = tuple(STAGES)) -> int:
-        """The most that is held at any one time in some jobs."""
+        """Peak number of bytes in some jobs."""
         return max(self._at(stage, part, savings) for job in jobs for stage, part in STAGES[job].items())
 
     def _at(self, stage: str, part: str, savings: Savings) -> int:
@@ -86,10 +86,10 @@ def outline(backbone: str) -> Backbone:
     """A backbone on the meta device: every shape, no weights.
 
     Args:
-        backbone: as `flexiact.backbone.specs.find_spec` takes it.
+        backbone: Name or folder, as for `flexiact.backbone.specs.find_spec`.
 
     Raises:
-        BackboneError: when the name is unknown, or a folder's configurations are missing or damaged.
+        BackboneError: If the name is unknown, or a folder's configurations are missing or damaged.
     """
     name, spec = find_spec(backbone)
     try:
@@ -103,7 +103,7 @@ def outline(backbone: str) -> Backbone:
         name=name,
         revision=spec.revision or "unknown",
         **networks,
-        tokenizer=T5Tokenizer(),  # nothing is read with it: a minimal vocabulary will do
+        tokenizer=T5Tokenizer(),  # never used, so a minimal vocabulary is enough
         scheduler=CogVideoXDPMScheduler(),
         **settings,
         device=META,
@@ -113,16 +113,16 @@ def outline(backbone: str) -> Backbone:
 
 
 def estimate(backbone: Backbone) -> Estimate:
-    """What a backbone on the meta device would take."""
+    """The estimate for a backbone on the meta device."""
     default = RefAdapterConfig()
     adapter = RefAdapter(backbone.transformer, default.rank, default.alpha)
-    beside = sum(_bytes(parameter) for parameter in adapter.parameters())
+    adapter_bytes = sum(_bytes(parameter) for parameter in adapter.parameters())
     layers = [layer for layer in backbone.transformer.modules() if type(layer) is nn.Linear]
     return Estimate(
         backbone=backbone,
         text_encoder=held(backbone.text_encoder),
         vae=held(backbone.vae),
-        transformer={quantise: held(backbone.transformer, quantise) + beside for quantise in (None, *QUANTISE)},
+        transformer={quantise: held(backbone.transformer, quantise) + adapter_bytes for quantise in (None, *QUANTISE)},
         activations={
             "text": 0,
             "image": _encoding(backbone, 1),
@@ -138,8 +138,8 @@ def estimate(backbone: Backbone) -> Estimate:
 def held(network: nn.Module, quantise: str | None = None) -> int:
     """Bytes of a network's parameters and buffers.
 
-    With 8 bits every linear layer's weight has a byte a number and a float32 a row; with 4 bits half a byte a number
-    and a float32 for every 64 of them. All else, biases too, keeps its type.
+    With 8 bits every linear layer's weight takes a byte per number and a float32 per row; with 4 bits half a byte per
+    number and a float32 per 64 numbers. All other tensors, biases included, keep their dtype.
     """
     total = sum(_bytes(tensor) for tensors in (network.parameters(), network.buffers()) for tensor in tensors)
     if quantise is None:
@@ -158,7 +158,7 @@ def _networks(configs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
             "vae": AutoencoderKLCogVideoX.from_config(configs["vae"]),
             "text_encoder": T5EncoderModel(T5Config.from_dict(configs["text_encoder"])),
         }
-    # Not diffusers' own `to`, which warns whatever the type.
+    # Not diffusers' own `to`, which warns for every dtype.
     return {part: nn.Module.to(network, dtype).eval().requires_grad_(False) for part, network in networks.items()}
 
 
@@ -206,7 +206,7 @@ def _learning(backbone: Backbone) -> int:
 
 
 def _computed_twice(block: nn.Module, *args: Any) -> Any:
-    """As diffusers does it, but for a mode that torch leaves aside in backward passes otherwise."""
+    """Checkpointing as in diffusers, plus the `FusedAttention` mode, which torch would not enter in backward passes."""
     return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), FusedAttention()))
 
 

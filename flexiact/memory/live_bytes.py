@@ -1,4 +1,4 @@
-"""Bytes of tensors alive at the same time, followed operation by operation; on the meta device nothing is computed."""
+"""Count the bytes of live tensors, operation by operation; on the meta device nothing is computed."""
 
 import weakref
 from typing import Any
@@ -12,11 +12,11 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Within it, storages that operations make are counted until they are freed, backward passes included.
+    """A mode that counts storages from the operation that makes them until they are freed, also in backward passes.
 
     Attributes:
-        now: bytes alive, of those made within.
-        peak: the most that were alive at any one time.
+        now: Number of live bytes that were made inside the mode.
+        peak: Largest value of `now` so far.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -29,7 +29,7 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation; results that are views of what was there before count nothing."""
+        """Run an operation; results that are views of existing storages are not counted."""
         for leaf in tree_leaves((args, kwargs)):
             self._note(leaf, counted=False)
         made = func(*args, **(kwargs or {}))
@@ -55,16 +55,16 @@ class LiveBytes(TorchDispatchMode):
 
 
 class FusedAttention(TorchFunctionMode):
-    """Within it, attention holds what the fused kernels of a GPU hold: inputs, output, a sum a query; no logits.
+    """A mode in which attention stores what a GPU's fused kernels store: inputs, output and a sum per query, no logits.
 
-    On a device without such kernels torch writes all logits out, which at the sizes of large models no card could hold.
-    Values mean nothing: this is for counting.
+    On a device without such kernels torch stores all logits, which no card could hold at the sizes of large models.
+    Values are meaningless: the mode is for counting only.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Stand in for scaled_dot_product_attention, and leave all else as it is."""
+        """Replace scaled_dot_product_attention, and run all other functions unchanged."""
         if func is functional.scaled_dot_product_attention:
             return _Kernel.apply(*args[:3])
         return func(*args, **(kwargs or {}))
@@ -73,13 +73,13 @@ class FusedAttention(TorchFunctionMode):
 class _Kernel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """An output [..., queries, value width] of no meaning."""
+        """An output [..., queries, value width] without meaning."""
         output = query.new_empty(*query.shape[:-1], value.shape[-1])
         ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """Gradients of no meaning."""
+        """Gradients without meaning."""
         query, key, value, _, _ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)

@@ -1,1 +1,1 @@
-"""One target image and one reference video to one video: the work behind `python -m flexiact`."""
+"""Make one video from one target image and one reference video: the work behind `python -m flexiact`."""

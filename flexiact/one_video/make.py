@@ -1,4 +1,4 @@
-"""One image and one reference video in, one video out: the work behind `python -m flexiact`."""
+"""Make one video from one image and one reference video: the work behind `python -m flexiact`."""
 
 import os
 import sys
@@ -20,25 +20,25 @@ from flexiact.presets import sampler_settings
 from flexiact.progress import in_words, steps_shown
 from flexiact.task import Action, Request, Video, check_seed
 
-PREVIEW_SIDE_PX = 256  # smaller videos are enlarged by a whole number to about this
+PREVIEW_SIDE_PX = 256  # smaller videos are enlarged by a whole factor to about this size
 LONG_REFERENCE = 3.0
-"""From so many times the backbone's own clip on, a reference's frames are too far apart to show one action."""
+"""A reference longer than this many of the backbone's own clips has frames too far apart to show one action."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What videos are made with.
+    """Settings of a method that makes videos.
 
     Attributes:
-        backbone: as `flexiact.backbone.specs.find_spec` takes it.
-        refadapter: folder in peft's format; None: the backbone's own; "none": without.
-        method_preset: name in `flexiact.method.PRESETS`; None: the one meant for the backbone.
-        device: as `flexiact.backbone.loading.resolve_device` takes it.
-        steps: of the sampler; None: the backbone's own.
-        fit_steps: None: the preset's.
-        cache: where fits are kept.
-        savings: ways to need less memory.
-        fits: whether actions will be learned; transfers alone need less memory.
+        backbone: Name or folder, as for `flexiact.backbone.specs.find_spec`.
+        refadapter: Path to a folder in peft's format; None: the backbone's own; "none": no RefAdapter.
+        method_preset: Name in `flexiact.method.PRESETS`; None: the backbone's preset.
+        device: Device, as for `flexiact.backbone.loading.resolve_device`.
+        steps: Number of sampler steps; None: the backbone's own.
+        fit_steps: Number of optimiser steps; None: the preset's.
+        cache: Path to the folder of cached fits.
+        savings: Options that need less memory.
+        fits: True if actions will be learned; transfers alone need less memory.
     """
 
     backbone: str
@@ -54,11 +54,11 @@ class Setup:
 
 @dataclass(frozen=True)
 class Shown:
-    """An action that is to be learned.
+    """An action to be learned.
 
     Attributes:
-        reference: a video of it.
-        caption: of the reference.
+        reference: Path to a video of the action.
+        caption: Caption of the reference.
     """
 
     reference: Path
@@ -70,11 +70,11 @@ class Order:
     """One video to be made.
 
     Attributes:
-        image: the target.
-        action: what shows it, or a file of one that was learned before (see `flexiact.checkpoints.ours.load_action`).
-        prompt: of the video to be made.
-        seed: of fit and transfer.
-        out: .mp4 for players (H.264), .mkv for the same frames bit by bit (FFV1).
+        image: Path to the target image.
+        action: Action to be learned, or path to a learned one (see `flexiact.checkpoints.ours.load_action`).
+        prompt: Prompt of the video.
+        seed: Seed of fit and transfer.
+        out: Path to the video: .mp4 for players (H.264), .mkv for the same frames bit by bit (FFV1).
     """
 
     image: Path
@@ -86,13 +86,13 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """A video and what it cost.
+    """A video and its costs.
 
     Attributes:
-        video: at the backbone's size, length and rate.
-        action_file: what was learned, on disk.
-        fit_s: None when that was there already.
-        transfer_s: of the transfer.
+        video: Video with the backbone's size, length and frame rate.
+        action_file: Path to the learned action.
+        fit_s: Duration of the fit in seconds; None if the action came from the cache or a file.
+        transfer_s: Duration of the transfer in seconds.
     """
 
     video: Video
@@ -101,16 +101,16 @@ class Made:
     transfer_s: float
 
     def costs(self) -> str:
-        """In words, for people."""
+        """The costs in words."""
         fit = f"fit {in_words(self.fit_s)}" if self.fit_s is not None else "fit found"
         return f"{fit} ({self.action_file}), transfer {in_words(self.transfer_s)}"
 
 
 def load_method(setup: Setup) -> FlexiAct:
-    """The method on its backbone, with whatever the setup changes.
+    """The method on its backbone, with the changes of the setup.
 
     Raises:
-        ValueError: naming the field, when something is unknown, missing or damaged.
+        ValueError: If something is unknown, missing or damaged; the message names the field.
     """
     if setup.method_preset is not None and setup.method_preset not in PRESETS:
         raise ValueError(f"method-preset: unknown name {setup.method_preset!r} (known: {', '.join(PRESETS)})")
@@ -132,11 +132,10 @@ def load_method(setup: Setup) -> FlexiAct:
 
 
 def make_video(method: FlexiAct, fits: FitFolder, order: Order) -> Made:
-    """Make a video from files that `check_order` let pass, and write it.
+    """Make a video from files that `check_order` accepted, and write it.
 
     Raises:
-        ValueError: naming the field or file that is not as it should be; nothing is written then, but for a fit that
-            was made on the way.
+        ValueError: If a field or file is wrong; the message names it. No video is written then, but a fit may be.
     """
     backbone = method.backbone
     target = fit_image(read_image(order.image), backbone.height, backbone.width)
@@ -151,17 +150,17 @@ def make_video(method: FlexiAct, fits: FitFolder, order: Order) -> Made:
 
 
 def perform(method: FlexiAct, fits: FitFolder, reference: Video, caption: str, request: Request) -> Made:
-    """Fit, unless that was done before, and transfer; both say how long they will take.
+    """Fit, unless the fit is cached, and transfer; both show the time left.
 
     Args:
-        method: on its backbone.
-        fits: where fits are kept.
-        reference: at the backbone's size and length.
-        caption: of the reference.
-        request: its seed is the fit's as well.
+        method: Method on its backbone.
+        fits: Cache of fits.
+        reference: Reference with the backbone's size and length.
+        caption: Caption of the reference.
+        request: Request whose seed is also the fit's seed.
 
     Raises:
-        ValueError: as `FlexiAct.fit` and `FlexiAct.transfer`, or when the fit cannot be kept.
+        ValueError: As for `FlexiAct.fit` and `FlexiAct.transfer`, or if the fit cannot be stored.
     """
     fits.check()
     description = fit_description(method, reference, caption, request.seed)
@@ -176,10 +175,10 @@ def perform(method: FlexiAct, fits: FitFolder, reference: Video, caption: str, r
 
 
 def perform_again(method: FlexiAct, file: Path, request: Request) -> Made:
-    """Transfer an action that was learned before, or imported; a note is printed if its header names other weights.
+    """Transfer an action from a file, and print a note if its header names other weights than the backbone's.
 
     Raises:
-        ValueError: when the file cannot be read or belongs to a model of another size.
+        ValueError: If the file cannot be read or belongs to a model of another size.
     """
     action, about = load_action(file)
     theirs, ours = (str(r).partition("+")[0] for r in (about.get("backbone_revision") or "", method.backbone.revision))
@@ -190,10 +189,10 @@ def perform_again(method: FlexiAct, file: Path, request: Request) -> Made:
 
 
 def check_order(order: Order) -> None:
-    """Refuse, before a large model is loaded, what could not be read or written in the end.
+    """Check, before a large model is loaded, that all files can be read or written.
 
     Raises:
-        ValueError: naming the field or file.
+        ValueError: If one cannot; the message names the field or file.
     """
     check_seed(order.seed)
     read_image(order.image)
@@ -218,10 +217,10 @@ def check_order(order: Order) -> None:
 
 
 def write_video(path: Path, video: Video) -> None:
-    """Write lossless Matroska for a name that ends in .mkv, otherwise MP4 that players show; small ones are enlarged.
+    """Write lossless Matroska for a name that ends in .mkv, otherwise MP4 for players, with small videos enlarged.
 
     Raises:
-        ValueError: when the file cannot be written.
+        ValueError: If the file cannot be written.
     """
     if path.suffix.lower() == ".mkv":
         write_lossless(path, video)
@@ -241,11 +240,11 @@ def _check_action(file: Path) -> None:
 
 
 def _read_reference(path: Path, backbone: Backbone) -> Video:
-    """The clip at the backbone's size and length; a note is printed if it is much longer or shorter than that."""
+    """Read a clip at the backbone's size and length, and print a note if the video is much longer or shorter."""
     reference = read_clip(path, backbone.num_frames, backbone.height, backbone.width)
     apart_s = 1 / reference.fps
     if apart_s * backbone.fps > LONG_REFERENCE:
-        note = f"{backbone.num_frames} frames of it, {apart_s:.2g} s apart, are read; cut it to the action"
+        note = f"{backbone.num_frames} of its frames, {apart_s:.2g} s apart, are read; cut it to the action"
         print(f"note: {path} is long: {note}", file=sys.stderr)
     different = 1 + int((reference.frames[1:] != reference.frames[:-1]).any(axis=(1, 2, 3)).sum())
     if 2 * different < backbone.num_frames:
@@ -255,14 +254,14 @@ def _read_reference(path: Path, backbone: Backbone) -> Video:
 
 
 def _fit(method: FlexiAct, reference: Video, caption: str, seed: int) -> Action:
-    if sys.stderr.isatty():  # there the fit shows a bar of its own
+    if sys.stderr.isatty():  # the fit shows its own bar on a terminal
         return method.fit(reference, caption, seed=seed)
     with steps_shown(method.backbone.transformer, method.config.fit.fit_steps, "fit"):
         return method.fit(reference, caption, seed=seed)
 
 
 def _transfer(method: FlexiAct, action: Action, request: Request) -> tuple[Video, float]:
-    """The video, and how many seconds it took."""
+    """The video, and the duration of the transfer in seconds."""
     start = time.perf_counter()
     steps, _ = sampler_settings(method.config.transfer, method.backbone)
     with steps_shown(method.backbone.transformer, steps, "transfer"):

@@ -1,4 +1,4 @@
-"""A page in the browser around `flexiact.one_video.make`, by gradio, which only the extra `demo` installs."""
+"""Serve `flexiact.one_video.make` as a web page with gradio, which only the extra `demo` installs."""
 
 import tempfile
 from importlib import import_module
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def check_installed() -> None:
-    """Refuse when gradio is not there.
+    """Refuse if gradio is not installed.
 
     Raises:
-        ValueError: saying how to install it.
+        ValueError: If gradio is missing; the message says how to install it.
     """
     if find_spec("gradio") is None:
         raise ValueError("web: gradio is not installed; install it with: pip install 'gradio>=5'")
@@ -24,7 +24,7 @@ def serve(setup: "Setup") -> None:
     """Load the model once and serve the page until interrupted.
 
     Raises:
-        ValueError: naming the field, when the model cannot be loaded.
+        ValueError: If the model cannot be loaded; the message names the field.
     """
     from flexiact.fits import FitFolder
     from flexiact.one_video.make import Order, Shown, check_order, load_method, make_video

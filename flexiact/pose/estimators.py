@@ -1,4 +1,4 @@
-"""Finding keypoints: what every pose estimator promises, and those that run an mmpose model."""
+"""Find keypoints: the protocol of pose estimators, and the estimators that run an mmpose model."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flexiact.pose.mmpose_import import import_mmpose, quiet
 
-_BATCH = 64  # frames put through the network at a time
+_BATCH = 64  # frames per forward pass
 
 
 @runtime_checkable
@@ -25,9 +25,9 @@ class PoseEstimator(Protocol):
     """Finds the keypoints of the one figure in each frame.
 
     Attributes:
-        name: of the estimator and its weights, for score tables.
-        keypoint_names: K names, the order of the answers.
-        score_threshold: a point that scores less counts as not found.
+        name: Name of the estimator and its weights, for score tables.
+        keypoint_names: K names, in the order of the keypoints.
+        score_threshold: Lowest score of a point that counts as found.
     """
 
     name: str
@@ -35,10 +35,10 @@ class PoseEstimator(Protocol):
     score_threshold: float
 
     def estimate(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Finds keypoints.
+        """Find keypoints.
 
         Args:
-            frames: uint8 [T, H, W, 3], sRGB.
+            frames: Frames, uint8 [T, H, W, 3], sRGB.
 
         Returns:
             Keypoints float32 [T, K, 2], (x, y) in pixels, pixel centres at half-integers, and scores float32 [T, K] in
@@ -48,19 +48,19 @@ class PoseEstimator(Protocol):
 
 
 def build_model(config: Mapping[str, Any], seed: int | None = None) -> Any:
-    """Builds the model of an mmengine config, an untyped nn.Module; the global random state stays as it was.
+    """Build the model of an mmengine config, an untyped nn.Module; the global random state does not change.
 
     Args:
-        config: mmengine's, of which `model` is read.
-        seed: of mmpose's own initialisation; None leaves weights that are to be replaced.
+        config: mmengine config; only `model` is read.
+        seed: Seed of mmpose's own initialisation; None skips it, for weights that will be replaced.
 
     Raises:
-        ValueError: mmpose cannot build `config["model"]`.
+        ValueError: If mmpose cannot build `config["model"]`.
     """
     models, registry = import_mmpose("mmpose.registry").MODELS, import_mmpose("mmengine.registry")
     import_mmpose("mmpose.models")  # registers them
     with quiet(), torch.random.fork_rng(devices=[]), registry.DefaultScope.overwrite_default_scope("mmpose"):
-        torch.default_generator.manual_seed(seed or 0)  # the processor's alone
+        torch.default_generator.manual_seed(seed or 0)  # only the CPU's generator
         try:
             model = models.build(dict(config["model"]))
             if seed is not None:
@@ -72,16 +72,16 @@ def build_model(config: Mapping[str, Any], seed: int | None = None) -> Any:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a score is read from SimCC logits.
+    """Parameters that turn SimCC logits into a score.
 
-    The score of a point is the probability, by the model's own answer, that it lies within `radius_px` of the place
-    reported, on the less certain of the two axes.
+    The score of a point is the model's own probability that the point lies within `radius_px` of the reported place, on
+    the less certain of the two axes.
 
     Attributes:
-        beta: factor on the logits in the training loss.
-        temperature: divides the logits; fitted on held-out frames so that scores are shares of right answers.
-        radius_px: in pixels of the model's input.
-        threshold: a point that scores less counts as not found.
+        beta: Factor on the logits in the training loss.
+        temperature: Divisor of the logits, fitted on held-out frames so that scores are shares of right answers.
+        radius_px: Radius in pixels of the model's input.
+        threshold: Lowest score of a point that counts as found.
     """
 
     beta: float
@@ -98,13 +98,13 @@ class Scoring:
 
 
 def axis_score(logits: np.ndarray, places: np.ndarray, bins_per_px: float, scoring: Scoring) -> np.ndarray:
-    """Probability mass near the places reported on one axis.
+    """Probability mass near the reported places on one axis.
 
     Args:
-        logits: [..., W] of the head, W bins.
-        places: [...] in pixels of the model's input.
+        logits: Logits of the head, [..., W] for W bins.
+        places: Reported places, [...], in pixels of the model's input.
         bins_per_px: SimCC split ratio.
-        scoring: factors and radius.
+        scoring: Factors and radius.
 
     Returns:
         [...] in [0, 1].
@@ -118,25 +118,25 @@ def axis_score(logits: np.ndarray, places: np.ndarray, bins_per_px: float, scori
 
 
 class TopDownEstimator(ABC):
-    """Runs an mmpose top-down model on whole frames, many at a time; how its head is read is left to the kinds below.
+    """An mmpose top-down model that runs on batches of whole frames; subclasses read its head.
 
     The folder holds `config.json` (an mmengine config that also names `keypoint_names`, `codec` and `scoring`) and
-    `model.safetensors`. Nothing is fetched, unpickled or executed. The keypoints are those of mmpose's own
+    `model.safetensors`. Nothing is fetched, unpickled or executed. The keypoints equal those of mmpose's own
     `inference_topdown` with the whole frame as the box.
 
     Attributes:
-        name: "mmpose-" and the first digits of the weights' sha256.
+        name: "mmpose-" and the first digits of the weights' SHA-256.
         keypoint_names: K names.
-        score_threshold: a point that scores less counts as not found.
+        score_threshold: Lowest score of a point that counts as found.
     """
 
     score_threshold: float
 
     def __init__(self, folder: Path | str, device: torch.device | str = "cpu") -> None:
-        """Loads an estimator.
+        """Load an estimator.
 
         Raises:
-            ValueError: a file is missing or damaged, the weights do not fit the config or are not finite.
+            ValueError: If a file is missing or damaged, or the weights do not fit the config or are not finite.
         """
         folder = Path(folder)
         self.config = read_config(folder)
@@ -152,10 +152,10 @@ class TopDownEstimator(ABC):
 
     @torch.no_grad()
     def head_answers(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What the head gives, one array [T, K, ...] an output, to uint8 images [T, H, W, 3] of the model's size."""
+        """The head's outputs, each an array [T, K, ...], for uint8 images [T, H, W, 3] of the model's input size."""
         processor = self.model.data_preprocessor
         mean, std = (getattr(processor, n).view(1, 3, 1, 1) for n in ("mean", "std"))
-        # mmpose reads BGR files: only a model that converts them was trained on RGB.
+        # mmpose reads BGR files, so only a model that converts them was trained on RGB.
         order = [0, 1, 2] if processor._channel_conversion else [2, 1, 0]
         parts: list[tuple[Tensor, ...]] = []
         for start in range(0, len(images), _BATCH):
@@ -168,13 +168,13 @@ class TopDownEstimator(ABC):
 
     @abstractmethod
     def read(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points [T, K, 2] in pixels of the model's input, and scores [T, K], of images of that size."""
+        """Points [T, K, 2] in pixels of the model's input, and scores [T, K], for images of the model's input size."""
 
     def estimate(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Finds the keypoints of the figure in each frame (see `PoseEstimator`).
+        """Find the keypoints of the figure in each frame (see `PoseEstimator`).
 
         Raises:
-            ValueError: frames are not uint8 [T, H, W, 3].
+            ValueError: If frames are not uint8 [T, H, W, 3].
         """
         if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or 0 in frames.shape:
             raise ValueError("frames: expected a uint8 array [T, H, W, 3]")
@@ -190,23 +190,23 @@ class MMPoseEstimator(TopDownEstimator):
     """An mmpose model with a SimCC head, which classifies a point's place on each axis.
 
     Attributes:
-        scoring: how scores are read.
+        scoring: Parameters of the scores.
     """
 
     def __init__(self, folder: Path | str, device: torch.device | str = "cpu") -> None:
-        """Loads a SimCC model (see `TopDownEstimator`)."""
+        """Load a SimCC model (see `TopDownEstimator`)."""
         super().__init__(folder, device)
         self.scoring = Scoring(**self.config["scoring"])
         self.score_threshold = self.scoring.threshold
         self._bins_per_px = float(self.config["codec"]["simcc_split_ratio"])
 
     def logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The head's answers [T, K, W] and [T, K, H] to uint8 images [T, H, W, 3] of the model's input size."""
+        """The head's logits [T, K, W] and [T, K, H] for uint8 images [T, H, W, 3] of the model's input size."""
         x, y = self.head_answers(images)
         return x, y
 
     def read(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points where mmpose's codec puts them; a score is the less certain axis's."""
+        """Points decoded by mmpose's codec; a point's score is that of the less certain axis."""
         x, y = self.logits(images)
         points = self.model.head.decoder.decode(x.copy(), y.copy())[0]
         pair = ((x, points[..., 0]), (y, points[..., 1]))
@@ -215,13 +215,13 @@ class MMPoseEstimator(TopDownEstimator):
 
 
 class HeatmapEstimator(TopDownEstimator):
-    """An mmpose model with a heatmap head. A point's score is the height of its map's peak, cut to [0, 1]."""
+    """An mmpose model with a heatmap head. A point's score is the height of its map's peak, clipped to [0, 1]."""
 
     def __init__(self, folder: Path | str, device: torch.device | str = "cpu") -> None:
-        """Loads a heatmap model (see `TopDownEstimator`).
+        """Load a heatmap model (see `TopDownEstimator`).
 
         Raises:
-            ValueError: also when `scoring.threshold` is not in [0, 1].
+            ValueError: As for `TopDownEstimator`, and if `scoring.threshold` is not in [0, 1].
         """
         super().__init__(folder, device)
         self.score_threshold = float(self.config["scoring"]["threshold"])
@@ -229,7 +229,7 @@ class HeatmapEstimator(TopDownEstimator):
             raise ValueError(f"scoring.threshold: expected 0 to 1, got {self.score_threshold}")
 
     def read(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points where mmpose's codec puts them, frame by frame."""
+        """Points decoded by mmpose's codec, frame by frame."""
         (heatmaps,) = self.head_answers(images)
         with quiet():
             points = np.concatenate([self.model.head.decoder.decode(maps)[0] for maps in heatmaps])
@@ -237,10 +237,10 @@ class HeatmapEstimator(TopDownEstimator):
 
 
 def load_estimator(folder: Path | str, device: torch.device | str = "cpu") -> TopDownEstimator:
-    """Loads a folder as the kind of estimator that its codec asks for (see `TopDownEstimator`).
+    """Load a folder as the class of estimator that its codec needs (see `TopDownEstimator`).
 
     Raises:
-        ValueError: a file is missing or damaged, or the codec is of no known kind.
+        ValueError: If a file is missing or damaged, or the codec is unknown.
     """
     kind = read_config(Path(folder))["codec"].get("type")
     kinds = {"SimCCLabel": MMPoseEstimator, "MSRAHeatmap": HeatmapEstimator}
@@ -250,10 +250,10 @@ def load_estimator(folder: Path | str, device: torch.device | str = "cpu") -> To
 
 
 def _whole_frame(frames: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fits whole frames into the model's input as mmpose does, with black bars where the shapes differ.
+    """Fit whole frames into the model's input as mmpose does, with black bars where the aspect ratios differ.
 
     Returns:
-        Images [T, size, size, 3]; side lengths and corner (x, y), in pixels of the frames, of the box that they show.
+        Images [T, size, size, 3]; side lengths and corner (x, y) of the box that they show, in pixels of the frames.
     """
     height, width = frames.shape[1:3]
     aspect = size[0] / size[1]
@@ -271,7 +271,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The config of an estimator's folder.
 
     Raises:
-        ValueError: it is missing, damaged or incomplete.
+        ValueError: If the config is missing, damaged or incomplete.
     """
     path = folder / "config.json"
     try:
@@ -285,10 +285,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
-    """Reads weights in single precision and holds them against the model.
+    """Read weights in single precision and compare them with the model.
 
     Raises:
-        ValueError: unreadable, not finite, or of another model.
+        ValueError: If the weights are unreadable, not finite, or those of another model.
     """
     try:
         state = load_file(path)

@@ -1,7 +1,7 @@
-"""Makes mmpose importable beside mmcv-lite and without mmdet.
+"""Make mmpose importable with mmcv-lite and without mmdet.
 
 mmpose 1.3 imports two modules at load time that no model used here ever calls: `mmcv.ops` (compiled, absent from
-mmcv-lite) for ED-Pose, and `mmdet.utils` for RTMO. Where the full packages are installed nothing is replaced.
+mmcv-lite) for ED-Pose, and `mmdet.utils` for RTMO. If the full packages are installed, nothing is replaced.
 """
 
 import importlib
@@ -17,25 +17,25 @@ from typing import Any
 
 
 class MultiScaleDeformableAttention:
-    """Stands in for mmcv's compiled operator; building it is an error."""
+    """A stub for mmcv's compiled operator; building it is an error."""
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        """Refuses, saying what is missing.
+        """Refuse to be built.
 
         Raises:
-            RuntimeError: always.
+            RuntimeError: Always; the message names the missing package.
         """
         raise RuntimeError("MultiScaleDeformableAttention needs the full mmcv package; mmcv-lite does not hold it")
 
 
 def reduce_mean(tensor: Any) -> Any:
-    """mmdet's mean over processes, for the one process that there is."""
+    """mmdet's mean over processes, for a single process."""
     return tensor
 
 
 def _module(name: str, **content: Any) -> None:
     module = ModuleType(name)
-    # A spec and a path make `find_spec(name)` and "import name.other" answer as for any package.
+    # A spec and a path make `find_spec(name)` and "import name.other" work as for any package.
     module.__spec__ = ModuleSpec(name, None, is_package=True)
     module.__path__ = []
     module.__dict__.update(content)
@@ -46,10 +46,10 @@ def _module(name: str, **content: Any) -> None:
 
 
 def install_stubs() -> tuple[str, ...]:
-    """Puts the stub modules that are needed into `sys.modules`.
+    """Put the stub modules that are needed into `sys.modules`.
 
     Returns:
-        Names of the modules added by this call; empty where mmcv and mmdet are complete or the stubs are in place.
+        Names of the modules added by this call; empty if mmcv and mmdet are complete or the stubs are in place.
     """
     added: list[str] = []
     if "mmcv.ops" not in sys.modules and find_spec("mmcv._ext") is None:
@@ -64,7 +64,7 @@ def install_stubs() -> tuple[str, ...]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences mmpose: warnings about its own use of deprecated calls, and a line about the start of every weight."""
+    """Silence mmpose: warnings about its own deprecated calls, and a log line about every weight's initialisation."""
     level = logging.root.manager.disable
     logging.disable(max(level, logging.INFO))
     try:
@@ -76,7 +76,7 @@ def quiet() -> Iterator[None]:
 
 
 def import_mmpose(module: str = "mmpose.apis") -> ModuleType:
-    """Imports a module of mmpose, with the stubs in place and without the warnings of its ageing dependencies."""
+    """Import a module of mmpose, with the stubs in place and without the warnings of its outdated dependencies."""
     with quiet():
         install_stubs()
         return importlib.import_module(module)

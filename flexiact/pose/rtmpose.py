@@ -1,9 +1,9 @@
-"""Estimators by name: the puppets' own, shipped, and mmpose's published ones for people and for animals.
+"""Estimators by name: the shipped one for puppets, and mmpose's published ones for people and for animals.
 
-The published ones are fetched when first used, onto the machine that uses them: OpenMMLab's checkpoint is checked
-against its published digest, read without executing anything in it, and kept as a folder that
-`flexiact.pose.estimators` loads. The whole frame is the box (mmpose gives its models a detector's box with a quarter of
-margin, and flips; neither is done here), so one figure should fill much of the frame.
+A published estimator is fetched on first use. OpenMMLab's checkpoint is checked against its published digest, read
+without executing anything in it, and stored as a folder that `flexiact.pose.estimators` loads. The whole frame is the
+box, so one figure should fill much of the frame. (mmpose gives its models a detector's box with a margin of a quarter,
+and averages over a flip; neither is done here.)
 """
 
 import codecs
@@ -37,7 +37,7 @@ AP10K_KEYPOINTS = (
     "right_shoulder", "right_elbow", "right_front_paw", "left_hip", "left_knee", "left_back_paw", "right_hip",
     "right_knee", "right_back_paw",
 )  # fmt: skip
-# What numpy pickles arrays with; the first under its names in numpy 1 and 2.
+# The names by which numpy 1 and 2 pickle arrays.
 _ARRAYS: list[Any] = [
     *(
         (part, f"numpy.{core}.multiarray.{part.__name__}")
@@ -55,11 +55,11 @@ class PublishedModel:
     """A model of mmpose's own collection (RTMPose, arXiv 2303.07399).
 
     Attributes:
-        config: of the installed mmpose package, below its configs folder.
-        url: of the checkpoint.
-        sha256_prefix: first digits of the checkpoint's digest.
-        keypoint_names: in the model's order.
-        threshold: a point that scores less counts as not found; DWPose's, which MimicMotion uses.
+        config: Path to the config below the configs folder of the installed mmpose package.
+        url: URL of the checkpoint.
+        sha256_prefix: First digits of the checkpoint's digest.
+        keypoint_names: Names of the keypoints in the model's order.
+        threshold: Lowest score of a point that counts as found; the default is DWPose's, which MimicMotion uses.
     """
 
     config: str
@@ -87,10 +87,10 @@ PUPPETS = "puppets"
 
 
 class FetchedEstimator:
-    """A published model that is fetched and loaded when the first frames come (see `PoseEstimator`)."""
+    """A published model that is fetched and loaded at the first call of `estimate` (see `PoseEstimator`)."""
 
     def __init__(self, name: str, device: torch.device | str = "cpu", cache: Path | None = None) -> None:
-        """Read nothing but the table; `cache` is torch.hub's folder unless another is given."""
+        """Look the model up and read no file; `cache` falls back to torch.hub's folder."""
         model = PUBLISHED[name]
         self.name = f"{name}-{model.sha256_prefix}"
         self.keypoint_names = model.keypoint_names
@@ -99,10 +99,10 @@ class FetchedEstimator:
         self._loaded: PoseEstimator | None = None
 
     def estimate(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Finds the keypoints of the figure in each frame.
+        """Find the keypoints of the figure in each frame.
 
         Raises:
-            ValueError: the weights cannot be fetched or read, or frames are not uint8 [T, H, W, 3].
+            ValueError: If the weights cannot be fetched or read, or frames are not uint8 [T, H, W, 3].
         """
         if self._loaded is None:
             self._loaded = self._load()
@@ -110,10 +110,10 @@ class FetchedEstimator:
 
 
 def estimator_by_name(name: str, device: torch.device | str = "cpu") -> PoseEstimator:
-    """An estimator for a method to see with; nothing is fetched yet.
+    """An estimator for a method; nothing is fetched yet.
 
     Raises:
-        ValueError: when the name is unknown, or the shipped weights are missing or damaged.
+        ValueError: If the name is unknown, or the shipped weights are missing or damaged.
     """
     if name == PUPPETS:
         return load_estimator(PUPPET_WEIGHTS / "pose_driver", device)
@@ -123,10 +123,10 @@ def estimator_by_name(name: str, device: torch.device | str = "cpu") -> PoseEsti
 
 
 def fetched_folder(name: str, cache: Path | None = None) -> Path:
-    """The folder of a published model, made where it is missing.
+    """The folder of a published model; it is made if it is missing.
 
     Raises:
-        ValueError: in one line, when the checkpoint cannot be fetched, is not the published one, or cannot be read.
+        ValueError: If the checkpoint cannot be fetched, is not the published one, or cannot be read.
     """
     model = PUBLISHED[name]
     cache = cache or Path(torch.hub.get_dir()) / "flexiact"
@@ -149,19 +149,19 @@ def fetched_folder(name: str, cache: Path | None = None) -> Path:
 
 
 def convert(model: PublishedModel, checkpoint: Path, folder: Path) -> None:
-    """Writes a checkpoint as config.json and model.safetensors.
+    """Write a checkpoint as config.json and model.safetensors.
 
     Raises:
-        ValueError: when the checkpoint cannot be read or is not of this model.
+        ValueError: If the checkpoint cannot be read or belongs to another model.
     """
     config = _config(model)
     network = build_model(config)
     try:
-        # Beside the weights a checkpoint says, in arrays, which dataset it is of; nothing else is let in.
+        # A checkpoint also names its dataset, in arrays; no other types are allowed.
         with torch.serialization.safe_globals(_ARRAYS):
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
         network.load_state_dict(state)
-    except Exception as error:  # whatever a damaged pickle may raise
+    except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(f"estimator: {checkpoint} cannot be read ({one_line(error)[:200]})") from error
     partial = Path(tempfile.mkdtemp(dir=folder.parent))
     save_file({n: t.contiguous() for n, t in network.state_dict().items()}, partial / "model.safetensors")
@@ -173,7 +173,7 @@ def convert(model: PublishedModel, checkpoint: Path, folder: Path) -> None:
 
 
 def _config(model: PublishedModel) -> dict[str, Any]:
-    """The config of a folder, from the model's own in the installed mmpose package."""
+    """The config of a folder, made from the model's own config in the installed mmpose package."""
     root = Path(str(import_mmpose("mmpose").__file__)).parent / ".mim" / "configs"
     with quiet():
         source = import_mmpose("mmengine.config").Config.fromfile(str(root / model.config))

@@ -1,7 +1,7 @@
-"""Keypoints as pictures: which points are joined, how a skeleton is drawn, and how one body's is fitted to another's.
+"""Skeletons: links between keypoints, drawings, and the fit of one body's keypoints to another's.
 
-Drawn as MimicMotion (arXiv 2406.19680, section 3.3) and AnimateAnyone (arXiv 2311.17117, section 3.2) draw it: coloured
-limbs and joints on black, every part as bright as the estimator is sure of it. Keypoints are (x, y) in pixels, pixel
+Drawings follow MimicMotion (arXiv 2406.19680, section 3.3) and AnimateAnyone (arXiv 2311.17117, section 3.2): coloured
+limbs and joints on black, with a brightness equal to the estimator's confidence. Keypoints are (x, y) in pixels, pixel
 centres at half-integers.
 """
 
@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 
 DRAWING_VERSION = 1
-"""Raised when the same keypoints begin to give another picture: control weights are trained on one way of drawing."""
+"""Raised whenever the same keypoints give another picture: control weights are trained on one kind of drawing."""
 
 _SUBPIXEL_BITS = 4
-_FAR = 4.0  # points are drawn at most this many frame sides away from the frame's corner
+_FAR = 4.0  # largest distance of a drawn point from the frame's corner, in frame sides
 
 _SIDES = ("left", "right")
 PUPPET_LINKS = (
@@ -43,7 +43,7 @@ SKELETONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "coco": COCO_LINKS,
     "ap10k": AP10K_LINKS,
 }
-"""Pairs of keypoint names that are joined, of each kind of body."""
+"""Linked pairs of keypoint names, for each kind of body."""
 
 _HEAD = ("nose", *(f"{s}_eye" for s in _SIDES))
 _GIRDLES = tuple(f"{s}_{joint}" for joint in ("shoulder", "hip") for s in _SIDES)
@@ -52,7 +52,7 @@ TRUNKS: Mapping[str, frozenset[str]] = {
     "coco": frozenset((*_HEAD, *(f"{s}_ear" for s in _SIDES), *_GIRDLES)),
     "ap10k": frozenset((*_HEAD, "neck", *_GIRDLES, "root_of_tail")),
 }
-"""Keypoints of head and trunk, which move little against each other, of each kind of body in `SKELETONS`."""
+"""Keypoints of head and trunk, which move little against each other, for each kind of body in `SKELETONS`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,28 +60,29 @@ class AxisFit:
     """x' = scale * x + offset, for each axis.
 
     Attributes:
-        scale: float64 [2], above 0.
-        offset: float64 [2], px.
+        scale: Scales, float64 [2], above 0.
+        offset: Offsets, float64 [2], px.
     """
 
     scale: np.ndarray
     offset: np.ndarray
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Moves points [..., 2]; float32."""
+        """Move points [..., 2]; returns float32."""
         return np.asarray(points * self.scale + self.offset, dtype=np.float32)
 
 
 def fit_axes(source: np.ndarray, target: np.ndarray) -> AxisFit:
     """Least squares of target = scale * source + offset on each axis by itself, over pairs of points.
 
-    What `numpy.polyfit` of degree 1 gives on each axis. Where an axis leaves its scale open (all points in one place)
-    or says that the body is mirrored (a slope of 0 or less, which two different bodies easily give), it takes the other
-    axis's; where both do, 1. Offsets are then those of least squares. Without any pair nothing moves.
+    The result on each axis equals that of `numpy.polyfit` of degree 1, unless the scale is undetermined (all points in
+    one place) or mirrors the body (a slope of 0 or less, which two different bodies easily give). Such an axis takes
+    the other axis's scale, or 1 if that is unusable too. Offsets are those of least squares for the scales. Without any
+    pair nothing moves.
 
     Args:
-        source: [N, 2].
-        target: [N, 2].
+        source: Points, [N, 2].
+        target: Points, [N, 2].
     """
 
     def scales(spread: np.ndarray, joint: np.ndarray) -> np.ndarray:
@@ -93,15 +94,15 @@ def fit_axes(source: np.ndarray, target: np.ndarray) -> AxisFit:
 
 
 def fit_uniform(source: np.ndarray, target: np.ndarray, axes: Sequence[int] = (0, 1)) -> AxisFit:
-    """Least squares of target = scale * source + offset with one scale, found on some of the axes together.
+    """Least squares of target = scale * source + offset with one scale, fitted on some of the axes together.
 
-    Of axis 1 alone it is MimicMotion's, for frames of one shape. A scale that is open or not above 0 is 1. Offsets are
-    those of least squares on each axis. Without any pair nothing moves.
+    For axis 1 alone and frames of one shape, this is MimicMotion's fit. A scale that is undetermined or not above 0
+    becomes 1. Offsets are those of least squares on each axis. Without any pair nothing moves.
 
     Args:
-        source: [N, 2].
-        target: [N, 2].
-        axes: that the scale is found on.
+        source: Points, [N, 2].
+        target: Points, [N, 2].
+        axes: Axes that determine the scale.
     """
 
     def scales(spread: np.ndarray, joint: np.ndarray) -> np.ndarray:
@@ -126,20 +127,20 @@ def _least_squares(
 
 
 def links_of(keypoint_names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs of indices to be joined.
+    """Linked pairs of indices.
 
     Raises:
-        ValueError: when no skeleton of `SKELETONS` has these keypoints.
+        ValueError: If no skeleton of `SKELETONS` has these keypoints.
     """
     names = list(keypoint_names)
     return tuple((names.index(a), names.index(b)) for a, b in SKELETONS[_body_of(names)])
 
 
 def trunk_of(keypoint_names: Sequence[str]) -> np.ndarray:
-    """Which keypoints are of head and trunk: bool [K].
+    """True for keypoints of head and trunk, bool [K].
 
     Raises:
-        ValueError: as `links_of`.
+        ValueError: As for `links_of`.
     """
     trunk = TRUNKS[_body_of(keypoint_names)]
     return np.array([name in trunk for name in keypoint_names])
@@ -153,23 +154,23 @@ def _body_of(keypoint_names: Sequence[str]) -> str:
 
 
 def palette(count: int) -> np.ndarray:
-    """Colours uint8 [count, 3], hues evenly around the circle."""
+    """Colours uint8 [count, 3] with evenly spaced hues."""
     return np.array([[round(255 * c) for c in colorsys.hsv_to_rgb(i / count, 1, 1)] for i in range(count)], np.uint8)
 
 
 def draw_skeletons(
     keypoints: np.ndarray, scores: np.ndarray, links: Sequence[tuple[int, int]], size: tuple[int, int]
 ) -> np.ndarray:
-    """Draws one figure a frame: limbs, then joints over them, in their own colours.
+    """Draw one figure per frame: limbs, then joints over them, each in its own colour.
 
-    A joint's colour is multiplied by its score, a limb's by the product of its ends' (MimicMotion's confidence-aware
-    pose guidance, equation 2). Lines are 1/32 of the shorter side thick, joints 1.5 times that.
+    A joint's colour is multiplied by its score, a limb's by the product of its ends' scores (MimicMotion's
+    confidence-aware pose guidance, equation 2). Lines are 1/32 of the shorter side thick, joints 1.5 times that.
 
     Args:
-        keypoints: [T, K, 2]; what lies outside the frame is cut off.
-        scores: [T, K] in [0, 1]; 0 draws nothing.
-        links: pairs of indices.
-        size: height and width, px.
+        keypoints: Keypoints, [T, K, 2]; parts outside the frame are clipped.
+        scores: Scores, [T, K] in [0, 1]; 0 draws nothing.
+        links: Pairs of indices.
+        size: Height and width, px.
 
     Returns:
         uint8 [T, H, W, 3].
@@ -180,7 +181,7 @@ def draw_skeletons(
     colours = palette(len(links) + keypoints.shape[1])
     unit = 2**_SUBPIXEL_BITS
     frames = np.zeros((len(keypoints), height, width, 3), np.uint8)
-    # OpenCV's pixel centres are at whole numbers.
+    # OpenCV's pixel centres are at integers.
     places = np.rint((np.clip(keypoints, -_FAR * max(size), _FAR * max(size)) - 0.5) * unit).astype(int)
     for frame, points, sure in zip(frames, places, np.clip(scores, 0, 1), strict=True):
         for (a, b), colour in zip(links, colours, strict=False):

@@ -1,4 +1,4 @@
-"""The plot of `benchmark.speed`: how long each way takes, as a multiple of its rival's time."""
+"""Draw the plot of `benchmark.speed`: the time of each variant as a multiple of its rival's time."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,18 +13,18 @@ from reports.wording import duration, label, number
 
 
 def write_plot(stored: Mapping[str, Any], path: Path) -> bool:
-    """Draw what `reports.speed.table.load_speed` read as a PNG; False when there is nothing to draw."""
+    """Draw the content of `reports.speed.table.load_speed` as a PNG; returns False if there is nothing to draw."""
     with matplotlib.rc_context(style(LIGHT)):
         figure = draw(stored, LIGHT)
         if figure is None:
             return False
-        # No name of the program that drew it: the same numbers give the same bytes.
+        # Without the name of the drawing program the same numbers give the same bytes.
         figure.savefig(path, metadata={"Software": None}, facecolor=LIGHT.paper, dpi=120)
     return True
 
 
 def draw(stored: Mapping[str, Any], theme: Theme) -> Figure | None:
-    """One panel a comparison, one row a variant: median and quartiles of its ratio to the first rival, log axis."""
+    """One panel per comparison and row per variant: median and quartiles of its ratio to the first rival, log axis."""
     shown = [item for item in stored["comparisons"].values() if item["rivals"]]
     if not shown:
         return None
@@ -66,7 +66,7 @@ def _panel(panel: Any, comparison: Mapping[str, Any], theme: Theme) -> None:
 
 
 def _beside(variant: Mapping[str, Any]) -> str:
-    """Time, memory and scores of a variant, in few words."""
+    """Time, memory and scores of a variant in a few words."""
     words = [duration(variant["seconds"]["median"])]
     if variant["peak_gib"] is not None:
         words.append(f"{variant['peak_gib']:.2f} GiB")

@@ -1,4 +1,4 @@
-"""The page of `benchmark.speed`: read what it stored, and write tables (`.md`) and a plot (`.png`) beside it."""
+"""Make the page of `benchmark.speed`: read its stored JSON, and write tables (`.md`) and a plot (`.png`) next to it."""
 
 import json
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from flexiact.cli import one_line
+from reports.cells import Cell, Number, Table
 from reports.formats import markdown_table
 from reports.run_folder import check_fields
 from reports.speed.plot import write_plot
-from reports.tables import Table
-from reports.wording import NOTHING, amount, count, duration, label, number, seconds
+from reports.wording import NOTHING, count, duration, gib, label, seconds
 
 SCHEMA_VERSION = 1
-"""The layout of the JSON."""
+"""Version of the JSON's layout."""
 
 _FIELDS = ("device", "model", "environment", "run", "comparisons")
 _ENVIRONMENT_FIELDS = ("threads", "clock", "python", "packages")
@@ -23,10 +23,10 @@ _SPREAD_FIELDS = ("median", "low", "high")
 
 
 def load_speed(path: Path) -> dict[str, Any]:
-    """Read and check what `benchmark.speed` stored.
+    """Read and check the stored JSON of `benchmark.speed`.
 
     Raises:
-        ValueError: when it is not readable, of another schema version, or a field is missing; the line names it.
+        ValueError: If it is not readable, has another schema version, or lacks a field; the message names the field.
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -47,14 +47,14 @@ def load_speed(path: Path) -> dict[str, Any]:
 
 
 def write_page(path: Path) -> str:
-    """Write tables and plot of a stored JSON beside it.
+    """Write the tables and the plot of a stored JSON next to it.
 
     Returns:
-        The tables, Markdown.
+        The tables in Markdown.
 
     Raises:
-        ValueError: when it cannot be read.
-        OSError: when they cannot be written.
+        ValueError: If the JSON cannot be read.
+        OSError: If the page cannot be written.
     """
     stored = load_speed(path)
     picture = path.with_suffix(".png")
@@ -66,7 +66,7 @@ def write_page(path: Path) -> str:
 
 
 def markdown(stored: Mapping[str, Any], runs: list[dict[str, Any]], picture: str | None) -> str:
-    """All tables of one device; of whole runs those of every device beside each other."""
+    """All tables of one device, with a table of whole runs on every device."""
     origin = stored["environment"]
     threads = count(origin["threads"], "thread")
     versions = ", ".join(f"{name} {origin['packages'][name]}" for name in ("torch", "diffusers", "peft"))
@@ -84,7 +84,7 @@ def markdown(stored: Mapping[str, Any], runs: list[dict[str, Any]], picture: str
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> Table:
-    """One row a variant, one column a rival."""
+    """A table with a row per variant and a column per rival."""
     variants, rivals = comparison["variants"], comparison["rivals"]
     figures = list(dict.fromkeys(name for variant in variants.values() for name in variant["figures"]))
     memory = any(variant["peak_gib"] is not None for variant in variants.values())
@@ -93,7 +93,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
         ratios = [_ratio(variant["ratios"].get(rival)) for rival in rivals]
         peak = [_gib(variant["peak_gib"])] if memory else []
         extra = [_figure(figure, variant["figures"].get(figure)) for figure in figures]
-        rows.append((name, duration(variant["seconds"]["median"]), *ratios, *peak, *extra))
+        rows.append((name, Number(variant["seconds"]["median"], write=duration), *ratios, *peak, *extra))
     columns = ("", "median", *(f"× {rival}" for rival in rivals), *(["memory"] if memory else []))
     rounds = max((len(variant["rounds_s"]) for variant in variants.values()), default=0)
     note = f"{comparison['setting']}. {count(rounds, 'round')}."
@@ -102,15 +102,15 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
 
 
 def runs_table(runs: list[dict[str, Any]]) -> Table:
-    """Finished runs, one row each."""
+    """A table of finished runs, one row each."""
     rows = tuple(
         (
             f"{run['device']}, {count(run['threads'], 'thread')}",
             f"{run['suite']} on {run['backbone']}",
             f"{run['videos']} by {count(run['methods'], 'method')}",
             f"{seconds(run['fit_s'])} in {count(run['fits'], 'fit')}",
-            seconds(run["transfer_s"]),
-            number(run["videos_per_s"]),
+            Number(run["transfer_s"], write=seconds),
+            Number(run["videos_per_s"]),
         )
         for run in runs
     )
@@ -118,18 +118,18 @@ def runs_table(runs: list[dict[str, Any]]) -> Table:
     return Table("Whole runs", columns, rows, "Fits and transfers; making inputs and measuring left out.")
 
 
-def _ratio(spread: Mapping[str, float] | None) -> str:
-    return f"{spread['median']:.2f} [{spread['low']:.2f}, {spread['high']:.2f}]" if spread else NOTHING
+def _ratio(spread: Mapping[str, float] | None) -> Cell:
+    return Number(spread["median"], spread["low"], spread["high"], "{:.2f}".format) if spread else NOTHING
 
 
-def _gib(value: float | None) -> str:
-    return NOTHING if value is None else amount(value, "GiB")
+def _gib(value: float | None) -> Cell:
+    return NOTHING if value is None else Number(value, write=gib)
 
 
-def _figure(name: str, value: float | None) -> str:
+def _figure(name: str, value: float | None) -> Cell:
     if value is None:
         return NOTHING
-    return duration(value) if name.endswith("_s") else number(value)
+    return Number(value, write=duration) if name.endswith("_s") else Number(value)
 
 
 def _figure_label(name: str) -> str:

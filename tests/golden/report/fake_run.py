@@ -99,7 +99,8 @@ def _tables(cases: dict, seeds: tuple[int, ...], generator: np.random.Generator)
         for case_id, case in cases.items():
             for seed in seeds if method in METHODS else seeds[:1]:
                 if (method, case_id, seed) == ("base-embedding", next(reversed(cases)), seeds[-1]):
-                    continue  # the run was stopped before this one
+                    samples.append(_missing(method, case_id, case, seed))
+                    continue
                 sample = _sample(method, case_id, case, seed, generator)
                 samples.append(sample)
                 scores += _scores(sample, case, generator)
@@ -133,6 +134,13 @@ def _sample(method: str, case_id: str, case: dict, seed: int, generator: np.rand
         "peak_memory_gib": 1.31 + 0.2 * generator.random() if made else None,
         "action_mib": (0.42 if fit else 0.0) if made else None,
     }
+
+
+def _missing(method: str, case_id: str, case: dict, seed: int) -> dict:
+    """The run was stopped before this video."""
+    sample = _sample(method, case_id, case, seed, np.random.default_rng(0))
+    measured = ("video", "video_digest", "fit_s", "transfer_s", "peak_memory_gib", "action_mib")
+    return sample | dict.fromkeys(measured) | {"status": "missing"}
 
 
 def _scores(sample: dict, case: dict, generator: np.random.Generator) -> list[dict]:
@@ -191,7 +199,7 @@ def _info(cases: dict, seeds: tuple[int, ...]) -> dict:
         for name, entry in METRICS.items()
     }
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "command": "python -m benchmark.run --methods all",
         "suite": "puppets",
         "seeds": list(seeds),

@@ -1,10 +1,13 @@
 import copy
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
 from benchmark.keys import canonical_json, digest, key
 from benchmark.plan import plan, units
+from benchmark.store.folder import RunFolder
+from benchmark.store.gather import write_tables
 
 CASE = {
     "digests": {"reference": "r1", "target": "t1", "truth": "x1"},
@@ -173,3 +176,16 @@ def test_units_part_cells_by_fit_and_bounds_by_reference() -> None:
 
 def _fits(cells: list) -> list:
     return list(dict.fromkeys(cell.fit_key for cell in cells if cell.fit_key))
+
+
+def test_a_planned_video_that_was_not_made_has_a_row(tmp_path) -> None:
+    run = RUN | {"backbone": RUN["backbone"] | {"name": "tiny"}, "metrics": {}}
+    folder = RunFolder(tmp_path)
+    with folder.opened():
+        write_tables(folder, run)
+    rows = pq.read_table(tmp_path / "samples.parquet").to_pylist()
+    assert {(row["key"], row["method"], row["case_id"], row["seed"]) for row in rows} == {
+        (cell.key, cell.method, cell.case_id, cell.seed) for cell in plan(RUN)
+    }
+    assert len(rows) == 10  # two methods at two seeds and a bound at one, on two cases
+    assert {row["status"] for row in rows} == {"missing"}

@@ -148,7 +148,7 @@ def test_a_long_reference_is_taken_with_a_note(model: Path, files: Path, capsys:
     write_lossless("film.mkv", Video(random_frames(1, 60, 20, 30), 8.0))
     code, out, err = outcome(arguments(model, reference="film.mkv", fit_steps=1, steps=1), capsys)
     assert code == 0 and out.count("\n") == 1
-    assert err == "note: film.mkv is long: 9 frames of it, 0.92 s apart, are read; cut it to the action\n"
+    assert err == "note: film.mkv is long: 9 of its frames, 0.92 s apart, are read; cut it to the action\n"
 
 
 def test_a_reference_may_be_a_folder_of_its_frames(

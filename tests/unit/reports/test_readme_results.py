@@ -7,7 +7,7 @@ import pytest
 
 from reports.build import PUBLISHED, main
 from reports.readme import BEGIN, BOUNDS, END, results_table, with_results
-from reports.wording import number, seconds, with_interval
+from reports.wording import interval, number, seconds
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,7 +27,7 @@ def test_rows_are_the_methods_as_published_and_the_bounds_that_give_the_scale() 
     assert [rows["mean"][name] for name in shown] == sorted((rows["mean"][name] for name in shown), reverse=True)
     for name, (agreement, _, fit, transfer) in shown.items():
         row = rows.loc[name]
-        assert agreement == with_interval(row["mean"], row["low"], row["high"])
+        assert agreement == f"{number(row['mean'])} {interval(row['low'], row['high'])}"
         assert (fit, transfer) == (seconds(row["fit_s"]), seconds(row["transfer_s"]))
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from reports import difficulty
+from reports.formats import cell_text
 from reports.run_folder import AXES, SCHEMA_VERSION, RunError, load_run
 from reports.strengths import CROSSED, EASY, factor_of, strength_of, together
 
@@ -90,6 +91,10 @@ def loaded(paths) -> list:
     return [load_run(path) for path in paths]
 
 
+def texts(table) -> list[tuple[str, ...]]:
+    return [tuple(map(cell_text, row)) for row in table.rows]
+
+
 def cell(found, factor: str, strength: int, method: str) -> pd.Series:
     table = found.curves
     chosen = table[(table["factor"] == factor) & (table["strength"] == strength) & (table["method"] == method)]
@@ -151,7 +156,7 @@ def test_without_an_easy_run_curves_begin_at_1_and_nothing_is_claimed(runs) -> N
     assert sorted(set(found.curves["strength"])) == [1, 2, 3]
     table = difficulty.curve_table(found, "layout")
     assert table.columns == ("name", "1 (0.10)", "2 (0.20)", "3 (0.30)")
-    assert table.rows[0] == ("good", "0.600 [0.500, 0.700]", "0.500 [0.400, 0.600]", "0.400 [0.300, 0.500]")
+    assert texts(table)[0] == ("good", "0.600 [0.500, 0.700]", "0.500 [0.400, 0.600]", "0.400 [0.300, 0.500]")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +216,7 @@ def test_published_files_say_the_same(runs, tmp_path, capsys) -> None:
 def test_the_easy_suite_is_shown_by_reference(runs) -> None:
     table = difficulty.reference_table(together(loaded(runs[:1])))
     assert table.columns[:4] == ("name", "r0", "r1", "r10")
-    assert [row[:4] for row in table.rows] == [
+    assert [row[:4] for row in texts(table)] == [
         ("good", "0.600", "0.700", "0.700"),
         ("i2v", "0.110", "0.110", "0.110"),
         ("still", "0.000", "0.000", "0.000"),
@@ -227,7 +232,7 @@ def test_falls_are_paired_by_reference(runs, tmp_path) -> None:
     assert set(good["references"]) == {3}
     table = difficulty.fall_table(found)
     assert table.columns == ("name", *AXES, CROSSED)
-    assert ("good", *["−0.300 [−0.300, −0.300]"] * 5) in table.rows
+    assert ("good", *["−0.300 [−0.300, −0.300]"] * 5) in texts(table)
 
 
 def test_cases_of_the_same_name_stay_apart(tmp_path) -> None:

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reports.cells import Interval, Number, Share
+from reports.formats import cell_text, halves
 from reports.run_folder import StoredRun
-from reports.wording import amount, count, duration, number, parameters, percent, seconds, suite_name, with_interval
+from reports.wording import count, duration, gib, mib, number, parameters, percent, seconds, signed, suite_name
 
 
 @pytest.mark.parametrize(
@@ -18,12 +20,10 @@ from reports.wording import amount, count, duration, number, parameters, percent
         (number(0.4716), "0.472"),
         (number(-0.0575), "−0.058"),
         (number(33.14), "33.1"),
-        (number(0.4716, signed=True), "+0.472"),
+        (signed(0.4716), "+0.472"),
         (number(-0.0001), "0.000"),
-        (number(-0.0001, signed=True), "+0.000"),
+        (signed(-0.0001), "+0.000"),
         (number(math.nan), "–"),
-        (with_interval(0.5, -0.1, 0.75), "0.500 [−0.100, 0.750]"),
-        (with_interval(0.5, math.nan, math.nan), "0.500"),
         (seconds(0.0), "0 s"),
         (seconds(7.465), "7.46 s"),
         (seconds(10.6), "11 s"),
@@ -31,9 +31,9 @@ from reports.wording import amount, count, duration, number, parameters, percent
         (seconds(math.inf), "–"),
         (duration(0.0123), "12.3 ms"),
         (duration(2.0), "2.00 s"),
-        (amount(1.3456, "GiB"), "1.35 GiB"),
-        (amount(140.4, "GiB"), "140 GiB"),
-        (amount(0.0, "MiB"), "0 MiB"),
+        (gib(1.3456), "1.35 GiB"),
+        (gib(140.4), "140 GiB"),
+        (mib(0.0), "0 MiB"),
         (percent(0.125), "12%"),
         (count(1, "case"), "1 case"),
         (count(2, "entry", "entries"), "2 entries"),
@@ -43,6 +43,27 @@ from reports.wording import amount, count, duration, number, parameters, percent
 )
 def test_a_number_reads_as(text: str, expected: str) -> None:
     assert text == expected
+
+
+@pytest.mark.parametrize(
+    ("cell", "first", "second"),
+    [
+        (Number(0.5, -0.1, 0.75), "0.500", "[−0.100, 0.750]"),
+        (Number(0.5, -0.1, 0.75, signed, videos=3), "+0.500", "[−0.100, +0.750] (3)"),
+        (Number(0.5), "0.500", ""),
+        (Number(math.nan), "–", ""),
+        (Interval(-0.1, 0.75), "[−0.100, 0.750]", ""),
+        (Interval(math.nan, math.nan), "", ""),
+        (Share(0.5, 4), "50% of 4", ""),
+        (Share(math.nan, 0), "–", ""),
+        ((Number(0.25, write=mib), Number(2.0, write=mib)), "0.25 MiB + 2.00 MiB", ""),
+        (12, "12", ""),
+        ("0.5 [words]", "0.5 [words]", ""),
+    ],
+)
+def test_a_cell_reads_as(cell, first: str, second: str) -> None:
+    assert halves(cell) == (first, second)
+    assert cell_text(cell) == f"{first} {second}".strip()
 
 
 def test_a_heading_tells_editions_of_a_suite_apart() -> None:
@@ -57,4 +78,4 @@ def test_a_heading_tells_editions_of_a_suite_apart() -> None:
 def test_three_decimals_lose_less_than_half_of_the_last(value: float) -> None:
     written = float(number(value).replace("−", "-"))
     assert abs(written - value) <= 0.0005 + 1e-12
-    assert number(value) == number(value, signed=True).removeprefix("+")
+    assert number(value) == signed(value).removeprefix("+")

@@ -1,0 +1,64 @@
+"""Tables as data: cells hold numbers, which only `reports.formats` and the page turn into text."""
+
+import math
+from dataclasses import dataclass
+
+from reports.wording import Write, number, percent
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The ends of a 95% interval; NaN when there is none."""
+
+    low: float
+    high: float
+    write: Write = number
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number, with its interval where it has one.
+
+    Attributes:
+        value: The number; NaN when there is none.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        write: Number format of all three.
+        videos: Number of videos with a value, where some of those made have none.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    write: Write = number
+    videos: int | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of a number of things; nothing when there are none."""
+
+    value: float
+    of: int
+    write: Write = percent
+
+
+Cell = str | int | Number | Interval | Share | tuple[Number, ...]
+"""A tuple is a sum whose parts are shown."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table.
+
+    Attributes:
+        title: Heading of the table.
+        columns: Headings of the columns.
+        rows: Cells, one for each column.
+        note: Text that says how to read the table; may be empty.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
