@@ -67,8 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch", type=int, default=16, help="clips a step")
-    group.add_argument("--processes", type=int, default=1, help="of one thread each, which share a batch")
+    group.add_argument(
+        "--processes", type=int, default=1, help="of one thread each, which share a batch; on a GPU they make the clips"
+    )
     group.add_argument("--minutes", type=float, help="store and stop after so many")
+    group.add_argument("--finish", action="store_true", help="train the trunk and finish it, both within --minutes")
     group.add_argument("--branch-at", type=int, metavar="SAMPLES", help="finish the trunk as it was after so many")
     group.add_argument("--average", type=float, default=0.05, help="relative width of the average that is written")
     group.add_argument("--from-weights", type=Path, metavar="FOLDER", help="begin with the weights that a branch wrote")
@@ -81,11 +84,11 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
 
 def _train_backbone(options: argparse.Namespace, steps: int, device: Device) -> str:
     from flexiact.puppets.engine.losses import LossTerms
-    from flexiact.puppets.recipes.backbone_run import AVERAGES, BackboneRun, train_branch, train_trunk
+    from flexiact.puppets.recipes.backbone_run import AVERAGES, BackboneRun, train_branch, train_trunk, train_within
 
     if options.average not in AVERAGES:
         raise ValueError(f"--average: {options.average} is none of {AVERAGES}")
-    if options.processes < 1 or options.batch % options.processes:
+    if options.processes < 1 or (device.type == "cpu" and options.batch % options.processes):
         raise ValueError("--processes: it must divide --batch")
     run = BackboneRun(
         options.state,
@@ -102,6 +105,8 @@ def _train_backbone(options: argparse.Namespace, steps: int, device: Device) -> 
         options.compile,
         options.taught,
     )
+    if options.finish:
+        return train_within(run, options.out / "backbone")
     if options.branch_at is None:
         return train_trunk(run)
     return train_branch(run, options.branch_at, options.out / "backbone")

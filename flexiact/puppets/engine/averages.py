@@ -35,7 +35,8 @@ def update(average: dict[str, Tensor], weights: Mapping[str, Tensor], width: flo
     for name, value in weights.items():
         if name not in average:
             average[name] = value.detach().clone()
-        elif value.is_floating_point():
-            average[name].lerp_(value.detach(), share)
-        else:
+        elif not value.is_floating_point():
             average[name].copy_(value)
+    moving = [name for name, value in weights.items() if value.is_floating_point()]
+    # All at once: a GPU takes longer to be asked for hundreds of small tensors than to move them.
+    torch._foreach_lerp_([average[name] for name in moving], [weights[name].detach() for name in moving], share)

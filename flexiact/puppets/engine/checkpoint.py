@@ -100,7 +100,7 @@ def load(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], 
     progress = read_header(path)
     if progress.seed != seed:
         raise ValueError(f"seed: {path} was trained with seed {progress.seed}; name another --state folder")
-    weights: dict[str, Tensor] = {}
+    own, weights = weights_of(model), dict[str, Tensor]()
     states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     with safe_open(path, "pt") as file:
         for key in file.keys():  # noqa: SIM118 (the file is no mapping)
@@ -110,7 +110,7 @@ def load(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], 
                 continue
             number, _, name = rest.partition("/")
             if kind == "average":
-                progress.averages.setdefault(float(number), {})[name] = file.get_tensor(key)
+                progress.averages.setdefault(float(number), {})[name] = file.get_tensor(key).to(own[name].device)
             else:
                 parameter, _, entry = name.partition("/")
                 states[int(number)].setdefault(int(parameter), {})[entry] = file.get_tensor(key)

@@ -35,6 +35,7 @@ class Plan:
         seed: of every random draw; step i always sees the same generator, so a resumed run equals an uninterrupted one.
         learning_rate: peak value, reached after `warmup` steps, held, then brought down to zero linearly over the last
             `decay` share of the steps; 0 holds it to the end.
+        draws: device of the steps' generators; another device draws other numbers.
         averages: relative widths of the power-function averages of the weights that are kept.
         kept: steps after which the state is kept for good, see `kept_name`.
     """
@@ -46,6 +47,7 @@ class Plan:
     decay: float = 0.4
     averages: tuple[float, ...] = ()
     kept: tuple[int, ...] = ()
+    draws: str = "cpu"
 
     @property
     def decay_from(self) -> int:
@@ -60,20 +62,29 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pace:
-    """When a run is stored and stopped, which never changes what it computes.
+    """When a run is looked at, stored and stopped, which never changes what it computes.
 
     Attributes:
         checkpoint_minutes: between two checkpoints.
         stop_minutes: after which the run is stored and stopped, None to go on to its end.
+        look_every: steps between two looks at loss and clock; each makes a GPU wait.
+        publish: called with the progress after every checkpoint.
     """
 
     checkpoint_minutes: float = 5.0
     stop_minutes: float | None = None
+    look_every: int = 1
+    publish: Callable[[Progress], None] | None = None
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
+def look_every(device: torch.device) -> int:
+    """Steps between two looks that cost a device nothing to speak of; a divisor of the curve's 50."""
+    return 1 if device.type == "cpu" else 25
+
+
+def step_generator(seed: int, step: int, device: str = "cpu") -> torch.Generator:
     """The source of all randomness of one step, independent of every other step."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
 
 
 class _Matrix(nn.Module):
@@ -183,7 +194,7 @@ class _Writer:
         minutes = self.pace.stop_minutes
         return minutes is not None and time.monotonic() - self.begun >= 60 * minutes
 
-    def after_step(self, loss: float, last: bool, kept: bool) -> None:
+    def after_look(self, loss: float, last: bool, kept: bool) -> None:
         self.losses.append(loss)
         if processes.rank():
             return
@@ -193,6 +204,8 @@ class _Writer:
             self._store(kept_name(self.progress.step))
         if last or kept or time.monotonic() - self.stored >= 60 * self.pace.checkpoint_minutes:
             self._store(CHECKPOINT)
+            if self.pace.publish:
+                self.pace.publish(self.progress)
 
     def _store(self, name: str) -> None:
         checkpoint.save(self.folder / name, self.model, self.optimizers, self.progress)
@@ -216,33 +229,46 @@ class _Writer:
         self.losses.clear()
 
 
+def _update(model: nn.Module, plan: Plan, writer: _Writer) -> None:
+    """The step of the optimisers and averages once gradients are there."""
+    progress, step = writer.progress, writer.progress.step
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in writer.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = plan.rate(step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    for width in plan.averages:
+        averages.update(progress.averages.setdefault(width, {}), checkpoint.weights_of(model), width, step)
+    progress.step = step + 1
+
+
 def _run(model: nn.Module, loss_of: Callable[[int, torch.Generator], Tensor], plan: Plan, writer: _Writer) -> None:
-    progress, optimizers = writer.progress, writer.optimizers
+    first = writer.progress.step
     bar = tqdm(
-        range(progress.step, plan.steps),
-        initial=progress.step,
+        range(first, plan.steps),
+        initial=first,
         total=plan.steps,
         desc=writer.folder.name,
         mininterval=5,
         disable=processes.rank() > 0,
     )
+    unread: list[Tensor] = []
     for step in bar:
-        loss = loss_of(step, step_generator(plan.seed, step))
+        loss = loss_of(step, step_generator(plan.seed, step, plan.draws))
         loss.backward()
+        unread.append(loss.detach())
+        kept, last = step + 1 in plan.kept, step + 1 == plan.steps
+        figures, look = torch.zeros(2), kept or last or (step + 1) % writer.pace.look_every == 0
+        if look:
+            figures = torch.tensor([float(torch.stack(unread).mean()), float(writer.out_of_time())])
+            unread.clear()
         # All processes must stop after the same step: whoever is out of time stops all.
-        figures = torch.tensor([float(loss.detach()), float(writer.out_of_time())])
         mean, stop = processes.average(model.parameters(), figures).tolist()
         if not math.isfinite(mean):
             raise ValueError(f"loss: not finite at step {step}; lower the learning rate")
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = plan.rate(step)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        for width in plan.averages:
-            averages.update(progress.averages.setdefault(width, {}), checkpoint.weights_of(model), width, step)
-        progress.step = step + 1
-        writer.after_step(mean, progress.step == plan.steps or stop > 0, progress.step in plan.kept)
+        _update(model, plan, writer)
+        if look:
+            writer.after_look(mean, last or stop > 0, kept)
         if stop:
             break

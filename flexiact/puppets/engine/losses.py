@@ -97,16 +97,16 @@ def velocity_loss(
 
     Args:
         model: noisy and condition latents, ids, timesteps and rotary positions to velocity.
-        batch: clips; each one's next is the one that `contrast_loss` avoids.
+        batch: clips, on the generator's device; each one's next is the one that `contrast_loss` avoids.
         noising: schedule, positions and precision.
         generator: source of all randomness.
         high_noise_share: of timesteps drawn as u^(1/6) of the schedule's length, close to pure noise.
         terms: weights of what is added.
     """
-    alphas, mine = noising.alphas, processes.rows(len(batch.clean))
-    u, high_noise = torch.rand(2, len(batch.clean), generator=generator)
+    alphas, mine, device = noising.alphas, processes.rows(len(batch.clean)), batch.clean.device
+    u, high_noise = torch.rand(2, len(batch.clean), generator=generator, device=device)
     timestep = (torch.where(high_noise < high_noise_share, u ** (1 / 6), u) * len(alphas)).long()
-    noise = torch.randn(batch.clean.shape, generator=generator)
+    noise = torch.randn(batch.clean.shape, generator=generator, device=device)
     weights = 1 + terms.movement * (movement_weights(batch.clean) - 1)
     all_rows = (batch.clean, batch.condition, batch.ids, timestep, noise, batch.clean.roll(1, 0), weights)
     clean, condition, ids, timestep, noise, negative, weights = (x[mine].to(alphas.device) for x in all_rows)

@@ -1,6 +1,7 @@
 """The puppet backbone: a CogVideoX image-to-video transformer and its text encoder, their batches and their folder."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -131,11 +132,16 @@ def rotary_positions(transformer: CogVideoXTransformer3DModel, latents: Tensor) 
     )
 
 
+@cache  # on a GPU every copy waits for all that was asked before
+def _wording_shares(device: torch.device) -> Tensor:
+    return torch.tensor(WORDING_SHARES, device=device)
+
+
 def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: torch.Generator) -> Batch:
     """Random clips with dropout applied.
 
     Args:
-        clips: as from `cached_clips`.
+        clips: as from `cached_clips`, on the generator's device.
         condition: which image conditions, "first" or "other".
         size: of the batch.
         generator: source of all randomness.
@@ -143,12 +149,13 @@ def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: t
     Returns:
         Clean latents, zero-padded condition latents, caption ids and, where clips hold some, keypoints.
     """
-    rows = torch.randint(len(clips["latents"]), (size,), generator=generator)
+    device = clips["latents"].device
+    rows = torch.randint(len(clips["latents"]), (size,), generator=generator, device=device)
     clean = clips["latents"][rows].float()
     padded = torch.zeros_like(clean)
-    kept = torch.rand(size, generator=generator) >= IMAGE_DROPOUT
+    kept = torch.rand(size, generator=generator, device=device) >= IMAGE_DROPOUT
     padded[:, :1] = clips[condition][rows].float() * kept.view(-1, 1, 1, 1, 1)
-    shares = torch.tensor(WORDING_SHARES)
+    shares = _wording_shares(device)
     wording = torch.multinomial(shares, size, replacement=True, generator=generator)
     ids = clips["captions"][rows, wording.clamp(max=len(shares) - 2)].long()
     empty = torch.zeros_like(ids)

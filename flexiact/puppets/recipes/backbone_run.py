@@ -17,8 +17,18 @@ from transformers import T5EncoderModel
 
 from flexiact.media.files import replacing
 from flexiact.puppets.engine import processes
-from flexiact.puppets.engine.checkpoint import put_weights, read_header
-from flexiact.puppets.engine.loop import CHECKPOINT, Pace, Plan, kept_name, step_generator, train
+from flexiact.puppets.engine.checkpoint import Progress, put_weights, read_header
+from flexiact.puppets.engine.loop import (
+    CHECKPOINT,
+    Pace,
+    Plan,
+    flatten_convolutions,
+    kept_name,
+    look_every,
+    restore_convolutions,
+    step_generator,
+    train,
+)
 from flexiact.puppets.engine.losses import LossTerms, Noising, velocity_loss
 from flexiact.puppets.recipes.backbone import (
     EARLY_HIGH_NOISE_SHARE,
@@ -44,6 +54,8 @@ LINEAR_CODE = "linear_code.safetensors"
 AVERAGES = (0.05, 0.10)
 LEARNING_RATE = 2e-3
 BRANCH_SHARE = 0.1
+TRUNK_SHARE = 0.87
+"""Of the minutes of a run that is to be finished: the branch takes a tenth of the trunk's time, loading the rest."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -55,16 +67,17 @@ class BackboneRun:
         state: folder of clips and all states; a branch also reads the halves of the VAE there.
         seed: of clips, first weights and steps.
         steps: of the trunk.
-        device: "cpu" or "cuda".
+        device: "cpu" or "cuda". A GPU holds the clips and draws from them itself, others than a processor would.
         batch: clips a step, over all processes.
         shards: of 256 clips each.
-        processes: of one thread each; 1 trains in this process.
-        minutes: after which to store and stop, None for no limit.
+        processes: of one thread each, which make clips and, on a processor, train; 1 does it in this process.
+        minutes: after which to store and stop, None for no limit; making clips counts.
         from_weights: a finished weights folder to begin with instead of random weights.
         average: which of `AVERAGES` a branch writes.
         terms: Weights of the loss terms; in branches they fall to 0 with the rate.
         compiled: True to let torch.compile fuse the model, which needs a C++ compiler: a third faster on a processor.
         taught: True to begin with the text encoder that `train words` has left in the state folder.
+        snapshots: a folder that gets the averaged weights every minute, None for none.
     """
 
     state: Path
@@ -80,13 +93,20 @@ class BackboneRun:
     terms: LossTerms = LossTerms()
     compiled: bool = False
     taught: bool = False
+    snapshots: Path | None = None
+
+    @property
+    def trainers(self) -> int:
+        """Processes that share a batch."""
+        return self.processes if self.device == "cpu" else 1
 
     @property
     def trunk(self) -> Plan:
         """The trunk's plan."""
         marks = {mark // self.batch for mark in MARKS} | {self.steps}
         averages = tuple(sorted(AVERAGES, key=lambda width: width != self.average))
-        return Plan(self.steps, self.seed, LEARNING_RATE, decay=0.0, averages=averages, kept=tuple(sorted(marks)))
+        kept = tuple(sorted(marks))
+        return Plan(self.steps, self.seed, LEARNING_RATE, 50, 0.0, averages, kept, draws=self.device)
 
     def branch(self, samples: int) -> Plan:
         """The plan of the branch that leaves the trunk after `samples` samples."""
@@ -122,12 +142,31 @@ def train_branch(run: BackboneRun, samples: int, out: Path) -> str:
     _train(run, plan, folder, out)
     done = read_header(folder / CHECKPOINT).step
     if done < plan.steps:
-        return f"the branch stands at step {done} of {plan.steps}; the same command goes on"
+        return f"the branch stands at step {done} of {plan.steps}; --branch-at {samples} goes on"
     return f"written to {out}"
 
 
+def train_within(run: BackboneRun, out: Path) -> str:
+    """Trains the trunk and finishes it, all within `run.minutes`; every minute what there is is written to `out`.
+
+    Raises:
+        ValueError: no minutes are given, or there is no VAE.
+    """
+    begun, minutes, folder = time.monotonic(), run.minutes, run.state / "backbone"
+    if minutes is None:
+        raise ValueError("--finish: say within how many --minutes")
+    assembled(run.state)  # refuses what could not be written
+    run = replace(run, snapshots=out)
+    _train(replace(run, minutes=TRUNK_SHARE * minutes), run.trunk, folder)
+    step = read_header(folder / CHECKPOINT).step
+    with replacing(folder / kept_name(step)) as partial:
+        shutil.copyfile(folder / CHECKPOINT, partial)
+    left = minutes - (time.monotonic() - begun) / 60
+    return train_branch(replace(run, minutes=left), step * run.batch, out)
+
+
 def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) -> None:
-    code = world_code(run.state, run.seed)
+    begun, code = time.monotonic(), world_code(run.state, run.seed)
     recipe = (
         f"batch {run.batch}, movement {run.terms.movement}, contrast {run.terms.contrast}, "
         f"pointing {run.terms.pointing}, {'taught' if run.taught else 'new'} words, "
@@ -136,12 +175,15 @@ def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) 
     about = read_header(folder / CHECKPOINT).about if (folder / CHECKPOINT).exists() else {}
     if about and about["recipe"] != recipe:
         raise ValueError(f"--state: {folder} was begun with {about['recipe']}, not {recipe}; name another folder")
-    clips = cached_clips(code, new_tokenizer(), run.state / "clips", run.seed, run.shards, run.processes)
+    device = torch.device(run.device)
+    clips = cached_clips(code, new_tokenizer(), run.state / "clips", run.seed, run.shards, run.processes, device)
     if not about:
         origin = f"weights {_digest(run.from_weights)}" if run.from_weights else "seed"
         about = {"origin": origin, "recipe": recipe, "precision": faster_precision(run, clips)}
     about["shards"] = _shards_so_far(about.get("shards"), run.shards, folder / CHECKPOINT)
-    processes.run(run.processes, _train_process, run, plan, folder, clips, about, out)
+    if run.minutes is not None:
+        run = replace(run, minutes=run.minutes - (time.monotonic() - begun) / 60)
+    processes.run(run.trainers, _train_process, run, plan, folder, clips, about, out)
 
 
 def _shards_so_far(before: str | None, shards: int, checkpoint: Path) -> str:
@@ -157,8 +199,7 @@ def _train_process(
 ) -> None:
     model = new_model(run, clips)
     if run.compiled:
-        model.transformer.compile(dynamic=False)
-        model.text_encoder.compile(dynamic=False)
+        _compile(model, run.device)
     noising = _noising(run, model, clips, PRECISIONS[about["precision"]])
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
@@ -172,10 +213,37 @@ def _train_process(
             loss = loss + terms.pointing * model.pointer(mine)
         return loss
 
-    finished = train(model, loss_of, plan, folder, Pace(stop_minutes=run.minutes), about)
+    def publish(progress: Progress) -> None:
+        if run.snapshots:
+            averaged = _untrained(clips)
+            flatten_convolutions(averaged)
+            put_weights(averaged, progress.averages[run.average])
+            restore_convolutions(averaged)
+            _write(run, averaged, run.snapshots)
+
+    every = Pace().checkpoint_minutes if run.snapshots is None else 1.0
+    pace = Pace(every, run.minutes, look_every(torch.device(run.device)), publish)
+    finished = train(model, loss_of, plan, folder, pace, about)
     if finished and out is not None and processes.rank() == 0:
-        save_backbone(out, assembled(run.state), model, new_tokenizer())
-        save_linear_code(world_code(run.state, run.seed), out / LINEAR_CODE)
+        _write(run, model, out)
+
+
+def _write(run: BackboneRun, model: TextToVelocity, out: Path) -> None:
+    save_backbone(out, assembled(run.state), model, new_tokenizer())
+    save_linear_code(world_code(run.state, run.seed), out / LINEAR_CODE)
+
+
+def _compile(model: TextToVelocity, device: str) -> None:
+    # For a GPU block by block: the blocks are alike and compiled once, which takes seconds where the whole takes a
+    # minute. The rest is small there.
+    parts = (model.transformer, model.text_encoder) if device == "cpu" else model.transformer.transformer_blocks
+    for part in parts:
+        part.compile(dynamic=False)
+
+
+def _untrained(clips: dict[str, Tensor]) -> TextToVelocity:
+    channels, size = clips["latents"].shape[2], clips["latents"].shape[-1]
+    return TextToVelocity(new_text_encoder(len(new_tokenizer())), new_transformer(channels, size))
 
 
 def new_model(run: BackboneRun, clips: dict[str, Tensor]) -> TextToVelocity:
@@ -185,8 +253,7 @@ def new_model(run: BackboneRun, clips: dict[str, Tensor]) -> TextToVelocity:
         ValueError: `from_weights` is no finished folder, or one of another model or vocabulary.
     """
     torch.manual_seed(run.seed)
-    channels, size = clips["latents"].shape[2], clips["latents"].shape[-1]
-    model = TextToVelocity(new_text_encoder(len(new_tokenizer())), new_transformer(channels, size))
+    model = _untrained(clips)
     if run.taught:
         put_weights(model.text_encoder, read_words(run.state))
     if run.from_weights:
@@ -224,7 +291,10 @@ def faster_precision(run: BackboneRun, clips: dict[str, Tensor]) -> str:
     """Which of `PRECISIONS` trains faster on this device, measured on a process's share of a batch; says so.
 
     Processors without instructions for bfloat16 emulate it, and some that have them gain nothing for small products.
+    GPUs that have them gain much, and are not measured.
     """
+    if run.device != "cpu":
+        return "bfloat16"
     threads, model = torch.get_num_threads(), new_model(run, clips)
     if run.processes > 1:
         torch.set_num_threads(1)

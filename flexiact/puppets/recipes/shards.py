@@ -5,9 +5,11 @@ any order and by several processes at once; each is written to a temporary name 
 """
 
 import hashlib
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
@@ -20,12 +22,14 @@ from flexiact.puppets.engine import processes
 from flexiact.puppets.engine.loop import step_generator
 from flexiact.puppets.recipes.courses import random_course, random_pose
 from flexiact.puppets.recipes.linear_code import LinearCode
-from flexiact.puppets.recipes.vae import to_tensor
+from flexiact.puppets.recipes.vae import as_pixels
 from flexiact.puppets.world.captions import wordings
-from flexiact.puppets.world.clip import NUM_FRAMES, render_values
-from flexiact.puppets.world.render import RENDERER_VERSION
-from flexiact.puppets.world.scene import random_scene
+from flexiact.puppets.world.clip import NUM_FRAMES, SIZE, bone_visibility, projections
+from flexiact.puppets.world.render import RENDERER_VERSION, draw
+from flexiact.puppets.world.rigs import KEYPOINTS, RIGS
+from flexiact.puppets.world.scene import Scene, random_scene
 
+CPU = torch.device("cpu")
 SHARD_CLIPS = 256
 CLIPS_VERSION = 5
 """Raised when shards begin to hold something else, or the same seed gives other scenes, actions or captions."""
@@ -47,27 +51,53 @@ def encode_linear(code: LinearCode, pixels: Tensor) -> Tensor:
     return code.encode(pixels).permute(0, 2, 1, 3, 4).half()
 
 
-def _batch(code: LinearCode, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> dict[str, Tensor]:
+class _Drawn(NamedTuple):
+    """What some clips show: channel values [B, T, 21] of the clips and [B, 1, 21] of another moment, and all captions.
+
+    Drawn on the processor; only pictures and latents are made on a device.
+    """
+
+    scenes: list[Scene]
+    courses: Tensor
+    moments: Tensor
+    captions: list[str]
+
+
+def _draw_clips(generator: torch.Generator) -> _Drawn:
     scenes = [random_scene(generator, "train") for _ in range(_BATCH)]
     actions, courses = zip(*(random_course(generator, scene.rig) for scene in scenes), strict=True)
-    rendered = render_values(scenes, torch.stack(courses))
-    clips = to_tensor([clip.video for clip in rendered])
-    points = np.stack([np.where(clip.keypoint_exists[:, None], clip.keypoints, np.nan) for clip in rendered])
     # Another moment of the untrimmed recording: in the middle of the clip, in the next action, or before it.
     moments = []
     for scene, course in zip(scenes, courses, strict=True):
         moment = course[int(torch.randint(NUM_FRAMES, (), generator=generator))]
         poses = (moment, random_pose(generator, scene.rig), torch.zeros_like(moment))
         moments.append(poses[int(torch.randint(len(poses), (), generator=generator))][None])
-    others = to_tensor([clip.video for clip in render_values(scenes, torch.stack(moments))])
     captions = [text for s, a in zip(scenes, actions, strict=True) for text in wordings(s, a)]
-    ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return _Drawn(scenes, torch.stack(courses), torch.stack(moments), captions)
+
+
+def _together(parts: Sequence[_Drawn]) -> _Drawn:
+    scenes, courses, moments, captions = zip(*parts, strict=True)
+    return _Drawn(list(chain(*scenes)), torch.cat(courses), torch.cat(moments), list(chain(*captions)))
+
+
+def _rendered(
+    code: LinearCode, tokenizer: PreTrainedTokenizerFast, drawn: _Drawn, device: torch.device
+) -> dict[str, Tensor]:
+    count = len(drawn.scenes)
+    views = [projections(drawn.scenes, values) for values in (drawn.courses, drawn.moments)]
+    visible = bone_visibility(drawn.scenes)
+    frames = [draw(view.to(device), drawn.scenes, visible, SIZE)[0] for view in views]
+    clips, others = (as_pixels(images.view(count, -1, *images.shape[1:])) for images in frames)
+    exists = torch.tensor([[i in RIGS[s.rig].keypoints for i in range(len(KEYPOINTS))] for s in drawn.scenes])
+    points = views[0].keypoints().view(count, NUM_FRAMES, len(KEYPOINTS), 2)
+    ids = tokenizer(drawn.captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     return {
-        "latents": encode_linear(code, clips),
-        "first": encode_linear(code, clips[:, :, :1]),
-        "other": encode_linear(code, others),
-        "captions": ids.view(_BATCH, -1, ids.shape[-1]).to(torch.int16),
-        "points": torch.from_numpy(points).half(),
+        "latents": encode_linear(code, clips).cpu(),
+        "first": encode_linear(code, clips[:, :, :1]).cpu(),
+        "other": encode_linear(code, others).cpu(),
+        "captions": ids.view(count, -1, ids.shape[-1]).to(torch.int16),
+        "points": points.masked_fill(~exists[:, None, :, None], torch.nan).half(),
     }
 
 
@@ -77,10 +107,13 @@ def recipe_mark(code: LinearCode, seed: int) -> str:
     return f"v{CLIPS_VERSION}-renderer{RENDERER_VERSION}-code{digest.hexdigest()[:8]}-seed{seed}"
 
 
-def write_shard(code: LinearCode, tokenizer: PreTrainedTokenizerFast, path: Path, seed: int, index: int) -> None:
+def _write_shard(
+    code: LinearCode, tokenizer: PreTrainedTokenizerFast, path: Path, generator: torch.Generator, device: torch.device
+) -> None:
     """Renders and encodes one shard: latents, first-frame and other-moment condition latents, captions, keypoints."""
-    generator = step_generator(seed, _SHARD_SEED_OFFSET + index)
-    batches = [_batch(code, tokenizer, generator) for _ in range(SHARD_CLIPS // _BATCH)]
+    drawn = [_draw_clips(generator) for _ in range(SHARD_CLIPS // _BATCH)]
+    # A GPU takes a shard at once. A processor's products may round otherwise for more clips: there it stays a few.
+    batches = [_rendered(code, tokenizer, d, device) for d in (drawn if device.type == "cpu" else [_together(drawn)])]
     with replacing(path) as partial:
         save_file({key: torch.cat([b[key] for b in batches]) for key in batches[0]}, partial)
 
@@ -92,8 +125,11 @@ def cached_clips(
     seed: int,
     shards: int,
     workers: int = 1,
+    device: torch.device = CPU,
 ) -> dict[str, Tensor]:
     """All clips of `shards` shards, made where missing, in a folder of their own for all that decides about them.
+
+    Draws are the same on every device; pictures and latents are the same up to rounding.
 
     Args:
         code: of the latents.
@@ -102,6 +138,7 @@ def cached_clips(
         seed: of all clips.
         shards: how many, of `SHARD_CLIPS` clips each.
         workers: processes of one thread each that make them; 1 makes them in this one.
+        device: where they are rendered and encoded, and where the result lies.
 
     Returns:
         latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), captions int16 [N, W, L] in all `wordings`,
@@ -112,12 +149,15 @@ def cached_clips(
     paths = {index: folder / f"{index:04d}.safetensors" for index in range(shards)}
     missing = {index: path for index, path in paths.items() if not path.exists()}
     if missing:
-        processes.run(min(workers, len(missing)), _write_shards, code, tokenizer, missing, seed)
-    parts = [load_file(path) for path in paths.values()]
+        processes.run(min(workers, len(missing)), _write_shards, code, tokenizer, missing, seed, device)
+    parts = [load_file(path, device=str(device)) for path in paths.values()]
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
-def _write_shards(code: LinearCode, tokenizer: PreTrainedTokenizerFast, missing: dict[int, Path], seed: int) -> None:
+def _write_shards(
+    code: LinearCode, tokenizer: PreTrainedTokenizerFast, missing: dict[int, Path], seed: int, device: torch.device
+) -> None:
     mine = sorted(missing)[processes.rank() :: processes.count()]
     for index in tqdm(mine, desc="clips", mininterval=5, disable=processes.rank() > 0):
-        write_shard(code, tokenizer, missing[index], seed, index)
+        generator = step_generator(seed, _SHARD_SEED_OFFSET + index)
+        _write_shard(code, tokenizer, missing[index], generator, device)

@@ -57,7 +57,11 @@ def new_vae() -> AutoencoderKLCogVideoX:
 
 def to_tensor(videos: list[Video]) -> Tensor:
     """Frames as the VAE takes them: float32 [B, 3, T, H, W] in -1..1."""
-    frames = torch.from_numpy(np.stack([v.frames for v in videos]))
+    return as_pixels(torch.from_numpy(np.stack([v.frames for v in videos])))
+
+
+def as_pixels(frames: Tensor) -> Tensor:
+    """The same of frames uint8 [B, T, H, W, 3], on their device."""
     return frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 

@@ -12,7 +12,7 @@ from flexiact.puppets.world.scene import COLOURS, PATTERNS, Camera, Scene
 # Any change to what a scene and an action look like raises this number.
 RENDERER_VERSION = 3
 _CAMERA_DISTANCE = 4.0  # body units; only the strength of perspective depends on it
-_CHUNK = 18  # frames drawn at a time: the working set then stays in the processor's cache
+_CHUNK = 18  # frames that a processor draws at a time: the working set then stays in its cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,10 @@ class Projection:
     def keypoints(self) -> Tensor:
         """The 13 keypoints of `KEYPOINTS`: [N, 13, 2] as (x, y) in pixels."""
         return torch.stack([self.ends[:, bone, end] for bone, end in KEYPOINT_BONES], 1)
+
+    def to(self, device: torch.device) -> "Projection":
+        """The same on another device."""
+        return Projection(self.ends.to(device), self.radii.to(device), self.depth.to(device))
 
 
 def project(bones: Tensor, radii: Tensor, cameras: Sequence[Camera], size: int) -> Projection:
@@ -107,7 +111,7 @@ def _draw_bone(image: Tensor, parts: Tensor, bone: dict[str, Tensor], grid: Tens
 
 
 def draw(projection: Projection, scenes: Sequence[Scene], visible: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Draws N = B * T frames.
+    """Draws N = B * T frames on the device of the projection.
 
     Args:
         projection: bones in pixels, the T frames of each scene in a row.
@@ -118,21 +122,22 @@ def draw(projection: Projection, scenes: Sequence[Scene], visible: Tensor, size:
     Returns:
         Frames uint8 [N, size, size, 3] and parts int8 [N, size, size], the front bone's index or -1.
     """
-    frames = projection.ends.shape[0] // len(scenes)
+    device, frames = projection.ends.device, projection.ends.shape[0] // len(scenes)
     order = projection.depth.argsort(1)  # far to near
-    kind = torch.tensor([PATTERNS.index(s.skin.pattern) for s in scenes])
-    colours = torch.stack([_part_colours(s) for s in scenes])
+    kind = torch.tensor([PATTERNS.index(s.skin.pattern) for s in scenes]).to(device)
+    colours = torch.stack([_part_colours(s) for s in scenes]).to(device)
     # Patterns repeat per body length, so a long bone carries more of them.
-    repeats = torch.tensor([s.skin.frequency for s in scenes])
-    owner = torch.arange(len(scenes)).repeat_interleave(frames)
-    radii = projection.radii * visible[owner][..., None]
-    backgrounds = _backdrops(scenes, size)
-    centres = torch.arange(size) + 0.5
+    repeats = torch.tensor([s.skin.frequency for s in scenes]).to(device)
+    owner = torch.arange(len(scenes), device=device).repeat_interleave(frames)
+    radii = projection.radii * visible.to(device)[owner][..., None]
+    backgrounds = _backdrops(scenes, size).to(device)
+    centres = torch.arange(size, device=device) + 0.5
     grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy"))
     images, maps = [], []
-    for rows in torch.arange(len(owner)).split(_CHUNK):
+    for rows in torch.arange(len(owner), device=device).split(_CHUNK if device.type == "cpu" else len(owner)):
         who = owner[rows]
-        image, parts = backgrounds[who], torch.full((len(rows), size, size), -1, dtype=torch.int8)
+        image = backgrounds[who]
+        parts = torch.full((len(rows), size, size), -1, dtype=torch.int8, device=device)
         for layer in range(len(BONES)):
             index = order[rows, layer]
             bone = {
