@@ -71,8 +71,9 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
         "--processes", type=int, default=1, help="of one thread each, which share a batch; on a GPU they make the clips"
     )
     group.add_argument("--minutes", type=float, help="store and stop after so many")
-    group.add_argument("--finish", action="store_true", help="train the trunk and finish it, both within --minutes")
-    group.add_argument("--branch-at", type=int, metavar="SAMPLES", help="finish the trunk as it was after so many")
+    finished = group.add_mutually_exclusive_group()
+    finished.add_argument("--branch-at", type=int, metavar="SAMPLES", help="finish the trunk as it was after so many")
+    finished.add_argument("--finish", action="store_true", help="train the trunk and finish it, all within --minutes")
     group.add_argument("--average", type=float, default=0.05, help="relative width of the average that is written")
     group.add_argument("--from-weights", type=Path, metavar="FOLDER", help="begin with the weights that a branch wrote")
     group.add_argument("--movement", type=float, default=0.0, help="0 to 1: weight clips by 1 / their movement")
@@ -142,14 +143,16 @@ def _words(options: argparse.Namespace, steps: int, device: Device) -> object:
 def _refadapter(options: argparse.Namespace, steps: int, device: Device) -> object:
     from flexiact.puppets.recipes.refadapter import train
 
-    train(options.state, options.out / "refadapter", steps, options.seed, device, shards=options.shards)
+    clips = {"shards": options.shards, "workers": options.processes}
+    train(options.state, options.out / "refadapter", steps, options.seed, device, **clips)
     return options.out / "refadapter"
 
 
 def _control(options: argparse.Namespace, steps: int, device: Device) -> object:
     from flexiact.puppets.recipes.control import train_control
 
-    return train_control(options.state, options.out / "control", steps, options.seed, device, shards=options.shards)
+    clips = {"shards": options.shards, "workers": options.processes}
+    return train_control(options.state, options.out / "control", steps, options.seed, device, **clips)
 
 
 def _clip(options: argparse.Namespace, steps: int, device: Device) -> object:

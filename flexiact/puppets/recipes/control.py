@@ -18,7 +18,8 @@ from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.control import save_control, widened
 from flexiact.media.files import replacing
 from flexiact.pose.skeleton import DRAWING_VERSION, draw_skeletons, links_of
-from flexiact.puppets.engine.loop import Plan, step_generator, train
+from flexiact.puppets.engine import processes
+from flexiact.puppets.engine.loop import Pace, Plan, look_every, step_generator, train
 from flexiact.puppets.engine.losses import Batch, Noising, velocity_loss
 from flexiact.puppets.recipes.backbone import LATE_HIGH_NOISE_SHARE, draw_batch, rotary_positions
 from flexiact.puppets.recipes.shards import encode
@@ -85,20 +86,33 @@ def recipe_mark(backbone: Backbone, seed: int) -> str:
     return f"{backbone.revision[:12]}-drawing{DRAWING_VERSION}-renderer{RENDERER_VERSION}-seed{seed}"
 
 
-def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int) -> dict[str, Tensor]:
+def _write_shards(missing: dict[int, Path], seed: int, device: str) -> None:
+    backbone, mine = load_backbone("puppets", device), sorted(missing)[processes.rank() :: processes.count()]
+    for index in tqdm(mine, desc="control clips", mininterval=5, disable=processes.rank() > 0):
+        write_shard(backbone, missing[index], seed, index)
+
+
+def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int, workers: int = 1) -> dict[str, Tensor]:
     """Clips of `shards` shards, made where missing, in a folder of their own for all that decides about them.
+
+    Args:
+        backbone: the shipped one, on its device.
+        folder: above that of the shards.
+        seed: of all clips.
+        shards: how many, of `SHARD_CLIPS` clips each.
+        workers: processes of one thread each that make them; 1 makes them in this one.
 
     Returns:
         latents [N, F, 2C, h, w] (a clip's, then its control's), first [N, 1, 2C, h, w] (an image's, then zeros), both
-        float16, and captions int16 [N, W, L] in all `wordings`.
+        float16, and captions int16 [N, W, L] in all `wordings`, on the backbone's device.
     """
     folder = folder / recipe_mark(backbone, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{index:04d}.safetensors" for index in range(shards)]
-    for index, path in enumerate(tqdm(paths, desc="control clips", mininterval=5)):
-        if not path.exists():
-            write_shard(backbone, path, seed, index)
-    loaded = [load_file(path) for path in paths]
+    paths = {index: folder / f"{index:04d}.safetensors" for index in range(shards)}
+    missing = {index: path for index, path in paths.items() if not path.exists()}
+    if missing:
+        processes.run(min(workers, len(missing)), _write_shards, missing, seed, str(backbone.device))
+    loaded = [load_file(path, device=str(backbone.device)) for path in paths.values()]
     return {key: torch.cat([part[key] for part in loaded]) for key in loaded[0]}
 
 
@@ -124,13 +138,15 @@ class ControlToVelocity(nn.Module):
         return prediction
 
 
-def train_control(state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int) -> Path:
+def train_control(
+    state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int, workers: int = 1
+) -> Path:
     """Trains control weights on the shipped backbone and writes what differs from it, with a card, to `out`."""
     backbone = load_backbone("puppets", str(device))
-    clips = control_clips(backbone, state / "control-clips", seed, shards)
+    clips = control_clips(backbone, state / "control-clips", seed, shards, workers)
     model = ControlToVelocity(backbone)
     alphas = backbone.scheduler.alphas_cumprod.float().to(device)
-    noising = Noising(alphas, rotary_positions(backbone.transformer, clips["latents"].to(device)))
+    noising = Noising(alphas, rotary_positions(backbone.transformer, clips["latents"]))
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         both, padded, ids, _ = draw_batch(clips, "first", BATCH, generator)
@@ -141,8 +157,9 @@ def train_control(state: Path, out: Path, steps: int, seed: int, device: torch.d
     train(
         model,
         loss_of,
-        Plan(steps, seed, learning_rate=5e-4, averages=(0.10,)),
+        Plan(steps, seed, learning_rate=5e-4, averages=(0.10,), draws=str(device)),
         state / "control" / recipe_mark(backbone, seed),
+        Pace(look_every=look_every(device)),
     )
     save_control(out, model.transformer, backbone)
     size_mib = (out / "model.safetensors").stat().st_size / 2**20

@@ -25,7 +25,7 @@ def _batches(backbone: Backbone, clips: dict[str, Tensor], generator: torch.Gene
     texts: dict[bytes, Tensor] = {}
 
     def encoded(ids: Tensor) -> Tensor:
-        key = ids.numpy().tobytes()
+        key = ids.cpu().numpy().tobytes()
         if key not in texts:
             with torch.no_grad():
                 texts[key] = backbone.text_encoder(ids[None].to(backbone.device)).last_hidden_state
@@ -33,22 +33,23 @@ def _batches(backbone: Backbone, clips: dict[str, Tensor], generator: torch.Gene
 
     while True:
         clean, condition, ids, _ = draw_batch(clips, "other", CONFIG.batch_size, generator)
-        clean, condition = clean.to(backbone.device), condition.to(backbone.device)
         # Where the image is dropped its latent is not given away by the clip either.
         given = condition[:, :1].flatten(1).abs().sum(1).view(-1, 1, 1, 1, 1) > 0
         first = torch.where(given, clean_latent(backbone, condition), clean[:, :1])
         yield Batch(torch.cat([first, clean[:, 1:]], 1), condition, torch.cat([encoded(row) for row in ids]))
 
 
-def train(state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int) -> None:
-    """Trains the adapter on the shipped backbone and writes it to `out` in peft's format."""
+def train(
+    state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int, workers: int = 1
+) -> None:
+    """Trains the adapter on the shipped backbone and writes it to `out` in peft's format; `workers` make the clips."""
     backbone = load_backbone("puppets", str(device))
     stored = PUPPET_WEIGHTS / "backbone" / LINEAR_CODE
     if not stored.exists():
         raise ValueError(f"{stored} does not exist: the shipped backbone is older; write one with backbone --branch-at")
     code = load_linear_code(stored)
-    clips = cached_clips(code, backbone.tokenizer, state / "clips", seed, shards)
-    generator = torch.Generator().manual_seed(seed)
+    clips = cached_clips(code, backbone.tokenizer, state / "clips", seed, shards, workers, device)
+    generator = torch.Generator(device).manual_seed(seed)
     batches = _batches(backbone, clips, generator)
     adapter, _ = train_refadapter(backbone, batches, replace(CONFIG, steps=steps), seed=seed)
     adapter.save(out)

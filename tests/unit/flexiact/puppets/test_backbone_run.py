@@ -1,11 +1,17 @@
 """The long run of the backbone: a trunk, its branches, a warm start, and several processes that equal one."""
 
 import csv
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from safetensors.torch import load_file, save_file
 
 from flexiact.puppets.engine.checkpoint import read_header
@@ -20,6 +26,8 @@ from flexiact.puppets.recipes.vae import new_vae, world_code
 from flexiact.puppets.train import main
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +132,48 @@ def test_two_processes_learn_what_one_does(run: BackboneRun, tmp_path: Path, mon
     assert all((a[key].float() - b[key].float()).abs().max() < 1e-5 for key in a if key.startswith("model/"))
 
 
-@pytest.mark.parametrize("wrong", [["--processes", "3"], ["--average", "0.07"], ["--branch-at", "5"]])
+def test_what_there_is_is_written_with_every_checkpoint(run: BackboneRun, tmp_path: Path):
+    train_trunk(elsewhere(run, tmp_path, snapshots=tmp_path / "out"))
+    state = load_file(tmp_path / "backbone" / CHECKPOINT)
+    stored = load_file(tmp_path / "out/transformer/diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(stored[n], state[f"average/0.05/transformer.{n}"].half()) for n in stored)
+
+
+def bare_environment(folder: Path) -> dict[str, str]:
+    """Variables of an environment without any package but those that training needs, and what these need."""
+    todo, seen = ["torch", "diffusers", "numpy", "safetensors", "transformers"], set()
+    while todo:
+        name = canonicalize_name(todo.pop())
+        if name in seen or not list(metadata.distributions(name=name)):
+            continue
+        seen.add(name)
+        found = metadata.distribution(name)
+        todo += [r.name for r in map(Requirement, found.requires or []) if not r.marker or r.marker.evaluate()]
+        for top in {file.parts[0] for file in found.files or []} - {"..", "__pycache__"}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(Path(str(found.locate_file(top))).resolve())
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+
+
+def test_a_machine_with_few_packages_finishes_a_backbone_in_its_time(run: BackboneRun, tmp_path: Path):
+    (tmp_path / "site").mkdir()
+    state = elsewhere(run, tmp_path).state
+    command = (
+        "-S -m flexiact.puppets.train backbone --device cpu --minutes 0.01 --finish --batch 2 --shards 1 --threads 1"
+    )
+    arguments = [sys.executable, *command.split(), "--state", str(state), "--out", str(tmp_path / "out")]
+    done = subprocess.run(arguments, env=bare_environment(tmp_path / "site"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "peft" not in {path.name for path in (tmp_path / "site").iterdir()}
+    steps = read_header(state / "backbone" / CHECKPOINT).step
+    assert read_header(state / f"backbone-branch-{2 * steps}" / CHECKPOINT).step == steps + max(1, round(steps / 10))
+    files = [path for path in (tmp_path / "out/backbone").rglob("*") if path.is_file()]
+    assert max(path.stat().st_size for path in files) <= 15 * 2**20
+    again = BackboneRun(state, 0, 1, from_weights=tmp_path / "out/backbone")
+    assert new_model(again, {"latents": torch.zeros(1, 3, 20, 16, 16)})
+
+
+@pytest.mark.parametrize("wrong", [["--finish"], ["--processes", "3"], ["--average", "0.07"], ["--branch-at", "5"]])
 def test_wrong_options_are_one_line(run: BackboneRun, wrong: list[str], capsys):
     state = ["--state", str(run.state), "--threads", "1", "--shards", "1"]
     assert main(["backbone", *wrong, *state]) == 2

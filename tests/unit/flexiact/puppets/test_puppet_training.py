@@ -15,6 +15,7 @@ from flexiact.puppets.engine.checkpoint import read_header
 from flexiact.puppets.engine.loop import CHECKPOINT, Pace, Plan, kept_name, step_generator, train
 from flexiact.puppets.engine.losses import Batch, LossTerms, Noising, contrast_loss, movement_weights, velocity_loss
 from flexiact.puppets.engine.muon import BatchedMuon, orthogonalised
+from flexiact.puppets.recipes import shards
 from flexiact.puppets.recipes import vae as train_vae
 from flexiact.puppets.recipes.backbone import (
     MAX_TEXT_TOKENS,
@@ -26,7 +27,7 @@ from flexiact.puppets.recipes.backbone import (
     rotary_positions,
 )
 from flexiact.puppets.recipes.backbone import TextToVelocity as Model
-from flexiact.puppets.recipes.linear_code import fit_linear_code
+from flexiact.puppets.recipes.linear_code import LinearCode, fit_linear_code
 from flexiact.puppets.recipes.shards import cached_clips
 from flexiact.puppets.recipes.vae import (
     MOTION_WEIGHT,
@@ -69,7 +70,7 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(tmp_path, averages):
     with pytest.raises(InterruptedError):
         small_run(tmp_path / "stopped", 40, stop=25, averages=averages)
     resumed = small_run(tmp_path / "stopped", 40, averages=averages)
-    whole = small_run(tmp_path / "whole", 40, averages=averages, pace=Pace())
+    whole = small_run(tmp_path / "whole", 40, averages=averages, pace=Pace(look_every=7))
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     for name in (CHECKPOINT, kept_name(20)):  # optimisers and averages as well
@@ -190,6 +191,16 @@ def test_steps_that_are_done_again_stand_in_the_curve_once(tmp_path):
     assert [int(row["step"]) for row in rows] == [50, 100, 150, 200]
 
 
+def test_looking_less_often_tells_the_same_curve(tmp_path):
+    for every in (1, 25):
+        small_run(tmp_path / str(every), 100, pace=Pace(look_every=every))
+    often, seldom = (
+        list(csv.DictReader((tmp_path / every / "curve.csv").read_text().splitlines())) for every in ("1", "25")
+    )
+    assert [row["step"] for row in often] == [row["step"] for row in seldom] == ["50", "100"]
+    assert [float(a["loss"]) for a in often] == pytest.approx([float(b["loss"]) for b in seldom], abs=2e-6)
+
+
 def test_another_seed_needs_another_folder(tmp_path):
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
 
@@ -267,10 +278,8 @@ def test_the_halves_are_trained_apart_and_put_together(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """One tiny shard, and the same again in another folder."""
-    from flexiact.puppets.recipes import shards as latents
-
     patch = pytest.MonkeyPatch()
-    patch.setattr(latents, "SHARD_CLIPS", 16)
+    patch.setattr(shards, "SHARD_CLIPS", 16)
     torch.manual_seed(0)
     code = fit_linear_code(to_tensor(training_videos(step_generator(0, 0), 4)), 20)
     made = [cached_clips(code, new_tokenizer(), tmp_path_factory.mktemp("clips"), 0, 1) for _ in range(2)]
@@ -284,6 +293,17 @@ def test_shards_are_functions_of_seed_and_number(clips):
     assert first["latents"].shape == (16, 3, 20, 16, 16)
     assert first["other"].shape == first["first"].shape == (16, 1, 20, 16, 16)
     assert not torch.equal(first["other"], first["first"])
+
+
+def test_a_shard_made_at_once_is_that_of_its_parts(monkeypatch):
+    monkeypatch.setattr(shards, "_BATCH", 2)
+    generator = torch.Generator().manual_seed(0)
+    parts = [shards._draw_clips(generator) for _ in range(2)]
+    code = LinearCode(torch.randn(20, 192, generator=generator) / 14, torch.zeros(192), torch.tensor(1.0))
+    whole, *each = (shards._rendered(code, new_tokenizer(), d, shards.CPU) for d in (shards._together(parts), *parts))
+    joined = {key: torch.cat([part[key] for part in each]) for key in whole}
+    torch.testing.assert_close(whole, joined, rtol=2e-3, atol=2e-3, equal_nan=True)
+    assert not torch.equal(whole["latents"][:2], whole["latents"][2:])
 
 
 def test_a_batch_pads_its_condition_and_drops_captions(clips):
