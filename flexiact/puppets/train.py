@@ -6,7 +6,7 @@ backbone, refadapter and control; clip, pose and pose_driver at any time. `expla
 how much of each kind of movement the backbone knows, `judge` how well it draws test actions of held-out worlds.
 
 The backbone is a trunk without an end: `backbone` trains it, `backbone --branch-at SAMPLES` finishes a state that it
-has kept and writes the weights. On a processor, `--processes` of
+has kept and writes the weights; `--finish` does both within `--minutes`. On a processor, `--processes` of
 one thread each may be as many as there are cores.
 """
 

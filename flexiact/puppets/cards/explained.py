@@ -18,8 +18,8 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
-from flexiact.puppets.engine.checkpoint import put_weights, read_average
-from flexiact.puppets.engine.loop import CHECKPOINT, flatten_convolutions, restore_convolutions
+from flexiact.puppets.engine.checkpoint import read_average
+from flexiact.puppets.engine.loop import CHECKPOINT, put_kept
 from flexiact.puppets.recipes.backbone import (
     TextToVelocity,
     new_scheduler,
@@ -147,10 +147,8 @@ def load_trunk(state: Path, seed: int) -> Trained:
     tokenizer = new_tokenizer()
     model = TextToVelocity(new_text_encoder(len(tokenizer)), new_transformer(LATENT_CHANNELS, SIZE // BLOCK))
     average = read_average(path, AVERAGES[0])
-    flatten_convolutions(model)
     for name, part in (("text_encoder", model.text_encoder), ("transformer", model.transformer)):
-        put_weights(part, {key.removeprefix(f"{name}."): x for key, x in average.items() if key.startswith(f"{name}.")})
-    restore_convolutions(model)
+        put_kept(part, {key.removeprefix(f"{name}."): x for key, x in average.items() if key.startswith(f"{name}.")})
     return Trained(partial(encode_linear, code), tokenizer, model.eval())
 
 

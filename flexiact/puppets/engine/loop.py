@@ -3,7 +3,7 @@
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,16 +101,21 @@ class _Matrix(nn.Module):
         return weight.flatten(1)
 
 
-def flatten_convolutions(model: nn.Module) -> None:
-    """Stores the weights of convolutions as matrices, under the names that checkpoints use."""
+def _flatten_convolutions(model: nn.Module) -> None:
     for module in [m for m in model.modules() if isinstance(m, nn.Conv3d | nn.Conv2d)]:
         parametrize.register_parametrization(module, "weight", _Matrix(module.weight.shape))
 
 
-def restore_convolutions(model: nn.Module) -> None:
-    """Undoes `flatten_convolutions` and keeps the weights."""
+def _restore_convolutions(model: nn.Module) -> None:
     for module in [m for m in model.modules() if parametrize.is_parametrized(m, "weight")]:
         parametrize.remove_parametrizations(module, "weight")
+
+
+def put_kept(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copies weights named as in checkpoints, where convolutions are matrices, into the model."""
+    _flatten_convolutions(model)
+    checkpoint.put_weights(model, weights)
+    _restore_convolutions(model)
 
 
 def build_optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
@@ -157,7 +162,7 @@ def train(
         ValueError: the loss is not finite, or the folder holds another run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    flatten_convolutions(model)
+    _flatten_convolutions(model)
     optimizers = build_optimizers(model, plan)
     progress = Progress(plan.seed, about=about or {})
     if (folder / CHECKPOINT).exists():
@@ -168,7 +173,7 @@ def train(
     finished = progress.step >= plan.steps
     if finished and plan.averages:
         checkpoint.put_weights(model, progress.averages[plan.averages[0]])
-    restore_convolutions(model)
+    _restore_convolutions(model)
     model.eval()
     return finished
 

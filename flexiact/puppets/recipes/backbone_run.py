@@ -18,17 +18,7 @@ from transformers import T5EncoderModel
 from flexiact.media.files import replacing
 from flexiact.puppets.engine import processes
 from flexiact.puppets.engine.checkpoint import Progress, put_weights, read_header
-from flexiact.puppets.engine.loop import (
-    CHECKPOINT,
-    Pace,
-    Plan,
-    flatten_convolutions,
-    kept_name,
-    look_every,
-    restore_convolutions,
-    step_generator,
-    train,
-)
+from flexiact.puppets.engine.loop import CHECKPOINT, Pace, Plan, kept_name, look_every, put_kept, step_generator, train
 from flexiact.puppets.engine.losses import LossTerms, Noising, velocity_loss
 from flexiact.puppets.recipes.backbone import (
     EARLY_HIGH_NOISE_SHARE,
@@ -216,9 +206,7 @@ def _train_process(
     def publish(progress: Progress) -> None:
         if run.snapshots:
             averaged = _untrained(clips)
-            flatten_convolutions(averaged)
-            put_weights(averaged, progress.averages[run.average])
-            restore_convolutions(averaged)
+            put_kept(averaged, progress.averages[run.average])
             _write(run, averaged, run.snapshots)
 
     every = Pace().checkpoint_minutes if run.snapshots is None else 1.0
