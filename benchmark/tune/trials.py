@@ -21,6 +21,7 @@ from benchmark.selection import select
 from benchmark.suites.puppets import HEADLINE, load_case, load_suite
 from benchmark.tune.spaces import SPACES
 from flexiact.cli import OneLineParser, one_line, run
+from flexiact.media.digests import canonical_json
 
 if TYPE_CHECKING:
     from benchmark.execute import Stages
@@ -57,7 +58,7 @@ def measure(
     for case_id, case in stages.cases.items():
         staged = stages[case_id]
         learned = [method.method_id, method.version, method.fit_config(), case.caption]
-        name = json.dumps([*learned, dict(case.reference), case.action], sort_keys=True)
+        name = canonical_json([*learned, dict(case.reference), case.action])
         if name not in fits:
             fits[name] = method.fit(staged.reference, case.caption, seed=0)
         video = method.transfer(fits[name], Request(staged.target.copy(), case.prompt, 0))

@@ -166,9 +166,9 @@ def _backbone(name: str) -> tuple[Sizes | None, str | None]:
     import torch
     from diffusers import CogVideoXTransformer3DModel
 
-    from flexiact.backbone.loading import folder_digest
     from flexiact.backbone.specs import configurations, find_spec
     from flexiact.checkpoints.authors import Sizes
+    from flexiact.media.digests import folder_digest
 
     _, spec = find_spec(name)
     try:

@@ -33,6 +33,7 @@ from flexiact.backbone.codec import as_condition, clean_latent, encode_image, en
 from flexiact.batches import Batch
 from flexiact.cli import one_line
 from flexiact.fits import BACKBONE_FIELDS
+from flexiact.media.digests import file_digest
 from flexiact.media.files import make_folder, replacing
 from flexiact.media.video import count_frames, read_frames
 from flexiact.progress import counted
@@ -239,8 +240,7 @@ def _marks(folder: Path, paths: Sequence[Path], accelerator: Accelerator) -> dic
         before = known.get(str(path))
         if isinstance(before, list) and len(before) == 3 and before[:2] == size_and_time:
             return before
-        with path.open("rb") as file:
-            return [*size_and_time, hashlib.file_digest(file, "sha256").hexdigest()]
+        return [*size_and_time, file_digest(path)]
 
     names = sorted(set(paths))
     marks = _in_shares(accelerator, names, mark, "read")

@@ -72,7 +72,7 @@ def test_a_second_start_encodes_nothing(backbone: Backbone, data: Path, tmp_path
 
 def test_unchanged_videos_are_not_read_again(backbone: Backbone, data: Path, tmp_path: Path, monkeypatch):
     first = cached(tmp_path / "cache", backbone, data)
-    monkeypatch.setattr(clip_cache.hashlib, "file_digest", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(clip_cache, "file_digest", lambda *_: pytest.fail("read again"))
     assert cached(tmp_path / "cache", backbone, data).files == first.files
 
 
