@@ -32,12 +32,11 @@ from typing import Any, Literal, get_args
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.attention_processor import Attention
-from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 from torch.nn import functional
 
 from flexiact.arguments import check_action, check_fit
-from flexiact.backbone.attention import processors_attached
+from flexiact.backbone.attention import joined, processors_attached, queries_and_keys, split_heads
 from flexiact.backbone.backbone import Backbone
 from flexiact.batches import Batch, reference_batches, whole_frame
 from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
@@ -236,24 +235,11 @@ class MotionEmbeddingProcessor:
         if motion_value is not None:
             valued = hidden_states + motion_value[self.block].transpose(0, 1).flatten(0, 1).to(hidden_states.dtype)
         states = torch.cat([encoder_hidden_states, moved], dim=1)
-        query, key = _heads(attn, attn.to_q(states)), _heads(attn, attn.to_k(states))
-        value = _heads(attn, attn.to_v(torch.cat([encoder_hidden_states, valued], dim=1)))
-        query = query if attn.norm_q is None else attn.norm_q(query)
-        key = key if attn.norm_k is None else attn.norm_k(key)
-        if image_rotary_emb is not None:
-            query, key = (
-                torch.cat([x[:, :, :num_text], apply_rotary_emb(x[:, :, num_text:], image_rotary_emb)], dim=2)
-                for x in (query, key)
-            )
-        attended = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        attended = attn.to_out[1](attn.to_out[0](attended))
-        return attended[:, num_text:], attended[:, :num_text]
+        query, key = queries_and_keys(attn, states, image_rotary_emb, num_text)
+        value = split_heads(attn, attn.to_v(torch.cat([encoder_hidden_states, valued], dim=1)))
+        return joined(attn, functional.scaled_dot_product_attention(query, key, value), num_text)
 
 
 def motion_embedding_attached(transformer: CogVideoXTransformer3DModel) -> AbstractContextManager[None]:
     """Let every block of the transformer take motion embeddings; the processors of before return on leaving."""
     return processors_attached(transformer, MotionEmbeddingProcessor)
-
-
-def _heads(attn: Attention, states: Tensor) -> Tensor:
-    return states.unflatten(2, (attn.heads, -1)).transpose(1, 2)

@@ -33,7 +33,7 @@ from flexiact.arguments import check_action, check_fit
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import encode_control
 from flexiact.backbone.control import load_control
-from flexiact.backbone.loading import folder_digest
+from flexiact.media.digests import folder_digest
 from flexiact.pose.estimators import PoseEstimator
 from flexiact.pose.rtmpose import PUPPETS, estimator_by_name
 from flexiact.pose.skeleton import (

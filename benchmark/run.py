@@ -16,13 +16,14 @@ from benchmark.bounds.table import BOUNDS
 from benchmark.load import Networks, set_threads
 from benchmark.methods import METHODS
 from benchmark.selection import UsageError, select, unknown
-from benchmark.store.folder import RunFolder, StoreError
+from benchmark.store.folder import RunFolder
 from benchmark.suites.davis import davis_suite
 from benchmark.suites.files import AnyCase, FileCase, FileSuite, folder_suite
 from benchmark.suites.flexiact import flexiact_suite
-from benchmark.suites.puppets import CaseError, Suite, load_case, load_suite, suite_names
-from benchmark.workers import WorkerError, affordable, worker_devices
-from flexiact.cli import BACKBONE_HELP, OneLineParser, add_device_options, one_line
+from benchmark.suites.puppets import Suite, load_case, load_suite, suite_names
+from benchmark.workers import affordable, worker_devices
+from flexiact import cli
+from flexiact.cli import BACKBONE_HELP, OneLineParser, add_device_options
 
 if TYPE_CHECKING:
     from benchmark.session import Outcome, RunRequest
@@ -77,15 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    args = parser().parse_args(arguments)
-    try:
-        return _run(args, f"python -m benchmark.run {shlex.join(arguments)}".strip())
-    except (UsageError, CaseError, StoreError, WorkerError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    command = f"python -m benchmark.run {shlex.join(arguments)}".strip()
+    goes_on = "stopped; the same command goes on from here"
+    return cli.run(parser(), lambda args: _run(args, command), arguments, interrupted=goes_on)
 
 
 def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
@@ -194,25 +189,20 @@ def _session(
     from flexiact.backbone.loading import Savings
     from flexiact.backbone.specs import find_spec
 
-    try:
-        savings = Savings(args.offload, args.quantise)
-        steps = args.steps or suite.num_inference_steps
-        name = args.backbone or "puppets"
-        _refuse_lacking(request.methods, find_spec(name)[1], args)
-        puppets = isinstance(suite, Suite)
-        networks = Networks(name, args.refadapter, steps, args.control, savings, args.image_encoder, puppets)
-        devices = worker_devices(workers, args.device)
-        # Where several GPUs work this process only describes the networks, which need not take up room on the first.
-        here = networks if len(set(devices)) == 1 else replace(networks, savings=replace(savings, offload=True))
-        backbone, perception = here.load(devices[0])
-        devices = devices if workers else affordable(devices)
-        origin = provenance(backbone.device, [PUPPET_WEIGHTS / name for name in WEIGHTS], len(devices))
-        others = Workers(devices, networks.load) if len(devices) > 1 else None
-        return run_session(request, backbone, perception, origin, others)
-    except (StoreError, UsageError, CaseError):
-        raise
-    except (ValueError, OSError) as error:  # what loaders and descriptions refuse, named by them in one line
-        raise UsageError(str(error)) from error
+    savings = Savings(args.offload, args.quantise)
+    steps = args.steps or suite.num_inference_steps
+    name = args.backbone or "puppets"
+    _refuse_lacking(request.methods, find_spec(name)[1], args)
+    puppets = isinstance(suite, Suite)
+    networks = Networks(name, args.refadapter, steps, args.control, savings, args.image_encoder, puppets)
+    devices = worker_devices(workers, args.device)
+    # Where several GPUs work this process only describes the networks, which need not take up room on the first.
+    here = networks if len(set(devices)) == 1 else replace(networks, savings=replace(savings, offload=True))
+    backbone, perception = here.load(devices[0])
+    devices = devices if workers else affordable(devices)
+    origin = provenance(backbone.device, [PUPPET_WEIGHTS / name for name in WEIGHTS], len(devices))
+    others = Workers(devices, networks.load) if len(devices) > 1 else None
+    return run_session(request, backbone, perception, origin, others)
 
 
 def _refuse_lacking(methods: Sequence[str], spec: "BackboneSpec", args: argparse.Namespace) -> None:

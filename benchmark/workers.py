@@ -34,7 +34,7 @@ _GROWTH = 2.0
 """A worker at work needs about this many times the memory that the networks and libraries alone take."""
 
 
-class WorkerError(RuntimeError):
+class WorkerError(ChildProcessError):
     """A worker process is gone; the message is one line and says what to do."""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexiact.cli import BACKBONE_HELP, OneLineParser, add_device_options, one_line
+from flexiact.cli import BACKBONE_HELP, OneLineParser, add_device_options, run
 
 if TYPE_CHECKING:
     from flexiact.one_video.make import Made, Setup
@@ -78,16 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    args = parser().parse_args(arguments)
-    try:
-        _check(args)
-        return _run(args)
-    except (ValueError, OSError) as error:  # what loaders and readers refuse, named by them in one line
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; no video was written", file=sys.stderr)
-        return 130
+    return run(parser(), _run, arguments, interrupted="stopped; no video was written")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -117,6 +108,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    _check(args)
     if args.web:
         from flexiact.one_video.web import check_installed, serve
 
@@ -155,7 +147,7 @@ def _demo(args: argparse.Namespace) -> tuple[str, "Made"]:
     from flexiact.media.files import make_folder
     from flexiact.one_video.make import load_method
     from flexiact.puppets.demo import show
-    from flexiact.task import check_seed
+    from flexiact.ranges import check_seed
 
     check_seed(args.seed)
     folder = make_folder("out", args.out or DEMO_FOLDER)

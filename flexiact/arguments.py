@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from flexiact.backbone.backbone import Backbone
-from flexiact.task import Action, Video, check_seed
+from flexiact.ranges import check_seed
+from flexiact.task import Action, Video
 
 
 def check_fit(backbone: Backbone, reference: Video, caption: str, seed: int) -> None:

@@ -1,7 +1,5 @@
 """Fits on disk: found again by everything that they depend on, and by nothing else."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from flexiact.media.digests import canonical_json, json_digest
 from flexiact.media.files import make_folder, read_tensors, replacing
 from flexiact.media.video import frames_digest
 from flexiact.method import FlexiAct
@@ -59,7 +58,7 @@ class FitFolder:
 
     def file(self, description: dict[str, Any]) -> Path:
         """Where the fit of a description is, or would be."""
-        return self.path / f"{hashlib.sha256(_canonical(description).encode()).hexdigest()}.safetensors"
+        return self.path / f"{json_digest(description)}.safetensors"
 
     def load(self, description: dict[str, Any]) -> Action | None:
         """The fit, None when there is none or its file is damaged (then it is made again)."""
@@ -75,8 +74,4 @@ class FitFolder:
             ValueError: when it cannot be written.
         """
         with replacing(self.file(description)) as partial:
-            save_file(dict(action), partial, metadata={"fit": _canonical(description)})
-
-
-def _canonical(description: dict[str, Any]) -> str:
-    return json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
+            save_file(dict(action), partial, metadata={"fit": canonical_json(description)})

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from numbers import Integral
 
 
 def check_count(name: str, value: object) -> None:
@@ -62,3 +63,15 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+
+
+def check_seed(seed: object) -> None:
+    """Refuse what a torch.Generator would not take as a seed.
+
+    Raises:
+        ValueError: unless `seed` is an integer in [0, 2**63).
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise ValueError(f"seed: expected an integer, got {type(seed).__name__}")
+    if not 0 <= int(seed) < 2**63:
+        raise ValueError(f"seed: expected 0 <= seed < 2**63, got {seed}")

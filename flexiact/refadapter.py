@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from flexiact.backbone.backbone import Backbone
-from flexiact.backbone.loading import folder_digest
 from flexiact.backbone.lora import LowRankLayers
 from flexiact.cli import one_line
+from flexiact.media.digests import folder_digest
 from flexiact.ranges import check_count, check_number, check_positive
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")

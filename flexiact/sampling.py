@@ -5,12 +5,12 @@ together). What a method adds enters at two places: keyword arguments for the at
 which may change what a step's prediction is made from.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import CogVideoXDPMScheduler
+from diffusers import CogVideoXDPMScheduler, CogVideoXTransformer3DModel
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import get_resize_crop_region_for_grid
 from diffusers.utils.torch_utils import randn_tensor
@@ -192,10 +192,17 @@ class Denoiser:
 
 def rotary_embedding(backbone: Backbone) -> Rotary | None:
     """Cosines and sines [video tokens, head width] of the rotary positions, None for models without them."""
-    config = backbone.transformer.config
+    return rotary_embedding_of(backbone.transformer, backbone.latent_shape, backbone.device)
+
+
+def rotary_embedding_of(
+    transformer: CogVideoXTransformer3DModel, latent_shape: Sequence[int], device: torch.device
+) -> Rotary | None:
+    """`rotary_embedding` for latents of shape F, C, h, w."""
+    config = transformer.config
     if not config.use_rotary_positional_embeddings:
         return None
-    num_frames, _, height, width = backbone.latent_shape
+    num_frames, _, height, width = latent_shape
     grid = height // config.patch_size, width // config.patch_size
     base_height, base_width = config.sample_height // config.patch_size, config.sample_width // config.patch_size
     if config.patch_size_t is None:
@@ -204,7 +211,7 @@ def rotary_embedding(backbone: Backbone) -> Rotary | None:
             crops_coords=get_resize_crop_region_for_grid(grid, base_width, base_height),
             grid_size=grid,
             temporal_size=num_frames,
-            device=backbone.device,
+            device=device,
         )
     return get_3d_rotary_pos_embed(
         embed_dim=config.attention_head_dim,
@@ -213,7 +220,7 @@ def rotary_embedding(backbone: Backbone) -> Rotary | None:
         temporal_size=num_frames // config.patch_size_t,
         grid_type="slice",
         max_size=(base_height, base_width),
-        device=backbone.device,
+        device=device,
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from flexiact.ranges import check_seed
+
 Action = Mapping[str, torch.Tensor]
 """What `fit` learned: CPU tensors by name, savable as safetensors; empty when a method learns nothing."""
 
@@ -92,18 +94,6 @@ class ActionTransfer(Protocol):
     def transfer(self, action: Action, request: Request) -> Video:
         """Make the video of `request.target` doing `action`, at the backbone's size, length and rate."""
         ...
-
-
-def check_seed(seed: object) -> None:
-    """Refuse what a torch.Generator would not take as a seed.
-
-    Raises:
-        ValueError: when `seed` is not an integer in [0, 2**63).
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise ValueError(f"seed: expected an integer, got {type(seed).__name__}")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed: expected 0 <= seed < 2**63, got {seed}")
 
 
 def _check_uint8(field: str, array: object, ndim: int, axes: str) -> None:

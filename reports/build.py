@@ -13,10 +13,11 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexiact.cli import one_line
+from flexiact.cli import OneLineParser, run
 
 if TYPE_CHECKING:  # at import time only the standard library is loaded, so that `--help` is fast
     from reports.contact_sheet import Sheet
@@ -138,37 +139,38 @@ class Staging:
                 shutil.rmtree(self._final, ignore_errors=True)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 2, with one line, if the run or a path is at fault."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line; reading it loads no table library."""
+    p = OneLineParser(
         prog="python -m reports.build",
         description="Make the report of a run: leaderboard.{md,csv,tex,html}, figures and a contact sheet.",
     )
-    parser.add_argument(
-        "run", type=Path, nargs="?", metavar="RUN", help="run directory, with run.json and its two tables"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write the report (default: RUN/report)")
-    parser.add_argument(
+    p.add_argument("run", type=Path, nargs="?", metavar="RUN", help="run directory, with run.json and its two tables")
+    p.add_argument("--out", type=Path, metavar="DIR", help="where to write the report (default: RUN/report)")
+    p.add_argument(
         "--publish", type=Path, metavar="DIR", help="also write the small set to commit there: no videos, below 3 MB"
     )
-    parser.add_argument("--against", metavar="METHOD", help="compare others with this one (default: the run's first)")
-    parser.add_argument(
+    p.add_argument("--against", metavar="METHOD", help="compare others with this one (default: the run's first)")
+    p.add_argument(
         "--readme", type=Path, metavar="FILE", help="write the published results between the markers of this file"
     )
-    options = parser.parse_args(arguments)
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run(parser(), _build, arguments)
+
+
+def _build(options: argparse.Namespace) -> None:
     if options.run is None and (options.readme is None or options.publish is not None):
-        parser.error("RUN is missing: only --readme alone needs none")
-    try:
-        if options.run is not None:
-            print(build(options.run, options.out, options.against))
-        if options.publish is not None:
-            print(publish(options.run, options.publish, options.against))
-        if options.readme is not None:
-            print(update_readme(options.readme))
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
+        raise ValueError("RUN is missing: only --readme alone needs none")
+    if options.run is not None:
+        print(build(options.run, options.out, options.against))
+    if options.publish is not None:
+        print(publish(options.run, options.publish, options.against))
+    if options.readme is not None:
+        print(update_readme(options.readme))
 
 
 if __name__ == "__main__":

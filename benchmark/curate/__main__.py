@@ -1,8 +1,34 @@
-"""`python -m benchmark.curate`."""
+"""Write the suites of puppet cases: `python -m benchmark.curate [SUITE ...]`."""
 
+import argparse
 import sys
+from collections.abc import Sequence
 
-from benchmark.curate.command import main
+from benchmark.selection import select
+from benchmark.suites.puppets import suite_names
+from flexiact.cli import OneLineParser, run
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; reading it loads no network library."""
+    p = OneLineParser(prog="python -m benchmark.curate", description=__doc__)
+    p.add_argument("suites", nargs="*", default=["all"], metavar="SUITE", help=", ".join(suite_names()))
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the named suites, all of them by default; return the exit code."""
+    return run(parser(), _curate, arguments)
+
+
+def _curate(options: argparse.Namespace) -> None:
+    from benchmark.curate.recipes import RECIPES, curate, write_suite
+
+    for name in select(options.suites, list(RECIPES), "suite"):
+        suite, cases = curate(name)
+        write_suite(suite, cases)
+        print(f"{name}: {len(cases)} cases, edges {dict(suite.edges)}")
+
 
 if __name__ == "__main__":
     sys.exit(main())

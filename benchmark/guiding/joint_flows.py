@@ -6,17 +6,19 @@ every block whether it does: of joints, whose true places are known, and of toke
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from torch import Tensor
+import pandas as pd
+import torch
+from torch import Tensor
 
-    from benchmark.suites.puppets import Case
-    from flexiact.backbone.backbone import Backbone
+from baselines.ditflow import ACTION_KEY, DiTFlow, preset
+from benchmark.execute import Stages, format_of
+from benchmark.suites.puppets import Case
+from flexiact.backbone.backbone import Backbone
+from flexiact.progress import counted
 
 
-def joint_flows(cases: "Mapping[str, Case]", backbone: "Backbone") -> "pd.DataFrame":
+def joint_flows(cases: Mapping[str, Case], backbone: Backbone) -> pd.DataFrame:
     """How far each block's strongest flow follows the joints of the references, seed 0.
 
     Returns:
@@ -25,13 +27,6 @@ def joint_flows(cases: "Mapping[str, Case]", backbone: "Backbone") -> "pd.DataFr
         length at tokens whose pixels never change; `true_squared` and `error_squared`, sums in tokens^2 of the true
         displacements and of the flow's differences from them.
     """
-    import pandas as pd
-    import torch
-
-    from baselines.ditflow import ACTION_KEY, DiTFlow, preset
-    from benchmark.execute import Stages, format_of
-    from flexiact.progress import counted
-
     stages = Stages(cases, format_of(backbone))
     references = {case.digests["reference"]: case_id for case_id, case in cases.items()}.values()
     blocks = range(backbone.transformer.config.num_layers)
@@ -52,18 +47,16 @@ def joint_flows(cases: "Mapping[str, Case]", backbone: "Backbone") -> "pd.DataFr
     return pd.DataFrame(rows, columns=columns)
 
 
-def latent_places(keypoints: "Tensor", frames: int) -> "Tensor":
+def latent_places(keypoints: Tensor, frames: int) -> Tensor:
     """Mean places [frames, K, 2] of keypoints [T, K, 2] in the frames of each latent frame: the first; equal parts.
 
     nan where a keypoint is missing.
     """
-    import torch
-
     rest = keypoints[1:].unflatten(0, (frames - 1, -1)).mean(dim=1)
     return torch.cat([keypoints[:1], rest])
 
 
-def followed_joints(flow: "Tensor", places: "Tensor", size: tuple[int, int]) -> "tuple[Tensor, Tensor]":
+def followed_joints(flow: Tensor, places: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """True displacements of joints between all pairs of different frames, and the flow at their tokens: each [N, 2].
 
     Args:
@@ -71,8 +64,6 @@ def followed_joints(flow: "Tensor", places: "Tensor", size: tuple[int, int]) -> 
         places: [F, K, 2] in tokens, (x, y); joints that are missing or outside in either frame are left out.
         size: height and width of a frame in tokens.
     """
-    import torch
-
     height, width = size
     inside = ((places >= 0) & (places < torch.tensor([width, height]))).all(dim=-1)
     true, followed = [], []
@@ -87,14 +78,14 @@ def followed_joints(flow: "Tensor", places: "Tensor", size: tuple[int, int]) -> 
     return torch.cat(true), torch.cat(followed)
 
 
-def unchanged_tokens(frames: "Tensor", size: tuple[int, int]) -> "Tensor":
+def unchanged_tokens(frames: Tensor, size: tuple[int, int]) -> Tensor:
     """Which tokens show the same pixels in all of uint8 frames [T, H, W, 3]: bool [height * width], by rows."""
     height, width = size
     tokens = frames.unflatten(2, (width, -1)).unflatten(1, (height, -1))
     return (tokens == tokens[:1]).all(dim=(0, 2, 4, 5)).flatten()
 
 
-def flow_table(found: "pd.DataFrame") -> str:
+def flow_table(found: pd.DataFrame) -> str:
     """Markdown, a row for each block: mean lengths over references, and the share of squares that the flow explains."""
     lines = ["| block | joints move | flow at joints | explained | flow on background |", "|---|---|---|---|---|"]
     for block, rows in found.groupby("block"):

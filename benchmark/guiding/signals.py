@@ -1,4 +1,4 @@
-"""What the signal of a guided method knows: `python -m benchmark.guiding RUN --out FILE.md`.
+"""What the signal of a guided method knows.
 
 A method that needs no training lowers a loss between what a block sees of the video being made and what it saw of the
 reference. Here finished videos are compared with the reference by that loss: the truth, the wrong action, a still
@@ -7,52 +7,48 @@ Where it is, and the method fails all the same, guidance does not bring the vide
 little to go by. Every block is asked, since much hangs on which it is.
 """
 
-import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from benchmark.selection import UsageError
-from flexiact.cli import OneLineParser, one_line
+import pandas as pd
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from baselines.ditflow import DiTFlow
-    from baselines.motion_clone import MotionClone
-    from baselines.smm import SpatialMarginalMean
-    from benchmark.suites.files import AnyCase
-    from flexiact.backbone.backbone import Backbone
-    from flexiact.task import Action, Video
-    from reports.run_folder import StoredRun
+from baselines import ditflow, motion_clone, smm
+from benchmark.execute import format_of, stages_of
+from benchmark.guiding.joint_flows import flow_table, joint_flows
+from benchmark.load import load
+from benchmark.methods import METHODS
+from benchmark.selection import select
+from benchmark.suites.files import AnyCase
+from benchmark.suites.puppets import load_case, load_suite
+from flexiact.backbone.backbone import Backbone
+from flexiact.media.video import read_video
+from flexiact.progress import counted
+from flexiact.task import Action, Video
+from reports.run_folder import StoredRun, load_run
 
 COMPARED = ("oracle", "wrong-action", "still", "i2v")
 """Videos whose worth is known; the method's own stand beside them."""
 
 
-def ditflow_signal(method: "DiTFlow", video: "Video", action: "Action", caption: str) -> float:
+def ditflow_signal(method: ditflow.DiTFlow, video: Video, action: Action, caption: str) -> float:
     """The method's own loss in tokens^2; the caption is not read."""
-    from baselines.ditflow import ACTION_KEY
-
-    return float(method.loss(method.look(video, seed=0), action[ACTION_KEY].to(method.backbone.device)))
+    return float(method.loss(method.look(video, seed=0), action[ditflow.ACTION_KEY].to(method.backbone.device)))
 
 
-def smm_signal(method: "SpatialMarginalMean", video: "Video", action: "Action", caption: str) -> float:
+def smm_signal(method: smm.SpatialMarginalMean, video: Video, action: Action, caption: str) -> float:
     """The method's own loss, mean over the guided steps, of the video inverted as the reference was."""
-    from baselines.smm import FEATURES_KEY, smm_loss
-
-    features, reference = method.fit(video, caption, seed=0)[FEATURES_KEY], action[FEATURES_KEY]
-    return float(sum(smm_loss(*pair) for pair in zip(features, reference, strict=True))) / len(features)
+    features, reference = method.fit(video, caption, seed=0)[smm.FEATURES_KEY], action[smm.FEATURES_KEY]
+    return float(sum(smm.smm_loss(*pair) for pair in zip(features, reference, strict=True))) / len(features)
 
 
-def motion_clone_signal(method: "MotionClone", video: "Video", action: "Action", caption: str) -> float:
+def motion_clone_signal(method: motion_clone.MotionClone, video: Video, action: Action, caption: str) -> float:
     """The method's own loss, of the video noised as the reference was; the caption is not read."""
-    from baselines.motion_clone import FRAME_KEY, STRENGTH_KEY, top_loss
-
     attention = method.attention(video, seed=0).cpu()
-    return float(top_loss(attention, action[STRENGTH_KEY], action[FRAME_KEY].long()))
+    return float(
+        motion_clone.top_loss(attention, action[motion_clone.STRENGTH_KEY], action[motion_clone.FRAME_KEY].long())
+    )
 
 
 SIGNALS: Mapping[str, Callable[..., float]] = {
@@ -63,8 +59,8 @@ SIGNALS: Mapping[str, Callable[..., float]] = {
 
 
 def losses(
-    run: Path, cases: "Mapping[str, AnyCase]", backbone: "Backbone", methods: Sequence[str], every_block: bool
-) -> "pd.DataFrame":
+    run: Path, cases: Mapping[str, AnyCase], backbone: Backbone, methods: Sequence[str], every_block: bool
+) -> pd.DataFrame:
     """The loss of finished videos of seed 0: columns method, block, case_id, video (`own`, or a name) and loss.
 
     Args:
@@ -78,14 +74,6 @@ def losses(
         ValueError: when the run cannot be read, is of another backbone or of other settings of a method, or lacks a
             video.
     """
-    import pandas as pd
-
-    from benchmark.execute import format_of, stages_of
-    from benchmark.methods import METHODS
-    from flexiact.media.video import read_video
-    from flexiact.progress import counted
-    from reports.run_folder import load_run
-
     stored, stages = load_run(run), stages_of(cases, format_of(backbone))
     if stored.info["backbone"]["revision"] != backbone.revision:
         raise ValueError(f"{run}: made by another backbone than {backbone.name} as it is now")
@@ -113,7 +101,7 @@ def losses(
     return pd.DataFrame(rows, columns=["method", "block", "case_id", "video", "loss"])
 
 
-def _videos(stored: "StoredRun", cases: "Mapping[str, AnyCase]", names: "set[str]") -> "pd.DataFrame":
+def _videos(stored: StoredRun, cases: Mapping[str, AnyCase], names: set[str]) -> pd.DataFrame:
     """Rows of the finished videos of seed 0; all cases have one of each name."""
     samples = stored.samples[(stored.samples["seed"] == 0) & (stored.samples["status"] == "ok")]
     for name in sorted(names):
@@ -122,7 +110,7 @@ def _videos(stored: "StoredRun", cases: "Mapping[str, AnyCase]", names: "set[str
     return samples
 
 
-def table(found: "pd.DataFrame") -> str:
+def table(found: pd.DataFrame) -> str:
     """Markdown: mean loss of each kind of video as a share of the still image's, and how often the truth's is least."""
     videos = [*COMPARED, "own"]
     lines = ["| method | " + " | ".join(videos) + " | truth below still | truth below wrong action |"]
@@ -135,7 +123,7 @@ def table(found: "pd.DataFrame") -> str:
     return "\n".join(lines)
 
 
-def block_table(found: "pd.DataFrame") -> str:
+def block_table(found: pd.DataFrame) -> str:
     """Markdown: in every block the truth's mean loss as a share of the still image's, and how often it is smaller."""
     blocks = sorted(set(found["block"]))
     lines = ["| method | " + " | ".join(f"block {block}" for block in blocks) + " |"]
@@ -150,38 +138,25 @@ def block_table(found: "pd.DataFrame") -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    p = OneLineParser(prog="python -m benchmark.guiding", description=(__doc__ or "").split("\n\n")[0])
-    p.add_argument("run", type=Path, metavar="RUN", help="run directory with the methods and all bounds")
-    p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(SIGNALS)}, or all")
-    p.add_argument("--out", type=Path, required=True, metavar="FILE", help="Markdown file to write")
-    p.add_argument("--threads", type=int, metavar="N")
-    args = p.parse_args(arguments)
-    try:
-        return _write(args)
-    except (UsageError, ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+def page(run: Path, patterns: Sequence[str]) -> str:
+    """Everything about the signals, as a Markdown page.
 
+    Args:
+        run: Run directory with the methods and all bounds.
+        patterns: Names or patterns of methods in `SIGNALS`.
 
-def _write(args: argparse.Namespace) -> int:
-    from benchmark.guiding.joint_flows import flow_table, joint_flows
-    from benchmark.load import load, set_threads
-    from benchmark.selection import select
-    from benchmark.suites.puppets import load_case, load_suite
-    from reports.run_folder import load_run
-
-    methods = select(args.methods, list(SIGNALS), "guided method")
-    set_threads(args.threads)
-    info = load_run(args.run).info
+    Raises:
+        ValueError: when a pattern matches nothing, or for what `losses` refuses.
+    """
+    methods = select(patterns, list(SIGNALS), "guided method")
+    info = load_run(run).info
     suite = load_suite(info["suite"])
     cases = {case_id: load_case(suite, case_id) for case_id in info["cases"]}
     backbone = load("puppets", "cpu", None, info["backbone"]["num_inference_steps"])
-    found = losses(args.run, cases, backbone, methods, every_block=False)
-    blocks = losses(args.run, cases, backbone, methods, every_block=True)
+    found = losses(run, cases, backbone, methods, every_block=False)
+    blocks = losses(run, cases, backbone, methods, every_block=True)
     token = backbone.width // (backbone.latent_shape[-1] // backbone.transformer.config.patch_size)
-    text = f"""# What the signals of guided methods know
+    return f"""# What the signals of guided methods know
 
 Suite {suite.name}, backbone {backbone.name}, {found["case_id"].nunique()} cases, seed 0. Finished videos, compared
 with the reference by the loss that the method guides with (DiTFlow's on clean latents, SMM's on inverted ones,
@@ -201,7 +176,3 @@ squared error of the flow at the joints' tokens / squared true displacement; 1 i
 
 {flow_table(joint_flows(cases, backbone))}
 """
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(text, encoding="utf-8")
-    print(text)
-    return 0

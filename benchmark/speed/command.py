@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.load import load, set_threads
 from benchmark.selection import UsageError, select
-from flexiact.cli import OneLineParser, one_line
+from flexiact.cli import OneLineParser, run
 
 if TYPE_CHECKING:
     from benchmark.speed.measure import Comparison
@@ -41,13 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args = parser().parse_args(arguments)
-    try:
-        print(_run(args))
-    except (UsageError, ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return run(parser(), lambda options: print(_run(options)), arguments)
 
 
 def whole_run(folder: Path) -> dict[str, Any]:

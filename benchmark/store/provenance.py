@@ -1,6 +1,5 @@
 """Where a run's numbers come from: code, packages, weights, device, threads, flags. No person's or host's name."""
 
-import hashlib
 import os
 import platform
 import re
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from flexiact.media.digests import folder_digest
 
 PACKAGES = (
     "torch", "torchvision", "diffusers", "transformers", "tokenizers", "peft", "accelerate", "safetensors",
@@ -69,12 +70,7 @@ def device_name(device: torch.device) -> str:
 
 def weights_digest(folder: Path) -> str | None:
     """SHA-256 over the names and bytes of all safetensors files below a folder; None when there are none."""
-    files = sorted(folder.rglob("*.safetensors"))
-    total = hashlib.sha256()
-    for path in files:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return total.hexdigest() if files else None
+    return folder_digest(folder, [".safetensors"]) if any(folder.rglob("*.safetensors")) else None
 
 
 def _installed(name: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.keys import digest
+from flexiact.media.digests import json_digest as digest
 from flexiact.puppets.world.actions import DEV_ACTIONS, TEST_ACTIONS, PuppetAction, curves, restricted
 from flexiact.puppets.world.clip import SIZE, projections
 from flexiact.puppets.world.rigs import RIGS

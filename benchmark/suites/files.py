@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.keys import digest
 from benchmark.selection import UsageError
 from benchmark.suites.puppets import Case, CaseError
+from flexiact.media.digests import file_digest
+from flexiact.media.digests import json_digest as digest
 from flexiact.media.files import MediaError
 from flexiact.media.frame_folder import pictures_in
 
@@ -174,8 +175,8 @@ def file_of(root: Path, name: str) -> File:
     path = root / name
     try:
         if not path.is_dir():
-            return File(path, name, _sha256(path))
-        digests = "".join(_sha256(picture) for picture in pictures_in(path))
+            return File(path, name, file_digest(path))
+        digests = "".join(file_digest(picture) for picture in pictures_in(path))
     except MediaError as error:
         raise CaseError(str(error)) from error
     except OSError as error:
@@ -220,11 +221,6 @@ def unique_names(texts: Iterable[str]) -> list[str]:
             name = f"{file_name(text)}-{count}"
         names.append(name)
     return names
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _text(root: Path, name: str, what: str, problems: list[str]) -> str:

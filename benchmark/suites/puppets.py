@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from benchmark.keys import digest
 from benchmark.selection import UsageError, unknown
+from flexiact.media.digests import json_digest as digest
 
 CASES_FOLDER = Path(__file__).parents[1] / "cases"
 SUITE_FILE = "suite.toml"

@@ -12,15 +12,15 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from benchmark.keys import digest
 from benchmark.suites.candidates import candidate_settings, candidates, pool_of
 from benchmark.suites.puppets import Case, CaseError
+from flexiact.media.digests import json_digest as digest
 from flexiact.puppets.world.actions import PuppetAction, blended, curves
 from flexiact.puppets.world.answers import BLEND_SHARES, VISIBLE_MOTION_PX, answers
 from flexiact.puppets.world.captions import caption
 from flexiact.puppets.world.clip import NEUTRAL_POSE, SIZE, Clip, projections, render_clip, render_values, target_clip
 from flexiact.puppets.world.render import RENDERER_VERSION
-from flexiact.puppets.world.rigs import BONES, CHANNELS, KEYPOINTS
+from flexiact.puppets.world.rigs import BONE_ENDS, BONES, CHANNELS, KEYPOINTS
 from flexiact.puppets.world.scene import Scene, scene_from_dict, scene_to_dict
 from flexiact.task import Video
 from metrics.features import Candidates, Truth
@@ -35,9 +35,6 @@ the target image, at some judged frame."""
 SILENT_SHARE = 0.25
 """Share of the clip's duration at its start that is not judged: there the figure goes from the target's pose into the
 action."""
-
-_ENDS = {"trunk": ("pelvis", "chest"), "head": ("chest", "nose"), "tail_base": ("pelvis", "tail_mid"),
-         "tail_end": ("tail_mid", "tail_tip")}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,17 +242,8 @@ def counted_keypoints(answers_px: np.ndarray, target_px: np.ndarray, side_px: in
 
 
 def bone_ends() -> np.ndarray:
-    """Keypoint indices int64 [12, 2] at both ends of each bone; limbs begin at the chest or the pelvis."""
-    pairs = []
-    for bone in BONES:
-        if bone in _ENDS:
-            start, end = _ENDS[bone]
-        else:
-            limb, _, part = bone.rpartition("_")
-            root = "chest" if limb.startswith("fore") else "pelvis"
-            start, end = (root, f"{limb}_mid") if part == "upper" else (f"{limb}_mid", f"{limb}_tip")
-        pairs.append((KEYPOINTS.index(start), KEYPOINTS.index(end)))
-    return np.array(pairs, dtype=np.int64)
+    """Keypoint indices int64 [12, 2] at both ends of each bone."""
+    return np.array([[KEYPOINTS.index(end) for end in BONE_ENDS[bone]] for bone in BONES], dtype=np.int64)
 
 
 def _existing(clip: Clip) -> np.ndarray:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.keys import key
 from benchmark.load import load, load_judges, set_threads
-from benchmark.selection import UsageError, select
+from benchmark.selection import select
 from benchmark.suites.puppets import HEADLINE, load_case, load_suite
 from benchmark.tune.spaces import SPACES
-from flexiact.cli import one_line
+from flexiact.cli import OneLineParser, one_line, run
+from flexiact.media.digests import canonical_json
 
 if TYPE_CHECKING:
     from benchmark.execute import Stages
@@ -57,7 +58,7 @@ def measure(
     for case_id, case in stages.cases.items():
         staged = stages[case_id]
         learned = [method.method_id, method.version, method.fit_config(), case.caption]
-        name = json.dumps([*learned, dict(case.reference), case.action], sort_keys=True)
+        name = canonical_json([*learned, dict(case.reference), case.action])
         if name not in fits:
             fits[name] = method.fit(staged.reference, case.caption, seed=0)
         video = method.transfer(fits[name], Request(staged.target.copy(), case.prompt, 0))
@@ -177,23 +178,26 @@ def summary(backbone: "Backbone", log: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    p = argparse.ArgumentParser(prog="python -m benchmark.tune", description=(__doc__ or "").split("\n\n")[0])
+def parser() -> argparse.ArgumentParser:
+    """The command line; reading it loads no network library."""
+    p = OneLineParser(prog="python -m benchmark.tune", description=(__doc__ or "").split("\n\n")[0])
     p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(SPACES)}, or all")
     p.add_argument("--seed", type=int, default=0, help="of the draw of the trials (%(default)s)")
     p.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="of every space (%(default)s)")
     p.add_argument("--log", type=Path, default=Path("reports/published/tuning/world-3.csv"), help="%(default)s")
     p.add_argument("--device", default="auto", metavar="NAME")
     p.add_argument("--threads", type=int, metavar="N")
-    args = p.parse_args(arguments)
-    try:
-        names = select(args.methods, list(SPACES), "method")
-        set_threads(args.threads)
-        backbone = load("puppets", args.device, None, load_suite(SUITE).num_inference_steps)
-        tune(backbone, list(trials(names, args.seed, args.trials)), args.log)
-        args.log.with_suffix(".md").write_text(summary(backbone, args.log))
-    except (UsageError, ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run(parser(), _tune, arguments)
+
+
+def _tune(args: argparse.Namespace) -> None:
+    names = select(args.methods, list(SPACES), "method")
+    set_threads(args.threads)
+    backbone = load("puppets", args.device, None, load_suite(SUITE).num_inference_steps)
+    tune(backbone, list(trials(names, args.seed, args.trials)), args.log)
+    args.log.with_suffix(".md").write_text(summary(backbone, args.log))

@@ -56,17 +56,14 @@ class ExtraTokensProcessor:
             raise ValueError("attention_mask: not supported together with extra_tokens")
         num_text = encoder_hidden_states.shape[1]
         states = torch.cat([encoder_hidden_states, hidden_states], dim=1)
-        query, key, value = _project(attn, states, image_rotary_emb, num_text)
+        query, key = queries_and_keys(attn, states, image_rotary_emb, num_text)
         tokens = extra_tokens[self.block].to(states.dtype)[None]
-        extra_key = _normed(attn.norm_k, _heads(attn, attn.to_k(tokens)))
-        extra_value = _heads(attn, attn.to_v(tokens))
+        extra_key = _normed(attn.norm_k, split_heads(attn, attn.to_k(tokens)))
+        value, extra_value = (split_heads(attn, attn.to_v(part)) for part in (states, tokens))
         # Computed once, because all rows of the batch share them; appended, so that rotary positions do not move.
         key = torch.cat([key, extra_key.expand(len(states), -1, -1, -1)], dim=2)
         value = torch.cat([value, extra_value.expand(len(states), -1, -1, -1)], dim=2)
-        attended = biased_attention(query, key, value, num_text, tokens.shape[1], extra_bias)
-        attended = attended.transpose(1, 2).flatten(2)
-        attended = attn.to_out[1](attn.to_out[0](attended))
-        return attended[:, num_text:], attended[:, :num_text]
+        return joined(attn, biased_attention(query, key, value, num_text, tokens.shape[1], extra_bias), num_text)
 
 
 def extra_tokens_attached(transformer: CogVideoXTransformer3DModel) -> AbstractContextManager[None]:
@@ -139,21 +136,40 @@ def attention_with_channel(
     return functional.scaled_dot_product_attention(query, key, value, scale=1 / math.sqrt(width))[..., :width]
 
 
-def _project(
-    attn: Attention, states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None, num_text: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    query = _normed(attn.norm_q, _heads(attn, attn.to_q(states)))
-    key = _normed(attn.norm_k, _heads(attn, attn.to_k(states)))
-    if rotary is not None:
-        query, key = (
-            torch.cat([states[:, :, :num_text], apply_rotary_emb(states[:, :, num_text:], rotary)], dim=2)
-            for states in (query, key)
-        )
-    return query, key, _heads(attn, attn.to_v(states))
+def queries_and_keys(
+    attn: Attention, states: torch.Tensor, rotary: Rotary | None, num_text: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Project to heads, norm, and add rotary positions to all tokens but the text's.
+
+    Args:
+        attn: Attention of a block.
+        states: [B, tokens, width], text tokens first.
+        rotary: Positions of the video tokens; None for models without them.
+        num_text: Number of text tokens.
+
+    Returns:
+        Queries and keys, each [B, heads, tokens, head width].
+    """
+    query = _normed(attn.norm_q, split_heads(attn, attn.to_q(states)))
+    key = _normed(attn.norm_k, split_heads(attn, attn.to_k(states)))
+    if rotary is None:
+        return query, key
+    query, key = (
+        torch.cat([states[:, :, :num_text], apply_rotary_emb(states[:, :, num_text:], rotary)], dim=2)
+        for states in (query, key)
+    )
+    return query, key
 
 
-def _heads(attn: Attention, states: torch.Tensor) -> torch.Tensor:
+def split_heads(attn: Attention, states: torch.Tensor) -> torch.Tensor:
+    """Projected states [B, tokens, width] as [B, heads, tokens, head width]."""
     return states.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+
+
+def joined(attn: Attention, heads: torch.Tensor, num_text: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attended heads [B, heads, text + video, head width] as output states: of the video, then of the text."""
+    states = attn.to_out[1](attn.to_out[0](heads.transpose(1, 2).flatten(2)))
+    return states[:, num_text:], states[:, :num_text]
 
 
 def _normed(norm: torch.nn.Module | None, states: torch.Tensor) -> torch.Tensor:

@@ -19,12 +19,12 @@ from flexiact.backbone.loading import (
     NO_SAVINGS,
     BackboneError,
     Savings,
-    folder_digest,
     load_networks,
     resolve_device,
 )
 from flexiact.backbone.specs import BackboneSpec, find_spec, native_settings
 from flexiact.cli import one_line
+from flexiact.media.digests import folder_digest
 
 SCHEDULERS = {
     "CogVideoXDDIMScheduler": CogVideoXDDIMScheduler,

@@ -1,6 +1,5 @@
 """Load networks from files onto a device: memory savings, quantisation, and checks before anything is read."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,16 +111,6 @@ def resolve_device(device: str) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise BackboneError(f"device: {device!r} asked for, but torch sees no GPU")
     return resolved
-
-
-def folder_digest(folder: Path) -> str:
-    """SHA-256 (hex) over the names and bytes of all weights and configurations below a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json"}):
-        with path.open("rb") as stream:  # in parts, because a file of a large model may exceed the memory
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return digest.hexdigest()
 
 
 def _quantisation(quantise: str, dtype: torch.dtype) -> BitsAndBytesConfig:

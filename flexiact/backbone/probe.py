@@ -11,10 +11,9 @@ from typing import Any
 
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.attention_processor import Attention
-from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
-from flexiact.backbone.attention import Rotary
+from flexiact.backbone.attention import Rotary, queries_and_keys
 
 
 @dataclass(eq=False)
@@ -49,12 +48,7 @@ class BlockCapture:
         Raises:
             RuntimeError: If the transformer was not called.
         """
-        states, attention = _seen(self.states), self.attention
-        query = _heads(attention, attention.to_q(states), attention.norm_q)
-        key = _heads(attention, attention.to_k(states), attention.norm_k)
-        if self.rotary is not None:
-            query, key = apply_rotary_emb(query, self.rotary), apply_rotary_emb(key, self.rotary)
-        return query, key
+        return queries_and_keys(self.attention, _seen(self.states), self.rotary)
 
 
 @contextmanager
@@ -114,8 +108,3 @@ def _seen(states: Tensor | None) -> Tensor:
     if states is None:
         raise RuntimeError("capture: the transformer was not called")
     return states
-
-
-def _heads(attention: Attention, states: Tensor, norm: nn.Module | None) -> Tensor:
-    heads = states.unflatten(2, (attention.heads, -1)).transpose(1, 2)
-    return heads if norm is None else norm(heads)

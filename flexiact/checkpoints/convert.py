@@ -17,13 +17,12 @@ line on standard error.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flexiact.cli import OneLineParser, one_line
+from flexiact.cli import OneLineParser, one_line, run
 
 if TYPE_CHECKING:  # --help answers without the seconds that torch takes
     from flexiact.checkpoints.authors import Release, Sizes
@@ -53,18 +52,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = parser().parse_args(arguments)
-    try:
-        if options.verb == "show":
-            print(show(options.file))
-        elif options.verb == "import":
-            print(import_file(options.file, options.out, options.backbone, options.alpha, options.reference))
-        else:
-            print(export_file(options.file, options.out, options.backbone, options.alpha))
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return run(parser(), _convert, arguments)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    if options.verb == "show":
+        print(show(options.file))
+    elif options.verb == "import":
+        print(import_file(options.file, options.out, options.backbone, options.alpha, options.reference))
+    else:
+        print(export_file(options.file, options.out, options.backbone, options.alpha))
 
 
 def show(path: Path) -> str:
@@ -169,9 +166,9 @@ def _backbone(name: str) -> tuple[Sizes | None, str | None]:
     import torch
     from diffusers import CogVideoXTransformer3DModel
 
-    from flexiact.backbone.loading import folder_digest
     from flexiact.backbone.specs import configurations, find_spec
     from flexiact.checkpoints.authors import Sizes
+    from flexiact.media.digests import folder_digest
 
     _, spec = find_spec(name)
     try:
@@ -186,7 +183,7 @@ def _backbone(name: str) -> tuple[Sizes | None, str | None]:
 def _published_settings(release: Release, alpha: float) -> dict[str, Any]:
     """The paper's hyper-parameters; a file does not state whether it was trained with them."""
     from flexiact.batches import FitConfig
-    from flexiact.train_refadapter.trainer import RefAdapterConfig
+    from flexiact.train_refadapter.configs import RefAdapterConfig
 
     if release.kind == "refadapter":
         return asdict(RefAdapterConfig(rank=release.inner, alpha=alpha))

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from flexiact.cli import QUANTISE, OneLineParser, one_line
+from flexiact.cli import QUANTISE, OneLineParser, run
 
 if TYPE_CHECKING:  # --help answers without the seconds that torch takes
     from flexiact.backbone.loading import Savings
@@ -31,22 +30,20 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = parser().parse_args(arguments)
+    return run(parser(), _print_tables, arguments)
+
+
+def _print_tables(options: argparse.Namespace) -> None:
     from flexiact.backbone.specs import BACKBONES
     from flexiact.memory.estimate import estimate, outline
 
     names = [options.backbone] if options.backbone else [name for name, spec in BACKBONES.items() if spec.published]
-    try:
-        for name in names:
-            print(table(estimate(outline(name))), end="\n\n")
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    for name in names:
+        print(table(estimate(outline(name))), end="\n\n")
     print(
         f"GiB, computed, not measured. A card counts as {CUDA_GIB:g} GiB smaller, for CUDA itself. Transfers carry a "
         "RefAdapter; fits are FlexiAct's."
     )
-    return 0
 
 
 def table(estimate: Estimate, cards_gib: Sequence[int] = CARDS_GIB) -> str:

@@ -33,7 +33,7 @@ from flexiact.memory.live_bytes import FusedAttention, LiveBytes
 from flexiact.method import preset
 from flexiact.refadapter import RefAdapter
 from flexiact.sampling import Denoiser
-from flexiact.train_refadapter.trainer import RefAdapterConfig
+from flexiact.train_refadapter.configs import RefAdapterConfig
 from flexiact.training import frozen
 
 META = torch.device("meta")

@@ -18,7 +18,8 @@ from flexiact.memory.check import check_memory
 from flexiact.method import PRESETS, FlexiAct, preset
 from flexiact.presets import sampler_settings
 from flexiact.progress import in_words, steps_shown
-from flexiact.task import Action, Request, Video, check_seed
+from flexiact.ranges import check_seed
+from flexiact.task import Action, Request, Video
 
 PREVIEW_SIDE_PX = 256  # smaller videos are enlarged by a whole factor to about this size
 LONG_REFERENCE = 3.0

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexiact import PUPPET_WEIGHTS
+from flexiact.cli import OneLineParser, run
 
 if TYPE_CHECKING:
     from torch import device as Device
@@ -38,31 +39,27 @@ STEPS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flexiact.puppets.train", description=__doc__)
-    parser.add_argument("recipe", choices=list(STEPS))
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The command line; reading it loads no network library."""
+    p = OneLineParser(prog="python -m flexiact.puppets.train", description=__doc__)
+    p.add_argument("recipe", choices=list(STEPS))
+    p.add_argument(
         "--steps", type=int, help="optimiser steps (judge: worlds; explained: clips a kind); default: " + str(STEPS)
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--state", type=Path, default=Path(".state"), help="checkpoints, curves and cached clips")
-    parser.add_argument("--out", type=Path, default=PUPPET_WEIGHTS, help="folder of the finished weights")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=2, help="of the processor")
-    parser.add_argument(
-        "--shards", type=int, default=64, help="cached training clips, in units of 256 (control: of 128)"
-    )
-    parser.add_argument("--trunk", action="store_true", help="explained: of the backbone's trunk in --state")
-    _add_backbone_options(parser.add_argument_group("backbone"))
-    options = parser.parse_args(arguments)
-    try:
-        figures = _run(options, options.steps or STEPS[options.recipe])
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(figures if figures is not None else f"written to {options.out}")
-    return 0
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--state", type=Path, default=Path(".state"), help="checkpoints, curves and cached clips")
+    p.add_argument("--out", type=Path, default=PUPPET_WEIGHTS, help="folder of the finished weights")
+    p.add_argument("--device", default="auto")
+    p.add_argument("--threads", type=int, default=2, help="of the processor")
+    p.add_argument("--shards", type=int, default=64, help="cached training clips, in units of 256 (control: of 128)")
+    p.add_argument("--trunk", action="store_true", help="explained: of the backbone's trunk in --state")
+    _add_backbone_options(p.add_argument_group("backbone"))
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run(parser(), _run, arguments)
 
 
 def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
@@ -113,13 +110,15 @@ def _train_backbone(options: argparse.Namespace, steps: int, device: Device) -> 
     return train_branch(run, options.branch_at, options.out / "backbone")
 
 
-def _run(options: argparse.Namespace, steps: int) -> object:
+def _run(options: argparse.Namespace) -> None:
     import torch
 
     from flexiact.backbone.loading import resolve_device
 
     torch.set_num_threads(options.threads)
-    return _RECIPES[options.recipe](options, steps, resolve_device(options.device))
+    steps = options.steps or STEPS[options.recipe]
+    figures = _RECIPES[options.recipe](options, steps, resolve_device(options.device))
+    print(figures if figures is not None else f"written to {options.out}")
 
 
 def _vae_encoder(options: argparse.Namespace, steps: int, device: Device) -> object:

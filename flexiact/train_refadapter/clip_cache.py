@@ -33,12 +33,12 @@ from flexiact.backbone.codec import as_condition, clean_latent, encode_image, en
 from flexiact.batches import Batch
 from flexiact.cli import one_line
 from flexiact.fits import BACKBONE_FIELDS
+from flexiact.media.digests import file_digest
 from flexiact.media.files import make_folder, replacing
 from flexiact.media.video import count_frames, read_frames
 from flexiact.progress import counted
-from flexiact.ranges import check_count
-from flexiact.task import check_seed
 from flexiact.train_refadapter.clips import Clip, some_of
+from flexiact.train_refadapter.configs import CacheConfig
 
 CACHE_VERSION = 1
 """Raised when the same clip begins to give other files."""
@@ -52,29 +52,6 @@ Result = TypeVar("Result")
 
 class CacheError(ValueError):
     """A file of the cache that cannot be read, which only the process that wanted it knows; the message is one line."""
-
-
-@dataclass(frozen=True)
-class CacheConfig:
-    """What of a clip is kept.
-
-    Attributes:
-        windows: random windows of a clip, fewer where it has fewer.
-        frames: random frames of the whole clip, as conditions.
-        seed: of the choice and of the VAE's samples.
-
-    Raises:
-        ValueError: naming the field that is out of range.
-    """
-
-    windows: int = 4
-    frames: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("windows", "frames"):
-            check_count(name, getattr(self, name))
-        check_seed(self.seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,8 +240,7 @@ def _marks(folder: Path, paths: Sequence[Path], accelerator: Accelerator) -> dic
         before = known.get(str(path))
         if isinstance(before, list) and len(before) == 3 and before[:2] == size_and_time:
             return before
-        with path.open("rb") as file:
-            return [*size_and_time, hashlib.file_digest(file, "sha256").hexdigest()]
+        return [*size_and_time, file_digest(path)]
 
     names = sorted(set(paths))
     marks = _in_shares(accelerator, names, mark, "read")

@@ -17,47 +17,16 @@ from flexiact.backbone.backbone import Backbone
 from flexiact.batches import Batch
 from flexiact.media.files import make_folder, replacing
 from flexiact.progress import counted
-from flexiact.ranges import check_count, check_positive
+from flexiact.ranges import check_count, check_seed
 from flexiact.refadapter import RefAdapter
 from flexiact.sampling import Denoiser
-from flexiact.task import check_seed
 from flexiact.train_refadapter.clip_cache import CachedClips
+from flexiact.train_refadapter.configs import MAX_STEPS, RefAdapterConfig
 from flexiact.train_refadapter.state import TrainingState
 from flexiact.training import Optimisation, check_finite, denoising_loss, frozen, optimise
 
-MAX_STEPS = 2**20
-"""Steps of a process draw from neighbouring seeds; from here on they would be those of the next process."""
-
 LOG_EVERY = 50
 """Steps between looks at the losses: reading a number makes a GPU wait."""
-
-
-@dataclass(frozen=True)
-class RefAdapterConfig:
-    """How the adapter is made and trained; the defaults are the paper's.
-
-    Attributes:
-        rank: of every layer.
-        alpha: layers are scaled by alpha / rank.
-        steps: of AdamW.
-        learning_rate: constant.
-        batch_size: videos per step and process.
-
-    Raises:
-        ValueError: naming the field that is out of range.
-    """
-
-    rank: int = 64
-    alpha: float = 32
-    steps: int = 40_000
-    learning_rate: float = 1e-5
-    batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.steps <= MAX_STEPS:
-            raise ValueError(f"steps: expected 1 to {MAX_STEPS}, got {self.steps}")
-        check_positive("learning_rate", self.learning_rate)
-        check_count("batch_size", self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from flexiact.backbone.backbone import Backbone, load_backbone, load_folder
 from flexiact.backbone.codec import decode_latents, encode_video
 from flexiact.backbone.cogvideox import Published
-from flexiact.backbone.loading import BackboneError, Savings, folder_digest, resolve_device
+from flexiact.backbone.loading import BackboneError, Savings, resolve_device
 from flexiact.backbone.specs import BACKBONES, SETTINGS, BackboneSpec, find_spec
+from flexiact.media.digests import folder_digest
 from flexiact.sampling import sample_video
 from flexiact.task import Request
 from tests.support.backbones import random_frames, save_tiny_folder, tiny_backbone

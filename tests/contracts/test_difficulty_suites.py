@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmark.curate.command import RECIPES
 from benchmark.curate.factors import BANDS, MIN_REFERENCES, FactorRecipe
+from benchmark.curate.recipes import RECIPES
 from benchmark.suites.puppets import AXES, TERCILES, load_case, load_suite
 from benchmark.suites.truth import scenes, target_pose
 from flexiact.puppets.world.rigs import CHANNELS, RIGS

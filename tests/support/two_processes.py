@@ -16,10 +16,12 @@ from accelerate import Accelerator
 from flexiact.backbone.backbone import Backbone
 from flexiact.batches import Batch
 from flexiact.refadapter import RefAdapter
-from flexiact.train_refadapter import command as train_refadapter
-from flexiact.train_refadapter.clip_cache import CacheConfig, CachedClips, cache_clips
+from flexiact.train_refadapter import command
+from flexiact.train_refadapter.__main__ import main as train_refadapter
+from flexiact.train_refadapter.clip_cache import CachedClips, cache_clips
 from flexiact.train_refadapter.clips import list_clips
-from flexiact.train_refadapter.trainer import LongRun, RefAdapterConfig, train_long
+from flexiact.train_refadapter.configs import CacheConfig, RefAdapterConfig
+from flexiact.train_refadapter.trainer import LongRun, train_long
 from tests.support.backbones import tiny_backbone
 
 CACHE = CacheConfig(windows=2, frames=3, seed=3)
@@ -66,9 +68,9 @@ def main() -> int:
     adapter.save(own / "whole")
     adapter, _ = stopped_and_gone_on_with(backbone, clips, long_run(out / "stopped"), accelerator)
     adapter.save(own / "stopped")
-    train_refadapter.load_backbone = lambda *_: tiny_backbone()
+    command.load_backbone = lambda *_: tiny_backbone()
     folders = ["--out", str(out / "command"), "--cache", str(out / "cache")]
-    return train_refadapter.main([str(data), *folders, *OPTIONS])
+    return train_refadapter([str(data), *folders, *OPTIONS])
 
 
 if __name__ == "__main__":

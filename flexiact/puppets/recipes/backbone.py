@@ -6,15 +6,14 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
-from diffusers.models.embeddings import get_3d_rotary_pos_embed
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from flexiact.puppets.engine.losses import Batch
 from flexiact.puppets.recipes.pointing import Pointer
-from flexiact.puppets.world.captions import vocabulary
+from flexiact.puppets.world.captions import UNKNOWN, word_tokenizer
 from flexiact.puppets.world.clip import FPS, NUM_FRAMES, SIZE
+from flexiact.sampling import rotary_embedding_of
 
 MAX_TEXT_TOKENS = 40
 TEXT_WIDTH = 128
@@ -30,16 +29,11 @@ EARLY_HIGH_NOISE_SHARE, LATE_HIGH_NOISE_SHARE = 0.75, 0.4
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
     """One token per word of the closed vocabulary; commas are dropped."""
-    words = {word: i for i, word in enumerate(("<pad>", "</s>", "<unk>", *vocabulary()))}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[,\s]+"), behavior="removed")
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", words["</s>"])])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=word_tokenizer(("<pad>", "</s>", UNKNOWN), "$A </s>", r"[,\s]+"),
         pad_token="<pad>",
         eos_token="</s>",
-        unk_token="<unk>",
+        unk_token=UNKNOWN,
         model_max_length=MAX_TEXT_TOKENS,
     )
 
@@ -122,14 +116,9 @@ class TextToVelocity(nn.Module):
 
 def rotary_positions(transformer: CogVideoXTransformer3DModel, latents: Tensor) -> tuple[Tensor, Tensor]:
     """Rotary embedding as the pipeline computes it for latents [B, F, C, h, w] of the native size."""
-    height, width = (side // transformer.config.patch_size for side in latents.shape[-2:])
-    return get_3d_rotary_pos_embed(
-        transformer.config.attention_head_dim,
-        ((0, 0), (height, width)),
-        (height, width),
-        latents.shape[1],
-        device=latents.device,
-    )
+    found = rotary_embedding_of(transformer, latents.shape[1:], latents.device)
+    assert found is not None  # the puppets' transformers have them
+    return found
 
 
 @cache  # on a GPU every copy waits for all that was asked before

@@ -5,6 +5,7 @@ layout and viewpoint, so that nearness of two images means the same identity.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from open_clip import ClipLoss, create_model, get_tokenizer
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,13 +20,14 @@ from flexiact.puppets.cards.clip_judge import write_card
 from flexiact.puppets.engine.loop import Plan, train
 from flexiact.puppets.recipes.degrade import random_degradation
 from flexiact.puppets.recipes.pose_judge import save_half
+from flexiact.puppets.recipes.shards import rendered_once
 from flexiact.puppets.world.actions import PuppetAction, curves, random_action
-from flexiact.puppets.world.captions import caption, vocabulary
+from flexiact.puppets.world.captions import UNKNOWN, caption, vocabulary, word_tokenizer
 from flexiact.puppets.world.clip import NUM_FRAMES, SIZE, render_values
 from flexiact.puppets.world.scene import Scene, random_backdrop, random_camera, random_scene
 
 CONTEXT_LENGTH = 40
-PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
+PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 BATCH = 32  # figures; twice as many frames
 POOL_SCENES = 8_000
 FRAMES_PER_CLIP = 2
@@ -57,13 +58,7 @@ def clip_config() -> dict[str, Any]:
 
 def write_tokenizer(folder: Path) -> None:
     """Writes a tokenizer of whole words over the captions' vocabulary; other words become the unknown token."""
-    words = [PAD, BOS, EOS, UNKNOWN, *vocabulary()]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s,.;:]+"), "removed")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A {EOS}", special_tokens=[(BOS, words.index(BOS)), (EOS, words.index(EOS))]
-    )
+    tokenizer = word_tokenizer((PAD, BOS, EOS, UNKNOWN), f"{BOS} $A {EOS}", r"[\s,.;:]+")
     tokenizer.save(str(folder / "tokenizer.json"))
     kinds = {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS, "unk_token": UNKNOWN}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONTEXT_LENGTH, **kinds}
@@ -92,13 +87,10 @@ def random_moments(action: PuppetAction, generator: torch.Generator) -> Tensor:
 
 def render_pool(folder: Path, scenes: int, seed: int) -> Pool:
     """Renders the training pairs once, or opens those of an earlier start with the same count and seed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp, texts = json.dumps({"scenes": scenes, "seed": seed}), folder / "captions.json"
-    if not ((folder / "pool.json").exists() and (folder / "pool.json").read_text() == stamp):
-        (folder / "pool.json").unlink(missing_ok=True)
+    texts, shape = folder / "captions.json", (scenes, 2, FRAMES_PER_CLIP, SIZE, SIZE, 3)
+
+    def render(files: Sequence[np.ndarray]) -> None:
         generator = torch.Generator().manual_seed(seed)
-        shape = (scenes, 2, FRAMES_PER_CLIP, SIZE, SIZE, 3)
-        frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", "u1", shape)
         captions: list[list[list[str]]] = []
         for start in tqdm(range(0, scenes, 100), desc="render", mininterval=5):
             first = [random_scene(generator, "judge") for _ in range(min(100, scenes - start))]
@@ -107,13 +99,13 @@ def render_pool(folder: Path, scenes: int, seed: int) -> Pool:
             values = [random_moments(action, generator) for pair in actions for action in pair]
             clips = render_values([scene for pair in both for scene in pair], torch.stack(values))
             images = np.stack([c.video.frames for c in clips])
-            frames[start : start + len(first)] = images.reshape(len(first), *shape[1:])
+            files[0][start : start + len(first)] = images.reshape(len(first), *shape[1:])
             told = ([_captions(s, a) for s, a in zip(*pair, strict=True)] for pair in zip(both, actions, strict=True))
             captions += told
-        frames.flush()
         texts.write_text(json.dumps(captions))
-        (folder / "pool.json").write_text(stamp)
-    return Pool(np.load(folder / "frames.npy", mmap_mode="r"), json.loads(texts.read_text()))
+
+    [frames] = rendered_once(folder, {"scenes": scenes, "seed": seed}, {"frames": (shape, "u1")}, render)
+    return Pool(frames, json.loads(texts.read_text()))
 
 
 def _captions(scene: Scene, action: PuppetAction) -> list[str]:

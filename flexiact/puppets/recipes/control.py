@@ -6,23 +6,20 @@ another body's skeleton happens at transfer only. All weights of the transformer
 the text encoder stays as it is.
 """
 
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.control import save_control, widened
-from flexiact.media.files import replacing
 from flexiact.pose.skeleton import DRAWING_VERSION, draw_skeletons, links_of
-from flexiact.puppets.engine import processes
 from flexiact.puppets.engine.loop import Pace, Plan, look_every, step_generator, train
 from flexiact.puppets.engine.losses import Batch, Noising, velocity_loss
 from flexiact.puppets.recipes.backbone import LATE_HIGH_NOISE_SHARE, draw_batch, rotary_positions
-from flexiact.puppets.recipes.shards import encode
+from flexiact.puppets.recipes.shards import cached_shards, encode, joined
 from flexiact.puppets.recipes.vae import to_tensor
 from flexiact.puppets.world.actions import random_action
 from flexiact.puppets.world.captions import wordings
@@ -53,32 +50,31 @@ def detected(clip: Clip, generator: torch.Generator) -> tuple[np.ndarray, np.nda
     return clip.keypoints + jitter.numpy(), (scores * found).numpy() * clip.keypoint_exists
 
 
-def write_shard(backbone: Backbone, path: Path, seed: int, index: int) -> None:
-    """Renders and encodes clips with their control videos; a pure function of backbone, seed and index.
+def _shard(backbone: Backbone, seed: int, index: int) -> dict[str, Tensor]:
+    generator = step_generator(seed, _SHARD_SEED_OFFSET + index)
+    return joined(_batch(backbone, generator) for _ in range(SHARD_CLIPS // _RENDERED))
+
+
+def _batch(backbone: Backbone, generator: torch.Generator) -> dict[str, Tensor]:
+    """Clips with their control videos.
 
     Latents hold a clip's and behind them, on channels, its control video's, so that one draw of rows serves both.
     """
-    generator, links = step_generator(seed, _SHARD_SEED_OFFSET + index), links_of(KEYPOINTS)
-    parts: list[dict[str, Tensor]] = []
-    for _ in range(SHARD_CLIPS // _RENDERED):
-        scenes = [random_scene(generator, "train") for _ in range(_RENDERED)]
-        actions = [random_action(generator) for _ in range(_RENDERED)]
-        clips = render_clips(scenes, actions)
-        drawn = [draw_skeletons(*detected(clip, generator), links, (SIZE, SIZE)) for clip in clips]
-        pixels = to_tensor([clip.video for clip in clips])
-        control = encode(backbone.vae, to_tensor([Video(frames, clips[0].video.fps) for frames in drawn]))
-        first = encode(backbone.vae, pixels[:, :, :1])
-        texts = [text for s, a in zip(scenes, actions, strict=True) for text in wordings(s, a)]
-        ids = backbone.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        parts.append(
-            {
-                "latents": torch.cat([encode(backbone.vae, pixels), control], 2),
-                "first": torch.cat([first, torch.zeros_like(first)], 2),
-                "captions": ids.view(_RENDERED, -1, ids.shape[-1]).to(torch.int16),
-            }
-        )
-    with replacing(path) as partial:
-        save_file({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, partial)
+    scenes = [random_scene(generator, "train") for _ in range(_RENDERED)]
+    actions = [random_action(generator) for _ in range(_RENDERED)]
+    clips = render_clips(scenes, actions)
+    links = links_of(KEYPOINTS)
+    drawn = [draw_skeletons(*detected(clip, generator), links, (SIZE, SIZE)) for clip in clips]
+    pixels = to_tensor([clip.video for clip in clips])
+    control = encode(backbone.vae, to_tensor([Video(frames, clips[0].video.fps) for frames in drawn]))
+    first = encode(backbone.vae, pixels[:, :, :1])
+    texts = [text for s, a in zip(scenes, actions, strict=True) for text in wordings(s, a)]
+    ids = backbone.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return {
+        "latents": torch.cat([encode(backbone.vae, pixels), control], 2),
+        "first": torch.cat([first, torch.zeros_like(first)], 2),
+        "captions": ids.view(_RENDERED, -1, ids.shape[-1]).to(torch.int16),
+    }
 
 
 def recipe_mark(backbone: Backbone, seed: int) -> str:
@@ -86,10 +82,14 @@ def recipe_mark(backbone: Backbone, seed: int) -> str:
     return f"{backbone.revision[:12]}-drawing{DRAWING_VERSION}-renderer{RENDERER_VERSION}-seed{seed}"
 
 
-def _write_shards(missing: dict[int, Path], seed: int, device: str) -> None:
-    backbone, mine = load_backbone("puppets", device), sorted(missing)[processes.rank() :: processes.count()]
-    for index in tqdm(mine, desc="control clips", mininterval=5, disable=processes.rank() > 0):
-        write_shard(backbone, missing[index], seed, index)
+@cache
+def _shipped(device: str) -> Backbone:
+    return load_backbone("puppets", device)
+
+
+def _shipped_shard(device: str, seed: int, index: int) -> dict[str, Tensor]:
+    """What several processes call, which read the backbone themselves."""
+    return _shard(_shipped(device), seed, index)
 
 
 def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int, workers: int = 1) -> dict[str, Tensor]:
@@ -106,14 +106,8 @@ def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int, work
         latents [N, F, 2C, h, w] (a clip's, then its control's), first [N, 1, 2C, h, w] (an image's, then zeros), both
         float16, and captions int16 [N, W, L] in all `wordings`, on the backbone's device.
     """
-    folder = folder / recipe_mark(backbone, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {index: folder / f"{index:04d}.safetensors" for index in range(shards)}
-    missing = {index: path for index, path in paths.items() if not path.exists()}
-    if missing:
-        processes.run(min(workers, len(missing)), _write_shards, missing, seed, str(backbone.device))
-    loaded = [load_file(path, device=str(backbone.device)) for path in paths.values()]
-    return {key: torch.cat([part[key] for part in loaded]) for key in loaded[0]}
+    make = partial(_shard, backbone, seed) if workers == 1 else partial(_shipped_shard, str(backbone.device), seed)
+    return cached_shards(folder / recipe_mark(backbone, seed), shards, make, workers, backbone.device)
 
 
 class ControlToVelocity(nn.Module):

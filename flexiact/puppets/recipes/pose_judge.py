@@ -5,7 +5,7 @@ so that the sharpness of what the model answers says whether there is anything t
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from flexiact.pose.mmpose_import import import_mmpose, quiet
 from flexiact.puppets.cards.pose_judge import calibrated, write_card
 from flexiact.puppets.engine.loop import Plan, train
 from flexiact.puppets.recipes.degrade import random_degradation, shuffle_blocks
+from flexiact.puppets.recipes.shards import rendered_once
 from flexiact.puppets.world.actions import curves, random_action
 from flexiact.puppets.world.clip import NUM_FRAMES, SIZE, projections, render_values
 from flexiact.puppets.world.render import draw
-from flexiact.puppets.world.rigs import BONES, KEYPOINTS, LIMBS
+from flexiact.puppets.world.rigs import BONE_ENDS, BONES, KEYPOINTS, LIMBS
 from flexiact.puppets.world.scene import Scene, random_scene
 
 BINS_PER_PX = 2.0
@@ -51,10 +52,7 @@ def _metainfo() -> dict[str, Any]:
         i: {"name": n, "id": i, "color": [40, 160, 240], "type": "upper", "swap": swap[n] if swap[n] != n else ""}
         for i, n in enumerate(KEYPOINTS)
     }
-    links = [("pelvis", "chest"), ("chest", "nose"), ("pelvis", "tail_mid"), ("tail_mid", "tail_tip")]
-    for limb in LIMBS:
-        root = "chest" if limb.startswith("fore") else "pelvis"
-        links += [(root, f"{limb}_mid"), (f"{limb}_mid", f"{limb}_tip")]
+    links = [BONE_ENDS[bone] for bone in sorted(BONES, key=lambda bone: bone.startswith(LIMBS))]  # limbs last
     skeleton = {i: {"link": list(link), "id": i, "color": [40, 160, 240]} for i, link in enumerate(links)}
     return {
         "dataset_name": "puppets",
@@ -167,26 +165,22 @@ def _render_chunk(scenes: list[Scene], generator: torch.Generator) -> tuple[np.n
 
 def render_pool(folder: Path, scenes: int, seed: int, split: str = "judge") -> Pool:
     """Renders frames of a split's worlds once, or opens those of an earlier start with the same count and seed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = ("frames", "bare", "keypoints", "exists")
-    done, stamp = folder / "pool.json", json.dumps({"scenes": scenes, "seed": seed, "split": split})
-    if not (done.exists() and done.read_text() == stamp):
-        done.unlink(missing_ok=True)
+    shape, points = (SIZE, SIZE, 3), (FRAMES_PER_SCENE, len(KEYPOINTS), 2)
+    arrays = {
+        "frames": ((scenes, FRAMES_PER_SCENE, *shape), "u1"),
+        "bare": ((scenes, *shape), "u1"),
+        "keypoints": ((scenes, *points), "f4"),
+        "exists": ((scenes, len(KEYPOINTS)), "?"),
+    }
+
+    def render(files: Sequence[np.ndarray]) -> None:
         generator = torch.Generator().manual_seed(seed)
-        shape, points = (SIZE, SIZE, 3), (FRAMES_PER_SCENE, len(KEYPOINTS), 2)
-        kinds = ((FRAMES_PER_SCENE, *shape), "u1"), (shape, "u1"), (points, "f4"), ((len(KEYPOINTS),), "?")
-        arrays = [
-            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (scenes, *size))
-            for name, (size, dtype) in zip(names, kinds, strict=True)
-        ]
         for start in tqdm(range(0, scenes, 200), desc="render", mininterval=5):
             batch = [random_scene(generator, split) for _ in range(min(200, scenes - start))]
-            for array, part in zip(arrays, _render_chunk(batch, generator), strict=True):
-                array[start : start + len(batch)] = part
-        for array in arrays:
-            array.flush()
-        done.write_text(stamp)
-    return Pool(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
+            for file, part in zip(files, _render_chunk(batch, generator), strict=True):
+                file[start : start + len(batch)] = part
+
+    return Pool(*rendered_once(folder, {"scenes": scenes, "seed": seed, "split": split}, arrays, render))
 
 
 def simcc_labels(keypoints: Tensor, exists: Tensor) -> tuple[Tensor, Tensor, Tensor]:

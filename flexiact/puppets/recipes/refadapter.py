@@ -14,7 +14,8 @@ from flexiact.puppets.recipes.backbone import draw_batch
 from flexiact.puppets.recipes.backbone_run import LINEAR_CODE
 from flexiact.puppets.recipes.linear_code import load_linear_code
 from flexiact.puppets.recipes.shards import cached_clips
-from flexiact.train_refadapter.trainer import RefAdapterConfig, train_refadapter
+from flexiact.train_refadapter.configs import RefAdapterConfig
+from flexiact.train_refadapter.trainer import train_refadapter
 from flexiact.training import Batch
 
 CONFIG = RefAdapterConfig(rank=16, alpha=16, steps=1500, learning_rate=5e-4, batch_size=8)

@@ -1,15 +1,18 @@
-"""Training clips of the puppet world, rendered and encoded once: shards of latents and captions on disk.
+"""What recipes render once and keep on disk: shards of latents and captions, and pools of frames.
 
 A shard is a pure function of its number and of what its folder is named after (`recipe_mark`), so shards may be made in
 any order and by several processes at once; each is written to a temporary name and then renamed.
 """
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
@@ -107,17 +110,6 @@ def recipe_mark(code: LinearCode, seed: int) -> str:
     return f"v{CLIPS_VERSION}-renderer{RENDERER_VERSION}-code{digest.hexdigest()[:8]}-seed{seed}"
 
 
-def _write_shard(
-    code: LinearCode, tokenizer: PreTrainedTokenizerFast, path: Path, generator: torch.Generator, device: torch.device
-) -> None:
-    """Renders and encodes one shard: latents, first-frame and other-moment condition latents, captions, keypoints."""
-    drawn = [_draw_clips(generator) for _ in range(SHARD_CLIPS // _BATCH)]
-    # A GPU takes a shard at once. A processor's products may round otherwise for more clips: there it stays a few.
-    batches = [_rendered(code, tokenizer, d, device) for d in (drawn if device.type == "cpu" else [_together(drawn)])]
-    with replacing(path) as partial:
-        save_file({key: torch.cat([b[key] for b in batches]) for key in batches[0]}, partial)
-
-
 def cached_clips(
     code: LinearCode,
     tokenizer: PreTrainedTokenizerFast,
@@ -144,20 +136,73 @@ def cached_clips(
         latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), captions int16 [N, W, L] in all `wordings`,
             and points float16 [N, T, 13, 2], the keypoints in pixels, nan where the body lacks the part.
     """
-    folder = folder / recipe_mark(code, seed)
+    make = partial(_shard, code, tokenizer, seed, device)
+    return cached_shards(folder / recipe_mark(code, seed), shards, make, workers, device)
+
+
+def _shard(
+    code: LinearCode, tokenizer: PreTrainedTokenizerFast, seed: int, device: torch.device, index: int
+) -> dict[str, Tensor]:
+    generator = step_generator(seed, _SHARD_SEED_OFFSET + index)
+    drawn = [_draw_clips(generator) for _ in range(SHARD_CLIPS // _BATCH)]
+    # A GPU takes a shard at once. A processor's products may round otherwise for more clips: there it stays a few.
+    return joined(
+        _rendered(code, tokenizer, d, device) for d in (drawn if device.type == "cpu" else [_together(drawn)])
+    )
+
+
+def cached_shards(
+    folder: Path,
+    shards: int,
+    make: Callable[[int], dict[str, Tensor]],
+    workers: int = 1,
+    device: torch.device = CPU,
+) -> dict[str, Tensor]:
+    """The first `shards` shards of a folder on a device, one behind another, made where missing.
+
+    `make` gives a shard's tensors for its number; for more workers than one (see `cached_clips`) it must be picklable.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {index: folder / f"{index:04d}.safetensors" for index in range(shards)}
     missing = {index: path for index, path in paths.items() if not path.exists()}
     if missing:
-        processes.run(min(workers, len(missing)), _write_shards, code, tokenizer, missing, seed, device)
-    parts = [load_file(path, device=str(device)) for path in paths.values()]
+        processes.run(min(workers, len(missing)), _write_shards, make, missing)
+    return joined(load_file(path, device=str(device)) for path in paths.values())
+
+
+def _write_shards(make: Callable[[int], dict[str, Tensor]], missing: dict[int, Path]) -> None:
+    mine = sorted(missing)[processes.rank() :: processes.count()]
+    for index in tqdm(mine, desc="clips", mininterval=5, disable=processes.rank() > 0):
+        with replacing(missing[index]) as partial_file:
+            save_file(make(index), partial_file)
+
+
+def joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of equal names, one behind another along their first axis."""
+    parts = list(parts)
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
-def _write_shards(
-    code: LinearCode, tokenizer: PreTrainedTokenizerFast, missing: dict[int, Path], seed: int, device: torch.device
-) -> None:
-    mine = sorted(missing)[processes.rank() :: processes.count()]
-    for index in tqdm(mine, desc="clips", mininterval=5, disable=processes.rank() > 0):
-        generator = step_generator(seed, _SHARD_SEED_OFFSET + index)
-        _write_shard(code, tokenizer, missing[index], generator, device)
+def rendered_once(
+    folder: Path,
+    about: dict[str, Any],
+    arrays: Mapping[str, tuple[tuple[int, ...], str]],
+    render: Callable[[Sequence[np.ndarray]], None],
+) -> list[np.ndarray]:
+    """Arrays on disk, read-only, filled by `render` unless an earlier start did it with the same settings `about`.
+
+    `arrays` gives shape and dtype by the name of the file; all are handed over and returned in its order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done, stamp, paths = folder / "pool.json", json.dumps(about), [folder / f"{name}.npy" for name in arrays]
+    if not (done.exists() and done.read_text() == stamp):
+        done.unlink(missing_ok=True)
+        files = [
+            np.lib.format.open_memmap(path, "w+", dtype, shape)
+            for path, (shape, dtype) in zip(paths, arrays.values(), strict=True)
+        ]
+        render(files)
+        for file in files:
+            file.flush()
+        done.write_text(stamp)
+    return [np.load(path, mmap_mode="r") for path in paths]

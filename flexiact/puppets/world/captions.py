@@ -9,11 +9,17 @@ in the middle, at three quarters and at the end. Two paraphrases leave out one o
 another order.
 """
 
+from collections.abc import Sequence
+
 import torch
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from flexiact.puppets.world.actions import SHAPES, Motion, PuppetAction
 from flexiact.puppets.world.rigs import LIMBS, RIGS
 from flexiact.puppets.world.scene import COLOURS, PATTERNS, Scene
+
+UNKNOWN = "<unk>"
+"""Token of every word outside the vocabulary."""
 
 LEVELS: tuple[str, ...] = ("subject", "coarse", "full")
 # Verb of a positive and of a negative amplitude, by kind of channel.
@@ -126,3 +132,20 @@ def wordings(scene: Scene, action: PuppetAction) -> list[str]:
     """All captions of a clip: the levels "subject" and "coarse", then every paraphrase of "full"."""
     full = [caption(scene, action, "full", paraphrase) for paraphrase in range(PARAPHRASES)]
     return [caption(scene, action, "subject"), caption(scene, action, "coarse"), *full]
+
+
+def word_tokenizer(special: Sequence[str], template: str, separators: str) -> Tokenizer:
+    """One token a word, lower case, over the closed vocabulary; other words become `UNKNOWN`.
+
+    Args:
+        special: Special tokens, which have the first ids; `UNKNOWN` is among them.
+        template: Of a text, with `$A` for its words and special tokens around it, separated by spaces.
+        separators: Regular expression of what stands between words and is dropped.
+    """
+    ids = {word: i for i, word in enumerate((*special, *vocabulary()))}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(separators), "removed")
+    around = [(token, ids[token]) for token in template.split() if token in special]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=around)
+    return tokenizer

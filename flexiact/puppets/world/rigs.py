@@ -24,6 +24,14 @@ BONES: tuple[str, ...] = (
 KEYPOINTS: tuple[str, ...] = (
     "nose", "chest", "pelvis", *(f"{limb}_{part}" for limb in LIMBS for part in ("mid", "tip")), "tail_mid", "tail_tip",
 )  # fmt: skip
+BONE_ENDS: dict[str, tuple[str, str]] = {
+    "trunk": ("pelvis", "chest"), "head": ("chest", "nose"),
+    **{f"{limb}_upper": ("chest" if limb.startswith("fore") else "pelvis", f"{limb}_mid") for limb in LIMBS},
+    **{f"{limb}_lower": (f"{limb}_mid", f"{limb}_tip") for limb in LIMBS},
+    "tail_base": ("pelvis", "tail_mid"), "tail_end": ("tail_mid", "tail_tip"),
+}  # fmt: skip
+"""The keypoints that a bone joins, the nearer to the pelvis first."""
+
 # (bone, end) of every keypoint; end 1 is the far end.
 KEYPOINT_BONES: tuple[tuple[int, int], ...] = (
     (1, 1), (0, 1), (0, 0), *((b, 1) for b in range(2, 10)), (10, 1), (11, 1),

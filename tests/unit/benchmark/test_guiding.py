@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmark.guiding import signals as guiding
+from benchmark.guiding.__main__ import main
 from benchmark.methods import METHODS
 from flexiact.backbone.backbone import Backbone
 from flexiact.task import Video
@@ -77,7 +78,7 @@ def test_what_is_wrong_is_said_in_one_line(
     arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("benchmark.load.set_threads", lambda threads: None)  # of the process, which tests share
-    assert guiding.main([str(tmp_path / "none"), *arguments, "--out", str(tmp_path / "page.md")]) == 2
+    assert main([str(tmp_path / "none"), *arguments, "--out", str(tmp_path / "page.md")]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and said in shown and shown.count("\n") == 1
     assert not (tmp_path / "page.md").exists()

@@ -4,10 +4,12 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from benchmark.keys import canonical_json, digest, key
+from benchmark.keys import key
 from benchmark.plan import plan, units
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import write_tables
+from flexiact.media.digests import canonical_json
+from flexiact.media.digests import json_digest as digest
 
 CASE = {
     "digests": {"reference": "r1", "target": "t1", "truth": "x1"},

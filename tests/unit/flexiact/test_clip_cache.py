@@ -15,9 +15,10 @@ from flexiact.backbone.codec import encode_image, encode_text, encode_video
 from flexiact.media.image import fit_image
 from flexiact.media.video import read_video
 from flexiact.train_refadapter import clip_cache
-from flexiact.train_refadapter.clip_cache import CacheConfig, CachedClips, cache_clips, encode_clip
+from flexiact.train_refadapter.clip_cache import CachedClips, cache_clips, encode_clip
 from flexiact.train_refadapter.clips import Clip, list_clips
 from flexiact.train_refadapter.command import release_encoders
+from flexiact.train_refadapter.configs import CacheConfig
 from tests.support.backbones import HEIGHT, WIDTH, tiny_backbone
 from tests.support.clips import CAPTIONS, write_clip, write_folder
 
@@ -71,7 +72,7 @@ def test_a_second_start_encodes_nothing(backbone: Backbone, data: Path, tmp_path
 
 def test_unchanged_videos_are_not_read_again(backbone: Backbone, data: Path, tmp_path: Path, monkeypatch):
     first = cached(tmp_path / "cache", backbone, data)
-    monkeypatch.setattr(clip_cache.hashlib, "file_digest", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(clip_cache, "file_digest", lambda *_: pytest.fail("read again"))
     assert cached(tmp_path / "cache", backbone, data).files == first.files
 
 

@@ -14,7 +14,6 @@ from flexiact.memory.check import GIB, check_memory, main, shortage, table
 from flexiact.memory.estimate import STAGES, Estimate, _decoding, _encoding, estimate, held, outline
 from flexiact.memory.live_bytes import FusedAttention, LiveBytes
 from tests.support.backbones import save_tiny_folder, tiny_backbone
-from tests.support.quick_help import help_of
 
 LARGE = ["cogvideox-5b-i2v", "cogvideox-1.5-5b-i2v"]
 
@@ -222,8 +221,3 @@ def test_command_prints_a_table_and_refuses_in_one_line(capsys: pytest.CaptureFi
     assert main(["--backbone", "pupets"]) == 2
     refused = capsys.readouterr().err
     assert refused.startswith("error: backbone: unknown name 'pupets'") and refused.count("\n") == 1
-
-
-def test_help_loads_no_network_library():
-    shown, imported = help_of("flexiact.memory")
-    assert not imported & {"torch", "diffusers", "transformers"} and "--backbone" in shown

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from flexiact.media.image import read_image, write_png
 from flexiact.pose.rtmpose import AP10K_KEYPOINTS, COCO_KEYPOINTS
 from flexiact.pose.skeleton import SKELETONS, TRUNKS, draw_skeletons, fit_axes, fit_uniform, links_of, palette, trunk_of
-from flexiact.puppets.world.rigs import KEYPOINTS
+from flexiact.puppets.world.rigs import BONE_ENDS, KEYPOINTS
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "skeleton.png"
 LINKS = ((0, 1), (1, 2))
@@ -21,6 +21,10 @@ offsets = st.floats(-300, 300)
 
 def points(seed: int, count: int = 13) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0, 64, (count, 2))
+
+
+def test_puppets_are_drawn_by_their_bones() -> None:
+    assert set(map(frozenset, SKELETONS["puppets"])) == set(map(frozenset, BONE_ENDS.values()))
 
 
 # ---- fit

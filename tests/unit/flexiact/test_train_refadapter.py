@@ -23,11 +23,10 @@ from flexiact.refadapter import RefAdapter
 from flexiact.sampling import Denoiser
 from flexiact.train_refadapter.clip_cache import CachedClips, cache_clips
 from flexiact.train_refadapter.clips import list_clips
+from flexiact.train_refadapter.configs import MAX_STEPS, RefAdapterConfig
 from flexiact.train_refadapter.state import update_average
 from flexiact.train_refadapter.trainer import (
-    MAX_STEPS,
     LongRun,
-    RefAdapterConfig,
     step_generator,
     train_long,
     train_refadapter,

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import difficulty
+from reports.difficulty import curves as difficulty
+from reports.difficulty.__main__ import main
 from reports.formats import cell_text
 from reports.run_folder import AXES, SCHEMA_VERSION, RunError, load_run
 from reports.strengths import CROSSED, EASY, factor_of, strength_of, together
@@ -190,7 +191,7 @@ def test_crossed_strengths_must_agree_and_a_factor_comes_once(runs, tmp_path) ->
 
 def test_published_files_say_the_same(runs, tmp_path, capsys) -> None:
     folder = tmp_path / "out"
-    assert difficulty.main([*map(str, runs), "--publish", str(folder)]) == 0
+    assert main([*map(str, runs), "--publish", str(folder)]) == 0
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     plots = {f"figures/difficulty-curves{theme}.svg" for theme in ("", "-dark")}
     assert names == {"difficulty.md", "difficulty.csv", "difficulty.tex", "claims.csv", *plots}
@@ -268,6 +269,6 @@ def test_the_same_runs_give_the_same_bytes_in_any_order(runs, tmp_path) -> None:
 
 def test_a_wrong_run_is_one_line_and_leaves_nothing(tmp_path, capsys) -> None:
     folder = tmp_path / "out"
-    assert difficulty.main([str(tmp_path / "none"), "--publish", str(folder)]) == 2
+    assert main([str(tmp_path / "none"), "--publish", str(folder)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not folder.exists()

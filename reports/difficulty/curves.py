@@ -1,12 +1,10 @@
-"""Report difficulty: `python -m reports.difficulty RUN [RUN ...] --publish DIR`, for runs of the suites that vary it.
+"""The report of difficulty, for runs of the suites that vary it.
 
 The report has a figure and a table of the headline over strength for each factor that a suite varies, with bootstrap
 intervals, and the claims on the easy suite. As in `reports.build`, files are written to a temporary folder, then moved.
 """
 
-import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +12,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flexiact.cli import one_line
 from reports.build import Staging
 from reports.cells import Cell, Number, Table
 from reports.figures import Theme, mark, save_themed
@@ -224,24 +221,3 @@ def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
         if found.claims:
             (staging / "claims.csv").write_text(claims_csv(found), encoding="utf-8")
     return folder / "difficulty.md"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 2, with one line, if a run or a path is at fault."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reports.difficulty",
-        description="Difficulty curves and claims over runs of puppets-easy and the suites that vary one axis.",
-    )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories, one a suite, in any order")
-    parser.add_argument("--publish", type=Path, required=True, metavar="DIR", help="where to write")
-    options = parser.parse_args(arguments)
-    try:
-        print(publish(options.runs, options.publish))
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,12 +1,10 @@
-"""Write the suites of puppet cases: `python -m benchmark.curate [SUITE ...]`.
+"""The suites of puppet cases, and how each of them is made.
 
 Deterministic: the same code writes the same files, and no generated video is looked at. Suites of all kinds of targets
 are made in `benchmark.curate.balanced`, those that vary one axis at a time in `benchmark.curate.factors`, and copies of
 the default suite in `benchmark.curate.copies`.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,6 @@ from pathlib import Path
 from benchmark.curate.balanced import BalancedRecipe, balanced
 from benchmark.curate.copies import SelfRecipe, WordsRecipe, told_in_words, transferred_to_self
 from benchmark.curate.factors import FactorRecipe, factored
-from benchmark.selection import UsageError, select
 from benchmark.suites.puppets import AXES, CASES_FOLDER, SUITE_FILE, Case, Suite, case_to_toml, sealed, suite_to_toml
 
 SUITES_VERSION = 2
@@ -73,18 +70,3 @@ def write_suite(suite: Suite, cases: Sequence[Case], folder: Path = CASES_FOLDER
     (root / SUITE_FILE).write_text(suite_to_toml(suite), encoding="utf-8")
     for case in cases:
         (root / f"{case.case_id}.toml").write_text(case_to_toml(case), encoding="utf-8")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the named suites, all of them by default."""
-    p = argparse.ArgumentParser(prog="python -m benchmark.curate", description=(__doc__ or "").split("\n\n")[0])
-    p.add_argument("suites", nargs="*", default=["all"], metavar="SUITE", help=", ".join(RECIPES))
-    try:
-        for name in select(p.parse_args(arguments).suites, list(RECIPES), "suite"):
-            suite, cases = curate(name)
-            write_suite(suite, cases)
-            print(f"{name}: {len(cases)} cases, edges {dict(suite.edges)}")
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0

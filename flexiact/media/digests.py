@@ -1,0 +1,42 @@
+"""SHA-256 of what results depend on: files, folders, and JSON values in one canonical form."""
+
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+
+def canonical_json(value: Any) -> str:
+    """The one text of a JSON value: sorted keys, no spaces, ASCII, tuples as lists.
+
+    Raises:
+        ValueError: when `value` holds something that JSON has no word for (NaN, a path, a tensor).
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except TypeError as error:
+        raise ValueError(f"not JSON: {error}") from error
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 (64 hex digits) of a JSON value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (64 hex digits) of a file's bytes.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    with path.open("rb") as stream:  # in parts, because a file of a large model may exceed the memory
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path, suffixes: Collection[str] = (".safetensors", ".json")) -> str:
+    """SHA-256 (64 hex digits) over the names and bytes of all files with these suffixes below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in suffixes):
+        digest.update(f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n".encode())
+    return digest.hexdigest()

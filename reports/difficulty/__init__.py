@@ -1,0 +1,1 @@
+"""Difficulty curves and claims over runs of several suites."""
