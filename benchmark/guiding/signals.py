@@ -10,7 +10,6 @@ little to go by. Every block is asked, since much hangs on which it is.
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +33,12 @@ COMPARED = ("oracle", "wrong-action", "still", "i2v")
 
 def ditflow_signal(method: "DiTFlow", video: "Video", action: "Action", caption: str) -> float:
     """The method's own loss in tokens^2; the caption is not read."""
+    import torch
+
     from baselines.ditflow import ACTION_KEY
 
-    return float(method.loss(method.look(video, seed=0), action[ACTION_KEY].to(method.backbone.device)))
+    seen = method.seen(video, torch.Generator().manual_seed(0))
+    return float(method.loss(seen, action[ACTION_KEY].to(method.backbone.device)))
 
 
 def smm_signal(method: "SpatialMarginalMean", video: "Video", action: "Action", caption: str) -> float:
@@ -49,9 +51,11 @@ def smm_signal(method: "SpatialMarginalMean", video: "Video", action: "Action", 
 
 def motion_clone_signal(method: "MotionClone", video: "Video", action: "Action", caption: str) -> float:
     """The method's own loss, of the video noised as the reference was; the caption is not read."""
+    import torch
+
     from baselines.motion_clone import FRAME_KEY, STRENGTH_KEY, top_loss
 
-    attention = method.attention(video, seed=0).cpu()
+    attention = method.attention(video, torch.Generator().manual_seed(0)).cpu()
     return float(top_loss(attention, action[STRENGTH_KEY], action[FRAME_KEY].long()))
 
 
@@ -97,9 +101,7 @@ def losses(
             raise ValueError(f"{run}: its videos of {name} were made with other settings; make them anew")
     if every_block:
         blocks = range(backbone.transformer.config.num_layers)
-        built = [
-            (name, type(one)(backbone, replace(one.config, block=block))) for name, one in built for block in blocks
-        ]
+        built = [(name, type(one).from_preset(backbone, block=block)) for name, one in built for block in blocks]
     work = [(name, method, case_id) for name, method in built for case_id in stages.cases]
     rows = []
     for name, method, case_id in counted(work, len(work), "signals"):
@@ -109,7 +111,7 @@ def losses(
         for sample in mine.itertuples():
             loss = SIGNALS[name](method, read_video(run / str(sample.video)), action, case.caption)
             video = "own" if sample.method == name else sample.method
-            rows.append((name, method.model.block, case_id, video, loss))
+            rows.append((name, method.block, case_id, video, loss))
     return pd.DataFrame(rows, columns=["method", "block", "case_id", "video", "loss"])
 
 
