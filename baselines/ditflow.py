@@ -26,20 +26,20 @@ S video tokens each (1.2 GB each for the 17,550 of CogVideoX-5B, about 4 GB in a
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from baselines.guidance import AdamConfig, GuidedModel, adam, guided_preset, on_cpu
-from flexiact.arguments import check_action, check_fit
+from baselines.guidance import AdamConfig, GuidedMethod, LookConfig, adam
 from flexiact.backbone.attention import Rotary
 from flexiact.backbone.backbone import Backbone
-from flexiact.backbone.codec import encode_image, encode_text, encode_video
+from flexiact.backbone.codec import encode_text
 from flexiact.backbone.probe import BlockCapture
+from flexiact.configured import Config
 from flexiact.ranges import check_choice, check_positive
-from flexiact.sampling import Step, rotary_embedding
-from flexiact.task import Action, Request, Video
+from flexiact.sampling import Guide, Step, rotary_embedding
+from flexiact.task import Video
 
 Optimised = Literal["latents", "rotary"]
 
@@ -47,12 +47,12 @@ ACTION_KEY = "motion_flow"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiTFlowConfig(AdamConfig):
+class DiTFlowGuidance(AdamConfig):
     """The defaults are the paper's, for CogVideoX-5B.
 
     Attributes:
-        temperature: factor of the logits before the softmax.
-        optimise: what Adam changes: the latents, or the positions of the guided steps (they go on from step to step).
+        temperature: Factor of the logits before the softmax.
+        optimise: What Adam changes: the latents, or the positions of the guided steps (they go on from step to step).
     """
 
     temperature: float = 2.0
@@ -64,11 +64,12 @@ class DiTFlowConfig(AdamConfig):
         check_choice("optimise", self.optimise, get_args(Optimised))
 
 
+PAPER = Config(LookConfig(), DiTFlowGuidance())
 PRESETS = {
-    "paper": DiTFlowConfig(),
+    "paper": PAPER,
     # Found by `benchmark.tune`: first with the middle block (3), which hardly tells a still video from the true one
     # here, then the block among all, then share, rates and guidance again.
-    "puppets": DiTFlowConfig(
+    "puppets": PAPER.changed(
         block=4,
         learning_rate=0.02,
         final_learning_rate=0.01,
@@ -79,100 +80,79 @@ PRESETS = {
 }
 
 
-def preset(backbone: Backbone) -> DiTFlowConfig:
-    """The configuration for a backbone of a preset's name, else the paper's or the puppets' but for their block."""
-    return guided_preset(PRESETS, backbone)
-
-
-class DiTFlow:
-    """Guidance by attention motion flow; only the flow of the reference is kept."""
+class DiTFlow(GuidedMethod[LookConfig, DiTFlowGuidance]):
+    """Guidance by attention motion flow; `motion_flow` of the reference is kept, [F, F, tokens, 2], (x, y)."""
 
     method_id = "DiTFlow"
     version = 1
-    uses_reference = True
+    presets = PRESETS
 
-    def __init__(self, backbone: Backbone, config: DiTFlowConfig | None = None) -> None:
-        """Take the backbone's preset where no configuration is given.
+    def __init__(self, backbone: Backbone, config: Config[LookConfig, DiTFlowGuidance] | None = None) -> None:
+        """See `GuidedMethod`.
 
         Raises:
             ValueError: naming the setting that this backbone cannot have.
         """
-        self.backbone, self.config = backbone, config or preset(backbone)
-        self.model = GuidedModel(backbone, self.config)
-        if self.config.optimise == "rotary" and not backbone.transformer.config.use_rotary_positional_embeddings:
+        super().__init__(backbone, config)
+        rotary = backbone.transformer.config.use_rotary_positional_embeddings
+        if self.config.transfer.optimise == "rotary" and not rotary:
             raise ValueError(f"optimise: backbone {backbone.name} has no rotary positions")
 
-    def fit_config(self) -> dict[str, Any]:
-        """Which block's attention, and of which network."""
-        return self.model.fit_config()
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """One entry."""
+        frames, height, width = self.grid
+        return {ACTION_KEY: (frames, frames, height * width, 2)}
 
-    def transfer_config(self) -> dict[str, Any]:
-        """The settings."""
-        return self.model.transfer_config()
+    def look(self, reference: Video, caption: str, generator: torch.Generator) -> dict[str, Tensor]:
+        """The strongest flow; the caption is not read."""
+        logits = head_mean_logits(*self.seen(reference, generator).queries_and_keys())
+        return {ACTION_KEY: strongest_flow(logits, self.grid)}
 
-    def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
-        """One pass over the reference; the caption is not read. `motion_flow` is float32 [F, F, tokens, 2], (x, y).
-
-        Raises:
-            ValueError: naming the field, for a reference of another size or length than the backbone's.
-        """
-        check_fit(self.backbone, reference, caption, seed)
-        logits = head_mean_logits(*self.look(reference, seed).queries_and_keys())
-        return {ACTION_KEY: on_cpu(strongest_flow(logits, self.model.grid))}
-
-    def look(self, video: Video, seed: int) -> BlockCapture:
+    def seen(self, video: Video, generator: torch.Generator) -> BlockCapture:
         """One pass over a video at timestep 0, with the empty prompt."""
-        generator = torch.Generator().manual_seed(seed)
-        latents = encode_video(self.backbone, video.frames, generator)
-        condition = encode_image(self.backbone, video.frames[0], generator)
-        seen, _ = self.model.look(latents, condition, encode_text(self.backbone, [""]), 0)
-        return seen
+        return self.whole_pass(*self.encoded(video, generator), encode_text(self.backbone, [""]), 0)[0]
 
-    def transfer(self, action: Action, request: Request) -> Video:
-        """Make the video of `request.target` with the displacements of the reference.
-
-        Raises:
-            ValueError: naming the field, for an action of another model or a target of another size.
-        """
-        frames, height, width = self.model.grid
-        check_action(action, {ACTION_KEY: (frames, frames, height * width, 2)})
-        reference = action[ACTION_KEY].to(self.backbone.device)
+    def guide(self, action: dict[str, Tensor]) -> Guide:
+        """Lower the loss by changing the latents, or the positions of one step after the other."""
+        reference = action[ACTION_KEY]
         optimised: Rotary | None = None
 
         def guide(step: Step) -> Step:
             nonlocal optimised
             if not reference.any():
                 return step
-            if self.config.optimise == "latents":
+            if self.config.transfer.optimise == "latents":
                 return self._guide_latents(step, reference)
             optimised = self._guide_rotary(step, reference, optimised)
             return replace(step, rotary=optimised)
 
-        return self.model.sample(request, guide)
+        return guide
 
     def loss(self, seen: BlockCapture, reference: Tensor) -> Tensor:
         """Mean squared difference between the flow of a pass and the reference's, where that is not 0."""
-        flow = mean_flow(head_mean_logits(*seen.queries_and_keys()), self.model.grid, self.config.temperature)
+        flow = mean_flow(head_mean_logits(*seen.queries_and_keys()), self.grid, self.config.transfer.temperature)
         moving = reference.norm(dim=-1) > 0
         return (flow[moving] - reference[moving]).square().mean()
 
     def _guide_latents(self, step: Step, reference: Tensor) -> Step:
-        rate = self.config.rate(step.index, self.model.guided_steps)
-        with self.model.passes(step) as see:
+        settings = self.config.transfer
+        rate = settings.rate(step.index, self.guided_steps)
+        with self.passes(step) as see:
             latents = adam(
-                step.latents, lambda latents: self.loss(see(latents, None), reference), self.config.adam_steps, rate
+                step.latents, lambda latents: self.loss(see(latents, None), reference), settings.adam_steps, rate
             )
         return replace(step, latents=latents)
 
     def _guide_rotary(self, step: Step, reference: Tensor, before: Rotary | None) -> Rotary:
         start = before or rotary_embedding(self.backbone)
         assert start is not None  # refused on construction
-        rate = self.config.rate(step.index, self.model.guided_steps)
-        with self.model.passes(step) as see:
+        settings = self.config.transfer
+        rate = settings.rate(step.index, self.guided_steps)
+        with self.passes(step) as see:
             cosines, sines = adam(
                 torch.stack(start),
                 lambda rotary: self.loss(see(step.latents, (rotary[0], rotary[1])), reference),
-                self.config.adam_steps,
+                settings.adam_steps,
                 rate,
             )
         return cosines, sines

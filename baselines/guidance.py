@@ -10,50 +10,55 @@ backbone in float32 (12.2 and 1.0). At CogVideoX-5B's native size (L = 17,776, C
 bfloat16) that comes to 28 GB without and 3.6 GB with checkpointing, not measured there.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from flexiact.arguments import check_action, check_fit
 from flexiact.backbone.attention import Rotary, extra_tokens_attached
 from flexiact.backbone.backbone import Backbone
+from flexiact.backbone.codec import encode_image, encode_video
 from flexiact.backbone.probe import BlockCapture, captured, checkpointing, cut_after, middle_block
-from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
-from flexiact.ranges import check_count, check_number, check_positive
-from flexiact.refadapter import adapted, load_refadapter, refadapter_digest
-from flexiact.sampling import Denoiser, Guide, Step, sample_video
-from flexiact.task import Request, Video
+from flexiact.configured import AdaptedSettings, Config, ConfiguredMethod
+from flexiact.ranges import check_count, check_positive
+from flexiact.refadapter import adapted, refadapter_digest
+from flexiact.sampling import Denoiser, Guide, Step
+from flexiact.task import Action, Request, Video
 from flexiact.training import frozen
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuidanceConfig:
-    """Settings of every guided method.
+class LookConfig:
+    """What looking at the reference reads.
 
     Attributes:
-        block: whose features guide, from 0; None: the middle one.
-        guided_share: of the sampler's steps, the first ones, in (0, 1].
-        checkpointing: compute activations twice in guiding passes instead of storing them.
-        refadapter_weight: at transfer; 0: the backbone alone.
-        num_inference_steps: None: the backbone's own.
-        guidance_scale: None: the backbone's own.
+        block: Index of the block whose features guide, from 0; None: the middle one.
     """
 
     block: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceConfig(AdaptedSettings):
+    """What every guided transfer reads besides.
+
+    Attributes:
+        guided_share: Share of the sampler's steps that are guided, the first ones, in (0, 1].
+        checkpointing: Whether guiding passes compute activations twice instead of storing them.
+    """
+
     guided_share: float = 0.2
     checkpointing: bool = True
-    refadapter_weight: float = 0.0
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.guided_share <= 1:
             raise ValueError(f"guided_share: expected a share in (0, 1], got {self.guided_share}")
-        check_number("refadapter_weight", self.refadapter_weight)
-        check_sampler_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +66,9 @@ class AdamConfig(GuidanceConfig):
     """Settings of a method that takes steps of Adam before each guided step's prediction.
 
     Attributes:
-        adam_steps: before each prediction.
-        learning_rate: in the first guided step.
-        final_learning_rate: in the last guided step; linear between them.
+        adam_steps: Number of Adam steps before each prediction.
+        learning_rate: Learning rate in the first guided step.
+        final_learning_rate: Learning rate in the last guided step; linear between them.
     """
 
     adam_steps: int = 5
@@ -82,48 +87,89 @@ class AdamConfig(GuidanceConfig):
         return self.learning_rate + share * (self.final_learning_rate - self.learning_rate)
 
 
-Config = TypeVar("Config", bound=GuidanceConfig)
+Look = TypeVar("Look", bound=LookConfig)
+Guidance = TypeVar("Guidance", bound=GuidanceConfig)
 
 
-def guided_preset(presets: Mapping[str, Config], backbone: Backbone) -> Config:
-    """The preset for a backbone; a block that was tuned is that backbone's alone, others get the middle."""
-    config = preset_of(presets, backbone)
-    return config if backbone.name in presets else replace(config, block=None)
+class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
+    """A method that keeps what one block sees of the reference; a subclass says what (`look`) and how it `guide`s.
 
+    Attributes:
+        block: Index of the block whose features guide.
+        guided_steps: Number of guided steps.
+    """
 
-class GuidedModel:
-    """A backbone with the settings of a guided method: passes that are looked into, and guided sampling."""
+    uses_reference = True
 
-    def __init__(self, backbone: Backbone, config: GuidanceConfig) -> None:
-        """Read RefAdapter's weights if the configuration uses them.
+    def __init__(self, backbone: Backbone, config: Config[Look, Guidance] | None = None) -> None:
+        """Take the backbone's preset where no configuration is given; read RefAdapter's weights if that uses them.
 
         Raises:
-            ValueError: when the block does not exist, or RefAdapter is asked for and the backbone has none.
+            ValueError: naming the setting that this backbone cannot have.
         """
-        blocks = backbone.transformer.config.num_layers
-        if config.block is not None and not 0 <= config.block < blocks:
-            raise ValueError(f"block: expected 0 to {blocks - 1}, got {config.block}")
-        self.backbone, self.config = backbone, config
-        self.block = middle_block(blocks) if config.block is None else config.block
-        self.num_inference_steps, self.guidance_scale = sampler_settings(config, backbone)
-        self.guided_steps = max(1, round(config.guided_share * self.num_inference_steps))
-        self._adapter = load_refadapter(backbone, config.refadapter_weight)
+        super().__init__(backbone, config)
+        blocks, block = backbone.transformer.config.num_layers, self.config.fit.block
+        if block is not None and not 0 <= block < blocks:
+            raise ValueError(f"block: expected 0 to {blocks - 1}, got {block}")
+        self.block = middle_block(blocks) if block is None else block
+        steps, _ = self.config.transfer.resolved(backbone)
+        self.guided_steps = max(1, round(self.config.transfer.guided_share * steps))
 
-    def transfer_config(self) -> dict[str, Any]:
-        """All settings, as they are used; RefAdapter's weights by their digest."""
-        digest = refadapter_digest(self.backbone, self.config.refadapter_weight)
-        return asdict(self.config) | {
-            "block": self.block,
-            "num_inference_steps": self.num_inference_steps,
-            "guidance_scale": self.guidance_scale,
-            "refadapter": digest,
-        }
+    @classmethod
+    def preset(cls, backbone: Backbone) -> Config[Look, Guidance]:
+        """The configuration meant for a backbone; a block that was tuned is that backbone's, others get the middle."""
+        config = super().preset(backbone)
+        return config if backbone.name in cls.presets else config.changed(block=None)
+
+    @abstractmethod
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of an action's entries."""
+
+    @abstractmethod
+    def look(self, reference: Video, caption: str, generator: torch.Generator) -> dict[str, Tensor]:
+        """What is kept of the reference, on any device."""
+
+    @abstractmethod
+    def guide(self, action: dict[str, Tensor]) -> Guide:
+        """How steps are guided by an action, whose entries are as `shapes` says and on the backbone's device."""
 
     def fit_config(self) -> dict[str, Any]:
-        """What every look at the reference reads: the block, and RefAdapter where there is one."""
-        weight = self.config.refadapter_weight
+        """All settings that looking at the reference reads, with RefAdapter where there is one."""
+        weight = self.config.transfer.adapter_weight
         adapter = {"refadapter_weight": weight, "refadapter": refadapter_digest(self.backbone, weight)}
-        return {"block": self.block} | (adapter if weight else {})
+        return super().fit_config() | {"block": self.block} | (adapter if weight else {})
+
+    def transfer_config(self) -> dict[str, Any]:
+        """All settings, since guiding passes look as well."""
+        return super().fit_config() | {"block": self.block} | super().transfer_config()
+
+    def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
+        """Look at the reference, without training.
+
+        Raises:
+            ValueError: naming the field, for a reference of another size or length than the backbone's.
+        """
+        check_fit(self.backbone, reference, caption, seed)
+        kept = self.look(reference, caption, torch.Generator().manual_seed(seed))
+        return {name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous() for name, tensor in kept.items()}
+
+    def transfer(self, action: Action, request: Request) -> Video:
+        """Make the video of `request.target`, guided by what was kept of the reference.
+
+        Raises:
+            ValueError: naming the field, for an action of another model or a target of another size.
+        """
+        check_action(action, self.shapes())
+        return self.guided(request, self.guide({name: t.to(self.backbone.device) for name, t in action.items()}))
+
+    def encoded(self, video: Video, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Clean latents of a video, and its first frame as a condition: each [1, F, C, h, w]."""
+        latents = encode_video(self.backbone, video.frames, generator)
+        return latents, encode_image(self.backbone, video.frames[0], generator)
+
+    def abar(self, timestep: int) -> Tensor:
+        """Product of alphas at a timestep, a float32 scalar."""
+        return self.backbone.scheduler.alphas_cumprod[timestep].to(self.backbone.device, torch.float32)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -133,23 +179,23 @@ class GuidedModel:
         return frames // (config.patch_size_t or 1), height // config.patch_size, width // config.patch_size
 
     @torch.no_grad()
-    def look(self, latents: Tensor, condition: Tensor, text: Tensor, timestep: int) -> tuple[BlockCapture, Tensor]:
-        """One whole pass over the reference without guidance: what the block saw, and the prediction.
+    def whole_pass(
+        self, latents: Tensor, condition: Tensor, text: Tensor, timestep: int
+    ) -> tuple[BlockCapture, Tensor]:
+        """One pass without guidance: what the block saw, and the prediction.
 
         Raises:
             ValueError: when the prediction is not finite.
         """
-        with (
-            adapted(self._adapter, self.config.refadapter_weight),
-            captured(self.backbone.transformer, self.block) as seen,
-        ):
+        weight, transformer = self.config.transfer.adapter_weight, self.backbone.transformer
+        with adapted(self._adapter, weight), captured(transformer, self.block) as seen:
             times = torch.full((1,), timestep, device=self.backbone.device)
             prediction = Denoiser(self.backbone)(latents.to(self.backbone.dtype), condition, text, times)
         if not torch.isfinite(prediction).all():
             raise ValueError(f"backbone: {self.backbone.name} gave a prediction that is not finite")
         return seen, prediction
 
-    def sample(self, request: Request, guide: Guide) -> Video:
+    def guided(self, request: Request, guide: Guide) -> Video:
         """Make the video of a request, guided in the first `guided_steps` steps.
 
         Raises:
@@ -159,14 +205,7 @@ class GuidedModel:
         def guide_first(step: Step) -> Step:
             return guide(step) if step.index < self.guided_steps else step
 
-        with adapted(self._adapter, self.config.refadapter_weight):
-            return sample_video(
-                self.backbone,
-                request,
-                num_inference_steps=self.num_inference_steps,
-                guidance_scale=self.guidance_scale,
-                guide=guide_first,
-            )
+        return self.sample(request, guide=guide_first)
 
     @contextmanager
     def passes(self, step: Step) -> Iterator[Callable[[Tensor, Rotary | None], BlockCapture]]:
@@ -183,7 +222,7 @@ class GuidedModel:
         timestep = torch.full((1,), step.timestep, device=self.backbone.device)
         with ExitStack() as stack:
             stack.enter_context(frozen(transformer))
-            stack.enter_context(checkpointing(transformer, self.config.checkpointing))
+            stack.enter_context(checkpointing(transformer, self.config.transfer.checkpointing))
             stack.enter_context(extra_tokens_attached(transformer))
             stack.enter_context(cut_after(transformer, self.block))
             seen = stack.enter_context(captured(transformer, self.block))
@@ -225,8 +264,3 @@ def gradient(value: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
     if not torch.isfinite(loss):
         raise ValueError("loss: not finite while guiding; the backbone's features or the action are damaged")
     return torch.autograd.grad(loss, value)[0]
-
-
-def on_cpu(tensor: Tensor) -> Tensor:
-    """A copy for an action: float32, on the CPU, contiguous, without gradients."""
-    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()

@@ -1,38 +1,26 @@
 """The backbone and the prompt, nothing else: what action transfer has to beat."""
 
-from typing import Any
-
+from flexiact.arguments import check_action
 from flexiact.backbone.backbone import Backbone
-from flexiact.sampling import sample_video
+from flexiact.configured import Config, ConfiguredMethod, NoSettings, SamplerSettings
 from flexiact.task import Action, Request, Video
 
-PRESETS = {"puppets": 1.0}
-"""Guidance by backbone, where tuning found better than the backbone's own."""
+OWN = Config(NoSettings(), SamplerSettings())
+PRESETS = {"puppets": OWN.changed(guidance_scale=1.0)}  # where tuning found better than the backbone's own
 
 
-class ImageToVideo:
+class ImageToVideo(ConfiguredMethod[NoSettings, SamplerSettings]):
     """Plain image-to-video generation; it never looks at the reference."""
 
     method_id = "ImageToVideo"
     version = 1
     uses_reference = False
+    presets = PRESETS
 
-    def __init__(
-        self, backbone: Backbone, num_inference_steps: int | None = None, guidance_scale: float | None = None
-    ) -> None:
-        """Take the backbone's own steps and the guidance of `PRESETS`, else its own, where none are given."""
-        self.backbone = backbone
-        self.num_inference_steps = backbone.num_inference_steps if num_inference_steps is None else num_inference_steps
-        preset = PRESETS.get(backbone.name, backbone.guidance_scale)
-        self.guidance_scale = preset if guidance_scale is None else guidance_scale
-
-    def fit_config(self) -> dict[str, Any]:
-        """Nothing is fitted."""
-        return {}
-
-    def transfer_config(self) -> dict[str, Any]:
-        """The sampler's settings."""
-        return {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
+    @classmethod
+    def preset(cls, backbone: Backbone) -> Config[NoSettings, SamplerSettings]:
+        """What tuning found for a backbone, else its own sampler."""
+        return PRESETS.get(backbone.name, OWN)
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
         """Learn nothing."""
@@ -44,11 +32,5 @@ class ImageToVideo:
         Raises:
             ValueError: naming the field, for an action that is not empty or a target of another size.
         """
-        if action:
-            raise ValueError(f"action: expected none, got {sorted(action)}")
-        return sample_video(
-            self.backbone,
-            request,
-            num_inference_steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
-        )
+        check_action(action, {})
+        return self.sample(request)

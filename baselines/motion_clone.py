@@ -26,34 +26,46 @@ Departures from the paper, whose model is AnimateDiff, a U-Net with attention ov
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from baselines.guidance import GuidanceConfig, GuidedModel, gradient, guided_preset, on_cpu
-from flexiact.arguments import check_action, check_fit
+from baselines.guidance import GuidanceConfig, GuidedMethod, LookConfig, gradient
 from flexiact.backbone.backbone import Backbone
-from flexiact.backbone.codec import encode_image, encode_text, encode_video
+from flexiact.backbone.codec import encode_text
+from flexiact.configured import Config
 from flexiact.ranges import check_count, check_positive
-from flexiact.sampling import Step
-from flexiact.task import Action, Request, Video
+from flexiact.sampling import Guide, Step
+from flexiact.task import Video
 
 STRENGTH_KEY, FRAME_KEY = "attention", "frame"
 
 
 @dataclass(frozen=True, kw_only=True)
-class MotionCloneConfig(GuidanceConfig):
+class MotionCloneLook(LookConfig):
+    """The default is the paper's.
+
+    Attributes:
+        reference_timestep: Timestep to which the reference is noised.
+    """
+
+    reference_timestep: int = 400
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reference_timestep, int) or self.reference_timestep < 0:
+            raise ValueError(f"reference_timestep: expected an integer of 0 or more, got {self.reference_timestep}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionCloneGuidance(GuidanceConfig):
     """The defaults are the paper's.
 
     Attributes:
-        reference_timestep: to which the reference is noised.
-        gradient_steps: before each guided prediction.
-        guidance_weight: factor of (1 - abar) * gradient.
+        gradient_steps: Number of gradient steps before each guided prediction.
+        guidance_weight: Factor of (1 - abar) * gradient.
     """
 
     guided_share: float = 0.4
-    reference_timestep: int = 400
     gradient_steps: int = 9
     guidance_weight: float = 2000.0
 
@@ -61,16 +73,15 @@ class MotionCloneConfig(GuidanceConfig):
         super().__post_init__()
         check_count("gradient_steps", self.gradient_steps)
         check_positive("guidance_weight", self.guidance_weight)
-        if not isinstance(self.reference_timestep, int) or self.reference_timestep < 0:
-            raise ValueError(f"reference_timestep: expected an integer of 0 or more, got {self.reference_timestep}")
 
 
+PAPER = Config(MotionCloneLook(), MotionCloneGuidance())
 PRESETS = {
-    "paper": MotionCloneConfig(),
+    "paper": PAPER,
     # Found by `benchmark.tune`: weight, timestep and guidance in the middle block, then the block among all, then
     # share, weight, steps and timestep again. Two steps instead of the paper's nine, for speed: they lower the loss
     # tenfold.
-    "puppets": MotionCloneConfig(
+    "puppets": PAPER.changed(
         block=5,
         gradient_steps=2,
         guidance_weight=4000.0,
@@ -81,97 +92,74 @@ PRESETS = {
 }
 
 
-def preset(backbone: Backbone) -> MotionCloneConfig:
-    """The configuration for a backbone of a preset's name, else the paper's or the puppets' but for their block."""
-    return guided_preset(PRESETS, backbone)
+class MotionClone(GuidedMethod[MotionCloneLook, MotionCloneGuidance]):
+    """Guidance by sparse temporal attention.
 
-
-class MotionClone:
-    """Guidance by sparse temporal attention; the strongest value of every query and its frame are kept."""
+    Of the reference are kept `attention`, the strongest value of every query, in (0, 1], and `frame`, the index of its
+    frame: each [heads, places, F].
+    """
 
     method_id = "MotionClone"
     version = 1
-    uses_reference = True
+    presets = PRESETS
 
-    def __init__(self, backbone: Backbone, config: MotionCloneConfig | None = None) -> None:
-        """Take the backbone's preset where no configuration is given.
+    def __init__(self, backbone: Backbone, config: Config[MotionCloneLook, MotionCloneGuidance] | None = None) -> None:
+        """See `GuidedMethod`.
 
         Raises:
             ValueError: naming the setting that this backbone cannot have.
         """
-        self.backbone, self.config = backbone, config or preset(backbone)
-        self.model = GuidedModel(backbone, self.config)
-        last = len(backbone.scheduler.alphas_cumprod) - 1
-        if self.config.reference_timestep > last:
-            raise ValueError(f"reference_timestep: expected 0 to {last}, got {self.config.reference_timestep}")
+        super().__init__(backbone, config)
+        last, timestep = len(backbone.scheduler.alphas_cumprod) - 1, self.config.fit.reference_timestep
+        if timestep > last:
+            raise ValueError(f"reference_timestep: expected 0 to {last}, got {timestep}")
 
-    def fit_config(self) -> dict[str, Any]:
-        """Which block's attention, of which network, and at which timestep."""
-        return self.model.fit_config() | {"reference_timestep": self.config.reference_timestep}
-
-    def transfer_config(self) -> dict[str, Any]:
-        """The settings."""
-        return self.model.transfer_config()
-
-    def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
-        """One pass over the noised reference; the caption is not read.
-
-        Returns:
-            `attention`, in (0, 1], and `frame`, whole numbers: each float32 [heads, places, F].
-
-        Raises:
-            ValueError: naming the field, for a reference of another size or length than the backbone's.
-        """
-        check_fit(self.backbone, reference, caption, seed)
-        strength, frame = self.attention(reference, seed).max(dim=-1)
-        return {STRENGTH_KEY: on_cpu(strength), FRAME_KEY: on_cpu(frame)}
-
-    def attention(self, video: Video, seed: int) -> Tensor:
-        """Between frames at the same place, in one pass over a noised video: float32 [heads, places, F, F]."""
-        generator = torch.Generator().manual_seed(seed)
-        clean = encode_video(self.backbone, video.frames, generator).float()
-        condition = encode_image(self.backbone, video.frames[0], generator)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        timestep = self.config.reference_timestep
-        abar = self._abar(timestep)
-        noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
-        seen, _ = self.model.look(noisy, condition, encode_text(self.backbone, [""]), timestep)
-        return temporal_attention(*seen.queries_and_keys(), self.model.grid[0])
-
-    def transfer(self, action: Action, request: Request) -> Video:
-        """Make the video of `request.target` with the temporal attention of the reference.
-
-        Raises:
-            ValueError: naming the field, for an action of another model or a target of another size.
-        """
-        frames, height, width = self.model.grid
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Two entries of one shape."""
+        frames, height, width = self.grid
         shape = (self.backbone.transformer.config.num_attention_heads, height * width, frames)
-        check_action(action, {STRENGTH_KEY: shape, FRAME_KEY: shape})
-        strength, frame = (action[key].to(self.backbone.device) for key in (STRENGTH_KEY, FRAME_KEY))
-        if not (frame == frame.long().clamp(0, frames - 1)).all():
-            raise ValueError(f"action[{FRAME_KEY!r}]: expected whole numbers from 0 to {frames - 1}")
+        return {STRENGTH_KEY: shape, FRAME_KEY: shape}
 
-        def guide(step: Step) -> Step:
-            return self._guided(step, strength, frame.long())
+    def look(self, reference: Video, caption: str, generator: torch.Generator) -> dict[str, Tensor]:
+        """The strongest attention; the caption is not read."""
+        strength, frame = self.attention(reference, generator).max(dim=-1)
+        return {STRENGTH_KEY: strength, FRAME_KEY: frame}
 
-        return self.model.sample(request, guide)
+    def attention(self, video: Video, generator: torch.Generator) -> Tensor:
+        """Between frames at the same place, in one pass over a noised video: float32 [heads, places, F, F]."""
+        clean, condition = self.encoded(video, generator)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        timestep = self.config.fit.reference_timestep
+        abar = self.abar(timestep)
+        noisy = abar.sqrt() * clean.float() + (1 - abar).sqrt() * noise
+        seen, _ = self.whole_pass(noisy, condition, encode_text(self.backbone, [""]), timestep)
+        return temporal_attention(*seen.queries_and_keys(), self.grid[0])
+
+    def guide(self, action: dict[str, Tensor]) -> Guide:
+        """Move the latents down the gradient.
+
+        Raises:
+            ValueError: when a frame of the action does not exist.
+        """
+        strength, frame = action[STRENGTH_KEY], action[FRAME_KEY]
+        last = self.grid[0] - 1
+        if not (frame == frame.long().clamp(0, last)).all():
+            raise ValueError(f"action[{FRAME_KEY!r}]: expected whole numbers from 0 to {last}")
+        return lambda step: self._guided(step, strength, frame.long())
 
     def _guided(self, step: Step, strength: Tensor, frame: Tensor) -> Step:
-        rate = self.config.guidance_weight * (1 - self._abar(step.timestep))
+        rate = self.config.transfer.guidance_weight * (1 - self.abar(step.timestep))
         latents = step.latents.float()
-        with self.model.passes(step) as see:
+        with self.passes(step) as see:
 
             def loss_of(latents: Tensor) -> Tensor:
-                attention = temporal_attention(*see(latents, None).queries_and_keys(), self.model.grid[0])
+                attention = temporal_attention(*see(latents, None).queries_and_keys(), self.grid[0])
                 return top_loss(attention, strength, frame)
 
-            for _ in range(self.config.gradient_steps):
+            for _ in range(self.config.transfer.gradient_steps):
                 latents = latents.detach().requires_grad_()
                 latents = latents - rate * gradient(latents, loss_of)
         return replace(step, latents=latents.detach())
-
-    def _abar(self, timestep: int) -> Tensor:
-        return self.backbone.scheduler.alphas_cumprod[timestep].to(self.backbone.device, torch.float32)
 
 
 def temporal_attention(query: Tensor, key: Tensor, num_frames: int) -> Tensor:

@@ -24,7 +24,7 @@ Departures from the paper and its released code:
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,38 +35,29 @@ from baselines.stills import first_frame_positions, still_batches
 from flexiact.arguments import check_fit
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.lora import LowRankLayers
-from flexiact.batches import Batch, reference_batches, whole_frame
-from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
-from flexiact.ranges import check_count, check_not_negative, check_number, check_positive, check_share
+from flexiact.batches import Batch, DrawConfig, reference_batches
+from flexiact.configured import AdaptedSettings, Config, ConfiguredMethod
+from flexiact.ranges import check_count, check_not_negative, check_number, check_positive
 from flexiact.refadapter import TARGETS as ATTENTION
-from flexiact.refadapter import adapted, load_refadapter, refadapter_digest
-from flexiact.sampling import Denoiser, sample_video
+from flexiact.sampling import Denoiser
 from flexiact.task import Action, Request, Video
 from flexiact.training import Optimisation, frozen, noised, optimise
 
 TARGETS = (*ATTENTION, "ff.net.0.proj", "ff.net.2")
 BETAS = (0.9, 0.999)
-_AT_TRANSFER = ("temporal_weight", "refadapter_weight", "num_inference_steps", "guidance_scale")
 
 
-@dataclass(frozen=True)
-class MotionDirectorConfig:
+@dataclass(frozen=True, kw_only=True)
+class MotionDirectorFit(DrawConfig):
     """The defaults are MD-I2V's where FlexiAct gives them, otherwise those of MotionDirector's released code.
 
     Attributes:
-        rank: of both LoRAs, whose products are added unscaled.
-        spatial_steps: of AdamW, on single frames.
-        temporal_steps: of AdamW, on the clip.
-        learning_rate: constant, for both.
-        weight_decay: of AdamW.
-        batch_size: frames, or draws of noise for the clip, per step.
-        debias_weight: of the appearance-debiased term; 0 leaves it out.
-        image_dropout: chance of a condition of zeros.
-        caption_dropout: chance of the empty caption.
-        temporal_weight: of the temporal LoRA at transfer.
-        refadapter_weight: at transfer; 0: no RefAdapter.
-        num_inference_steps: None: the backbone's own.
-        guidance_scale: None: the backbone's own.
+        rank: Rank of both LoRAs, whose products are added unscaled.
+        spatial_steps: Number of AdamW steps on single frames.
+        temporal_steps: Number of AdamW steps on the clip.
+        learning_rate: Learning rate of both, constant.
+        weight_decay: Weight decay of AdamW.
+        debias_weight: Weight of the appearance-debiased term; 0 leaves it out.
     """
 
     rank: int = 32
@@ -74,33 +65,38 @@ class MotionDirectorConfig:
     temporal_steps: int = 3000
     learning_rate: float = 5e-4
     weight_decay: float = 1e-2
-    batch_size: int = 1
     debias_weight: float = 1.0
-    image_dropout: float = 0.05
-    caption_dropout: float = 0.1
-    temporal_weight: float = 1.0
-    refadapter_weight: float = 0.0
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rank", "spatial_steps", "temporal_steps", "batch_size"):
+        super().__post_init__()
+        for name in ("rank", "spatial_steps", "temporal_steps"):
             check_count(name, getattr(self, name))
         check_positive("learning_rate", self.learning_rate)
         for name in ("weight_decay", "debias_weight"):
             check_not_negative(name, getattr(self, name))
-        for name in ("image_dropout", "caption_dropout"):
-            check_share(name, getattr(self, name))
-        for name in ("temporal_weight", "refadapter_weight"):
-            check_number(name, getattr(self, name))
-        check_sampler_settings(self)
 
 
-PRESETS: dict[str, MotionDirectorConfig] = {
-    "paper": MotionDirectorConfig(),
+@dataclass(frozen=True, kw_only=True)
+class MotionDirectorTransfer(AdaptedSettings):
+    """The default is that of the released code.
+
+    Attributes:
+        temporal_weight: Weight of the temporal LoRA.
+    """
+
+    temporal_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("temporal_weight", self.temporal_weight)
+
+
+PAPER = Config(MotionDirectorFit(), MotionDirectorTransfer())
+PRESETS = {
+    "paper": PAPER,
     # Rank and steps, and so their ratio (the paper's is 1:10), are set for speed and a small model; rate, temporal
     # weight and guidance were found by `benchmark.tune`.
-    "puppets": MotionDirectorConfig(
+    "puppets": PAPER.changed(
         rank=8,
         spatial_steps=30,
         temporal_steps=120,
@@ -112,44 +108,17 @@ PRESETS: dict[str, MotionDirectorConfig] = {
 }
 
 
-def preset(backbone: Backbone) -> MotionDirectorConfig:
-    """The configuration for a backbone: its own where `PRESETS` names it, the paper's for 1e9 parameters and more."""
-    return preset_of(PRESETS, backbone)
-
-
-class MotionDirector:
+class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]):
     """Spatial and temporal LoRA at `fit`, the temporal one at `transfer`; an action is the temporal one's weights."""
 
     method_id = "MotionDirector"
     version = 1
     uses_reference = True
-
-    def __init__(self, backbone: Backbone, config: MotionDirectorConfig | None = None) -> None:
-        """Read RefAdapter's weights if the configuration uses them.
-
-        Raises:
-            ValueError: when RefAdapter is asked for and the backbone has none, or its files are damaged.
-        """
-        self.backbone = backbone
-        self.config = config or preset(backbone)
-        self._stills = replace(backbone, num_frames=1)  # the same networks, for clips of one frame
-        self._adapter = load_refadapter(backbone, self.config.refadapter_weight)
-
-    def fit_config(self) -> dict[str, Any]:
-        """What `fit` reads."""
-        return {name: value for name, value in asdict(self.config).items() if name not in _AT_TRANSFER}
+    presets = PRESETS
 
     def transfer_config(self) -> dict[str, Any]:
-        """What `transfer` reads; RefAdapter's weights by their digest."""
-        steps, guidance = sampler_settings(self.config, self.backbone)
-        return {
-            "rank": self.config.rank,
-            "temporal_weight": self.config.temporal_weight,
-            "refadapter_weight": self.config.refadapter_weight,
-            "refadapter": refadapter_digest(self.backbone, self.config.refadapter_weight),
-            "num_inference_steps": steps,
-            "guidance_scale": guidance,
-        }
+        """What `transfer` reads, the LoRA's rank with it."""
+        return super().transfer_config() | {"rank": self.config.fit.rank}
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
         """Fit the spatial LoRA to frames of the reference, then the temporal one to all of it.
@@ -158,18 +127,18 @@ class MotionDirector:
             ValueError: naming the field, for a reference of another size or length than the backbone's.
         """
         check_fit(self.backbone, reference, caption, seed)
-        config, generator = self.config, torch.Generator().manual_seed(seed)
+        config, generator = self.config.fit, torch.Generator().manual_seed(seed)
         spatial, temporal = self._lora("spatial", generator), self._lora("temporal", generator)
+        stills = replace(self.backbone, num_frames=1)  # the same networks, for clips of one frame
         transformer = self.backbone.transformer
-        draws = whole_frame(config.batch_size, config.image_dropout, config.caption_dropout)
         with frozen(transformer):
-            frames = still_batches(self._stills, reference, caption, draws, generator)
-            with first_frame_positions(transformer, self._stills.latent_shape[0]), spatial.attached(1.0):
-                loss, plan = self._loss(self._stills, 0.0, generator), self._plan(config.spatial_steps)
+            frames = still_batches(stills, reference, caption, config, generator)
+            with first_frame_positions(transformer, stills.latent_shape[0]), spatial.attached(1.0):
+                loss, plan = self._loss(stills, 0.0, generator), self._plan(config.spatial_steps)
                 optimise(spatial.parameters(), frames, loss, plan, label="spatial LoRA")
             for parameter in spatial.parameters():
                 parameter.requires_grad_(False)
-            clips = reference_batches(self.backbone, reference, caption, draws, generator)
+            clips = reference_batches(self.backbone, reference, caption, config, generator)
             with spatial.attached(1.0), temporal.attached(1.0):
                 loss = self._loss(self.backbone, config.debias_weight, generator)
                 plan = self._plan(config.temporal_steps)
@@ -189,12 +158,11 @@ class MotionDirector:
             raise ValueError(f"action: expected tensors by name, got {type(action).__name__}")
         temporal = self._lora("action", torch.Generator().manual_seed(0))  # whatever is drawn, the action replaces it
         temporal.fill(action)
-        steps, guidance = sampler_settings(self.config, self.backbone)
-        with adapted(self._adapter, self.config.refadapter_weight), temporal.attached(self.config.temporal_weight):
-            return sample_video(self.backbone, request, num_inference_steps=steps, guidance_scale=guidance)
+        with temporal.attached(self.config.transfer.temporal_weight):
+            return self.sample(request)
 
     def _lora(self, name: str, generator: torch.Generator) -> LowRankLayers:
-        rank = self.config.rank
+        rank = self.config.fit.rank
         # alpha = rank: products are added unscaled. The released code draws the down halves with deviation 1 / rank.
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
         seed = int(torch.randint(2**31, (), generator=generator))
@@ -204,7 +172,7 @@ class MotionDirector:
         return layers
 
     def _plan(self, steps: int) -> Optimisation:
-        return Optimisation(steps, self.config.learning_rate, self.config.weight_decay, BETAS)
+        return Optimisation(steps, self.config.fit.learning_rate, self.config.fit.weight_decay, BETAS)
 
     def _loss(
         self, backbone: Backbone, debias_weight: float, generator: torch.Generator

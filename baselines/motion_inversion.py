@@ -26,7 +26,7 @@ Departures from the paper and its released code:
 """
 
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -38,11 +38,10 @@ from torch.nn import functional
 from flexiact.arguments import check_action, check_fit
 from flexiact.backbone.attention import joined, processors_attached, queries_and_keys, split_heads
 from flexiact.backbone.backbone import Backbone
-from flexiact.batches import Batch, reference_batches, whole_frame
-from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
-from flexiact.ranges import check_choice, check_count, check_not_negative, check_number, check_positive, check_share
-from flexiact.refadapter import adapted, load_refadapter, refadapter_digest
-from flexiact.sampling import Denoiser, sample_video
+from flexiact.batches import Batch, DrawConfig, reference_batches
+from flexiact.configured import AdaptedSettings, Config, ConfiguredMethod
+from flexiact.ranges import check_choice, check_count, check_not_negative, check_positive
+from flexiact.sampling import Denoiser
 from flexiact.task import Action, Request, Video
 from flexiact.training import Optimisation, denoising_loss, frozen, optimise
 
@@ -50,90 +49,61 @@ Motion = Literal["object", "camera"]
 
 KEYS = ("query_key", "value")
 BETAS = (0.9, 0.999)
-_AT_TRANSFER = ("motion", "debias", "refadapter_weight", "num_inference_steps", "guidance_scale")
 
 
-@dataclass(frozen=True)
-class MotionInversionConfig:
-    """The defaults are those of the released code.
+@dataclass(frozen=True, kw_only=True)
+class MotionInversionFit(DrawConfig):
+    """The defaults are those of the released code; the dropouts are FlexiAct's.
 
     Attributes:
-        fit_steps: of AdamW.
-        learning_rate: constant.
-        weight_decay: of AdamW.
-        batch_size: draws of noise for the clip per step.
-        image_dropout: chance of a condition of zeros.
-        caption_dropout: chance of the empty caption.
-        motion: at transfer; "camera" leaves m_V out.
-        debias: at transfer of an object's motion, take the frame differences of m_V instead of m_V.
-        refadapter_weight: at transfer; 0: no RefAdapter.
-        num_inference_steps: None: the backbone's own.
-        guidance_scale: None: the backbone's own.
+        fit_steps: Number of AdamW steps.
+        learning_rate: Learning rate, constant.
+        weight_decay: Weight decay of AdamW.
     """
 
     fit_steps: int = 400
     learning_rate: float = 2e-2
     weight_decay: float = 1e-2
-    batch_size: int = 1
-    image_dropout: float = 0.05
-    caption_dropout: float = 0.1
-    motion: Motion = "object"
-    debias: bool = True
-    refadapter_weight: float = 0.0
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("fit_steps", "batch_size"):
-            check_count(name, getattr(self, name))
+        super().__post_init__()
+        check_count("fit_steps", self.fit_steps)
         check_positive("learning_rate", self.learning_rate)
         check_not_negative("weight_decay", self.weight_decay)
-        for name in ("image_dropout", "caption_dropout"):
-            check_share(name, getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionInversionTransfer(AdaptedSettings):
+    """The defaults are those of the released code.
+
+    Attributes:
+        motion: Whose motion is meant; "camera" leaves m_V out.
+        debias: Whether an object's motion is given by the frame differences of m_V instead of m_V.
+    """
+
+    motion: Motion = "object"
+    debias: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("motion", self.motion, get_args(Motion))
-        check_number("refadapter_weight", self.refadapter_weight)
-        check_sampler_settings(self)
 
 
-PRESETS: dict[str, MotionInversionConfig] = {
-    "paper": MotionInversionConfig(),
+PAPER = Config(MotionInversionFit(), MotionInversionTransfer())
+PRESETS = {
+    "paper": PAPER,
     # Steps and batches are set for speed; rate and guidance were found by `benchmark.tune`.
-    "puppets": MotionInversionConfig(fit_steps=150, batch_size=2, learning_rate=1e-2, guidance_scale=1.0),
+    "puppets": PAPER.changed(fit_steps=150, batch_size=2, learning_rate=1e-2, guidance_scale=1.0),
 }
 
 
-def preset(backbone: Backbone) -> MotionInversionConfig:
-    """The configuration for a backbone: its own where `PRESETS` names it, the paper's for 1e9 parameters and more."""
-    return preset_of(PRESETS, backbone)
-
-
-class MotionInversion:
+class MotionInversion(ConfiguredMethod[MotionInversionFit, MotionInversionTransfer]):
     """Embeddings of every block, learned by `fit` and given to another video by `transfer`."""
 
     method_id = "MotionInversion"
     version = 1
     uses_reference = True
-
-    def __init__(self, backbone: Backbone, config: MotionInversionConfig | None = None) -> None:
-        """Read RefAdapter's weights if the configuration uses them.
-
-        Raises:
-            ValueError: when RefAdapter is asked for and the backbone has none, or its files are damaged.
-        """
-        self.backbone = backbone
-        self.config = config or preset(backbone)
-        self._adapter = load_refadapter(backbone, self.config.refadapter_weight)
-
-    def fit_config(self) -> dict[str, Any]:
-        """What `fit` reads."""
-        return {name: value for name, value in asdict(self.config).items() if name not in _AT_TRANSFER}
-
-    def transfer_config(self) -> dict[str, Any]:
-        """What `transfer` reads; RefAdapter's weights by their digest."""
-        values = {name: getattr(self.config, name) for name in _AT_TRANSFER}
-        digest = refadapter_digest(self.backbone, self.config.refadapter_weight)
-        values["num_inference_steps"], values["guidance_scale"] = sampler_settings(self.config, self.backbone)
-        return values | {"refadapter": digest}
+    presets = PRESETS
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
         """Fit both embeddings, from zeros, to the whole reference.
@@ -142,9 +112,8 @@ class MotionInversion:
             ValueError: naming the field, for a reference of another size or length than the backbone's.
         """
         check_fit(self.backbone, reference, caption, seed)
-        config, generator = self.config, torch.Generator().manual_seed(seed)
-        draws = whole_frame(config.batch_size, config.image_dropout, config.caption_dropout)
-        batches = reference_batches(self.backbone, reference, caption, draws, generator)
+        config, generator = self.config.fit, torch.Generator().manual_seed(seed)
+        batches = reference_batches(self.backbone, reference, caption, config, generator)
         shapes = embedding_shapes(self.backbone)
         learned = [torch.zeros(shapes[key], device=self.backbone.device, requires_grad=True) for key in KEYS]
         kwargs = attention_kwargs(*learned)
@@ -164,25 +133,15 @@ class MotionInversion:
         Raises:
             ValueError: naming the field, for an action of another model or a target of another size.
         """
-        query_key, value = self._embeddings(action)
-        config = self.config
+        check_action(action, embedding_shapes(self.backbone))
+        query_key, value = (action[key].to(self.backbone.device) for key in KEYS)
+        config = self.config.transfer
         if config.motion == "camera":
             kwargs = attention_kwargs(query_key, None)
         else:
             kwargs = attention_kwargs(query_key, frame_differences(value) if config.debias else value)
-        steps, guidance = sampler_settings(self.config, self.backbone)
-        with adapted(self._adapter, config.refadapter_weight), motion_embedding_attached(self.backbone.transformer):
-            return sample_video(
-                self.backbone,
-                request,
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                step_kwargs=lambda timestep: kwargs,
-            )
-
-    def _embeddings(self, action: Action) -> list[Tensor]:
-        check_action(action, embedding_shapes(self.backbone))
-        return [action[key].to(self.backbone.device) for key in KEYS]
+        with motion_embedding_attached(self.backbone.transformer):
+            return self.sample(request, lambda timestep: kwargs)
 
 
 def embedding_shapes(backbone: Backbone) -> dict[str, tuple[int, ...]]:

@@ -22,7 +22,7 @@ Departures:
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -33,6 +33,7 @@ from flexiact.arguments import check_action, check_fit
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import encode_control
 from flexiact.backbone.control import load_control
+from flexiact.configured import AdaptedSettings, Config, ConfiguredMethod
 from flexiact.media.digests import folder_digest
 from flexiact.pose.estimators import PoseEstimator
 from flexiact.pose.rtmpose import PUPPETS, estimator_by_name
@@ -45,10 +46,7 @@ from flexiact.pose.skeleton import (
     links_of,
     trunk_of,
 )
-from flexiact.presets import check_sampler_settings, preset_of, sampler_settings
-from flexiact.ranges import check_choice, check_number
-from flexiact.refadapter import adapted, load_refadapter, refadapter_digest
-from flexiact.sampling import sample_video
+from flexiact.ranges import check_choice
 from flexiact.task import Action, Request, Video
 
 Anchor = Literal["all", "first"]
@@ -63,55 +61,57 @@ FITS: Mapping[Fit, Callable[[np.ndarray, np.ndarray], AxisFit]] = {
 }
 
 
-@dataclass(frozen=True)
-class PoseGuidedConfig:
-    """The defaults are MimicMotion's where it has them.
+@dataclass(frozen=True, kw_only=True)
+class PoseFit:
+    """The default is MimicMotion's kind of estimator.
 
     Attributes:
-        estimator: a name that `flexiact.pose.rtmpose` knows; rtmpose-m finds people, rtmpose-m-ap10k animals.
-        anchor: which frames of the reference are fitted to the target image.
-        fit: which axes the scale is found on: the vertical one, both together, or each for itself.
-        points: that are fitted: those of head and trunk, or all.
-        refadapter_weight: at transfer; 0: no RefAdapter.
-        num_inference_steps: None: the backbone's own.
-        guidance_scale: None: the backbone's own.
+        estimator: A name that `flexiact.pose.rtmpose` knows; rtmpose-m finds people, rtmpose-m-ap10k animals.
     """
 
     estimator: str = "rtmpose-m"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseTransfer(AdaptedSettings):
+    """The defaults are MimicMotion's.
+
+    Attributes:
+        anchor: Frames of the reference that are fitted to the target image.
+        fit: Axes on which the scale is found: the vertical one, both together, or each for itself.
+        points: Points that are fitted: those of head and trunk, or all.
+    """
+
     anchor: Anchor = "all"
     fit: Fit = "vertical"
     points: Points = "trunk"
-    refadapter_weight: float = 0.0
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, known in (("anchor", Anchor), ("fit", Fit), ("points", Points)):
             check_choice(name, getattr(self, name), get_args(known))
-        check_number("refadapter_weight", self.refadapter_weight)
-        check_sampler_settings(self)
 
 
-PRESETS: dict[str, PoseGuidedConfig] = {
-    "paper": PoseGuidedConfig(),
-    "puppets": PoseGuidedConfig(estimator=PUPPETS, anchor="first", fit="axes", points="all", guidance_scale=2.0),
+PAPER = Config(PoseFit(), PoseTransfer())
+PRESETS = {
+    "paper": PAPER,
+    "puppets": PAPER.changed(estimator=PUPPETS, anchor="first", fit="axes", points="all", guidance_scale=2.0),
 }
 
 
-def preset(backbone: Backbone) -> PoseGuidedConfig:
-    """The configuration for a backbone: its own where `PRESETS` names it, the paper's for 1e9 parameters and more."""
-    return preset_of(PRESETS, backbone)
-
-
-class PoseGuided:
+class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
     """Estimates at `fit`; estimates, fits, draws and samples at `transfer`. An action is keypoints and their scores."""
 
     method_id = "PoseGuided"
     version = 1
     uses_reference = True
+    presets = PRESETS
 
     def __init__(
-        self, backbone: Backbone, config: PoseGuidedConfig | None = None, estimator: PoseEstimator | None = None
+        self,
+        backbone: Backbone,
+        config: Config[PoseFit, PoseTransfer] | None = None,
+        estimator: PoseEstimator | None = None,
     ) -> None:
         """Read the control weights, and RefAdapter's if the configuration uses them.
 
@@ -123,28 +123,23 @@ class PoseGuided:
         Raises:
             ValueError: when weights are missing, damaged or made for another backbone.
         """
-        self.backbone = backbone
-        self.config = config or preset(backbone)
-        self.estimator = estimator or estimator_by_name(self.config.estimator, backbone.device)
+        super().__init__(backbone, config)
+        self.estimator = estimator or estimator_by_name(self.config.fit.estimator, backbone.device)
         self._links = links_of(self.estimator.keypoint_names)
         self._control = load_control(backbone)
-        self._adapter = load_refadapter(backbone, self.config.refadapter_weight)
 
     def fit_config(self) -> dict[str, Any]:
-        """What `fit` reads: the estimator, by the name of its weights."""
-        return {"estimator": self.estimator.name}
+        """What `fit` reads; the estimator by the name of its weights."""
+        return super().fit_config() | {"estimator": self.estimator.name}
 
     def transfer_config(self) -> dict[str, Any]:
-        """What `transfer` reads; weights by their digests."""
-        values = asdict(self.config) | {
+        """What `transfer` reads, which estimates as well; weights by their digests."""
+        return super().transfer_config() | {
             "estimator": self.estimator.name,
             "score_threshold": self.estimator.score_threshold,
             "drawing_version": DRAWING_VERSION,
+            "control": folder_digest(self.backbone.control) if self.backbone.control else None,
         }
-        values["num_inference_steps"], values["guidance_scale"] = sampler_settings(self.config, self.backbone)
-        control = folder_digest(self.backbone.control) if self.backbone.control else None
-        refadapter = refadapter_digest(self.backbone, self.config.refadapter_weight)
-        return values | {"control": control, "refadapter": refadapter}
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
         """Estimate the reference's keypoints; neither the caption nor the seed changes them.
@@ -164,9 +159,8 @@ class PoseGuided:
         """
         self.backbone.check_frames("target", request.target[None])
         latents = encode_control(self.backbone, self.control_video(action, request.target))
-        steps, guidance = sampler_settings(self.config, self.backbone)
-        with self._control.attached(latents), adapted(self._adapter, self.config.refadapter_weight):
-            return sample_video(self.backbone, request, num_inference_steps=steps, guidance_scale=guidance)
+        with self._control.attached(latents):
+            return self.sample(request)
 
     def control_video(self, action: Action, target: np.ndarray) -> np.ndarray:
         """The skeleton video uint8 [T, H, W, 3] that a transfer to a target image [H, W, 3] is guided by.
@@ -177,12 +171,12 @@ class PoseGuided:
         keypoints, scores = self._checked(action)
         points, target_scores = self.estimator.estimate(target[None])
         threshold = self.estimator.score_threshold
-        anchors = slice(0, 1) if self.config.anchor == "first" else slice(None)
+        anchors = slice(0, 1) if self.config.transfer.anchor == "first" else slice(None)
         pairs = (scores[anchors] >= threshold) & (target_scores >= threshold)
-        if self.config.points == "trunk":
+        if self.config.transfer.points == "trunk":
             pairs = pairs & trunk_of(self.estimator.keypoint_names)
         matched = np.broadcast_to(points, keypoints[anchors].shape)
-        fit = FITS[self.config.fit](keypoints[anchors][pairs], matched[pairs])
+        fit = FITS[self.config.transfer.fit](keypoints[anchors][pairs], matched[pairs])
         drawn = np.where(scores >= threshold, scores, 0)
         return draw_skeletons(fit(keypoints), drawn, self._links, (self.backbone.height, self.backbone.width))
 

@@ -34,25 +34,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from baselines.guidance import AdamConfig, GuidedModel, adam, guided_preset, on_cpu
-from flexiact.arguments import check_action, check_fit
-from flexiact.backbone.backbone import Backbone
-from flexiact.backbone.codec import encode_image, encode_text, encode_video
+from baselines.guidance import AdamConfig, GuidedMethod, LookConfig, adam
+from flexiact.backbone.codec import encode_text
 from flexiact.backbone.probe import BlockCapture
+from flexiact.configured import Config
 from flexiact.ranges import check_count
-from flexiact.sampling import Step
-from flexiact.task import Action, Request, Video
+from flexiact.sampling import Guide, Step
+from flexiact.task import Video
 from flexiact.training import MIN_NOISE, predicted_clean
 
 FEATURES_KEY, INVERTED_KEY = "features", "inverted"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpatialMarginalMeanConfig(AdamConfig):
+class SmmGuidance(AdamConfig):
     """The defaults are the paper's.
 
     Attributes:
-        low_pass: factor by which latents are made smaller and larger again to find their low frequencies; 1 takes all
+        low_pass: Factor by which latents are made smaller and larger again to find their low frequencies; 1 takes all
             of the inverted latents and no noise of the seed's.
     """
 
@@ -67,12 +66,13 @@ class SpatialMarginalMeanConfig(AdamConfig):
         check_count("low_pass", self.low_pass)
 
 
+PAPER = Config(LookConfig(), SmmGuidance())
 PRESETS = {
-    "paper": SpatialMarginalMeanConfig(),
+    "paper": PAPER,
     # Found by `benchmark.tune`: guidance and rates in the middle block (3), which hardly tells a still video from the
     # true one here, then the block among all, then share, rates and low_pass again. The very best trial had low_pass 1:
     # no noise of the seed's is left then, and seeds would be copies. It was not taken.
-    "puppets": SpatialMarginalMeanConfig(
+    "puppets": PAPER.changed(
         block=7,
         learning_rate=0.05,
         final_learning_rate=0.025,
@@ -84,106 +84,72 @@ PRESETS = {
 }
 
 
-def preset(backbone: Backbone) -> SpatialMarginalMeanConfig:
-    """The configuration for a backbone of a preset's name, else the paper's or the puppets' but for their block."""
-    return guided_preset(PRESETS, backbone)
+class SpatialMarginalMean(GuidedMethod[LookConfig, SmmGuidance]):
+    """Guidance by spatially averaged features.
 
-
-class SpatialMarginalMean:
-    """Guidance by spatially averaged features; those of the reference and its inverted latents are kept."""
+    Of the reference are kept `features` [guided steps, F, width] and `inverted` latents [F, C, h, w].
+    """
 
     method_id = "SpatialMarginalMean"
     version = 1
-    uses_reference = True
-
-    def __init__(self, backbone: Backbone, config: SpatialMarginalMeanConfig | None = None) -> None:
-        """Take the backbone's preset where no configuration is given.
-
-        Raises:
-            ValueError: naming the setting that this backbone cannot have.
-        """
-        self.backbone, self.config = backbone, config or preset(backbone)
-        self.model = GuidedModel(backbone, self.config)
+    presets = PRESETS
 
     def fit_config(self) -> dict[str, Any]:
-        """Which block's features, of which network, and at which timesteps."""
-        return self.model.fit_config() | {
-            "num_inference_steps": self.model.num_inference_steps,
-            "guided_steps": self.model.guided_steps,
-        }
+        """What looking reads, with the timesteps of the guided steps."""
+        steps, _ = self.config.transfer.resolved(self.backbone)
+        return super().fit_config() | {"num_inference_steps": steps, "guided_steps": self.guided_steps}
 
-    def transfer_config(self) -> dict[str, Any]:
-        """The settings."""
-        return self.model.transfer_config()
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Two entries."""
+        config = self.backbone.transformer.config
+        width = config.num_attention_heads * config.attention_head_dim
+        return {FEATURES_KEY: (self.guided_steps, self.grid[0], width), INVERTED_KEY: self.backbone.latent_shape}
 
-    def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
-        """Invert the reference: `features` float32 [guided steps, F, width], `inverted` latents float32 [F, C, h, w].
-
-        Raises:
-            ValueError: naming the field, for a reference of another size or length than the backbone's.
-        """
-        check_fit(self.backbone, reference, caption, seed)
-        generator = torch.Generator().manual_seed(seed)
-        latents = encode_video(self.backbone, reference.frames, generator)
-        condition = encode_image(self.backbone, reference.frames[0], generator)
-        text = encode_text(self.backbone, [caption])
-
+    def look(self, reference: Video, caption: str, generator: torch.Generator) -> dict[str, Tensor]:
+        """Invert the reference, with its caption as the prompt."""
+        latents, condition = self.encoded(reference, generator)
+        text, kind = encode_text(self.backbone, [caption]), str(self.backbone.scheduler.config.prediction_type)
         timesteps = self._timesteps()
         levels = sorted({0, *timesteps})
         features: dict[int, Tensor] = {}
         latents = latents.float()
         for level, higher in zip(levels, [*levels[1:], None], strict=True):
-            seen, prediction = self.model.look(latents, condition, text, level)
+            seen, prediction = self.whole_pass(latents, condition, text, level)
             features[level] = self._features(seen)
             if higher is not None:
-                latents = renoised(latents, prediction, self._abar(level), self._abar(higher), self._kind())
-        kept = torch.stack([features[timestep] for timestep in timesteps[: self.model.guided_steps]])
-        return {FEATURES_KEY: on_cpu(kept), INVERTED_KEY: on_cpu(latents[0])}
+                latents = renoised(latents, prediction, self.abar(level), self.abar(higher), kind)
+        kept = torch.stack([features[timestep] for timestep in timesteps[: self.guided_steps]])
+        return {FEATURES_KEY: kept, INVERTED_KEY: latents[0]}
 
-    def transfer(self, action: Action, request: Request) -> Video:
-        """Make the video of `request.target` with the changes between frames of the reference.
-
-        Raises:
-            ValueError: naming the field, for an action of another model or a target of another size.
-        """
-        config = self.backbone.transformer.config
-        width = config.num_attention_heads * config.attention_head_dim
-        shape = (self.model.guided_steps, self.model.grid[0], width)
-        check_action(action, {FEATURES_KEY: shape, INVERTED_KEY: self.backbone.latent_shape})
-        features = action[FEATURES_KEY].to(self.backbone.device)
-        inverted = action[INVERTED_KEY].to(self.backbone.device)[None]
+    def guide(self, action: dict[str, Tensor]) -> Guide:
+        """Start from the low frequencies of the inverted latents, and lower the loss by changing latents."""
+        features, inverted, settings = action[FEATURES_KEY], action[INVERTED_KEY][None], self.config.transfer
 
         def guide(step: Step) -> Step:
             latents = step.latents
             if step.index == 0:
-                latents = with_low_frequencies(latents.float(), inverted, self.config.low_pass)
-            rate = self.config.rate(step.index, self.model.guided_steps)
-            with self.model.passes(step) as see:
+                latents = with_low_frequencies(latents.float(), inverted, settings.low_pass)
+            rate = settings.rate(step.index, self.guided_steps)
+            with self.passes(step) as see:
                 latents = adam(
                     latents,
                     lambda latents: smm_loss(self._features(see(latents, None)), features[step.index]),
-                    self.config.adam_steps,
+                    settings.adam_steps,
                     rate,
                 )
             return replace(step, latents=latents)
 
-        return self.model.sample(request, guide)
+        return guide
 
     def _features(self, seen: BlockCapture) -> Tensor:
         """Spatial marginal means, float32 [F, width]."""
-        return seen.features()[0].float().unflatten(0, (self.model.grid[0], -1)).mean(dim=1)
+        return seen.features()[0].float().unflatten(0, (self.grid[0], -1)).mean(dim=1)
 
     def _timesteps(self) -> list[int]:
         """Those of the sampler, falling."""
         scheduler = type(self.backbone.scheduler).from_config(self.backbone.scheduler.config)
-        scheduler.set_timesteps(self.model.num_inference_steps)
+        scheduler.set_timesteps(self.config.transfer.resolved(self.backbone)[0])
         return [int(timestep) for timestep in scheduler.timesteps]
-
-    def _abar(self, timestep: int) -> Tensor:
-        return self.backbone.scheduler.alphas_cumprod[timestep].to(self.backbone.device, torch.float32)
-
-    def _kind(self) -> str:
-        return str(self.backbone.scheduler.config.prediction_type)
 
 
 def smm_loss(features: Tensor, reference: Tensor) -> Tensor:

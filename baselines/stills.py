@@ -9,12 +9,12 @@ from diffusers import CogVideoXTransformer3DModel
 
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import encode_image, encode_text, encode_video
-from flexiact.batches import Batch, FitConfig, drawn_batches
+from flexiact.batches import Batch, DrawConfig, drawn_batches
 from flexiact.task import Video
 
 
 def still_batches(
-    stills: Backbone, reference: Video, caption: str, config: FitConfig, generator: torch.Generator
+    stills: Backbone, reference: Video, caption: str, config: DrawConfig, generator: torch.Generator
 ) -> Iterator[Batch]:
     """Batches of random frames without end, each a clip of its own whose condition it is; encoded once, here and now.
 

@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,7 @@ from benchmark.store.rows import SampleRow, error_text
 from benchmark.suites.file_stages import FileStages
 from benchmark.suites.files import NO_TRUTH, AnyCase, FileCase
 from benchmark.suites.puppets import Case
-from benchmark.suites.truth import Format, Shown, Staged, ToldKeypoints, stage
+from benchmark.suites.truth import Format, Shown, Staged, ToldKeypoints, stage, tell_keypoints
 from flexiact.backbone.backbone import Backbone
 from flexiact.media.files import WriteError, read_tensors
 from flexiact.media.image import write_png
@@ -48,6 +48,7 @@ class Executor:
         backbone: what the methods were built on.
         methods: the built methods by name.
         cases: by id.
+        told: names of the methods that are told true keypoints (see `ToldKeypoints`).
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class Executor:
         backbone: Backbone,
         methods: Mapping[str, ActionTransfer],
         cases: Mapping[str, AnyCase],
+        told: Collection[str] = (),
     ) -> None:
         self._folder = folder
         self._backbone = backbone
         self._methods = methods
+        self._told = told
         self.stages = stages_of(cases, format_of(backbone))
         self._last_fit: tuple[str, Fit] | None = None
         self._failed_fits: dict[str, str] = {}
@@ -137,16 +140,15 @@ class Executor:
     def _needs_truth(self, cell: Cell) -> bool:
         if cell.kind == "bound":
             return BOUNDS[cell.method].needs_truth
-        return isinstance(self._methods[cell.method], ToldKeypoints)
+        return cell.method in self._told
 
     def _bound(self, cell: Cell, shown: Shown, row: SampleRow) -> tuple[SampleRow, Video]:
         return row, BOUNDS[cell.method].make(shown, self._backbone, cell.seed)
 
     def _method(self, cell: Cell, shown: Shown, row: SampleRow) -> tuple[SampleRow, Video]:
         method, case = self._methods[cell.method], self.stages.cases[cell.case_id]
-        if isinstance(method, ToldKeypoints) and isinstance(shown, Staged):
-            method.tell_keypoints(shown.reference.frames, shown.reference_keypoints)
-            method.tell_keypoints(shown.target[None], shown.target_keypoints[None])
+        if cell.method in self._told:
+            tell_keypoints(cast(ToldKeypoints, method), cast(Staged, shown))
         fit = self._fit(cell, method, shown.reference, case.caption)
         request = Request(shown.target.copy(), case.prompt, cell.seed)
         with measured(self._backbone.device) as cost:

@@ -5,15 +5,26 @@ Reading the table loads nothing: a method's module is imported when the method i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flexiact.backbone.backbone import Backbone
-    from flexiact.method import FlexiActConfig
     from flexiact.task import ActionTransfer
+
+TRUE_KEYPOINTS = "true keypoints"
+"""A need: the harness tells the method the true keypoints of what it shows (`benchmark.suites.truth.ToldKeypoints`)."""
+
+FLEXIACT = "flexiact.method.FlexiAct"
+MOTION_DIRECTOR = "baselines.motion_director.MotionDirector"
+MOTION_INVERSION = "baselines.motion_inversion.MotionInversion"
+DITFLOW = "baselines.ditflow.DiTFlow"
+SMM = "baselines.smm.SpatialMarginalMean"
+MOTION_CLONE = "baselines.motion_clone.MotionClone"
+POSE_GUIDED = "baselines.pose_guided.PoseGuided"
+I2V = "baselines.i2v.ImageToVideo"
 
 
 @dataclass(frozen=True)
@@ -21,10 +32,11 @@ class MethodEntry:
     """One line of the leaderboard.
 
     Attributes:
-        build: makes the method for a backbone, with the settings meant for that backbone.
-        summary: one line for people.
-        extra_supervision: what it was trained on beyond the backbone and the one reference; "none" when nothing.
-        needs: weights beside the backbone's own, as `Backbone` names them: "refadapter", "control".
+        build: Makes the method for a backbone, with the settings meant for that backbone.
+        summary: One line for people.
+        extra_supervision: What it was trained on beyond the backbone and the one reference; "none" when nothing.
+        needs: What it does not work without: weights beside the backbone's own, as `Backbone` names them
+            ("refadapter", "control"), and `TRUE_KEYPOINTS`.
     """
 
     build: Callable[[Backbone], ActionTransfer]
@@ -33,28 +45,25 @@ class MethodEntry:
     needs: tuple[str, ...] = ()
 
 
-Build = Callable[["Backbone"], "ActionTransfer"]
+def build(path: str, backbone: Backbone, **changes: Any) -> ActionTransfer:
+    """The class at a path with the configuration meant for the backbone, and changes to it where any are given."""
+    module, _, name = path.rpartition(".")
+    kind = getattr(import_module(module), name)
+    method: ActionTransfer = kind.from_preset(backbone, **changes) if changes else kind(backbone)
+    return method
 
 
-def _class(module: str, name: str) -> Build:
-    """Builds a class of a module from nothing but the backbone."""
-
-    def build(backbone: Backbone) -> ActionTransfer:
-        method: ActionTransfer = getattr(import_module(module), name)(backbone)
-        return method
-
-    return build
+_REFADAPTER_DATA = "RefAdapter, trained on untrimmed clips of the training world"
+_CONTROL_DATA = "control weights, trained on clips of the training world with their true keypoints"
 
 
-def _flexiact(change: Callable[[FlexiActConfig], FlexiActConfig]) -> Build:
-    """Builds FlexiAct with a change to the configuration meant for the backbone."""
+def _method(path: str, summary: str, **changes: Any) -> MethodEntry:
+    return MethodEntry(lambda backbone: build(path, backbone, **changes), summary)
 
-    def build(backbone: Backbone) -> ActionTransfer:
-        from flexiact.method import FlexiAct, preset
 
-        return FlexiAct(backbone, change(preset(backbone)))
-
-    return build
+def _flexiact(summary: str, **changes: Any) -> MethodEntry:
+    """FlexiAct with RefAdapter."""
+    return replace(_method(FLEXIACT, summary, **changes), extra_supervision=_REFADAPTER_DATA, needs=("refadapter",))
 
 
 def _principled(backbone: Backbone) -> ActionTransfer:
@@ -63,59 +72,32 @@ def _principled(backbone: Backbone) -> ActionTransfer:
     return FlexiAct(backbone, principled(backbone))
 
 
-def _baseline(module: str, name: str, changes: Mapping[str, Any]) -> Build:
-    """Builds a class of a module with changes to the configuration that the module means for the backbone."""
+def _plus_refadapter(path: str, name: str) -> MethodEntry:
+    """A competitor with RefAdapter at FlexiAct's weight on the backbone, tuned where that is tuned."""
 
-    def build(backbone: Backbone) -> ActionTransfer:
-        source = import_module(module)
-        method: ActionTransfer = getattr(source, name)(backbone, replace(source.preset(backbone), **changes))
-        return method
-
-    return build
-
-
-def _with_refadapter(module: str, name: str) -> Build:
-    """Builds a class of a module with RefAdapter at FlexiAct's weight on the backbone, tuned where that is tuned."""
-
-    def build(backbone: Backbone) -> ActionTransfer:
+    def joined(backbone: Backbone) -> ActionTransfer:
         from flexiact.method import preset
 
-        weight = preset(backbone).transfer.refadapter_weight
-        return _baseline(module, name, {"refadapter_weight": weight})(backbone)
+        return build(path, backbone, refadapter_weight=preset(backbone).transfer.refadapter_weight)
 
-    return build
+    return MethodEntry(joined, f"{name} with RefAdapter at FlexiAct's weight", _REFADAPTER_DATA, ("refadapter",))
 
 
-_REFADAPTER_DATA = "RefAdapter, trained on untrimmed clips of the training world"
-_CONTROL_DATA = "control weights, trained on clips of the training world with their true keypoints"
+def _controlled(entry: MethodEntry, data: str, *needs: str) -> MethodEntry:
+    """An entry that is guided by a control video; `data`: what it has seen besides."""
+    return replace(entry, extra_supervision=f"{_CONTROL_DATA}; {data}", needs=("control", *needs))
+
 
 METHODS: dict[str, MethodEntry] = {
-    "flexiact": MethodEntry(
-        _class("flexiact.method", "FlexiAct"),
-        "frequency-aware embedding, schedule and RefAdapter",
-        _REFADAPTER_DATA,
-        ("refadapter",),
+    "flexiact": _flexiact("frequency-aware embedding, schedule and RefAdapter"),
+    "flexiact-no-schedule": _flexiact("FlexiAct with the embedding's bias 0 at every step", schedule=None),
+    "flexiact-no-refadapter": _method(FLEXIACT, "FlexiAct without RefAdapter", refadapter_weight=None),
+    "flexiact-no-crops": _flexiact(
+        "FlexiAct fitted to whole frames of the reference instead of random crops", crops=1, crop_min_scale=1.0
     ),
-    "flexiact-no-schedule": MethodEntry(
-        _flexiact(lambda config: config.without_schedule()),
-        "FlexiAct with the embedding's bias 0 at every step",
-        _REFADAPTER_DATA,
-        ("refadapter",),
-    ),
-    "flexiact-no-refadapter": MethodEntry(
-        _flexiact(lambda config: config.without_refadapter()), "FlexiAct without RefAdapter"
-    ),
-    "flexiact-no-crops": MethodEntry(
-        _flexiact(lambda config: config.without_crops()),
-        "FlexiAct fitted to whole frames of the reference instead of random crops",
-        _REFADAPTER_DATA,
-        ("refadapter",),
-    ),
-    "flexiact-no-debias": MethodEntry(
-        _flexiact(lambda config: config.without_debias()),
+    "flexiact-no-debias": _flexiact(
         "FlexiAct fitted without the loss on changes between frames, which the paper lacks and the released code has",
-        _REFADAPTER_DATA,
-        ("refadapter",),
+        debias_weight=0.0,
     ),
     "flexiact-principled": MethodEntry(
         _principled,
@@ -123,72 +105,36 @@ METHODS: dict[str, MethodEntry] = {
         _REFADAPTER_DATA,
         ("refadapter",),
     ),
-    "base-embedding": MethodEntry(
-        _flexiact(lambda config: config.base_embedding()),
+    "base-embedding": _method(
+        FLEXIACT,
         "the paper's Base: the embedding, neither schedule nor RefAdapter",
+        schedule=None,
+        refadapter_weight=None,
     ),
-    "motion_director": MethodEntry(
-        _class("baselines.motion_director", "MotionDirector"), "MotionDirector (MD-I2V): spatial and temporal LoRA"
+    "motion_director": _method(MOTION_DIRECTOR, "MotionDirector (MD-I2V): spatial and temporal LoRA"),
+    "motion_director+refadapter": _plus_refadapter(MOTION_DIRECTOR, "MotionDirector (MD-I2V)"),
+    "motion_inversion": _method(MOTION_INVERSION, "Motion Inversion: embeddings added to features"),
+    "motion_inversion-no-debias": _method(
+        MOTION_INVERSION, "Motion Inversion without frame differences of the value embedding", debias=False
     ),
-    "motion_director+refadapter": MethodEntry(
-        _with_refadapter("baselines.motion_director", "MotionDirector"),
-        "MotionDirector (MD-I2V) with RefAdapter at FlexiAct's weight",
-        _REFADAPTER_DATA,
-        ("refadapter",),
+    "motion_inversion+refadapter": _plus_refadapter(MOTION_INVERSION, "Motion Inversion"),
+    "ditflow": _method(DITFLOW, "DiTFlow: guidance by the displacements attention implies; no training"),
+    "ditflow+refadapter": _plus_refadapter(DITFLOW, "DiTFlow"),
+    "smm": _method(SMM, "SMM (DMT): guidance by changes of spatially averaged features; no training"),
+    "smm+refadapter": _plus_refadapter(SMM, "SMM (DMT)"),
+    "motion_clone": _method(MOTION_CLONE, "MotionClone: guidance by the strongest attention over time; no training"),
+    "motion_clone+refadapter": _plus_refadapter(MOTION_CLONE, "MotionClone"),
+    "pose_guided": _controlled(
+        _method(POSE_GUIDED, "pose guidance: the reference's skeleton, fitted to the target, as a control video"),
+        "a pose estimator, trained on single frames of that world",
     ),
-    "motion_inversion": MethodEntry(
-        _class("baselines.motion_inversion", "MotionInversion"), "Motion Inversion: embeddings added to features"
+    "pose_guided-true": _controlled(
+        _method(
+            "benchmark.bounds.true_poses.TruePoseGuided",
+            "pose guidance with true keypoints in place of estimated ones: what is left is the method's own error",
+        ),
+        "the true keypoints of the reference and of the target image",
+        TRUE_KEYPOINTS,
     ),
-    "motion_inversion-no-debias": MethodEntry(
-        _baseline("baselines.motion_inversion", "MotionInversion", {"debias": False}),
-        "Motion Inversion without frame differences of the value embedding",
-    ),
-    "motion_inversion+refadapter": MethodEntry(
-        _with_refadapter("baselines.motion_inversion", "MotionInversion"),
-        "Motion Inversion with RefAdapter at FlexiAct's weight",
-        _REFADAPTER_DATA,
-        ("refadapter",),
-    ),
-    "ditflow": MethodEntry(
-        _class("baselines.ditflow", "DiTFlow"), "DiTFlow: guidance by the displacements attention implies; no training"
-    ),
-    "ditflow+refadapter": MethodEntry(
-        _with_refadapter("baselines.ditflow", "DiTFlow"),
-        "DiTFlow with RefAdapter at FlexiAct's weight",
-        _REFADAPTER_DATA,
-        ("refadapter",),
-    ),
-    "smm": MethodEntry(
-        _class("baselines.smm", "SpatialMarginalMean"),
-        "SMM (DMT): guidance by changes of spatially averaged features; no training",
-    ),
-    "smm+refadapter": MethodEntry(
-        _with_refadapter("baselines.smm", "SpatialMarginalMean"),
-        "SMM (DMT) with RefAdapter at FlexiAct's weight",
-        _REFADAPTER_DATA,
-        ("refadapter",),
-    ),
-    "motion_clone": MethodEntry(
-        _class("baselines.motion_clone", "MotionClone"),
-        "MotionClone: guidance by the strongest attention over time; no training",
-    ),
-    "motion_clone+refadapter": MethodEntry(
-        _with_refadapter("baselines.motion_clone", "MotionClone"),
-        "MotionClone with RefAdapter at FlexiAct's weight",
-        _REFADAPTER_DATA,
-        ("refadapter",),
-    ),
-    "pose_guided": MethodEntry(
-        _class("baselines.pose_guided", "PoseGuided"),
-        "pose guidance: the reference's skeleton, fitted to the target, as a control video",
-        f"{_CONTROL_DATA}; a pose estimator, trained on single frames of that world",
-        ("control",),
-    ),
-    "pose_guided-true": MethodEntry(
-        _class("benchmark.bounds.true_poses", "TruePoseGuided"),
-        "pose guidance with true keypoints in place of estimated ones: what is left is the method's own error",
-        f"{_CONTROL_DATA}; the true keypoints of the reference and of the target image",
-        ("control",),
-    ),
-    "i2v": MethodEntry(_class("baselines.i2v", "ImageToVideo"), "backbone and prompt only; never sees the reference"),
+    "i2v": _method(I2V, "backbone and prompt only; never sees the reference"),
 }

@@ -10,7 +10,7 @@ from benchmark.bench import Bench
 from benchmark.console.progress import Progress
 from benchmark.describe import describe_metric, describe_run, merged
 from benchmark.execute import Executor
-from benchmark.methods import METHODS
+from benchmark.methods import METHODS, TRUE_KEYPOINTS
 from benchmark.plan import Cell, plan, units
 from benchmark.scoring import Perceiver, Scorer
 from benchmark.selection import UsageError
@@ -187,7 +187,8 @@ def _equipped(
     request: RunRequest, backbone: Backbone, perception: Perceiver, methods: Mapping[str, ActionTransfer]
 ) -> Bench:
     folder = RunFolder(request.out)
-    executor = Executor(folder, backbone, methods, {case.case_id: case for case in request.cases})
+    told = [name for name in methods if TRUE_KEYPOINTS in METHODS[name].needs]
+    executor = Executor(folder, backbone, methods, {case.case_id: case for case in request.cases}, told)
     metrics = {name: METRICS[name] for name in request.metrics}
     return Bench(folder, executor, Scorer(folder, executor.stages, perception, metrics, request.retry_failed))
 

@@ -28,75 +28,88 @@ class Batch:
     text: torch.Tensor
 
 
-@dataclass(frozen=True)
-class FitConfig:
+@dataclass(frozen=True, kw_only=True)
+class DrawConfig:
+    """How batches are drawn from encoded clips; the dropouts are FlexiAct's.
+
+    Attributes:
+        batch_size: Number of clips in a batch, drawn with replacement.
+        image_dropout: Chance that a condition is replaced by zeros.
+        caption_dropout: Chance that the caption is replaced by the empty one.
+    """
+
+    batch_size: int = 1
+    image_dropout: float = 0.05
+    caption_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_count("batch_size", self.batch_size)
+        for name in ("image_dropout", "caption_dropout"):
+            check_share(name, getattr(self, name))
+
+    @property
+    def windows(self) -> tuple[int, float]:
+        """Number of random crops of a reference, and the smallest side of one as a share: here the frame as it is."""
+        return 1, 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(DrawConfig):
     """Everything `FlexiAct.fit` reads; the defaults are the paper's, and the released code's where it says more.
 
     Attributes:
-        embedding_tokens: learned tokens per block.
-        fit_steps: of AdamW.
-        learning_rate: constant, as in the released code.
-        batch_size: crops per step.
-        crops: random crops of the reference.
-        crop_min_scale: smallest side of a crop, as a share of the frame's (ours; not given in the paper).
-        debias_weight: of the loss on changes between adjacent latent frames (in the released code, not in the paper); 0
-            leaves it out.
-        image_dropout: chance of a condition of zeros.
-        caption_dropout: chance of the empty caption.
-        weight_decay: of AdamW.
-        max_grad_norm: to which gradients are scaled down.
+        embedding_tokens: Number of learned tokens of each block.
+        fit_steps: Number of AdamW steps.
+        learning_rate: Learning rate, constant as in the released code.
+        crops: Number of random crops of the reference.
+        crop_min_scale: Smallest side of a crop, as a share of the frame's (ours; not given in the paper).
+        debias_weight: Weight of the loss on changes between adjacent latent frames (in the released code, not in the
+            paper); 0 leaves it out.
+        weight_decay: Weight decay of AdamW.
+        max_grad_norm: Norm to which gradients are scaled down.
     """
 
     embedding_tokens: int = 226
     fit_steps: int = 3000
     learning_rate: float = 3e-3
-    batch_size: int = 1
     crops: int = 12
     crop_min_scale: float = 0.7
     debias_weight: float = 1.0
-    image_dropout: float = 0.05
-    caption_dropout: float = 0.1
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("embedding_tokens", "fit_steps", "batch_size", "crops"):
+        super().__post_init__()
+        for name in ("embedding_tokens", "fit_steps", "crops"):
             check_count(name, getattr(self, name))
         for name in ("learning_rate", "max_grad_norm"):
             check_positive(name, getattr(self, name))
         for name in ("debias_weight", "weight_decay"):
             check_not_negative(name, getattr(self, name))
-        for name in ("image_dropout", "caption_dropout", "crop_min_scale"):
-            check_share(name, getattr(self, name))
+        check_share("crop_min_scale", self.crop_min_scale)
 
-
-def whole_frame(batch_size: int, image_dropout: float, caption_dropout: float) -> FitConfig:
-    """Draws of the one clip as it is, for methods that do not crop."""
-    return FitConfig(
-        batch_size=batch_size,
-        crops=1,
-        crop_min_scale=1.0,
-        image_dropout=image_dropout,
-        caption_dropout=caption_dropout,
-    )
+    @property
+    def windows(self) -> tuple[int, float]:
+        """Number of random crops of a reference, and the smallest side of one as a share."""
+        return self.crops, self.crop_min_scale
 
 
 def reference_batches(
-    backbone: Backbone, reference: Video, caption: str, config: FitConfig, generator: torch.Generator
+    backbone: Backbone, reference: Video, caption: str, config: DrawConfig, generator: torch.Generator
 ) -> Iterator[Batch]:
     """Batches of random crops of the reference without end; every crop and text is encoded once, here and now.
 
     Crops differ in place and size, so that what they share is the action and not the layout. The condition of a crop
     is its own first frame.
     """
-    clips = random_crops(reference.frames, config.crops, config.crop_min_scale, generator)
+    clips = random_crops(reference.frames, *config.windows, generator)
     clean = torch.cat([encode_video(backbone, clip, generator) for clip in clips])
     conditions = torch.cat([encode_image(backbone, clip[0], generator) for clip in clips])
     return drawn_batches(clean, conditions, encode_text(backbone, ["", caption]), config, generator)
 
 
 def drawn_batches(
-    clean: torch.Tensor, conditions: torch.Tensor, texts: torch.Tensor, config: FitConfig, generator: torch.Generator
+    clean: torch.Tensor, conditions: torch.Tensor, texts: torch.Tensor, config: DrawConfig, generator: torch.Generator
 ) -> Iterator[Batch]:
     """Batches of random clips without end, images and captions dropped as often as the configuration says.
 

@@ -5,13 +5,12 @@ every block whether it does: of joints, whose true places are known, and of toke
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from baselines.ditflow import ACTION_KEY, DiTFlow, preset
+from baselines.ditflow import ACTION_KEY, DiTFlow
 from benchmark.execute import Stages, format_of
 from benchmark.suites.puppets import Case
 from flexiact.backbone.backbone import Backbone
@@ -33,9 +32,9 @@ def joint_flows(cases: Mapping[str, Case], backbone: Backbone) -> pd.DataFrame:
     work = [(block, case_id) for case_id in references for block in blocks]  # each reference is rendered once
     rows = []
     for block, case_id in counted(work, len(work), "flows"):
-        method, staged = DiTFlow(backbone, replace(preset(backbone), block=block)), stages[case_id]
+        method, staged = DiTFlow.from_preset(backbone, block=block), stages[case_id]
         flow = method.fit(staged.reference, cases[case_id].caption, seed=0)[ACTION_KEY]
-        frames, height, width = method.model.grid
+        frames, height, width = method.grid
         places = latent_places(torch.from_numpy(staged.reference_keypoints), frames) / (backbone.width / width)
         true, followed = followed_joints(flow, places, (height, width))
         between = flow[~torch.eye(frames, dtype=torch.bool)]

@@ -8,11 +8,11 @@ little to go by. Every block is asked, since much hangs on which it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from baselines import ditflow, motion_clone, smm
 from benchmark.execute import format_of, stages_of
@@ -34,7 +34,8 @@ COMPARED = ("oracle", "wrong-action", "still", "i2v")
 
 def ditflow_signal(method: ditflow.DiTFlow, video: Video, action: Action, caption: str) -> float:
     """The method's own loss in tokens^2; the caption is not read."""
-    return float(method.loss(method.look(video, seed=0), action[ditflow.ACTION_KEY].to(method.backbone.device)))
+    seen = method.seen(video, torch.Generator().manual_seed(0))
+    return float(method.loss(seen, action[ditflow.ACTION_KEY].to(method.backbone.device)))
 
 
 def smm_signal(method: smm.SpatialMarginalMean, video: Video, action: Action, caption: str) -> float:
@@ -45,7 +46,7 @@ def smm_signal(method: smm.SpatialMarginalMean, video: Video, action: Action, ca
 
 def motion_clone_signal(method: motion_clone.MotionClone, video: Video, action: Action, caption: str) -> float:
     """The method's own loss, of the video noised as the reference was; the caption is not read."""
-    attention = method.attention(video, seed=0).cpu()
+    attention = method.attention(video, torch.Generator().manual_seed(0)).cpu()
     return float(
         motion_clone.top_loss(attention, action[motion_clone.STRENGTH_KEY], action[motion_clone.FRAME_KEY].long())
     )
@@ -85,9 +86,7 @@ def losses(
             raise ValueError(f"{run}: its videos of {name} were made with other settings; make them anew")
     if every_block:
         blocks = range(backbone.transformer.config.num_layers)
-        built = [
-            (name, type(one)(backbone, replace(one.config, block=block))) for name, one in built for block in blocks
-        ]
+        built = [(name, type(one).from_preset(backbone, block=block)) for name, one in built for block in blocks]
     work = [(name, method, case_id) for name, method in built for case_id in stages.cases]
     rows = []
     for name, method, case_id in counted(work, len(work), "signals"):
@@ -97,7 +96,7 @@ def losses(
         for sample in mine.itertuples():
             loss = SIGNALS[name](method, read_video(run / str(sample.video)), action, case.caption)
             video = "own" if sample.method == name else sample.method
-            rows.append((name, method.model.block, case_id, video, loss))
+            rows.append((name, method.block, case_id, video, loss))
     return pd.DataFrame(rows, columns=["method", "block", "case_id", "video", "loss"])
 
 

@@ -57,7 +57,9 @@ def price(
     native = backbone.num_inference_steps
     methods = {}
     for steps in dict.fromkeys(max(1, native // share) for share in SHARES):
-        methods[count(steps, "step")] = ImageToVideo(backbone, steps, guidance)
+        methods[count(steps, "step")] = ImageToVideo.from_preset(
+            backbone, num_inference_steps=steps, guidance_scale=guidance
+        )
     first = next(iter(cases))
     request = Request(stages[first].target.copy(), stages.cases[first].prompt, 0)
     figures: dict[str, dict[str, float]] = {}
@@ -66,7 +68,7 @@ def price(
     quick = f"{count(native, 'step')}, compiled"
     try:
         start = clock()
-        method = ImageToVideo(compiled(backbone, compiler), native, guidance)
+        method = ImageToVideo.from_preset(compiled(backbone, compiler), guidance_scale=guidance)
         method.transfer({}, request)
         figures[quick] = {"first_video_s": clock() - start}
         methods[quick] = method

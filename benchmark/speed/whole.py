@@ -25,7 +25,6 @@ from flexiact.backbone.codec import encode_image, encode_text, encode_video, til
 from flexiact.batches import Batch, FitConfig, random_crops, reference_batches
 from flexiact.embedding import ACTION_KEY, FrequencyAwareEmbedding
 from flexiact.method import FlexiAct, preset
-from flexiact.presets import sampler_settings
 from flexiact.refadapter import RefAdapter
 from flexiact.sampling import Denoiser, sample_video
 from flexiact.task import Request, Video
@@ -88,9 +87,8 @@ def fused(backbone: Backbone, weight: float) -> CogVideoXTransformer3DModel:
 def transfer(backbone: Backbone) -> Comparison:
     """From image and prompt to frames: diffusers' own pipeline, our loop, and our loop with all that FlexiAct adds."""
     config = preset(backbone)
-    settings = replace(config.transfer, refadapter_weight=_weight(backbone))
-    steps, guidance = sampler_settings(settings, backbone)
-    method = FlexiAct(backbone, replace(config, transfer=settings))
+    method = FlexiAct(backbone, config.changed(refadapter_weight=_weight(backbone)))
+    steps, guidance = method.config.transfer.resolved(backbone)
     action = {ACTION_KEY: _tokens(backbone, config.fit.embedding_tokens)}
     request = Request(_noise_frames(backbone, 1)[0], PROMPT, 0)
     loop = partial(sample_video, backbone, request, num_inference_steps=steps, guidance_scale=guidance)

@@ -7,7 +7,7 @@ the keypoints of these two pictures if it is one that is told them (`ToldKeypoin
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -81,13 +81,18 @@ class Staged(Shown):
     in_words: str
 
 
-@runtime_checkable
 class ToldKeypoints(Protocol):
-    """A method that the harness tells the true keypoints of its two inputs; `MethodEntry.extra_supervision` says so."""
+    """A method that the harness tells the true keypoints of its two inputs; its `MethodEntry.needs` say so."""
 
     def tell_keypoints(self, frames: np.ndarray, keypoints: np.ndarray) -> None:
         """Take note of the true keypoints [T, K, 2] in frames [T, H, W, 3], nan where the body lacks one."""
         ...
+
+
+def tell_keypoints(method: ToldKeypoints, staged: Staged) -> None:
+    """Tell a method the true keypoints of the reference and of the target image of a case."""
+    method.tell_keypoints(staged.reference.frames, staged.reference_keypoints)
+    method.tell_keypoints(staged.target[None], staged.target_keypoints[None])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from flexiact.backbone.backbone import Backbone, load_backbone
@@ -16,7 +16,6 @@ from flexiact.media.image import fit_image, read_image
 from flexiact.media.video import read_clip, write_lossless, write_preview
 from flexiact.memory.check import check_memory
 from flexiact.method import PRESETS, FlexiAct, preset
-from flexiact.presets import sampler_settings
 from flexiact.progress import in_words, steps_shown
 from flexiact.ranges import check_seed
 from flexiact.task import Action, Request, Video
@@ -124,11 +123,11 @@ def load_method(setup: Setup) -> FlexiAct:
     backbone = _load_backbone(setup)
     config = PRESETS[setup.method_preset] if setup.method_preset else preset(backbone)
     if setup.refadapter == "none":
-        config = config.without_refadapter()
+        config = config.changed(refadapter_weight=None)
     if setup.fit_steps is not None:
-        config = replace(config, fit=replace(config.fit, fit_steps=setup.fit_steps))
+        config = config.changed(fit_steps=setup.fit_steps)
     if setup.steps is not None:
-        config = replace(config, transfer=replace(config.transfer, num_inference_steps=setup.steps))
+        config = config.changed(num_inference_steps=setup.steps)
     return FlexiAct(backbone, config)
 
 
@@ -264,7 +263,7 @@ def _fit(method: FlexiAct, reference: Video, caption: str, seed: int) -> Action:
 def _transfer(method: FlexiAct, action: Action, request: Request) -> tuple[Video, float]:
     """The video, and the duration of the transfer in seconds."""
     start = time.perf_counter()
-    steps, _ = sampler_settings(method.config.transfer, method.backbone)
+    steps, _ = method.config.transfer.resolved(method.backbone)
     with steps_shown(method.backbone.transformer, steps, "transfer"):
         video = method.transfer(action, request)
     return video, time.perf_counter() - start

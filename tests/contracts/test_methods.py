@@ -6,9 +6,11 @@ import pkgutil
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -89,6 +91,41 @@ def test_configurations_survive_json(name: str, shared: Backbone):
         (first.transfer_config(), second.transfer_config()),
     ):
         assert json.loads(json.dumps(config, allow_nan=False)) == config == again
+
+
+def changes(settings: Any) -> Iterator[tuple[str, Any]]:
+    """A dataclass with one field changed, for every field, and for every field of those that are dataclasses."""
+    kinds = get_type_hints(type(settings))
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            for name, inner in changes(value):
+                yield f"{field.name}.{name}", replace(settings, **{field.name: inner})
+            continue
+        if isinstance(value, bool):
+            others = [not value]
+        elif isinstance(value, str):
+            others = [choice for choice in get_args(kinds[field.name]) if choice != value] or [f"another {value}"]
+        else:
+            others = [1] if value is None else [value + 1, value / 2]
+        for other in others:
+            with suppress(ValueError):  # out of the field's range
+                yield field.name, replace(settings, **{field.name: other})
+                break
+        else:
+            raise AssertionError(f"{field.name}: say here what else it can be")
+
+
+# The class is `PoseGuided`'s with another estimator, and takes no configuration.
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "pose_guided-true"])
+def test_every_setting_is_part_of_the_key_of_its_verb(name: str, shared: Backbone):
+    """A setting that is in no key would bring stale fits and videos back when it is changed."""
+    method = METHODS[name].build(shared)
+    for half in ("fit", "transfer"):
+        for field, other in changes(getattr(method.config, half)):
+            changed = type(method)(shared, replace(method.config, **{half: other}))
+            before, after = (getattr(each, f"{half}_config")() for each in (method, changed))
+            assert before != after, f"{half}.{field} is in no key"
 
 
 def test_no_two_methods_have_the_same_configurations(shared: Backbone):

@@ -11,11 +11,9 @@ import pytest
 import torch
 
 from baselines import ditflow, motion_clone, motion_director, motion_inversion, pose_guided, smm
-from baselines.motion_director import MotionDirectorConfig
-from baselines.motion_inversion import MotionInversionConfig
 from benchmark.methods import METHODS
 from flexiact.backbone.backbone import Backbone
-from flexiact.method import PRESETS, FitConfig, FlexiActConfig, TransferConfig
+from flexiact.method import PRESETS, FlexiActConfig
 from flexiact.pose.rtmpose import PUPPETS
 from flexiact.task import Action, ActionTransfer, Request, Video
 from tests.support.backbones import random_frames, save_tiny_control, save_tiny_refadapter, tiny_backbone
@@ -30,16 +28,17 @@ CAPTION, PROMPT = "a red dog jumps", "a blue bird"
 TINY_PRESETS: list[tuple[dict[str, Any], Any]] = [
     (
         PRESETS,
-        FlexiActConfig(
-            FitConfig(embedding_tokens=4, fit_steps=25, learning_rate=3e-2, batch_size=2, crops=4), TransferConfig()
-        ),
+        FlexiActConfig().changed(embedding_tokens=4, fit_steps=25, learning_rate=3e-2, batch_size=2, crops=4),
     ),
-    (motion_director.PRESETS, MotionDirectorConfig(rank=4, spatial_steps=10, temporal_steps=20, learning_rate=1e-2)),
-    (motion_inversion.PRESETS, MotionInversionConfig(fit_steps=25)),
-    (ditflow.PRESETS, ditflow.DiTFlowConfig(learning_rate=0.02, final_learning_rate=0.01)),
-    (smm.PRESETS, smm.SpatialMarginalMeanConfig()),
-    (motion_clone.PRESETS, motion_clone.MotionCloneConfig(gradient_steps=2)),
-    (pose_guided.PRESETS, pose_guided.PoseGuidedConfig(estimator=PUPPETS, anchor="first", fit="axes", points="all")),
+    (
+        motion_director.PRESETS,
+        motion_director.PAPER.changed(rank=4, spatial_steps=10, temporal_steps=20, learning_rate=1e-2),
+    ),
+    (motion_inversion.PRESETS, motion_inversion.PAPER.changed(fit_steps=25)),
+    (ditflow.PRESETS, ditflow.PAPER.changed(learning_rate=0.02, final_learning_rate=0.01)),
+    (smm.PRESETS, smm.PAPER),
+    (motion_clone.PRESETS, motion_clone.PAPER.changed(gradient_steps=2)),
+    (pose_guided.PRESETS, pose_guided.PAPER.changed(estimator=PUPPETS, anchor="first", fit="axes", points="all")),
 ]
 
 
@@ -47,7 +46,7 @@ def patch_tiny(patch: pytest.MonkeyPatch) -> None:
     """Presets, and eyes for methods that look for a figure: noise shows none, so its darkest pixels are called one."""
     for presets, config in TINY_PRESETS:
         patch.setitem(presets, "tiny", config)
-    patch.setattr(pose_guided, "estimator_by_name", lambda name, device: DarkestPixels())
+    patch.setattr(pose_guided, "estimator_by_name", lambda name, device: DarkestPixels(f"darkest pixels of {name}"))
     entry = METHODS["pose_guided-true"]
 
     def told(backbone: Backbone) -> ActionTransfer:

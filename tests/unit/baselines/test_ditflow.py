@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.ditflow import PRESETS, DiTFlow, head_mean_logits, mean_flow, preset, strongest_flow
+from baselines.ditflow import PRESETS, DiTFlow, head_mean_logits, mean_flow, strongest_flow
 from baselines.i2v import ImageToVideo
 from flexiact.sampling import Step
 from flexiact.task import Request, Video
@@ -83,28 +83,29 @@ def test_loss_counts_only_where_the_reference_moves():
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(1, *backbone.latent_shape, generator=generator)
     step = Step(0, 999, latents, torch.zeros_like(latents), torch.randn(1, 6, 16, generator=generator))
-    with torch.no_grad(), method.model.passes(step) as see:
+    with torch.no_grad(), method.passes(step) as see:
         seen = see(step.latents, None)
         loss = method.loss(seen, reference)
-        flow = mean_flow(head_mean_logits(*seen.queries_and_keys()), method.model.grid, method.config.temperature)
+        flow = mean_flow(head_mean_logits(*seen.queries_and_keys()), method.grid, method.config.transfer.temperature)
     squares = [(flow[place] - reference[place]).square() for place in zip(*torch.where(moving), strict=True)]
     torch.testing.assert_close(loss, torch.stack(squares).mean())
 
 
 @pytest.mark.parametrize("optimise", ["latents", "rotary"])
 def test_guidance_lowers_its_own_loss(optimise: str, monkeypatch: pytest.MonkeyPatch):
-    method = DiTFlow(tiny_backbone(), replace(preset(tiny_backbone()), optimise=optimise, guided_share=0.5))
+    method = DiTFlow.from_preset(tiny_backbone(), optimise=optimise, guided_share=0.5)
     losses = guided_losses(method, monkeypatch)
     assert len(losses) == 2 * 5
     assert losses[4] < losses[0] and losses[9] < losses[5] and losses[9] < losses[0]
 
 
 def test_rotary_guidance_is_another_and_needs_rotary_positions():
-    config = replace(preset(tiny_backbone()), optimise="rotary")
     with pytest.raises(ValueError, match="^optimise:"):
-        DiTFlow(tiny_backbone(transformer_config={"use_rotary_positional_embeddings": False}), config)
+        DiTFlow.from_preset(
+            tiny_backbone(transformer_config={"use_rotary_positional_embeddings": False}), optimise="rotary"
+        )
     backbone = tiny_backbone()
-    methods = [DiTFlow(backbone), DiTFlow(backbone, config)]
+    methods = [DiTFlow(backbone), DiTFlow.from_preset(backbone, optimise="rotary")]
     action = methods[0].fit(Video(random_frames(1), 8.0), "a dog", seed=0)
     videos = [method.transfer(action, Request(random_frames(2, 1)[0], "a dog", 0)).frames for method in methods]
     assert (videos[0] != videos[1]).any()
@@ -114,8 +115,8 @@ def test_a_still_reference_guides_nothing():
     backbone = tiny_backbone()
     request = Request(random_frames(2, 1)[0], "a dog", 0)
     still = {"motion_flow": torch.zeros(3, 3, 6, 2)}
-    video = DiTFlow(backbone, replace(preset(backbone), guidance_scale=2.0)).transfer(still, request)
-    unguided = ImageToVideo(backbone, guidance_scale=2.0).transfer({}, request)
+    video = DiTFlow.from_preset(backbone, guidance_scale=2.0).transfer(still, request)
+    unguided = ImageToVideo.from_preset(backbone, guidance_scale=2.0).transfer({}, request)
     np.testing.assert_array_equal(video.frames, unguided.frames)
 
 
@@ -129,11 +130,11 @@ def test_runs_on_other_forms_of_the_model(config: dict):
 
 
 def test_presets_and_bad_settings():
-    paper = PRESETS["paper"]
+    paper = PRESETS["paper"].transfer
     assert (paper.adam_steps, paper.learning_rate, paper.final_learning_rate) == (5, 0.002, 0.001)
     assert (paper.temperature, paper.guided_share, paper.optimise) == (2.0, 0.2, "latents")
-    assert preset(tiny_backbone()) == replace(PRESETS["puppets"], block=None)
-    assert preset(replace(tiny_backbone(), name="puppets")) == PRESETS["puppets"]
+    assert DiTFlow.preset(tiny_backbone()) == PRESETS["puppets"].changed(block=None)
+    assert DiTFlow.preset(replace(tiny_backbone(), name="puppets")) == PRESETS["puppets"]
     for field, value in (("temperature", 0.0), ("optimise", "text")):
         with pytest.raises(ValueError, match=f"^{field}:"):
             replace(paper, **{field: value})

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from baselines.guidance import AdamConfig, GuidanceConfig, GuidedModel, adam
+from baselines.ditflow import PAPER, DiTFlow
+from baselines.guidance import AdamConfig, GuidedMethod, adam
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import encode_image, encode_text
 from flexiact.backbone.probe import captured, checkpointing, cut_after, middle_block
@@ -24,9 +25,9 @@ MODELS = {
 every_model = pytest.mark.parametrize("model", MODELS)
 
 
-def model_of(model: str, **config) -> GuidedModel:
+def model_of(model: str) -> GuidedMethod:
     backbone = tiny_backbone(transformer_config={"num_layers": 3} | MODELS[model])
-    return GuidedModel(backbone, GuidanceConfig(**config))
+    return DiTFlow(backbone, PAPER)
 
 
 def step_of(backbone: Backbone, index: int = 0, timestep: int = 749) -> Step:
@@ -88,9 +89,9 @@ def test_a_pass_sees_what_a_whole_forward_sees_and_gives_true_gradients(model: s
         prediction(backbone, step)
     direction = torch.randn(step.latents.shape, generator=torch.Generator().manual_seed(1))
     found = []
-    for config in (GuidanceConfig(checkpointing=True), GuidanceConfig(checkpointing=False)):
+    for stored in (False, True):
         before = state(backbone)
-        with GuidedModel(backbone, config).passes(step) as see:
+        with DiTFlow(backbone, PAPER.changed(checkpointing=not stored)).passes(step) as see:
             latents = step.latents.clone().requires_grad_()
             seen = see(latents, None)
             assert torch.equal(seen.features(), whole.features())
@@ -147,16 +148,15 @@ def test_the_reference_is_seen_by_the_network_that_makes_the_video(tmp_path: Pat
     backbone = tiny_backbone(refadapter=save_tiny_refadapter(tmp_path / "refadapter", tiny_backbone()))
     latents = torch.randn(1, *backbone.latent_shape, generator=torch.Generator().manual_seed(0))
     text = encode_text(backbone, ["a dog"])
-    configs = [GuidanceConfig(refadapter_weight=weight, checkpointing=False) for weight in (0.0, 0.7)]
-    plain, adapted = (GuidedModel(backbone, config) for config in configs)
+    plain, adapted = (DiTFlow(backbone, PAPER.changed(refadapter_weight=weight)) for weight in (0.0, 0.7))
     assert plain.fit_config() == {"block": plain.block}
     assert set(adapted.fit_config()) == {"block", "refadapter_weight", "refadapter"}
-    seen = [model.look(latents, latents, text, 0)[0].features() for model in (plain, adapted, plain)]
+    seen = [model.whole_pass(latents, latents, text, 0)[0].features() for model in (plain, adapted, plain)]
     assert (seen[0] != seen[1]).any() and (seen[0] == seen[2]).all()
 
 
 def test_only_the_first_steps_are_guided():
-    guided = GuidedModel(tiny_backbone(), GuidanceConfig(guided_share=0.5))
+    guided = DiTFlow(tiny_backbone(), PAPER.changed(guided_share=0.5))
     seen: list[int] = []
 
     def guide(step: Step) -> Step:
@@ -164,13 +164,13 @@ def test_only_the_first_steps_are_guided():
         return replace(step, latents=step.latents * 2)
 
     request = Request(random_frames(0, 1)[0], "a dog", 0)
-    guided.sample(request, guide)
+    guided.guided(request, guide)
     assert guided.guided_steps == 2 and seen == [0, 1]
 
 
 def test_moves_too_small_for_the_models_type_reach_the_next_step():
     backbone = tiny_backbone(dtype=torch.bfloat16)
-    model = GuidedModel(backbone, GuidanceConfig(guided_share=1.0, checkpointing=False))
+    model = DiTFlow(backbone, PAPER.changed(guided_share=1.0, checkpointing=False))
     seen = []
 
     def guide(step: Step) -> Step:
@@ -179,8 +179,8 @@ def test_moves_too_small_for_the_models_type_reach_the_next_step():
         return replace(step, latents=step.latents.float() + half_a_spacing)
 
     request = Request(random_frames(3, 1)[0], "a dog", 0)
-    guided = model.sample(request, guide).frames
-    plain = model.sample(request, lambda step: step).frames
+    guided = model.guided(request, guide).frames
+    plain = model.guided(request, lambda step: step).frames
     assert seen[0].dtype == torch.bfloat16 and (guided != plain).any()
 
 
@@ -232,6 +232,6 @@ def test_bad_settings_are_named(field: str, value: float):
 
 def test_settings_a_backbone_cannot_have_are_named():
     with pytest.raises(ValueError, match="^block:"):
-        GuidedModel(tiny_backbone(), GuidanceConfig(block=2))
+        DiTFlow(tiny_backbone(), PAPER.changed(block=2))
     with pytest.raises(ValueError, match="^refadapter_weight:"):
-        GuidedModel(tiny_backbone(), GuidanceConfig(refadapter_weight=0.7))
+        DiTFlow(tiny_backbone(), PAPER.changed(refadapter_weight=0.7))

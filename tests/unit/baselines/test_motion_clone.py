@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.motion_clone import PRESETS, MotionClone, preset, temporal_attention, top_loss
+from baselines.motion_clone import PRESETS, MotionClone, temporal_attention, top_loss
 from flexiact.task import Request, Video
 from tests.support.backbones import random_frames, tiny_backbone
 from tests.support.guided_loss import guided_losses
@@ -60,8 +60,8 @@ def test_fit_keeps_the_strongest_value_and_its_frame():
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_guidance_lowers_its_own_loss(checkpointing: bool, monkeypatch: pytest.MonkeyPatch):
     # Attention of random weights changes little with the latents: five times the steps, at once.
-    config = replace(preset(tiny_backbone()), gradient_steps=5, checkpointing=checkpointing)
-    losses = guided_losses(MotionClone(tiny_backbone(), config), monkeypatch)
+    method = MotionClone.from_preset(tiny_backbone(), gradient_steps=5, checkpointing=checkpointing)
+    losses = guided_losses(method, monkeypatch)
     assert len(losses) == 2 * 5
     assert losses[4] < losses[0] and losses[9] < losses[5]
 
@@ -72,11 +72,7 @@ def test_weight_says_how_far():
     action = MotionClone(backbone).fit(REFERENCE, "a dog", seed=0)
 
     def video(weight: float) -> np.ndarray:
-        return (
-            MotionClone(backbone, replace(preset(tiny_backbone()), guidance_weight=weight))
-            .transfer(action, request)
-            .frames
-        )
+        return MotionClone.from_preset(backbone, guidance_weight=weight).transfer(action, request).frames
 
     none, little, much = (video(weight).astype(float) for weight in (1e-6, 200.0, 2000.0))
     assert 0 < np.abs(little - none).mean() < np.abs(much - none).mean()
@@ -102,11 +98,12 @@ def test_runs_on_other_forms_of_the_model(config: dict):
 
 def test_presets_and_bad_settings():
     paper = PRESETS["paper"]
-    assert (paper.reference_timestep, paper.guidance_weight, paper.guided_share) == (400, 2000.0, 0.4)
-    assert preset(tiny_backbone()) == replace(PRESETS["puppets"], block=None)
-    assert preset(replace(tiny_backbone(), name="puppets")) == PRESETS["puppets"]
+    assert paper.fit.reference_timestep == 400
+    assert (paper.transfer.guidance_weight, paper.transfer.guided_share) == (2000.0, 0.4)
+    assert MotionClone.preset(tiny_backbone()) == PRESETS["puppets"].changed(block=None)
+    assert MotionClone.preset(replace(tiny_backbone(), name="puppets")) == PRESETS["puppets"]
     for field, value in (("gradient_steps", 0), ("guidance_weight", 0.0), ("reference_timestep", -1)):
         with pytest.raises(ValueError, match=f"^{field}:"):
-            replace(paper, **{field: value})
+            paper.changed(**{field: value})
     with pytest.raises(ValueError, match="^reference_timestep:"):
-        MotionClone(tiny_backbone(), replace(paper, reference_timestep=1000))
+        MotionClone(tiny_backbone(), paper.changed(reference_timestep=1000))

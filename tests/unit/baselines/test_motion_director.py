@@ -11,24 +11,23 @@ from hypothesis import strategies as st
 
 from baselines import motion_director
 from baselines.motion_director import (
+    PAPER,
     PRESETS,
     TARGETS,
     MotionDirector,
-    MotionDirectorConfig,
     appearance_debiased,
     motion_loss,
-    preset,
 )
 from baselines.stills import first_frame_positions, still_batches
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import encode_image, encode_text
-from flexiact.batches import Batch, FitConfig
+from flexiact.batches import Batch, DrawConfig
 from flexiact.sampling import Denoiser, rotary_embedding, sample_video
 from flexiact.task import Request, Video
 from tests.support.backbones import random_frames, tiny_backbone
 from tests.support.slow_attention import random_inputs
 
-QUICK = MotionDirectorConfig(rank=2, spatial_steps=2, temporal_steps=3, learning_rate=1e-2)
+QUICK = PAPER.changed(rank=2, spatial_steps=2, temporal_steps=3, learning_rate=1e-2)
 FORMS = {
     "rotary": {},
     "sinusoidal": {"use_rotary_positional_embeddings": False},
@@ -144,7 +143,7 @@ def test_a_still_has_the_positions_of_the_clip_s_first_frame(form: dict):
 
 def test_still_batches_are_single_frames_with_themselves_as_condition(backbone: Backbone, reference: Video):
     stills = replace(backbone, num_frames=1)
-    config = FitConfig(batch_size=64, image_dropout=0.25, caption_dropout=0.25)
+    config = DrawConfig(batch_size=64, image_dropout=0.25, caption_dropout=0.25)
     batch = next(still_batches(stills, reference, "a dog", config, torch.Generator().manual_seed(0)))
     assert batch.clean.shape == batch.condition.shape == (64, *stills.latent_shape)
     kept = batch.condition.flatten(1).abs().sum(1) > 0
@@ -175,7 +174,7 @@ def test_fit_and_transfer_on_every_form_of_the_model(form: dict, reference: Vide
 
 def test_transfer_equals_the_temporal_product_folded_into_the_weights(reference: Video, target: np.ndarray):
     backbone, folded = tiny_backbone(), tiny_backbone()
-    method = MotionDirector(backbone, replace(QUICK, temporal_weight=0.8))
+    method = MotionDirector(backbone, QUICK.changed(temporal_weight=0.8))
     action = method.fit(reference, "a red dog", seed=0)
     for path in {name.rpartition(".lora_")[0] for name in action}:
         down, up = (action[f"{path}.lora_{half}.weight"] for half in "AB")
@@ -185,7 +184,7 @@ def test_transfer_equals_the_temporal_product_folded_into_the_weights(reference:
     plain = sample_video(backbone, request_of(target), **settings).frames.astype(int)
     frames = method.transfer(action, request_of(target)).frames
     assert np.abs(frames - expected).max() <= 1 < np.abs(frames - plain).max()
-    silent = MotionDirector(backbone, replace(QUICK, temporal_weight=0.0))
+    silent = MotionDirector(backbone, QUICK.changed(temporal_weight=0.0))
     np.testing.assert_array_equal(silent.transfer(action, request_of(target)).frames, plain)
 
 
@@ -212,8 +211,8 @@ def test_spatial_lora_is_attached_and_frozen_while_the_temporal_one_learns(
     monkeypatch.setattr(motion_director, "optimise", spy)
     MotionDirector(backbone, QUICK).fit(reference, "a red dog", seed=0)
     assert seen == [
-        ("spatial LoRA", 1, QUICK.spatial_steps, (0.9, 0.999), 1),
-        ("temporal LoRA", 2, QUICK.temporal_steps, (0.9, 0.999), backbone.latent_shape[0]),
+        ("spatial LoRA", 1, QUICK.fit.spatial_steps, (0.9, 0.999), 1),
+        ("temporal LoRA", 2, QUICK.fit.temporal_steps, (0.9, 0.999), backbone.latent_shape[0]),
     ]
     assert not {id(p) for p in learned[0]} & {id(p) for p in learned[1]}
 
@@ -226,21 +225,21 @@ def test_temporal_lora_learns_the_clip(backbone: Backbone, reference: Video, mon
         losses[label] = own(*args, label=label)
 
     monkeypatch.setattr(motion_director, "optimise", spy)
-    config = replace(QUICK, temporal_steps=60, batch_size=4)
+    config = QUICK.changed(temporal_steps=60, batch_size=4)
     MotionDirector(backbone, config).fit(reference, "a red dog", seed=0)
     found = losses["temporal LoRA"]
     assert np.mean(found[-10:]) < 0.9 * np.mean(found[:10])
 
 
 def test_refadapter_is_heard_at_transfer_alone(backbone: Backbone, reference: Video, target: np.ndarray):
-    plain, adapted = (MotionDirector(backbone, replace(QUICK, refadapter_weight=weight)) for weight in (0.0, 0.7))
+    plain, adapted = (MotionDirector(backbone, QUICK.changed(refadapter_weight=weight)) for weight in (0.0, 0.7))
     assert plain.fit_config() == adapted.fit_config() and plain.transfer_config() != adapted.transfer_config()
     action = plain.fit(reference, "a red dog", seed=0)
     assert all(torch.equal(action[name], t) for name, t in adapted.fit(reference, "a red dog", seed=0).items())
     frames = [method.transfer(action, request_of(target)).frames for method in (plain, adapted)]
     assert (frames[0] != frames[1]).any()
     with pytest.raises(ValueError, match="^refadapter_weight: "):
-        MotionDirector(tiny_backbone(), replace(QUICK, refadapter_weight=0.7))
+        MotionDirector(tiny_backbone(), QUICK.changed(refadapter_weight=0.7))
 
 
 def test_loras_are_full_precision_on_a_half_precision_model(reference: Video, target: np.ndarray):
@@ -274,13 +273,14 @@ def test_loras_are_full_precision_on_a_half_precision_model(reference: Video, ta
 )
 def test_bad_numbers_are_named(field: str, value: float):
     with pytest.raises(ValueError, match=f"^{field}: "):
-        MotionDirectorConfig(**{field: value})
+        PAPER.changed(**{field: value})
 
 
 def test_presets(backbone: Backbone):
-    paper = PRESETS["paper"]
+    paper = PRESETS["paper"].fit
     assert (paper.rank, paper.spatial_steps, paper.temporal_steps, paper.learning_rate) == (32, 300, 3000, 5e-4)
-    assert preset(backbone) == preset(replace(backbone, name="puppets")) == PRESETS["puppets"]
+    others = backbone, replace(backbone, name="puppets")
+    assert all(MotionDirector.preset(other) == PRESETS["puppets"] for other in others)
 
 
 @pytest.mark.parametrize("action", [None, {"x": 1}, {}, {"x": torch.zeros(1)}])

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 
 from baselines import motion_inversion
 from baselines.motion_inversion import (
+    PAPER,
     PRESETS,
     MotionInversion,
-    MotionInversionConfig,
     attention_kwargs,
     embedding_shapes,
     frame_differences,
     motion_embedding_attached,
-    preset,
 )
 from flexiact.backbone.backbone import Backbone
 from flexiact.sampling import Denoiser
@@ -26,7 +25,7 @@ from flexiact.task import Request, Video
 from tests.support.backbones import random_frames, tiny_backbone
 from tests.support.slow_attention import random_inputs
 
-QUICK = MotionInversionConfig(fit_steps=5)
+QUICK = PAPER.changed(fit_steps=5)
 FORMS = {
     "rotary": {},
     "sinusoidal": {"use_rotary_positional_embeddings": False},
@@ -178,15 +177,15 @@ def test_fit_lowers_the_loss(backbone: Backbone, reference: Video, monkeypatch: 
         losses.extend(own(*args, label=label))
 
     monkeypatch.setattr(motion_inversion, "optimise", spy)
-    MotionInversion(backbone, replace(QUICK, fit_steps=60, batch_size=4)).fit(reference, "a red dog", seed=0)
+    MotionInversion(backbone, QUICK.changed(fit_steps=60, batch_size=4)).fit(reference, "a red dog", seed=0)
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
 
 
 def test_debias_and_camera_change_the_value_embedding_alone(backbone: Backbone, reference: Video, target: np.ndarray):
     methods = {
         "debiased": MotionInversion(backbone, QUICK),
-        "biased": MotionInversion(backbone, replace(QUICK, debias=False)),
-        "camera": MotionInversion(backbone, replace(QUICK, motion="camera")),
+        "biased": MotionInversion(backbone, QUICK.changed(debias=False)),
+        "camera": MotionInversion(backbone, QUICK.changed(motion="camera")),
     }
     assert len({str(method.fit_config()) for method in methods.values()}) == 1
     assert len({str(method.transfer_config()) for method in methods.values()}) == 3
@@ -201,14 +200,14 @@ def test_debias_and_camera_change_the_value_embedding_alone(backbone: Backbone, 
 
 
 def test_refadapter_is_heard_at_transfer_alone(backbone: Backbone, reference: Video, target: np.ndarray):
-    plain, adapted = (MotionInversion(backbone, replace(QUICK, refadapter_weight=weight)) for weight in (0.0, 0.7))
+    plain, adapted = (MotionInversion(backbone, QUICK.changed(refadapter_weight=weight)) for weight in (0.0, 0.7))
     assert plain.fit_config() == adapted.fit_config()
     action = plain.fit(reference, "a red dog", seed=0)
     assert all(torch.equal(action[name], t) for name, t in adapted.fit(reference, "a red dog", seed=0).items())
     frames = [method.transfer(action, request_of(target)).frames for method in (plain, adapted)]
     assert (frames[0] != frames[1]).any()
     with pytest.raises(ValueError, match="^refadapter_weight: "):
-        MotionInversion(tiny_backbone(), replace(QUICK, refadapter_weight=0.7))
+        MotionInversion(tiny_backbone(), QUICK.changed(refadapter_weight=0.7))
 
 
 def test_half_precision_models_have_full_precision_embeddings(reference: Video, target: np.ndarray):
@@ -235,13 +234,15 @@ def test_half_precision_models_have_full_precision_embeddings(reference: Video, 
 )
 def test_bad_settings_are_named(field: str, value: object):
     with pytest.raises(ValueError, match=f"^{field}: "):
-        MotionInversionConfig(**{field: value})
+        PAPER.changed(**{field: value})
 
 
 def test_presets(backbone: Backbone):
     paper = PRESETS["paper"]
-    assert (paper.fit_steps, paper.learning_rate, paper.motion, paper.debias) == (400, 0.02, "object", True)
-    assert preset(backbone) == preset(replace(backbone, name="puppets")) == PRESETS["puppets"]
+    assert (paper.fit.fit_steps, paper.fit.learning_rate) == (400, 0.02)
+    assert (paper.transfer.motion, paper.transfer.debias) == ("object", True)
+    others = backbone, replace(backbone, name="puppets")
+    assert all(MotionInversion.preset(other) == PRESETS["puppets"] for other in others)
 
 
 @pytest.mark.parametrize("action", [None, {}, {"value": torch.zeros(1)}, {"query_key": 1, "value": 2}])

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.pose_guided import PRESETS, PoseGuided, PoseGuidedConfig, preset
+from baselines.pose_guided import PAPER, PRESETS, PoseGuided, PoseTransfer
 from benchmark.bounds.true_poses import TruePoseGuided, TruePoses
 from benchmark.execute import Executor, format_of
-from benchmark.methods import METHODS
+from benchmark.methods import METHODS, TRUE_KEYPOINTS
 from benchmark.plan import Cell
 from benchmark.store.folder import RunFolder
 from benchmark.suites.puppets import Case
-from benchmark.suites.truth import ToldKeypoints, stage
+from benchmark.suites.truth import stage
 from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.control import Control
 from flexiact.pose.estimators import PoseEstimator
@@ -57,8 +57,8 @@ def poses(seed: int = 0, num_frames: int = 9) -> np.ndarray:
     return np.random.default_rng(seed).uniform(2, 14, (num_frames, COUNT, 2))
 
 
-def video(backbone: Backbone, estimator: PoseEstimator, config: PoseGuidedConfig | None = None) -> np.ndarray:
-    method = PoseGuided(backbone, config, estimator)
+def video(backbone: Backbone, estimator: PoseEstimator, **changes: object) -> np.ndarray:
+    method = PoseGuided(backbone, PAPER.changed(**changes), estimator)
     action = method.fit(Video(random_frames(1), 8.0), "a dog", seed=0)
     return method.control_video(action, random_frames(3, 1)[0])
 
@@ -81,7 +81,7 @@ def test_a_body_of_other_size_and_place_is_drawn_on_the_target_s(
     if anchor == "all":
         shown = shown[:1].repeat(9, 0)  # then every frame fits the target exactly
     moved = shown * scale + [2, 3]
-    found = video(controlled, Scripted(shown, moved[0]), PoseGuidedConfig(anchor=anchor, fit=fit, points=points))
+    found = video(controlled, Scripted(shown, moved[0]), anchor=anchor, fit=fit, points=points)
     np.testing.assert_allclose(found.astype(int), drawn(moved), atol=60)  # a 16th of a pixel at an edge
     assert (found != drawn(shown)).any()
 
@@ -92,14 +92,15 @@ def test_limbs_move_the_fit_only_where_they_are_part_of_it(points: Any, same: bo
     limbs = [KEYPOINTS.index(name) for name in KEYPOINTS if name not in {"nose", "chest", "pelvis"}]
     other = target.copy()
     other[limbs] += 5
-    config = PoseGuidedConfig(anchor="first", points=points)
-    first, second = (video(controlled, Scripted(shown, body), config) for body in (target, other))
+    first, second = (
+        video(controlled, Scripted(shown, body), anchor="first", points=points) for body in (target, other)
+    )
     assert (first == second).all() == same
 
 
 def test_the_anchor_decides_the_fit(controlled: Backbone) -> None:
     estimator = Scripted(poses(), poses(1)[0])
-    first, every = (video(controlled, estimator, PoseGuidedConfig(anchor=a)) for a in ("first", "all"))
+    first, every = (video(controlled, estimator, anchor=a) for a in ("first", "all"))
     assert (first != every).any()
 
 
@@ -108,8 +109,7 @@ def test_points_below_the_threshold_are_neither_drawn_nor_fitted(controlled: Bac
     scores[:, 4], scores[:, 5] = 0.29, 0.31
     wrong = shown.copy()
     wrong[:, 4] = 500.0
-    config = PoseGuidedConfig(anchor="first", points="all")
-    found = video(controlled, Scripted(wrong, shown[0], scores), config)
+    found = video(controlled, Scripted(wrong, shown[0], scores), anchor="first", points="all")
     np.testing.assert_array_equal(found, drawn(shown, np.where(scores < 0.3, 0, scores)))
 
 
@@ -134,8 +134,8 @@ def test_the_skeleton_changes_the_video(controlled: Backbone) -> None:
 
 def test_presets() -> None:
     backbone = tiny_backbone()
-    assert preset(backbone) == PRESETS["puppets"] and preset(replace(backbone, name="puppets")).estimator == "puppets"
-    assert PRESETS["paper"] == PoseGuidedConfig()
+    assert PoseGuided.preset(backbone) == PoseGuided.preset(replace(backbone, name="puppets")) == PRESETS["puppets"]
+    assert PRESETS["puppets"].fit.estimator == "puppets"
 
 
 @pytest.mark.parametrize(
@@ -151,23 +151,23 @@ def test_presets() -> None:
 )
 def test_bad_settings_are_named(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{field}: "):
-        PoseGuidedConfig(**{field: value})
+        PoseTransfer(**{field: value})
 
 
 def test_missing_weights_are_named(controlled: Backbone, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="^control: backbone tiny has no control weights"):
         PoseGuided(tiny_backbone(), estimator=DarkestPixels())
     with pytest.raises(ValueError, match="^refadapter_weight: backbone tiny has no RefAdapter"):
-        PoseGuided(controlled, PoseGuidedConfig(refadapter_weight=0.7), DarkestPixels())
+        PoseGuided(controlled, PAPER.changed(refadapter_weight=0.7), DarkestPixels())
     with pytest.raises(ValueError, match="^estimator: unknown name 'x'"):
-        PoseGuided(controlled, PoseGuidedConfig(estimator="x"))
+        PoseGuided(controlled, PAPER.changed(estimator="x"))
 
 
 def test_refadapter_adds_to_control(controlled: Backbone, backbone: Backbone) -> None:
     both = replace(controlled, refadapter=backbone.refadapter)
     request, frames = Request(random_frames(3, 1)[0], "a dog", 0), []
     for weight in (0.0, 0.7):
-        method = PoseGuided(both, PoseGuidedConfig(refadapter_weight=weight), DarkestPixels())
+        method = PoseGuided(both, PAPER.changed(refadapter_weight=weight), DarkestPixels())
         frames.append(method.transfer(method.fit(Video(random_frames(1), 8.0), "", seed=0), request).frames)
         assert (method.transfer_config()["refadapter"] is None) == (weight == 0)
     assert (frames[0] != frames[1]).any()
@@ -205,16 +205,13 @@ def test_the_truth_of_a_case_is_that_of_its_pictures(case: Case, controlled: Bac
 
 
 def test_the_harness_tells_this_method_and_no_other(controlled: Backbone, tmp_path: Path) -> None:
-    plain = PoseGuided(controlled, estimator=DarkestPixels())
     told = METHODS["pose_guided-true"].build(controlled)
-    assert isinstance(told, TruePoseGuided) and not isinstance(plain, ToldKeypoints)
-    puppets = load_backbone("puppets", "cpu")
-    tellable = [name for name, entry in METHODS.items() if isinstance(entry.build(puppets), ToldKeypoints)]
-    assert tellable == ["pose_guided-true"]
+    assert isinstance(told, TruePoseGuided)
+    assert [name for name, entry in METHODS.items() if TRUE_KEYPOINTS in entry.needs] == ["pose_guided-true"]
     assert "true keypoints" in METHODS["pose_guided-true"].extra_supervision
     folder = RunFolder(tmp_path / "run")
     with folder.opened():
-        executor = Executor(folder, controlled, {"m": told}, {case.case_id: case for case in CASES})
+        executor = Executor(folder, controlled, {"m": told}, {case.case_id: case for case in CASES}, told=("m",))
         rows = [executor.execute(Cell(f"k{i}", "f", "m", "method", case.case_id, 0)) for i, case in enumerate(CASES)]
     assert [(row.status, row.error) for row in rows] == [("ok", None)] * 2
     with pytest.raises(ValueError, match="frames: their true keypoints are not known"):

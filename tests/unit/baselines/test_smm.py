@@ -12,7 +12,6 @@ from baselines.smm import (
     PRESETS,
     SpatialMarginalMean,
     low_frequencies,
-    preset,
     renoised,
     smm_loss,
     with_low_frequencies,
@@ -90,7 +89,7 @@ def test_low_frequencies_come_from_the_source_and_the_rest_from_noise(size: tupl
 def test_fit_keeps_the_features_of_the_inverted_reference():
     """By a loop of its own: every level's prediction, the clean latents and noise it implies, and block 0's output."""
     backbone = tiny_backbone()
-    method = SpatialMarginalMean(backbone, replace(preset(tiny_backbone()), guided_share=0.5))
+    method = SpatialMarginalMean.from_preset(backbone, guided_share=0.5)
     action = method.fit(REFERENCE, "a dog jumps", seed=5)
     generator = torch.Generator().manual_seed(5)
     latents = encode_video(backbone, REFERENCE.frames, generator)
@@ -114,7 +113,7 @@ def test_fit_keeps_the_features_of_the_inverted_reference():
 
 
 def test_guidance_lowers_its_own_loss(monkeypatch: pytest.MonkeyPatch):
-    method = SpatialMarginalMean(tiny_backbone(), replace(preset(tiny_backbone()), adam_steps=5))
+    method = SpatialMarginalMean.from_preset(tiny_backbone(), adam_steps=5)
     losses = guided_losses(method, monkeypatch)
     assert len(losses) == 2 * 5
     assert losses[4] < losses[0] and losses[9] < losses[5]
@@ -140,10 +139,10 @@ def test_runs_on_other_forms_of_the_model(config: dict):
 
 
 def test_presets_and_bad_settings():
-    paper = PRESETS["paper"]
+    paper = PRESETS["paper"].transfer
     assert (paper.adam_steps, paper.learning_rate, paper.final_learning_rate) == (10, 0.007, 0.004)
     assert (paper.guided_share, paper.low_pass) == (0.4, 4)
-    assert preset(tiny_backbone()) == replace(PRESETS["puppets"], block=None)
-    assert preset(replace(tiny_backbone(), name="puppets")) == PRESETS["puppets"]
+    assert SpatialMarginalMean.preset(tiny_backbone()) == PRESETS["puppets"].changed(block=None)
+    assert SpatialMarginalMean.preset(replace(tiny_backbone(), name="puppets")) == PRESETS["puppets"]
     with pytest.raises(ValueError, match="^low_pass:"):
         replace(paper, low_pass=0)

@@ -22,7 +22,7 @@ def test_a_signal_is_0_for_the_reference_and_for_no_other_clip(name: str, backbo
     built = METHODS[name].build(backbone)
     # DiTFlow holds soft flows to the strongest ones: the two are the same in the limit of a hard softmax.
     limit = {"temperature": 1e6} if name == "ditflow" else {}
-    method = type(built)(backbone, replace(built.config, **limit))
+    method = type(built).from_preset(backbone, **limit)
     action = method.fit(reference, CAPTION, seed=0)
     loss = guiding.SIGNALS[name]
     assert loss(method, reference, action, CAPTION) == pytest.approx(0, abs=1e-5)
@@ -36,7 +36,7 @@ def test_losses_are_of_the_videos_of_a_run(tmp_path: Path, backbone: Backbone):
     assert len(found) == 2 * len(CASES) * (len(guiding.COMPARED) + 1) and (found["loss"] >= 0).all()
     blocks = guiding.losses(tmp_path / "run", cases, backbone, ["ditflow"], every_block=True)
     assert sorted(set(blocks["block"])) == list(range(backbone.transformer.config.num_layers))
-    own = METHODS["ditflow"].build(backbone).model.block
+    own = METHODS["ditflow"].build(backbone).block
     whole = found[found["method"] == "ditflow"].set_index(["case_id", "video"])["loss"]
     same = blocks[blocks["block"] == own].set_index(["case_id", "video"])["loss"]
     pd.testing.assert_series_equal(same, whole.loc[same.index])

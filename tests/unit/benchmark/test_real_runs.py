@@ -10,7 +10,7 @@ import pytest
 
 import benchmark.run as command
 from benchmark.bounds.table import BOUNDS
-from benchmark.methods import METHODS, MethodEntry
+from benchmark.methods import METHODS, TRUE_KEYPOINTS, MethodEntry
 from benchmark.selection import UsageError
 from benchmark.suites.files import NO_TRUTH, FileSuite, folder_suite
 from benchmark.suites.puppets import CaseError
@@ -56,7 +56,7 @@ Run = Callable[..., Path]
 @pytest.fixture
 def run(tmp_path: Path, backbone, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs two cases of files on the tiny backbone."""
-    monkeypatch.setitem(METHODS, "told", MethodEntry(Told, "is told keypoints"))
+    monkeypatch.setitem(METHODS, "told", MethodEntry(Told, "is told keypoints", needs=(TRUE_KEYPOINTS,)))
     plain(tmp_path / "data")
 
     def start(**changes) -> Path:

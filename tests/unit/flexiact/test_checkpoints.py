@@ -163,7 +163,7 @@ def test_videos_are_made_from_imported_files_and_survive_an_export(tmp_path: Pat
     import_file(written(lora, tmp_path / "lora.pt"), tmp_path / "adapter", "none")
     import_file(written(tokens, tmp_path / "fae.pt"), tmp_path / "fae.safetensors", "none")
     backbone = tiny_backbone(refadapter=tmp_path / "adapter")
-    config = replace(PRESETS["released"], transfer=replace(PRESETS["released"].transfer, num_inference_steps=2))
+    config = PRESETS["released"].changed(num_inference_steps=2)
     request = Request(random_frames(2, num_frames=1)[0], "a red dog jumps", 3)
     method = FlexiAct(backbone, config)
     first = method.transfer(load_action(tmp_path / "fae.safetensors")[0], request)

@@ -12,7 +12,7 @@ from PIL import Image
 from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.checkpoints.stock_pipeline import attached, export_lora
 from flexiact.embedding import ACTION_KEY, FrequencySchedule
-from flexiact.method import FlexiAct, FlexiActConfig, TransferConfig
+from flexiact.method import FlexiAct, FlexiActConfig
 from flexiact.task import Action, Request
 from tests.support.backbones import random_frames, save_tiny_refadapter, tiny_backbone
 
@@ -50,7 +50,9 @@ def some_action(backbone: Backbone, seed: int = 0) -> Action:
 
 
 def ours(backbone: Backbone, action: Action, request: Request, weight: float | None = 0.7) -> np.ndarray:
-    config = FlexiActConfig(transfer=TransferConfig(SCHEDULE, weight, num_inference_steps=4, guidance_scale=3.0))
+    config = FlexiActConfig().changed(
+        schedule=SCHEDULE, refadapter_weight=weight, num_inference_steps=4, guidance_scale=3.0
+    )
     return FlexiAct(backbone, config).transfer(action, request).frames
 
 

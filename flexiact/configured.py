@@ -1,0 +1,182 @@
+"""What methods with settings share: a configuration in two halves, keys derived from it, presets and RefAdapter."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+
+from flexiact.backbone.backbone import Backbone
+from flexiact.ranges import check_count, check_number
+from flexiact.refadapter import adapted, load_refadapter, refadapter_digest
+from flexiact.sampling import Guide, StepKwargs, sample_video
+from flexiact.task import Request, Video
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+LARGE = 10**9
+"""Parameters from which on a backbone without a preset of its own gets the paper's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSettings:
+    """What the sampler reads in every method.
+
+    Attributes:
+        num_inference_steps: Number of denoising steps; None: the backbone's own.
+        guidance_scale: Scale of classifier-free guidance; None: the backbone's own.
+    """
+
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_inference_steps is not None:
+            check_count("num_inference_steps", self.num_inference_steps)
+        if self.guidance_scale is not None:
+            check_number("guidance_scale", self.guidance_scale)
+
+    @property
+    def adapter_weight(self) -> float:
+        """Weight of RefAdapter; 0: it is not used."""
+        return 0.0
+
+    def resolved(self, backbone: Backbone) -> tuple[int, float]:
+        """Number of steps and guidance scale on a backbone."""
+        steps, guidance = self.num_inference_steps, self.guidance_scale
+        return (
+            backbone.num_inference_steps if steps is None else steps,
+            backbone.guidance_scale if guidance is None else guidance,
+        )
+
+    def described(self, backbone: Backbone) -> dict[str, Any]:
+        """All settings as they are used on a backbone, as JSON."""
+        steps, guidance = self.resolved(backbone)
+        return asdict(self) | {"num_inference_steps": steps, "guidance_scale": guidance}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptedSettings(SamplerSettings):
+    """What the sampler reads in a method that RefAdapter can join.
+
+    Attributes:
+        refadapter_weight: Weight of RefAdapter; 0 or None: the backbone alone.
+    """
+
+    refadapter_weight: float | None = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("refadapter_weight", self.adapter_weight)
+
+    @property
+    def adapter_weight(self) -> float:
+        """Weight of RefAdapter; 0: it is not used."""
+        return self.refadapter_weight or 0.0
+
+    def described(self, backbone: Backbone) -> dict[str, Any]:
+        """All settings as they are used on a backbone, as JSON; RefAdapter's weights by their digest."""
+        return super().described(backbone) | {"refadapter": refadapter_digest(backbone, self.adapter_weight)}
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """The half of a verb that reads no settings."""
+
+
+Fit = TypeVar("Fit", bound="DataclassInstance")
+Transfer = TypeVar("Transfer", bound=SamplerSettings)
+
+
+@dataclass(frozen=True)
+class Config(Generic[Fit, Transfer]):
+    """Settings in two halves, so that variants which differ at transfer alone share a fit.
+
+    Attributes:
+        fit: Settings that `fit` reads.
+        transfer: Settings that `transfer` reads.
+    """
+
+    fit: Fit
+    transfer: Transfer
+
+    def changed(self, **changes: Any) -> Self:
+        """With other values, each in the half that has a setting of its name.
+
+        Raises:
+            ValueError: naming a setting that no half has, or whose value is out of range.
+        """
+        halves: dict[str, Any] = {}
+        for half, settings in (("fit", self.fit), ("transfer", self.transfer)):
+            own = {field.name: changes.pop(field.name) for field in fields(settings) if field.name in changes}
+            halves[half] = replace(settings, **own)
+        if changes:
+            raise ValueError(f"{next(iter(changes))}: no such setting")
+        return replace(self, **halves)
+
+
+def preset_of(presets: Mapping[str, Any], backbone: Backbone) -> Any:
+    """The entry of a backbone's name, else "paper" for `LARGE` models and "puppets" for others."""
+    if backbone.name in presets:
+        return presets[backbone.name]
+    return presets["paper" if backbone.num_parameters >= LARGE else "puppets"]
+
+
+class ConfiguredMethod(Generic[Fit, Transfer]):
+    """A method whose keys are all of its settings; a subclass adds what `ActionTransfer` lacks here.
+
+    Attributes:
+        presets: Configurations by name of a backbone; "paper" and "puppets" serve all others (see `preset_of`).
+    """
+
+    presets: ClassVar[Mapping[str, Any]]
+
+    def __init__(self, backbone: Backbone, config: Config[Fit, Transfer] | None = None) -> None:
+        """Take the backbone's preset where no configuration is given; read RefAdapter's weights if that uses them.
+
+        Raises:
+            ValueError: naming a setting that this backbone cannot have, or RefAdapter's files when they are damaged.
+        """
+        self.backbone = backbone
+        self.config: Config[Fit, Transfer] = self.preset(backbone) if config is None else config
+        self._adapter = load_refadapter(backbone, self.config.transfer.adapter_weight)
+
+    @classmethod
+    def preset(cls, backbone: Backbone) -> Config[Fit, Transfer]:
+        """The configuration meant for a backbone."""
+        config: Config[Fit, Transfer] = preset_of(cls.presets, backbone)
+        return config
+
+    @classmethod
+    def from_preset(cls, backbone: Backbone, **changes: Any) -> Self:
+        """The method with changes to the configuration meant for the backbone."""
+        return cls(backbone, cls.preset(backbone).changed(**changes))
+
+    def fit_config(self) -> dict[str, Any]:
+        """All settings that `fit` reads."""
+        return asdict(self.config.fit)
+
+    def transfer_config(self) -> dict[str, Any]:
+        """All settings that `transfer` reads, as they are used on the backbone."""
+        return self.config.transfer.described(self.backbone)
+
+    def sample(self, request: Request, step_kwargs: StepKwargs | None = None, guide: Guide | None = None) -> Video:
+        """Make the video of a request by the configuration, with RefAdapter where that says so.
+
+        Args:
+            request: Target image, prompt and seed.
+            step_kwargs: Arguments of the attention processors in each step.
+            guide: Changes latents and positions before each step.
+
+        Raises:
+            ValueError: naming the field, for a target of another size or output that is not finite.
+        """
+        steps, guidance = self.config.transfer.resolved(self.backbone)
+        with adapted(self._adapter, self.config.transfer.adapter_weight):
+            return sample_video(
+                self.backbone,
+                request,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                step_kwargs=step_kwargs,
+                guide=guide,
+            )
