@@ -1,0 +1,130 @@
+"""Inference over references: intervals, tests, corrections, power. Pure functions of one number a reference.
+
+References are what a benchmark samples. Cases and seeds of one reference are averaged first, so every function here
+takes one mean, or one mean paired difference, per reference.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import special, stats
+
+CONFIDENCE = 0.95
+POWER = 0.80
+EXACT_REFERENCES = 16
+"""Up to so many references every pattern of signs is tried."""
+SIGN_FLIPS = 200_000
+"""Number of random sign patterns for more references."""
+
+
+def student_interval(means: np.ndarray) -> tuple[float, float]:
+    """Student's 95% interval of the mean.
+
+    For normal means its coverage is exact for any number of references. A bootstrap over few references cannot reach
+    beyond the smallest and largest of them and holds the truth too seldom.
+
+    Args:
+        means: float [n], one value per reference.
+
+    Returns:
+        Lower and upper end; NaN with fewer than two references.
+    """
+    if len(means) < 2:
+        return float("nan"), float("nan")
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * np.std(means, ddof=1) / np.sqrt(len(means))
+    return float(np.mean(means) - reach), float(np.mean(means) + reach)
+
+
+def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
+    """Two-sided p-value of a paired sign-flip test of mean difference 0.
+
+    Under the null hypothesis that a difference is as likely as its opposite, every pattern of signs is equally likely.
+    The p-value is the share of patterns whose mean is at least as far from 0 as the observed one. All patterns are
+    tried up to `EXACT_REFERENCES`, `SIGN_FLIPS` random ones above (Ernst, "Permutation Methods", 2004).
+
+    Args:
+        differences: float [n], one value per reference.
+        seed: Seed of the random patterns.
+
+    Returns:
+        p in (0, 1]; the smallest that n references can give is 2 / 2^n. NaN without a reference.
+    """
+    if not len(differences):
+        return float("nan")
+    if len(differences) == 1:
+        return 1.0
+    test = stats.permutation_test(
+        (differences,),
+        lambda x, axis: np.abs(np.mean(x, axis=axis)),
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=np.inf if len(differences) <= EXACT_REFERENCES else SIGN_FLIPS,
+        vectorized=True,
+        batch=10_000,
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values of one family of tests (Holm, 1979): those below .05 hold together at 5%.
+
+    Args:
+        p_values: One per test; NaN for a test that could not be made, which stays NaN but counts in the family.
+    """
+    count = len(p_values)
+    order = np.argsort([np.inf if np.isnan(p) else p for p in p_values], kind="stable")
+    adjusted, reached = [float("nan")] * count, 0.0
+    for rank, index in enumerate(order):
+        if not np.isnan(p_values[index]):
+            reached = max(reached, min(1.0, (count - rank) * p_values[index]))
+            adjusted[index] = reached
+    return adjusted
+
+
+def detectable(spread: float, references: int, power: float = POWER) -> float:
+    """Smallest true mean difference that a two-sided paired t-test at 5% finds with the given power.
+
+    Args:
+        spread: Standard deviation of the differences between references.
+        references: Number of references.
+        power: Probability of finding it.
+
+    Returns:
+        A difference in the unit of `spread`; NaN with fewer than two references.
+    """
+    if references < 2 or not np.isfinite(spread):
+        return float("nan")
+    freedom = references - 1
+    critical = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+    # The other side's tail is left out: at this power it is far below a thousandth.
+    shift = special.nctdtrinc(freedom, 1 - power, critical)
+    return float(shift * spread / np.sqrt(references))
+
+
+def equivalent(differences: np.ndarray, margin: float) -> bool:
+    """True if two one-sided t-tests at 5% show the mean difference to lie within -margin to margin (Schuirmann, 1987).
+
+    Args:
+        differences: float [n], one value per reference.
+        margin: Largest difference that counts as none, above 0.
+    """
+    if len(differences) < 2:
+        return False
+    reach = stats.t.ppf(CONFIDENCE, len(differences) - 1) * np.std(differences, ddof=1) / np.sqrt(len(differences))
+    return bool(abs(np.mean(differences)) + reach < margin)
+
+
+def ranks(means: np.ndarray, draws: np.ndarray, higher_is_better: bool) -> np.ndarray:
+    """Ranks of methods in bootstrap resamples of the references.
+
+    Args:
+        means: float [methods, references].
+        draws: int [resamples, references], how often each reference is drawn.
+        higher_is_better: True if the largest mean ranks first.
+
+    Returns:
+        Ranks [resamples, methods] from 1 (best); methods that tie share the mean of their ranks.
+    """
+    resampled = draws @ means.T
+    return stats.rankdata(-resampled if higher_is_better else resampled, axis=1)
