@@ -1,50 +1,21 @@
 """Draw the plots (matplotlib, Agg), each for light and for dark pages, as SVG that is the same on every build."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from reports.belief import paired_values
+from reports.analysis.belief import paired_values
+from reports.matrix import draw_matrix, text_of_matrix
 from reports.results import Results, headline_mean
 from reports.run_folder import TERCILES
+from reports.themes import Theme, mark, save_themed
 from reports.wording import heading, label, signed
-
-matplotlib.use("Agg")
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of one appearance."""
-
-    suffix: str
-    paper: str
-    ink: str
-    faint: str
-    accent: str
-    second: str
-    steps: tuple[str, str, str]
-    methods: tuple[str, ...]
-
-
-# Method colours: tints of Okabe and Ito's palette, which people with colour-blindness can tell apart.
-LIGHT = Theme(
-    "", "#ffffff", "#1f2430", "#9aa1ad", "#0b62a4", "#c2571a", ("#8fbfe0", "#3f88c0", "#0b3d66"),
-    ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7f7f7f", "#000000"),
-)  # fmt: skip
-DARK = Theme(
-    "-dark", "#171a21", "#e6e9ef", "#6f7886", "#6cb4ee", "#f0965a", ("#3d6d94", "#6cb4ee", "#d3ebff"),
-    ("#56b4e9", "#f0823c", "#2ec4a0", "#e39ac3", "#e0c341", "#8fd0ff", "#a9a9a9", "#ffffff"),
-)  # fmt: skip
-
-_MARKERS = "osD^vPX*"
 
 Draw = Callable[[Results, Theme], Figure | None]
 
@@ -60,46 +31,6 @@ def write_figures(results: Results, folder: Path) -> dict[str, str]:
         if save_themed(name, partial(draw, results), folder):
             written[name] = text(results)
     return written
-
-
-def save_themed(name: str, draw: Callable[[Theme], Figure | None], folder: Path) -> bool:
-    """Draw a plot in every theme as `<name>.svg` and `<name>-dark.svg`; returns False if there is nothing to draw."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for theme in (LIGHT, DARK):
-        # With a fixed salt and no date the same numbers give the same bytes.
-        with matplotlib.rc_context({**style(theme), "svg.hashsalt": name, "svg.fonttype": "path"}):
-            figure = draw(theme)
-            if figure is None:
-                return False
-            path = folder / f"{name}{theme.suffix}.svg"
-            figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor=theme.paper, dpi=110)
-    return True
-
-
-def mark(theme: Theme, index: int) -> tuple[str, str]:
-    """Colour and marker of the method at an index; no two of the first 64 share both."""
-    rounds, place = divmod(index, len(theme.methods))
-    return theme.methods[place], _MARKERS[(place + rounds) % len(_MARKERS)]
-
-
-def style(theme: Theme) -> dict[Any, Any]:
-    """Matplotlib settings of a theme."""
-    inked = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "legend.labelcolor")
-    return dict.fromkeys(inked, theme.ink) | {
-        "font.size": 10,
-        "axes.facecolor": theme.paper,
-        "axes.edgecolor": theme.faint,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 10,
-        "axes.titlelocation": "left",
-        "grid.color": theme.faint,
-        "grid.alpha": 0.25,
-        "legend.frameon": False,
-        "figure.constrained_layout.use": True,
-        "figure.constrained_layout.w_pad": 0.12,
-        "figure.constrained_layout.h_pad": 0.08,
-    }
 
 
 def _headline(results: Results, theme: Theme) -> Figure | None:
@@ -271,6 +202,7 @@ def _text_of_belief(results: Results) -> str:
 
 FIGURES: tuple[tuple[str, Draw, Callable[[Results], str]], ...] = (
     ("headline", _headline, _text_of_means),
+    ("differences", draw_matrix, text_of_matrix),
     (
         "difficulty",
         _difficulty,

@@ -8,12 +8,12 @@ from reports.run_folder import score_backends
 from reports.tables import (
     belief_table,
     bounds_table,
+    claims_table,
     comparison_table,
     cost_table,
     faults_table,
     methods_table,
     metrics_table,
-    pairs_table,
     tercile_table,
 )
 from reports.wording import NOTHING, interval, measured, scope, title
@@ -62,7 +62,8 @@ def markdown(results: Results, figures: dict[str, str]) -> str:
         _bullets(checks(results) + cautions(results)),
     ]
     pictures = [f"![{_md(text)}]({path})" for path, text in figures.items()]
-    tables = [methods_table(results), bounds_table(results), comparison_table(results), pairs_table(results)]
+    tables = [methods_table(results), bounds_table(results)]
+    tables += [claims_table(results.claims, results.run)] * bool(results.claims) + [comparison_table(results)]
     tables += [belief_table(results), tercile_table(results), cost_table(results), metrics_table(results)]
     faults = faults_table(results)
     parts += [markdown_table(table) for table in tables + [faults] * bool(faults.rows)]

@@ -13,7 +13,6 @@ from reports import tables
 from reports.contact_sheet import chosen_cases, first_seed, inside
 from reports.formats import cell_text, halves
 from reports.results import Results, cautions, checks
-from reports.statistics import MIN_CASES, MIN_SEEDS
 from reports.wording import NOTHING, backbone_size, count, label, measured, number, scope, suite_name, title
 
 GALLERY_CASES = 60
@@ -47,13 +46,12 @@ def render(results: Results, page_folder: Path, figures: Mapping[str, str], shee
         cautions=cautions(results),
         entries=[(name, run.info["methods"][name]) for name in results.order + results.bound_order],
         boards=[tables.methods_table(results), tables.bounds_table(results)],
-        comparisons=[tables.comparison_table(results), tables.pairs_table(results)],
+        claims=tables.claims_table(results.claims, run) if results.claims else None,
+        comparison=tables.comparison_table(results),
         belief=tables.belief_table(results),
         terciles=tables.tercile_table(results),
         costs=tables.cost_table(results),
         metrics=tables.metrics_table(results),
-        min_cases=MIN_CASES,
-        min_seeds=MIN_SEEDS,
         faults=tables.faults_table(results),
         published=tables.published_table(),
         figures=figures,

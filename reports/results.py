@@ -5,9 +5,9 @@ from itertools import combinations
 
 import pandas as pd
 
-from reports.belief import belief
-from reports.run_folder import RunError, StoredRun
-from reports.statistics import (
+from reports.analysis.belief import belief
+from reports.analysis.claims import ENOUGH_REFERENCES, MIN_REFERENCES, Claim, claims, family
+from reports.analysis.statistics import (
     MIN_SEEDS,
     Comparison,
     by_tercile,
@@ -18,6 +18,7 @@ from reports.statistics import (
     summarise,
     tidy,
 )
+from reports.run_folder import RunError, StoredRun
 from reports.wording import count, label, number
 
 FLOORS = ("still", "wrong-action", "copy-reference")
@@ -26,8 +27,6 @@ FLOORS = ("still", "wrong-action", "copy-reference")
 CEILING = "oracle-codec"
 """The bound that no method can be expected to beat: the truth, encoded and decoded once."""
 
-FEW_REFERENCES = 10
-
 
 @dataclass(frozen=True, eq=False)
 class Results:
@@ -35,13 +34,14 @@ class Results:
 
     Attributes:
         run: Stored run.
-        rows: Table of `reports.statistics.tidy`.
-        summary: Table of `reports.statistics.summarise`.
-        counts: Table of `reports.statistics.cell_counts`.
-        costs: Table of `reports.statistics.costs`.
-        terciles: Table of `reports.statistics.by_tercile`, for the headline.
-        belief: Table of `reports.belief.belief`.
+        rows: Table of `reports.analysis.statistics.tidy`.
+        summary: Table of `reports.analysis.statistics.summarise`.
+        counts: Table of `reports.analysis.statistics.cell_counts`.
+        costs: Table of `reports.analysis.statistics.costs`.
+        terciles: Table of `reports.analysis.statistics.by_tercile`, for the headline.
+        belief: Table of `reports.analysis.belief.belief`.
         against: Name of the method that all others are compared with.
+        claims: Tested pairs of the family, on the headline.
         comparisons: Comparison of each method and bound with `against`, on the headline.
         pairs: Comparison of each two methods, on the headline.
         order: Names of the methods, best headline first.
@@ -56,6 +56,7 @@ class Results:
     terciles: pd.DataFrame
     belief: pd.DataFrame
     against: str
+    claims: tuple[Claim, ...]
     comparisons: tuple[Comparison, ...]
     pairs: tuple[Comparison, ...]
     order: tuple[str, ...]
@@ -91,8 +92,9 @@ def measure(run: StoredRun, against: str | None = None) -> Results:
         terciles=by_tercile(rows, run.headline),
         belief=belief(run, rows),
         against=against,
-        comparisons=tuple(compare(rows, run.headline, name, against, better) for name in others),
-        pairs=tuple(compare(rows, run.headline, *names, better) for names in combinations(order, 2)),
+        claims=claims(rows, run.headline, better, family()),
+        comparisons=tuple(compare(rows, run.headline, name, against) for name in others),
+        pairs=tuple(compare(rows, run.headline, *names) for names in combinations(order, 2)),
         order=order,
         bound_order=bound_order,
     )
@@ -106,7 +108,7 @@ def checks(results: Results) -> list[str]:
         if bound not in run.bounds:
             found.append(f"The bound {bound} is not part of this run, so it cannot be checked.")
             continue
-        differences = [compare(results.rows, run.headline, name, bound, better) for name in results.order]
+        differences = [compare(results.rows, run.headline, name, bound) for name in results.order]
         differences = [item for item in differences if item.estimate.cases]
         sign = (1 if below else -1) * (-1 if better is False else 1)
         right = [item for item in differences if sign * item.estimate.mean > 0]
@@ -136,12 +138,15 @@ def cautions(results: Results) -> list[str]:
             "reward some wrong videos: read them beside still and copy-reference."
         )
     references = len({case["reference_id"] for case in run.info["cases"].values()})
-    if references == 1:
-        found.append("There is one reference video: without a second one no interval can be given.")
-    elif references < FEW_REFERENCES:
+    if references < MIN_REFERENCES:
         found.append(
-            f"The intervals rest on {count(references, 'reference video')}. They are widened for so few clusters, by "
-            "as much as means of normal ones would need; what other references would give may differ more."
+            f"There {'is' if references == 1 else 'are'} {count(references, 'reference video')}. Nothing is claimed "
+            f"with fewer than {MIN_REFERENCES}."
+        )
+    elif references < ENOUGH_REFERENCES:
+        found.append(
+            f"The intervals rest on {count(references, 'reference video')}: whatever is claimed is exploratory. With "
+            "skewed values they hold the truth less often than they say, about .88 instead of .95."
         )
     if len(run.seeds) < MIN_SEEDS:
         seeds = count(len(run.seeds), "seed")

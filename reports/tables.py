@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from reports import paper_numbers as published
-from reports.belief import needs_truth
+from reports.analysis.belief import needs_truth
+from reports.analysis.claims import ENOUGH_REFERENCES, MIN_REFERENCES, Claim, family
+from reports.analysis.statistics import MIN_SEEDS
 from reports.cells import Cell, Interval, Number, Share, Table
 from reports.results import Results
-from reports.run_folder import TERCILES, score_backends
-from reports.statistics import MIN_CASES, MIN_SEEDS, Comparison
+from reports.run_folder import TERCILES, StoredRun, score_backends
 from reports.wording import NOTHING, Write, arrow, count, gib, heading, label, mib, number, seconds, signed
 
 
@@ -65,37 +66,49 @@ def _cell(row: pd.Series, videos: int, whole: bool) -> Number:
     return Number(row["mean"], low, high, videos=int(row["ok"]) if 0 < row["ok"] < videos else None)
 
 
+def claims_table(claims: tuple[Claim, ...], run: StoredRun, place: str = "") -> Table:
+    """The pairs of methods that are tested, with verdicts.
+
+    Args:
+        claims: Tested pairs.
+        run: Run that the claims are about.
+        place: Words that the title ends with.
+    """
+    columns = (
+        "first", "second", "verdict, first against second", "first − second", "95% interval", "p, corrected",
+        "could have been seen", "references", "seeds",
+    )  # fmt: skip
+    rows = []
+    for claim in claims:
+        item = claim.comparison
+        said = f"{claim.verdict} {item.second}" if claim.verdict in ("beats", "is beaten by") else claim.verdict
+        found, reach = item.estimate, Number(claim.detectable, write=number)
+        ends = Interval(found.low, found.high, signed)
+        figures = (Number(found.mean, write=signed), ends, Number(claim.p, write=number), reach)
+        rows.append((item.first, item.second, said, *figures, found.references, item.seeds))
+    note = (
+        f"These pairs were fixed beforehand (reports/analysis/claims.toml, {len(family())} in all). Two-sided "
+        "sign-flip test over references; p is corrected by Holm for all of the pairs. A claim needs p below .05, at "
+        f"least {MIN_REFERENCES} references and {MIN_SEEDS} seeds; with fewer than {ENOUGH_REFERENCES} references it "
+        "is exploratory. Nothing is claimed for a method that lacks videos which the other has. Could have been seen: "
+        "the smallest true difference that a single such test finds four times in five."
+    )
+    return Table(f"Claims: {label(run.headline)}{place}", columns, tuple(rows), note)
+
+
 def comparison_table(results: Results) -> Table:
     """Paired differences of all methods and bounds from the named method, on the headline."""
     note = (
-        "Paired over the videos that both have; bootstrap clustered by reference. A beats B is said only where the "
-        f"interval excludes 0, with at least {MIN_CASES} cases x {MIN_SEEDS} seeds. No correction for the number of "
-        "comparisons."
+        "Paired over the videos that both have; Student's intervals over references. Exploratory: no correction for "
+        "the number of rows. Verdicts stand under Claims."
     )
-    columns = ("name", f"verdict, against {results.against}", "difference", "95% interval", "cases", "seeds")
-    rows = [(item.first, _said(item), *_difference(item)) for item in results.comparisons]
+    columns = ("name", "difference", "95% interval", "cases", "references", "seeds")
+    rows = []
+    for item in results.comparisons:
+        found = item.estimate
+        figures = (Number(found.mean, write=signed), Interval(found.low, found.high, signed))
+        rows.append((item.first, *figures, found.cases, found.references, item.seeds))
     return Table(f"Against {results.against}: {label(results.run.headline)}", columns, tuple(rows), note)
-
-
-def _said(item: Comparison) -> str:
-    """The verdict as a sentence, with the other method's name if the verb needs an object."""
-    return f"{item.verdict} {item.second}" if item.verdict in ("beats", "is beaten by") else item.verdict
-
-
-def _difference(item: Comparison) -> tuple[Cell, ...]:
-    found = item.estimate
-    return Number(found.mean, write=signed), Interval(found.low, found.high, signed), found.cases, item.seeds
-
-
-def pairs_table(results: Results) -> Table:
-    """Every two methods on the headline, as sentences."""
-    columns = ("first", "second", "verdict, first against second", "first − second", "95% interval", "cases", "seeds")
-    rows = [(item.first, item.second, _said(item), *_difference(item)) for item in results.pairs]
-    note = (
-        f"{count(len(rows), 'comparison')}, uncorrected: of methods that do not differ, about one pair in twenty would "
-        "still show an interval that excludes 0."
-    )
-    return Table(f"Every two methods: {label(results.run.headline)}", columns, tuple(rows), note)
 
 
 def tercile_table(results: Results) -> Table:
@@ -115,7 +128,7 @@ def tercile_table(results: Results) -> Table:
 
 
 def mean_cell(row: Mapping[Any, Any] | pd.Series, write: Write = number) -> Number:
-    """A mean with its interval, from the fields of `reports.statistics.Estimate`."""
+    """A mean with its interval, from the fields of `reports.analysis.statistics.Estimate`."""
     return Number(row["mean"], row["low"], row["high"], write)
 
 

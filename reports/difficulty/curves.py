@@ -1,7 +1,7 @@
 """The report of difficulty, for runs of the suites that vary it.
 
-The report has a figure and a table of the headline over strength for each factor that a suite varies, with bootstrap
-intervals, and the claims on the easy suite. As in `reports.build`, files are written to a temporary folder, then moved.
+The report has a figure and a table of the headline over strength for each factor that a suite varies, with intervals,
+and the claims on the easy suite. As in `reports.build`, files are written to a temporary folder, then moved.
 """
 
 import math
@@ -12,14 +12,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from reports.analysis.statistics import by_reference, estimate
+from reports.analysis.strengths import BASELINE, COPY, EASY, FLOOR, STRENGTHS, Difficulty, together
 from reports.build import Staging
 from reports.cells import Cell, Number, Table
-from reports.figures import Theme, mark, save_themed
 from reports.formats import latex_table, markdown_table
 from reports.run_folder import AXES, load_run
-from reports.statistics import MIN_CASES, MIN_SEEDS, Comparison, estimate
-from reports.strengths import BASELINE, COPY, EASY, FLOOR, STRENGTHS, Difficulty, by_reference, together
-from reports.tables import mean_cell
+from reports.tables import claims_table, mean_cell
+from reports.themes import Theme, mark, save_themed
 from reports.wording import NOTHING, backbone_size, count, heading, label, number, scope, signed
 
 FIGURE = "difficulty-curves"
@@ -40,28 +40,26 @@ def curve_table(found: Difficulty, factor: str) -> Table:
     sizes = [_size(found, factor if strength else EASY, strength) for strength in strengths]
     note = (
         f"Means over cases and seeds of {heading(found.run, found.run.headline)}, in brackets the 95% interval of a "
-        "bootstrap clustered by reference. Strength 0 is the easy suite: the same body, layout, viewpoint and pose. "
+        "Student over references. Strength 0 is the easy suite: the same body, layout, viewpoint and pose. "
         f"In round brackets the mean distance. {', '.join(sizes)}. Rows in the order of their means over all of these "
         "suites."
     )
     return Table(f"{label(found.run.headline).capitalize()} over strength: {factor}", columns, rows, note)
 
 
-def claim_table(found: Difficulty) -> Table:
-    """The claims about each method on the easy suite."""
-    rows = [
-        (left.first, *_said(left), *_said(right), left.estimate.cases, left.estimate.references)
-        for left, right in found.claims
-    ]
-    said = [(f"minus {other}", f"verdict, against {other}") for other in (BASELINE, FLOOR)]
-    columns = ("name", *said[0], *said[1], "cases", "references")
+def gain_table(found: Difficulty) -> Table:
+    """Paired differences of each method from the baseline and from a still image, on the easy suite."""
+    rows: list[tuple[Cell, ...]] = []
+    for left, right in found.gains:
+        gains = (mean_cell(vars(item.estimate), signed) for item in (left, right))
+        rows.append((left.first, *gains, left.estimate.cases, left.estimate.references))
+    columns = ("name", f"minus {BASELINE}", f"minus {FLOOR}", "cases", "references")
     note = (
-        f"Paired differences in {label(found.run.headline)} over the videos that both have; 95% intervals of a "
-        "bootstrap clustered by reference. A difference is claimed only where the interval excludes 0, with at least "
-        f"{MIN_CASES} cases x {MIN_SEEDS} seeds; no correction for the number of comparisons. {BASELINE} never sees "
-        f"the reference; {FLOOR} is the target image repeated.{_copying(found)}"
+        f"Paired differences in {label(found.run.headline)} over the videos that both have, with Student's 95% "
+        f"intervals over references. Exploratory: no correction for the number of rows. {BASELINE} never sees the "
+        f"reference; {FLOOR} is the target image repeated.{_copying(found)}"
     )
-    return Table("Claims on the easy suite", columns, tuple(rows), note)
+    return Table("Gains on the easy suite", columns, tuple(rows), note)
 
 
 def reference_table(found: Difficulty) -> Table:
@@ -86,7 +84,7 @@ def fall_table(found: Difficulty) -> Table:
     references = sorted(set(found.falls["references"]))
     note = (
         f"{label(found.run.headline).capitalize()} at strength {STRENGTHS[-1]} minus that of the easy suite, paired by "
-        f"reference ({', '.join(map(str, references))} of them); 95% intervals of a bootstrap over references. Where "
+        f"reference ({', '.join(map(str, references))} of them); Student's 95% intervals over references. Where "
         "the interval holds 0 neither a fall nor a rise is shown."
     )
     return Table("From easy to farthest", ("name", *factors), rows, note)
@@ -98,10 +96,6 @@ def _copying(found: Difficulty) -> str:
     if not rows["value"].notna().any():
         return ""
     return f" The reference itself scores {number(estimate(rows).mean)} here: read errors in appearance beside this."
-
-
-def _said(item: Comparison) -> tuple[Cell, Cell]:
-    return mean_cell(vars(item.estimate), signed), item.verdict
 
 
 def _size(found: Difficulty, factor: str, strength: int) -> str:
@@ -187,11 +181,12 @@ def csv(found: Difficulty) -> str:
 
 
 def claims_csv(found: Difficulty) -> str:
-    """The claims: columns name, minus, mean, low, high, cases, references, seeds, verdict."""
+    """The claims: columns name, minus, mean, low, high, cases, references, seeds, p, detectable, verdict."""
     records = [
-        {"name": item.first, "minus": item.second, **vars(item.estimate), "seeds": item.seeds, "verdict": item.verdict}
-        for pair in found.claims
-        for item in pair
+        {"name": item.first, "minus": item.second, **vars(item.estimate), "seeds": item.seeds}
+        | {"p": claim.p, "detectable": claim.detectable, "verdict": claim.verdict}
+        for claim in found.claims
+        for item in (claim.comparison,)
     ]
     return str(pd.DataFrame.from_records(records).to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
@@ -207,7 +202,8 @@ def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
         OSError: If a file cannot be written.
     """
     found = together([load_run(Path(path)) for path in run_dirs])
-    tables = [claim_table(found), reference_table(found)] if found.claims else []
+    tables = [claims_table(found.claims, found.run, " on the easy suite")] if found.claims else []
+    tables += [gain_table(found), reference_table(found)] if found.gains else []
     tables += [fall_table(found)] * bool(len(found.falls))
     tables += [curve_table(found, factor) for factor in found.factors]
     title = f"Difficulty on {found.run.info['backbone']['name']} ({backbone_size(found.run.info['backbone'])})"

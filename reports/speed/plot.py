@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
-from reports.figures import LIGHT, Theme, style
+from reports.themes import LIGHT, Theme, style
 from reports.wording import duration, label, number
 
 

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reports.analysis.strengths import CROSSED, EASY, factor_of, strength_of, together
 from reports.difficulty import curves as difficulty
 from reports.difficulty.__main__ import main
 from reports.formats import cell_text
 from reports.run_folder import AXES, SCHEMA_VERSION, RunError, load_run
-from reports.strengths import CROSSED, EASY, factor_of, strength_of, together
 
 NEAR_TO_FAR = ("near", "middle", "far")
 DISTANCE = {"layout": 0.1, "viewpoint": 10.0, "skeleton": 0.2, "pose": 0.1}
-KINDS = {"good": "method", "i2v": "method", "still": "bound"}
+KINDS = {"flexiact": "method", "i2v": "method", "still": "bound"}
 
 
 def case(reference: str, strength: int, varied: tuple[str, ...]) -> dict:
@@ -75,8 +75,8 @@ def graded_run(folder: Path, varied: tuple[str, ...], value, references: int = 3
 
 
 def falling(method: str, reference: int, strength: int, seed: int) -> float | None:
-    """`good` falls by 0.1 a strength, from 0.6, 0.7, 0.8 ... by reference; the others stand where they are."""
-    if method == "good":
+    """`flexiact` falls by 0.1 a strength, from 0.6, 0.7, 0.8 ... by reference; the others stand where they are."""
+    if method == "flexiact":
         return 0.6 + 0.1 * (reference % 3) - 0.1 * strength
     return {"i2v": 0.1 + 0.01 * seed, "still": 0.0}[method]
 
@@ -113,42 +113,44 @@ def test_factor_and_strength_are_read_from_the_cases(runs) -> None:
 def test_curves_are_the_means_worked_out_by_hand(runs) -> None:
     found = together(loaded(runs))
     assert found.factors == (*AXES, CROSSED)
-    assert found.order == ("good", "i2v", "still")
+    assert found.order == ("flexiact", "i2v", "still")
     for factor in found.factors:
         # References give 0.6, 0.7, 0.8, mean 0.7; 0.1 less a strength.
-        assert [cell(found, factor, s, "good")["mean"] for s in range(4)] == pytest.approx([0.7, 0.6, 0.5, 0.4])
+        assert [cell(found, factor, s, "flexiact")["mean"] for s in range(4)] == pytest.approx([0.7, 0.6, 0.5, 0.4])
         assert [cell(found, factor, s, "i2v")["mean"] for s in range(4)] == pytest.approx([0.11, 0.1, 0.1, 0.1])
-        assert [cell(found, factor, s, "good")["cases"] for s in range(4)] == [24, 3, 3, 3]
-    # Three clusters: all resamples that the 2.5% tails reach are of one reference (1/27 each).
-    row = cell(found, "viewpoint", 2, "good")
-    assert (row["low"], row["high"]) == pytest.approx((0.4, 0.6))
-    assert cell(found, "viewpoint", 2, "good")["distance"] == pytest.approx(20)
-    assert np.isnan(cell(found, CROSSED, 2, "good")["distance"])
+        assert [cell(found, factor, s, "flexiact")["cases"] for s in range(4)] == [24, 3, 3, 3]
+    # Student's 97.5% point of two degrees of freedom is 4.303; the references spread by 0.1.
+    row = cell(found, "viewpoint", 2, "flexiact")
+    assert (row["low"], row["high"]) == pytest.approx((0.5 - 0.2484, 0.5 + 0.2484), abs=1e-4)
+    assert cell(found, "viewpoint", 2, "flexiact")["distance"] == pytest.approx(20)
+    assert np.isnan(cell(found, CROSSED, 2, "flexiact")["distance"])
 
 
 def test_a_failed_video_is_left_out_of_its_strength_and_no_other(tmp_path) -> None:
     def failing(method: str, reference: int, strength: int, seed: int) -> float | None:
-        return None if (method, reference, strength) == ("good", 2, 3) else falling(method, reference, strength, seed)
+        return (
+            None if (method, reference, strength) == ("flexiact", 2, 3) else falling(method, reference, strength, seed)
+        )
 
     found = together(loaded([graded_run(tmp_path / "run", ("layout",), failing)]))
-    assert cell(found, "layout", 3, "good")["mean"] == pytest.approx(0.35)
-    assert cell(found, "layout", 3, "good")["cases"] == 2
-    assert cell(found, "layout", 2, "good")["mean"] == pytest.approx(0.5)
+    assert cell(found, "layout", 3, "flexiact")["mean"] == pytest.approx(0.35)
+    assert cell(found, "layout", 3, "flexiact")["cases"] == 2
+    assert cell(found, "layout", 2, "flexiact")["mean"] == pytest.approx(0.5)
 
 
-def test_claims_are_paired_clustered_and_need_12_cases_and_3_seeds(runs, tmp_path) -> None:
-    ((against_baseline, against_still),) = together(loaded(runs)).claims
-    assert (against_baseline.first, against_baseline.second, against_still.second) == ("good", "i2v", "still")
+def test_claims_and_gains_are_paired_and_rest_on_references(runs, tmp_path) -> None:
+    found = together(loaded(runs))
+    ((against_baseline, against_still),) = found.gains
+    assert (against_baseline.first, against_baseline.second, against_still.second) == ("flexiact", "i2v", "still")
     # 0.7 less the mean over seeds of 0.10, 0.11, 0.12.
     assert against_baseline.estimate.mean == pytest.approx(0.59)
     assert against_still.estimate.mean == pytest.approx(0.7)
     assert (against_baseline.estimate.cases, against_baseline.estimate.references) == (24, 12)
     assert 0.49 < against_baseline.estimate.low < 0.59 < against_baseline.estimate.high < 0.69
-    assert against_baseline.verdict == against_still.verdict == "beats"
-    few = together(loaded([easy_run(tmp_path / "few", falling, seeds=(0,))])).claims[0][0]
-    assert few.verdict == "not claimed: 24 cases x 1 seed"
-    small = together(loaded([easy_run(tmp_path / "small", falling, references=5)])).claims[0][0]
-    assert small.verdict == "not claimed: 10 cases x 3 seeds"
+    (claim,) = found.claims
+    assert (claim.comparison.first, claim.comparison.second, claim.verdict) == ("flexiact", "i2v", "beats")
+    (few,) = together(loaded([easy_run(tmp_path / "few", falling, seeds=(0,))])).claims
+    assert few.verdict == "not claimed: 1 seed"
 
 
 def test_without_an_easy_run_curves_begin_at_1_and_nothing_is_claimed(runs) -> None:
@@ -157,7 +159,7 @@ def test_without_an_easy_run_curves_begin_at_1_and_nothing_is_claimed(runs) -> N
     assert sorted(set(found.curves["strength"])) == [1, 2, 3]
     table = difficulty.curve_table(found, "layout")
     assert table.columns == ("name", "1 (0.10)", "2 (0.20)", "3 (0.30)")
-    assert texts(table)[0] == ("good", "0.600 [0.500, 0.700]", "0.500 [0.400, 0.600]", "0.400 [0.300, 0.500]")
+    assert texts(table)[0] == ("flexiact", "0.600 [0.352, 0.848]", "0.500 [0.252, 0.748]", "0.400 [0.152, 0.648]")
 
 
 @pytest.mark.parametrize(
@@ -165,8 +167,8 @@ def test_without_an_easy_run_curves_begin_at_1_and_nothing_is_claimed(runs) -> N
     [
         (lambda info: info["backbone"].update(revision="r2"), "backbone: not the one of"),
         (lambda info: info.update(truth={"truth_version": 0}), "truth: not judged by that of"),
-        (lambda info: info["methods"]["good"].update(fit_config={"steps": 3}), "methods.good: not as in"),
-        (lambda info: info["methods"]["good"].update(method_id="Other"), "methods.good: not as in"),
+        (lambda info: info["methods"]["flexiact"].update(fit_config={"steps": 3}), "methods.flexiact: not as in"),
+        (lambda info: info["methods"]["flexiact"].update(method_id="Other"), "methods.flexiact: not as in"),
         (lambda info: info["metrics"]["motion_agreement"].update(backend="pose-b"), "not measured as in"),
         (lambda info: info["cases"]["r0-1"]["axes"].update(skeleton=0.3), "does not vary one axis"),
         (lambda info: info["cases"]["r0-1"].pop("axes"), "case r0-1 does not say how far apart"),
@@ -200,14 +202,14 @@ def test_published_files_say_the_same(runs, tmp_path, capsys) -> None:
     assert "| name | 0 | 1 (10°) | 2 (20°) | 3 (30°) |" in text
     assert "| name | 0 | 1 | 2 | 3 |" in text
     assert "0: 24 cases of 12 references x 3 seeds, 1: 3 cases of 3 references x 1 seed, 2:" in text
-    assert "| good | +0.590 \\[" in text
+    assert "| flexiact | +0.590 \\[" in text
     assert "say nothing about larger backbones" in text
     table = pd.read_csv(folder / "difficulty.csv")
     assert len(table) == 5 * 4 * 3
-    far = table[(table["factor"] == "skeleton") & (table["strength"] == 3) & (table["name"] == "good")]
+    far = table[(table["factor"] == "skeleton") & (table["strength"] == 3) & (table["name"] == "flexiact")]
     assert far["mean"].item() == pytest.approx(0.4)
     claims = pd.read_csv(folder / "claims.csv")
-    assert list(zip(claims["name"], claims["minus"], strict=True)) == [("good", "i2v"), ("good", "still")]
+    assert list(zip(claims["name"], claims["minus"], claims["verdict"], strict=True)) == [("flexiact", "i2v", "beats")]
     tex = (folder / "difficulty.tex").read_text()
     assert tex.isascii()
     assert tex.count(r"\begin{") == tex.count(r"\end{")
@@ -218,7 +220,7 @@ def test_the_easy_suite_is_shown_by_reference(runs) -> None:
     table = difficulty.reference_table(together(loaded(runs[:1])))
     assert table.columns[:4] == ("name", "r0", "r1", "r10")
     assert [row[:4] for row in texts(table)] == [
-        ("good", "0.600", "0.700", "0.700"),
+        ("flexiact", "0.600", "0.700", "0.700"),
         ("i2v", "0.110", "0.110", "0.110"),
         ("still", "0.000", "0.000", "0.000"),
     ]
@@ -227,13 +229,13 @@ def test_the_easy_suite_is_shown_by_reference(runs) -> None:
 def test_falls_are_paired_by_reference(runs, tmp_path) -> None:
     """Strength 3 has three of the references, whose easy means are .6, .7 and .8; all of them fall by .3."""
     found = together(loaded(runs))
-    good = found.falls[found.falls["method"] == "good"]
+    good = found.falls[found.falls["method"] == "flexiact"]
     assert list(good["factor"]) == [*AXES, CROSSED]
     assert good[["mean", "low", "high"]].to_numpy() == pytest.approx(np.full((5, 3), -0.3))
     assert set(good["references"]) == {3}
     table = difficulty.fall_table(found)
     assert table.columns == ("name", *AXES, CROSSED)
-    assert ("good", *["−0.300 [−0.300, −0.300]"] * 5) in texts(table)
+    assert ("flexiact", *["−0.300 [−0.300, −0.300]"] * 5) in texts(table)
 
 
 def test_cases_of_the_same_name_stay_apart(tmp_path) -> None:
@@ -246,17 +248,17 @@ def test_cases_of_the_same_name_stay_apart(tmp_path) -> None:
 
 def test_the_easy_run_alone_has_claims_and_no_curves(runs, tmp_path) -> None:
     text = difficulty.publish(runs[:1], tmp_path / "out").read_text()
-    assert "Claims on the easy suite" in text
+    assert "on the easy suite" in text
     assert "over strength" not in text
     assert not (tmp_path / "out" / "figures").exists()
 
 
-def test_the_claims_say_what_a_copy_of_the_reference_would_score(tmp_path, monkeypatch) -> None:
+def test_the_gains_say_what_a_copy_of_the_reference_would_score(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(KINDS, "copy-reference", "bound")
     run = easy_run(
         tmp_path / "easy", lambda method, *rest: 0.8 if method == "copy-reference" else falling(method, *rest)
     )
-    assert "The reference itself scores 0.800 here" in difficulty.claim_table(together(loaded([run]))).note
+    assert "The reference itself scores 0.800 here" in difficulty.gain_table(together(loaded([run]))).note
 
 
 def test_the_same_runs_give_the_same_bytes_in_any_order(runs, tmp_path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from reports.inference import detectable, equivalent, holm, ranks, sign_flip_p, student_interval
+from reports.analysis.inference import detectable, equivalent, holm, ranks, sign_flip_p, student_interval
 
 DRAWS = {"normal": lambda g, shape: g.normal(size=shape), "exponential": lambda g, shape: g.exponential(size=shape) - 1}
 

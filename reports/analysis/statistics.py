@@ -1,36 +1,32 @@
 """Compute numbers from stored rows: means, intervals, paired differences, terciles, costs.
 
 Three rules hold everywhere. A failed or skipped video has no value: it is counted, never averaged as 0. Seeds are
-averaged inside a case first, so that every case has the same weight. Cases that share a reference are not independent,
-so the bootstrap draws references and takes all cases of each.
+averaged inside a case first, then cases inside a reference, so that every reference has the same weight. Cases that
+share a reference are not independent, so intervals rest on the means of the references.
 """
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from reports.analysis.inference import student_interval
 from reports.run_folder import AXES, TERCILES, StoredRun
 
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
-MIN_CASES = 12
 MIN_SEEDS = 3
-"""With fewer cases or seeds than these two, no difference is claimed, whatever its interval."""
+"""With fewer seeds no difference is claimed."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over cases with its interval.
+    """A mean over references with its interval.
 
     Attributes:
         mean: Mean; NaN if there is no case.
         low: Lower end of the 95% interval; NaN with fewer than two references.
         high: Upper end of the 95% interval; NaN with fewer than two references.
         cases: Number of cases with a value.
-        references: Number of references (clusters) of these cases.
+        references: Number of references of these cases.
     """
 
     mean: float
@@ -42,14 +38,23 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired difference `first - second` on one metric, and the verdict on it."""
+    """A paired difference `first - second` on one metric.
+
+    Attributes:
+        first: Name of a method or bound.
+        second: Name of another one.
+        metric: Name of the metric.
+        estimate: Mean difference with its interval.
+        by_reference: Mean difference of each reference, float [references].
+        seeds: Number of seeds of the median case.
+    """
 
     first: str
     second: str
     metric: str
     estimate: Estimate
+    by_reference: np.ndarray
     seeds: int
-    verdict: str
 
 
 def tidy(run: StoredRun) -> pd.DataFrame:
@@ -78,59 +83,26 @@ def tidy(run: StoredRun) -> pd.DataFrame:
     return rows.drop(columns="made")
 
 
-@functools.cache
-def cluster_weights(clusters: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
-    """Number of times that each cluster is drawn in each bootstrap resample: int [resamples, clusters], read-only.
-
-    All means over the same number of clusters share the draws, so that no interval depends on the other intervals.
-    """
-    generator = np.random.default_rng(seed)
-    weights = generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
-    weights.flags.writeable = False
-    return weights
-
-
-def percentile_interval(statistics: np.ndarray, clusters: int) -> tuple[float, float]:
-    """The expanded percentile interval of bootstrap statistics, without undefined ones (NaN).
-
-    A plain percentile interval over few clusters is too narrow: the spread of resamples is too small by a factor of
-    sqrt((n - 1) / n), and it follows a normal distribution instead of Student's. The tails are therefore cut further
-    out, so that the interval covers 95% for means of normal clusters (Hesterberg, "What Teachers Should Know About the
-    Bootstrap", 2015).
+def by_reference(values: pd.DataFrame) -> pd.Series:
+    """Means over the seeds of each case, then over the cases of each reference.
 
     Args:
-        statistics: Statistics of the resamples, float [resamples].
-        clusters: Number of clusters to draw from, 2 or more.
+        values: Columns reference_id, case_id and value; rows with NaN are left out.
     """
-    statistics = statistics[np.isfinite(statistics)]
-    if not len(statistics):
-        return float("nan"), float("nan")
-    reach = np.sqrt(clusters / (clusters - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1)
-    tail = stats.norm.sf(reach)
-    low, high = np.quantile(statistics, [tail, 1 - tail])
-    return float(low), float(high)
+    per_case = values.dropna(subset=["value"]).groupby(["reference_id", "case_id"])["value"].mean()
+    return per_case.groupby(level="reference_id").mean()
 
 
-def estimate(values: pd.DataFrame, seed: int = 0) -> Estimate:
-    """Mean over cases of the mean over seeds, with an expanded percentile bootstrap clustered by reference.
+def estimate(values: pd.DataFrame) -> Estimate:
+    """Mean over references, with Student's interval.
 
     Args:
-        values: Columns case_id, reference_id, value; rows with NaN are left out.
-        seed: Seed of the bootstrap's generator.
+        values: Columns reference_id, case_id and value; rows with NaN are left out.
     """
-    values = values[values["value"].notna()]
-    if values.empty:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
-    case_of, names = pd.factorize(values["case_id"], sort=True)
-    per_case = np.bincount(case_of, weights=values["value"].to_numpy(float)) / np.bincount(case_of)
-    reference_of_case = dict(zip(values["case_id"], values["reference_id"], strict=True))
-    cluster_of, clusters = pd.factorize(names.map(reference_of_case), sort=True)
-    sums, sizes = np.bincount(cluster_of, weights=per_case), np.bincount(cluster_of)
-    low = high = float("nan")
-    if len(clusters) > 1:
-        weights = cluster_weights(len(clusters), seed)
-        low, high = percentile_interval((weights @ sums) / (weights @ sizes), len(clusters))
-    return Estimate(float(per_case.mean()), low, high, len(names), len(clusters))
+    means = by_reference(values).to_numpy(float)
+    cases = values.loc[values["value"].notna(), "case_id"].nunique()
+    mean = float(means.mean()) if len(means) else float("nan")
+    return Estimate(mean, *student_interval(means), cases, len(means))
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
@@ -157,9 +129,7 @@ def ranking(summary: pd.DataFrame, metric: str, higher_is_better: bool | None) -
     return [str(name) for name in rows["method"]]
 
 
-def compare(
-    rows: pd.DataFrame, metric: str, first: str, second: str, higher_is_better: bool | None = True
-) -> Comparison:
+def compare(rows: pd.DataFrame, metric: str, first: str, second: str) -> Comparison:
     """The paired difference `first - second` over the videos that both have.
 
     A deterministic bound has one video per case; it is paired with every seed of the other side.
@@ -169,17 +139,14 @@ def compare(
         metric: Name of the metric.
         first: Name of a method or bound.
         second: Name of another method or bound.
-        higher_is_better: Better direction of the metric; None means that nothing is claimed.
     """
     left, right = (_paired_side(rows, metric, name) for name in (first, second))
     # Sides with seeds are paired by seed, deterministic bounds by case.
     keys = ["case_id", "seed"] if "seed" in left and "seed" in right else ["case_id"]
     pairs = left.merge(right.drop(columns="reference_id"), on=keys, suffixes=("", "_second"))
     pairs["value"] = pairs["value"] - pairs["value_second"]
-    difference = estimate(pairs)
-    per_case = pairs.groupby("case_id").size().sort_values(ascending=False)
-    seeds = int(per_case.iloc[min(MIN_CASES, len(per_case)) - 1]) if len(per_case) else 0
-    return Comparison(first, second, metric, difference, seeds, _verdict(difference, seeds, higher_is_better))
+    seeds = int(pairs.groupby("case_id").size().median()) if len(pairs) else 0
+    return Comparison(first, second, metric, estimate(pairs), by_reference(pairs).to_numpy(float), seeds)
 
 
 def _paired_side(rows: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
@@ -189,24 +156,6 @@ def _paired_side(rows: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
     if once:
         return side[["case_id", "reference_id", "value"]]
     return side[["case_id", "reference_id", "seed", "value"]]
-
-
-def _verdict(difference: Estimate, seeds: int, higher_is_better: bool | None) -> str:
-    if not difference.cases:
-        return "not compared: no video in common"
-    if difference.cases < MIN_CASES or seeds < MIN_SEEDS:
-        return f"not claimed: {_count(difference.cases, 'case')} x {_count(seeds, 'seed')}"
-    if difference.references < 2:
-        return f"not claimed: {_count(difference.references, 'reference')}"
-    if higher_is_better is None:
-        return "not claimed: the metric has no better side"
-    if difference.low <= 0 <= difference.high:
-        return "no difference shown"
-    return "beats" if (difference.low > 0) == higher_is_better else "is beaten by"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def by_tercile(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

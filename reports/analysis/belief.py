@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from reports.analysis.inference import cluster_weights, percentile_interval
 from reports.run_folder import StoredRun
-from reports.statistics import cluster_weights, percentile_interval
 
 TRUE_VIDEOS = ("oracle-codec", "oracle")
 """Bounds that show the truth; the first stored one is used (it went through the codec, as the methods' videos did)."""
@@ -20,7 +20,7 @@ TRUE_VIDEOS = ("oracle-codec", "oracle")
 WRONG_VIDEOS = ("still", "copy-reference", "wrong-action")
 """Bounds that fail the task in a known way."""
 
-RESAMPLES = 1_000
+_RESAMPLES_AT_ONCE = 500
 MIN_VIDEOS = 3
 """With fewer values no rank correlation is computed."""
 
@@ -40,7 +40,7 @@ def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str, turned: bool 
 
     Args:
         run: Run.
-        rows: Table of `reports.statistics.tidy`.
+        rows: Table of `reports.analysis.statistics.tidy`.
         metric: Name of a metric.
         turned: True to change signs so that more is better; a metric without a better side keeps its sign.
 
@@ -64,7 +64,7 @@ def belief(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         run: Run.
-        rows: Table of `reports.statistics.tidy`.
+        rows: Table of `reports.analysis.statistics.tidy`.
 
     Returns:
         Columns metric; videos (pairs); rho, low, high (Spearman over all videos, 95% interval clustered by
@@ -137,8 +137,10 @@ def _interval(pairs: pd.DataFrame) -> tuple[float, float]:
     if len(names) < 2 or len(pairs) < MIN_VIDEOS:
         return float("nan"), float("nan")
     left, right = pairs["metric_value"].to_numpy(), pairs["headline_value"].to_numpy()
-    draws = cluster_weights(len(names), resamples=RESAMPLES)
-    return percentile_interval(weighted_spearman(left, right, draws[:, cluster]), len(names))
+    draws = cluster_weights(len(names))
+    parts = np.split(draws, range(_RESAMPLES_AT_ONCE, len(draws), _RESAMPLES_AT_ONCE))
+    found = np.concatenate([weighted_spearman(left, right, part[:, cluster]) for part in parts])
+    return percentile_interval(found, len(names))
 
 
 def _spearman(pairs: pd.DataFrame) -> float:

@@ -10,8 +10,18 @@ from typing import Any
 
 import pandas as pd
 
+from reports.analysis.claims import Claim, claims, family
+from reports.analysis.statistics import (
+    Comparison,
+    Estimate,
+    by_reference,
+    compare,
+    estimate,
+    ranking,
+    summarise,
+    tidy,
+)
 from reports.run_folder import AXES, TERCILES, RunError, StoredRun
-from reports.statistics import Comparison, Estimate, compare, estimate, ranking, summarise, tidy
 
 EASY, CROSSED = "easy", "crossed"
 FACTORS = (*AXES, CROSSED)
@@ -30,11 +40,12 @@ class Difficulty:
 
     Attributes:
         runs: Runs by factor, "easy" included if it was given.
-        rows: Rows of the headline from `reports.statistics.tidy`, with columns factor, strength and distance (on the
-            varied axis, NaN for easy and crossed).
+        rows: Rows of the headline from `reports.analysis.statistics.tidy`, with columns factor, strength and distance
+            (on the varied axis, NaN for easy and crossed).
         curves: One row per factor, strength and method: columns factor, strength, distance (mean over cases), method,
             kind and those of Estimate. Strength 0 is in every factor.
-        claims: Each method minus `BASELINE` and minus `FLOOR` on the easy suite; () without an easy run.
+        claims: Tested pairs of the family on the easy suite; () without an easy run.
+        gains: Each method minus `BASELINE` and minus `FLOOR` on the easy suite; () without an easy run.
         falls: Farthest strength minus the easy suite, paired by reference: columns factor, method and those of
             Estimate, one row per factor and method; empty without an easy run.
         order: Names of methods, then of bounds, each by the mean over all runs, best first.
@@ -43,7 +54,8 @@ class Difficulty:
     runs: Mapping[str, StoredRun]
     rows: pd.DataFrame
     curves: pd.DataFrame
-    claims: tuple[tuple[Comparison, Comparison], ...]
+    claims: tuple[Claim, ...]
+    gains: tuple[tuple[Comparison, Comparison], ...]
     falls: pd.DataFrame
     order: tuple[str, ...]
 
@@ -109,8 +121,10 @@ def together(runs: Iterable[StoredRun]) -> Difficulty:
     kinds = dict(zip(rows["method"], rows["kind"], strict=True))
     order = tuple(name for kind in ("method", "bound") for name in ranked if kinds[name] == kind)
     factors = [factor for factor in FACTORS if factor in found]
-    claims = _claims(rows[rows["factor"] == EASY], first.headline, better, order) if EASY in found else ()
-    return Difficulty(found, rows, _curves(rows, factors), claims, _falls(rows, factors, order), order)
+    easy = rows[rows["factor"] == EASY]
+    tested = claims(easy, first.headline, better, family()) if EASY in found else ()
+    gains = _gains(easy, first.headline, order)
+    return Difficulty(found, rows, _curves(rows, factors), tested, gains, _falls(rows, factors, order), order)
 
 
 def _check_comparable(runs: list[StoredRun]) -> None:
@@ -181,18 +195,10 @@ def _falls(rows: pd.DataFrame, factors: list[str], order: tuple[str, ...]) -> pd
     return pd.DataFrame.from_records(records, columns=["factor", "method", *Estimate.__dataclass_fields__])
 
 
-def by_reference(rows: pd.DataFrame) -> pd.Series:
-    """Means of one method and metric over seeds, then over the cases of each reference."""
-    per_case = rows.groupby(["reference_id", "case_id"])["value"].mean()
-    return per_case.groupby(level="reference_id").mean()
-
-
-def _claims(
-    rows: pd.DataFrame, headline: str, better: bool | None, order: tuple[str, ...]
-) -> tuple[tuple[Comparison, Comparison], ...]:
+def _gains(rows: pd.DataFrame, headline: str, order: tuple[str, ...]) -> tuple[tuple[Comparison, Comparison], ...]:
     methods = set(rows.loc[rows["kind"] == "method", "method"]) - {BASELINE}
     return tuple(
-        (compare(rows, headline, name, BASELINE, better), compare(rows, headline, name, FLOOR, better))
+        (compare(rows, headline, name, BASELINE), compare(rows, headline, name, FLOOR))
         for name in order
         if name in methods
     )

@@ -1,0 +1,105 @@
+"""Claims: which method is said to beat which, by rules that are fixed before there are results.
+
+`claims.toml` lists the pairs that are tested. Each one gets a sign-flip test over references on the headline metric.
+Holm's correction counts every pair of the file, whether or not the run has both methods. The difference of any other
+pair is exploratory: it has an interval and no verdict.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from reports.analysis.inference import ALPHA, detectable, holm, sign_flip_p
+from reports.analysis.statistics import MIN_SEEDS, Comparison, compare
+
+FAMILY = Path(__file__).with_name("claims.toml")
+MIN_REFERENCES = 6
+"""With fewer references nothing is claimed: five allow no p-value below .05."""
+ENOUGH_REFERENCES = 12
+"""With fewer references even a claim is exploratory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """A tested pair.
+
+    Attributes:
+        comparison: Paired difference on the headline metric.
+        p: p-value of the sign-flip test over references, corrected by Holm for all pairs of the family.
+        detectable: Smallest true difference that as many references find with a power of 80%.
+        verdict: "beats" or "is beaten by" for a claim; otherwise the reason why there is none.
+    """
+
+    comparison: Comparison
+    p: float
+    detectable: float
+    verdict: str
+
+
+def family(path: Path = FAMILY) -> tuple[tuple[str, str], ...]:
+    """The pairs (first, second) that are tested.
+
+    Raises:
+        ValueError: If a pair does not name two methods, or stands there twice.
+    """
+    pairs = tuple(tuple(pair) for pair in tomllib.loads(path.read_text(encoding="utf-8"))["pairs"])
+    if any(len(set(pair)) != 2 for pair in pairs) or len({frozenset(pair) for pair in pairs}) < len(pairs):
+        raise ValueError(f"{path.name}: pairs: each one has to name two methods, and no two of them twice")
+    return pairs
+
+
+def claims(
+    rows: pd.DataFrame, metric: str, higher_is_better: bool | None, pairs: tuple[tuple[str, str], ...]
+) -> tuple[Claim, ...]:
+    """Test the pairs of a family that a run has both methods of.
+
+    Args:
+        rows: Table of `reports.analysis.statistics.tidy`.
+        metric: Name of the headline metric.
+        higher_is_better: Better direction of the metric; None means that nothing is claimed.
+        pairs: The family.
+    """
+    present = set(rows["method"])
+    made = [compare(rows, metric, *pair) if present.issuperset(pair) else None for pair in pairs]
+    corrected = holm([sign_flip_p(item.by_reference) if item else float("nan") for item in made])
+    found = []
+    for item, p in zip(made, corrected, strict=True):
+        if item is not None:
+            spread = float(item.by_reference.std(ddof=1)) if len(item.by_reference) > 1 else float("nan")
+            reachable = detectable(spread, len(item.by_reference))
+            found.append(Claim(item, p, reachable, _verdict(rows, item, p, higher_is_better)))
+    return tuple(found)
+
+
+def _verdict(rows: pd.DataFrame, item: Comparison, p: float, higher_is_better: bool | None) -> str:
+    if not item.estimate.cases:
+        return "not compared: no video in common"
+    if item.estimate.references < MIN_REFERENCES:
+        return f"not claimed: {_count(item.estimate.references, 'reference')}"
+    if item.seeds < MIN_SEEDS:
+        return f"not claimed: {_count(item.seeds, 'seed')}"
+    if higher_is_better is None:
+        return "not claimed: the metric has no better side"
+    if not p < ALPHA:
+        return "no difference shown"
+    wins = (item.estimate.mean > 0) == higher_is_better
+    winner, loser = (item.first, item.second) if wins else (item.second, item.first)
+    lost = _only_first_failed(rows, item.metric, winner, loser)
+    if lost:
+        return f"not claimed: {winner} lacks {_count(lost, 'video')} that {loser} has"
+    return "beats" if wins else "is beaten by"
+
+
+def _only_first_failed(rows: pd.DataFrame, metric: str, first: str, second: str) -> int:
+    """Number of videos without a value of the first method where the second one has a value."""
+    mine = rows[(rows["metric"] == metric) & rows["method"].isin((first, second))]
+    known = mine.assign(known=mine["value"].notna()).pivot_table(
+        index=["case_id", "seed"], columns="method", values="known", aggfunc="any", fill_value=False
+    )
+    return int((known[second].astype(bool) & ~known[first].astype(bool)).sum())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,76 @@
+"""What is claimed: the rules, each by an example that breaks it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.methods import METHODS
+from reports.analysis.claims import claims, family
+from reports.analysis.inference import sign_flip_p
+from tests.unit.reports.test_report_aggregate import drawn, frame
+
+PAIR = (("a", "b"),)
+
+
+def two(references=8, seeds=3, shift=1.0, spread=0.3, kind_b="method"):
+    """Rows of a and b, which differ by `shift` and by noise of each reference."""
+    generator = np.random.default_rng(0)
+    values = drawn(generator, references, 2, seeds)
+    noise = {f"r{r}": generator.normal(0, spread) for r in range(references)}
+    better = {case: [value + shift + noise[case[0]] for value in made] for case, made in values.items()}
+    return better, values
+
+
+def verdict(better, values, pairs=PAIR, direction: bool | None = True) -> str:
+    rows = pd.concat([frame(better, "a"), frame(values, "b")])
+    return claims(rows, "m", direction, pairs)[0].verdict
+
+
+@pytest.mark.parametrize(
+    ("references", "seeds", "expected"),
+    [(8, 3, "beats"), (6, 3, "beats"), (5, 3, "not claimed: 5 references"), (8, 2, "not claimed: 2 seeds")],
+)
+def test_claims_need_references_and_seeds(references, seeds, expected):
+    assert verdict(*two(references, seeds)) == expected
+
+
+def test_claims_follow_the_direction_of_the_metric():
+    better, values = two()
+    assert verdict(better, values, direction=False) == "is beaten by"
+    assert verdict(values, better) == "is beaten by"
+    assert verdict(better, values, direction=None) == "not claimed: the metric has no better side"
+    assert verdict(*two(shift=0.0)) == "no difference shown"
+
+
+def test_a_method_that_fails_where_the_other_does_not_wins_nothing():
+    better, values = two()
+    better["r3", "c3-0"] = [None, None, None]
+    assert verdict(better, values) == "not claimed: a lacks 3 videos that b has"
+    values["r3", "c3-0"] = [None, None, None]
+    assert verdict(better, values) == "beats"
+    values["r4", "c4-1"] = [None, None, None]  # the loser's own failures do not save it
+    assert verdict(better, values) == "beats"
+
+
+def test_a_family_is_corrected_for_all_its_pairs_even_those_without_videos():
+    better, values = two(references=6)
+    rows = pd.concat([frame(better, "a"), frame(values, "b")])
+    (alone,) = claims(rows, "m", True, PAIR)
+    (among,) = claims(rows, "m", True, (*PAIR, ("a", "absent")))
+    assert alone.p == pytest.approx(sign_flip_p(alone.comparison.by_reference)) == pytest.approx(2 / 2**6)
+    assert among.p == pytest.approx(2 * alone.p)
+    assert among.verdict == "no difference shown"  # .0625
+    assert alone.detectable == among.detectable > 0
+
+
+def test_the_family_names_methods_that_exist():
+    pairs = family()
+    assert {name for pair in pairs for name in pair} <= set(METHODS)
+    assert ("flexiact", "i2v") in pairs
+
+
+def test_a_pair_may_not_stand_twice(tmp_path):
+    path = tmp_path / "claims.toml"
+    path.write_text('pairs = [["a", "b"], ["b", "a"]]')
+    with pytest.raises(ValueError, match="no two of them twice"):
+        family(path)
