@@ -37,7 +37,8 @@ def draw_matrix(results: Results, theme: Theme) -> Figure | None:
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(length=0)
-    figure.colorbar(image, shrink=0.7, label=f"row minus column: {heading(results.run, results.run.headline)}")
+    axes.set_title(heading(results.run, results.run.headline))
+    figure.colorbar(image, shrink=0.7, label="row minus column")
     return figure
 
 

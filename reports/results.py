@@ -6,7 +6,8 @@ from itertools import combinations
 import pandas as pd
 
 from reports.analysis.belief import belief
-from reports.analysis.claims import ENOUGH_REFERENCES, MIN_REFERENCES, Claim, claims, family
+from reports.analysis.claims import ENOUGH_REFERENCES, MIN_REFERENCES, Claim, claims, family, smallest_p
+from reports.analysis.inference import ALPHA
 from reports.analysis.statistics import (
     MIN_SEEDS,
     Comparison,
@@ -147,6 +148,12 @@ def cautions(results: Results) -> list[str]:
         found.append(
             f"The intervals rest on {count(references, 'reference video')}: whatever is claimed is exploratory. With "
             "skewed values they hold the truth less often than they say, about .88 instead of .95."
+        )
+    smallest = smallest_p(references)
+    if MIN_REFERENCES <= references and smallest >= ALPHA:
+        found.append(
+            f"With {count(references, 'reference video')} no test can pass: corrected for all pairs of the family, the "
+            f"smallest p is {number(smallest)}."
         )
     if len(run.seeds) < MIN_SEEDS:
         seeds = count(len(run.seeds), "seed")

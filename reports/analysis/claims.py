@@ -50,6 +50,11 @@ def family(path: Path = FAMILY) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
+def smallest_p(references: int) -> float:
+    """The smallest corrected p that the family's sign-flip tests can give: all differences have one sign."""
+    return min(1.0, len(family()) * 2 / 2**references)
+
+
 def claims(
     rows: pd.DataFrame, metric: str, higher_is_better: bool | None, pairs: tuple[tuple[str, str], ...]
 ) -> tuple[Claim, ...]:

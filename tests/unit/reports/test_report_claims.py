@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from benchmark.methods import METHODS
-from reports.analysis.claims import claims, family
+from reports.analysis.claims import claims, family, smallest_p
 from reports.analysis.inference import sign_flip_p
 from tests.unit.reports.test_report_aggregate import drawn, frame
 
@@ -67,6 +67,10 @@ def test_the_family_names_methods_that_exist():
     pairs = family()
     assert {name for pair in pairs for name in pair} <= set(METHODS)
     assert ("flexiact", "i2v") in pairs
+
+
+def test_ten_references_are_the_fewest_that_can_pass():
+    assert smallest_p(9) > 0.05 > smallest_p(10) == pytest.approx(17 * 2 / 1024)
 
 
 def test_a_pair_may_not_stand_twice(tmp_path):
