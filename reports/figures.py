@@ -44,7 +44,7 @@ def _headline(results: Results, theme: Theme) -> Figure | None:
     _bounds(axes, results, theme, names_at=len(names) - 0.35)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.3, -0.6)
-    axes.set_xlabel(f"{heading(run, run.headline)}, mean over cases and seeds, 95% interval")
+    axes.set_xlabel(f"{heading(run, run.headline)}, mean over references, 95% interval")
     axes.grid(axis="x")
     return figure
 

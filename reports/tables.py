@@ -20,12 +20,11 @@ from reports.wording import NOTHING, Write, arrow, count, gib, heading, label, m
 def methods_table(results: Results) -> Table:
     """The leaderboard: methods by the headline, with counts, costs and extra supervision."""
     note = (
-        f"Sorted by {label(results.run.headline)}. Means over cases and seeds, in brackets the 95% interval of a "
-        "bootstrap clustered by reference: of that row alone, whether two rows differ is said below of paired "
-        "differences. A number in round brackets counts the videos with a value where some of those made have none. "
-        "Costs are medians on one machine: the fit is paid once a reference, the transfer for each video; peak memory "
-        "is the device's, or on a CPU the whole process's; the adapter is what a fit stores, plus RefAdapter or "
-        "control weights that the method loads."
+        f"Sorted by {label(results.run.headline)}. Means over references; Student's 95% interval in brackets. Intervals "
+        "do not tell whether two rows differ: the paired differences below do. A number in round brackets counts the "
+        "videos that have a value, where some have none. Costs are medians on one machine. The fit is paid once for "
+        "each reference, the transfer for each video. Peak memory is the device's, or on a CPU the whole process's. "
+        "The adapter is what a fit stores, plus RefAdapter or control weights that the method loads."
     )
     return _board("Methods", results, results.order, note)
 

@@ -39,10 +39,9 @@ def curve_table(found: Difficulty, factor: str) -> Table:
     columns = ("name", *(_place(mine, factor, strength) for strength in strengths))
     sizes = [_size(found, factor if strength else EASY, strength) for strength in strengths]
     note = (
-        f"Means over cases and seeds of {heading(found.run, found.run.headline)}, in brackets the 95% interval of a "
-        "Student over references. Strength 0 is the easy suite: the same body, layout, viewpoint and pose. "
-        f"In round brackets the mean distance. {', '.join(sizes)}. Rows in the order of their means over all of these "
-        "suites."
+        f"Means over references of {heading(found.run, found.run.headline)}; Student's 95% interval in brackets. "
+        "Strength 0 is the easy suite: the same body, layout, viewpoint and pose. The mean distance stands in round "
+        f"brackets. {', '.join(sizes)}. Rows are sorted by their means over all of these suites."
     )
     return Table(f"{label(found.run.headline).capitalize()} over strength: {factor}", columns, rows, note)
 
