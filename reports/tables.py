@@ -20,9 +20,9 @@ from reports.wording import NOTHING, Write, arrow, count, gib, heading, label, m
 def methods_table(results: Results) -> Table:
     """The leaderboard: methods by the headline, with counts, costs and extra supervision."""
     note = (
-        f"Sorted by {label(results.run.headline)}. Means over references; Student's 95% interval in brackets. Intervals "
-        "do not tell whether two rows differ: the paired differences below do. A number in round brackets counts the "
-        "videos that have a value, where some have none. Costs are medians on one machine. The fit is paid once for "
+        f"Sorted by {label(results.run.headline)}. Means over references; Student's 95% interval in brackets. "
+        "Intervals do not tell whether two rows differ: the paired differences below do. A number in round brackets "
+        "counts the videos that have a value, where some have none. Costs are medians on one machine. The fit is paid once for "
         "each reference, the transfer for each video. Peak memory is the device's, or on a CPU the whole process's. "
         "The adapter is what a fit stores, plus RefAdapter or control weights that the method loads."
     )
