@@ -9,14 +9,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from benchmark.execute import Stages
 from benchmark.keys import key
 from benchmark.plan import Cell
 from benchmark.store.folder import RunFolder
 from benchmark.store.rows import SampleRow, error_text
-from benchmark.suites.file_stages import FileStages
+from benchmark.suites.case import Stages
 from benchmark.suites.files import NO_TRUTH
-from benchmark.suites.truth import Staged
 from flexiact.media.video import frames_digest, read_video
 from flexiact.task import Video
 from metrics.features import Features, VideoFeatures
@@ -61,7 +59,7 @@ class Scorer:
     def __init__(
         self,
         folder: RunFolder,
-        stages: Stages | FileStages,
+        stages: Stages,
         perception: Perceiver,
         metrics: Mapping[str, Metric],
         retry_failed: bool = False,
@@ -132,7 +130,7 @@ class Scorer:
             raise ValueError(f"{row.video}: its frames are not those that were stored")
         target, reference = self._case_features(cell.case_id)
         shown = self._stages[cell.case_id]
-        truth, candidates = (shown.truth, shown.candidates) if isinstance(shown, Staged) else (None, None)
+        truth = shown.truth
         distance = None if truth is None else self._perception.perceptual_distance(video.frames, truth.frames)
         return Features(
             generated=self._described(video),
@@ -141,7 +139,7 @@ class Scorer:
             prompt=self._text(self._stages.cases[cell.case_id].prompt),
             truth=truth,
             perceptual_distance=distance,
-            candidates=candidates,
+            candidates=shown.candidates,
         )
 
     def _read_case_features(self, case_id: str) -> tuple[VideoFeatures, VideoFeatures]:

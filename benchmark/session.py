@@ -17,9 +17,8 @@ from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_row, write_tables
 from benchmark.store.rows import SampleRow
-from benchmark.suites.files import AnyCase, FileCase, check_unchanged
-from benchmark.suites.puppets import HEADLINE, Case
-from benchmark.suites.truth import check_digests
+from benchmark.suites.case import Case
+from benchmark.suites.puppets import HEADLINE
 from benchmark.workers import share_out
 from flexiact.backbone.backbone import Backbone
 from flexiact.task import ActionTransfer
@@ -38,14 +37,14 @@ class RunRequest:
         metrics: names in `METRICS`.
         out: the run directory.
         headline: the metric that tables are sorted by.
-        suite_version: as `benchmark.suites.puppets.Suite` has it; None for a folder of material.
+        suite_version: as `benchmark.suites.case.Suite` has it; None for a folder of material.
         suite_digest: likewise.
         retry_failed: make failed videos again, and compute failed metrics again.
         command: how the session was started, for run.json.
     """
 
     suite: str
-    cases: tuple[AnyCase, ...]
+    cases: tuple[Case, ...]
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
@@ -131,9 +130,7 @@ def run_session(
         WorkerError: when a worker was killed.
     """
     for case in request.cases:
-        if isinstance(case, Case):
-            check_digests(case)
-    check_unchanged(case for case in request.cases if isinstance(case, FileCase))
+        case.check()
     methods = build_methods(request.methods, backbone)
     metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
     suite = {"suite": request.suite, "suite_version": request.suite_version, "suite_digest": request.suite_digest}
