@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from benchmark.bounds.table import BOUNDS
 from benchmark.measure import Cost, measured
@@ -19,7 +17,8 @@ from benchmark.suites.case import Case, Format, Shown, Stages
 from benchmark.suites.files import NO_TRUTH
 from benchmark.suites.truth import Staged, ToldKeypoints, tell_keypoints
 from flexiact.backbone.backbone import Backbone
-from flexiact.media.files import WriteError, read_tensors
+from flexiact.fits import FitFolder
+from flexiact.media.files import WriteError
 from flexiact.media.image import write_png
 from flexiact.media.video import frames_digest, write_lossless, write_preview
 from flexiact.task import Action, ActionTransfer, Request, Video
@@ -61,6 +60,7 @@ class Executor:
         self._methods = methods
         self._told = told
         self.stages = Stages(cases, format_of(backbone))
+        self._fits = FitFolder(folder.path / "fits")
         self._last_fit: tuple[str, Fit] | None = None
         self._failed_fits: dict[str, str] = {}
 
@@ -84,7 +84,7 @@ class Executor:
         if cell.fit_key is None or cell.fit_key in self._failed_fits:
             return False
         in_memory = self._last_fit is not None and self._last_fit[0] == cell.fit_key
-        return not in_memory and not self._folder.file("fits", f"{cell.fit_key}.safetensors").is_file()
+        return not in_memory and not self._fits.file(cell.fit_key).is_file()
 
     def write_inputs(self, case_id: str) -> None:
         """Store what the case shows, for people to look at.
@@ -183,19 +183,20 @@ class Executor:
         except Exception as error:
             self._failed_fits[cell.fit_key] = error_text(error)
             raise
-        metadata = {"cost": json.dumps({"seconds": cost.seconds, "peak_gib": cost.peak_gib})}
-        with self._folder.replacing(self._folder.file("fits", f"{cell.fit_key}.safetensors")) as partial:
-            save_file(action, partial, metadata=metadata)
+        header = {"cost": json.dumps({"seconds": cost.seconds, "peak_gib": cost.peak_gib})}
+        try:
+            self._fits.save(cell.fit_key, action, header)
+        except WriteError as error:
+            raise StoreError(str(error)) from error
         return Fit(action, cost.seconds, cost.peak_gib)
 
     def _load_fit(self, fit_key: str) -> Fit | None:
         """A stored fit, None when there is none or the file is damaged (then it is computed again)."""
+        kept = self._fits.load(fit_key)
         try:
-            action, header = read_tensors(self._folder.file("fits", f"{fit_key}.safetensors"))
-            cost = json.loads(header["cost"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return kept and Fit(kept[0], **json.loads(kept[1]["cost"]))
+        except (KeyError, TypeError, ValueError):
             return None
-        return Fit(action, cost["seconds"], cost["peak_gib"])
 
     def _write_video(self, cell: Cell, video: Video) -> None:
         write_lossless(self._folder.file("videos", f"{cell.key}.mkv"), video)

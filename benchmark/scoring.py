@@ -77,8 +77,7 @@ class Scorer:
 
         Those that failed on a video that was made are among them where failures are to be tried again.
         """
-        stored = self._stored(cell, row)
-        return [name for name, metric in self._metrics.items() if not self._done(stored.get(name, {}), metric, row)]
+        return self._missing(self._stored(cell, row), row)
 
     def score(self, cell: Cell, row: SampleRow) -> None:
         """Compute and store what is missing; a metric that fails is stored as failed and the others go on.
@@ -86,13 +85,16 @@ class Scorer:
         Raises:
             StoreError: when the run directory cannot be written.
         """
-        missing = self.missing(cell, row)
+        before = self._stored(cell, row)
+        missing = self._missing(before, row)
         if not missing:
             return
-        entries = self._entries(cell, row, missing)
-        metrics = {**self._stored(cell, row), **entries}
+        metrics = {**before, **self._entries(cell, row, missing)}
         stored = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
         self._folder.write_json("scores", cell.key, stored)
+
+    def _missing(self, stored: Mapping[str, Any], row: SampleRow) -> list[str]:
+        return [name for name, metric in self._metrics.items() if not self._done(stored.get(name, {}), metric, row)]
 
     def _done(self, entry: Mapping[str, Any], metric: Metric, row: SampleRow) -> bool:
         if self._retry_failed and row.status == "ok" and entry.get("status") == "failed":

@@ -78,11 +78,12 @@ class RunFolder:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Make the folder, keep other runs out, and clear what a killed run left half-written.
+        """Check and make the folder, keep other runs out, and clear what a killed run left half-written.
 
         Raises:
-            UsageError: when another run is at work here, or the folder cannot be made.
+            UsageError: when another run is at work here, the folder cannot be made, or as `check` does.
         """
+        self.check()
         try:
             for name in _FOLDERS:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
