@@ -8,7 +8,7 @@ from typing import Protocol
 from benchmark.execute import Executor
 from benchmark.plan import Cell
 from benchmark.scoring import Scorer
-from benchmark.store.rows import SampleRow
+from benchmark.store.schema import SampleRow
 
 
 class Listener(Protocol):

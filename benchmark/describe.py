@@ -14,6 +14,7 @@ from benchmark.methods import METHODS
 from benchmark.scoring import backend_of
 from benchmark.selection import UsageError
 from benchmark.store.folder import SCHEMA_VERSION
+from benchmark.store.schema import Description
 from benchmark.suites.case import Case
 from benchmark.suites.truth import render_settings
 from flexiact.backbone.backbone import Backbone
@@ -119,9 +120,11 @@ def describe_run(
     }
     try:
         # As it reads when it comes back from disk, so that old and new descriptions can be compared.
-        return dict(json.loads(json.dumps(run, allow_nan=False)))
+        plain = dict(json.loads(json.dumps(run, allow_nan=False)))
     except TypeError as error:
         raise ValueError(f"a method's configuration is not JSON: {error}") from error
+    Description.model_validate(plain)
+    return plain
 
 
 def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import torch
 from benchmark.bounds.table import BOUNDS
 from benchmark.measure import Cost, measured
 from benchmark.plan import Cell
+from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder, StoreError
-from benchmark.store.rows import SampleRow, error_text
+from benchmark.store.schema import SampleRow
 from benchmark.suites.case import Case, Format, Shown, Stages
 from benchmark.suites.files import NO_TRUTH
 from benchmark.suites.truth import Staged, ToldKeypoints, tell_keypoints

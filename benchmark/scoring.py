@@ -11,8 +11,9 @@ from safetensors.numpy import load_file, save
 
 from benchmark.keys import key
 from benchmark.plan import Cell
+from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder
-from benchmark.store.rows import SampleRow, error_text
+from benchmark.store.schema import SampleRow
 from benchmark.suites.case import Stages
 from benchmark.suites.files import NO_TRUTH
 from flexiact.media.video import frames_digest, read_video

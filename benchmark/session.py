@@ -16,7 +16,7 @@ from benchmark.scoring import Perceiver, Scorer
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows, write_tables
-from benchmark.store.rows import SampleRow
+from benchmark.store.schema import SampleRow
 from benchmark.suites.case import Case
 from benchmark.suites.puppets import HEADLINE
 from benchmark.workers import share_out

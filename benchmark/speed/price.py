@@ -17,7 +17,7 @@ from benchmark.execute import format_of
 from benchmark.load import load_judges
 from benchmark.speed.measure import Comparison, device_clock, type_name
 from benchmark.speed.timing import Variant
-from benchmark.store.rows import error_text
+from benchmark.store.errors import error_text
 from benchmark.suites.case import Stages
 from benchmark.suites.puppets import PuppetCase, load_case, load_suite
 from benchmark.tune import trials as tune

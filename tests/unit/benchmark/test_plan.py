@@ -9,7 +9,7 @@ from benchmark.keys import key
 from benchmark.plan import Cell, asked_of, plan
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import write_tables
-from benchmark.store.rows import SampleRow
+from benchmark.store.schema import SampleRow
 from flexiact.media.digests import canonical_json
 from flexiact.media.digests import json_digest as digest
 
