@@ -1,14 +1,14 @@
 """Where cells are made and measured, in whichever process: everything loaded, and the run directory to write to."""
 
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from benchmark.execute import Executor
-from benchmark.plan import Unit
+from benchmark.plan import Cell
 from benchmark.scoring import Scorer
-from benchmark.store.folder import RunFolder
-from benchmark.store.gather import sample_row
+from benchmark.store.schema import SampleRow
 
 
 class Listener(Protocol):
@@ -21,17 +21,56 @@ class Listener(Protocol):
         """Hear of one finished piece."""
 
 
+@dataclass(frozen=True)
+class Unit:
+    """Work that one process does, so that a fit is computed once and kept while it is needed.
+
+    Attributes:
+        cells: to be measured; all share a fit, or are one bound's for one reference.
+        rows: of those whose video was made before, by key; the others are made first.
+    """
+
+    cells: tuple[Cell, ...]
+    rows: Mapping[str, SampleRow]
+
+    @property
+    def method(self) -> str:
+        """Of the first cell."""
+        return self.cells[0].method
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return len(self.cells)
+
+
+def units(cells: Iterable[Cell], rows: Mapping[str, SampleRow], references: Mapping[str, str]) -> list[Unit]:
+    """Part cells into units, each cell into one.
+
+    Args:
+        cells: to be measured; their order is kept.
+        rows: of those whose video was made before, by key.
+        references: id of the reference by case.
+    """
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        group = ("fit", cell.fit_key) if cell.fit_key else (cell.method, references[cell.case_id])
+        groups.setdefault(group, []).append(cell)
+    return [
+        Unit(tuple(group), {cell.key: rows[cell.key] for cell in group if cell.key in rows})
+        for group in groups.values()
+    ]
+
+
 @dataclass(frozen=True, eq=False)
 class Bench:
     """One process's own.
 
     Attributes:
-        folder: of the run; its lock is held by the process that plans.
         executor: makes videos.
         scorer: measures them.
     """
 
-    folder: RunFolder
     executor: Executor
     scorer: Scorer
 
@@ -41,18 +80,21 @@ class Bench:
         Raises:
             StoreError: when the run directory cannot be written.
         """
-        for cell in unit.make:
-            listener.starts(f"{cell.method}: {cell.case_id}")
-            fits, start = self.executor.needs_fit(cell), time.perf_counter()
-            row = self.executor.execute(cell)
-            seconds = time.perf_counter() - start
-            if fits:
-                listener.done("fit", seconds - (row.transfer_s or 0.0))
-                seconds = row.transfer_s or 0.0
-            listener.done(cell.kind, seconds)
-        for cell in unit.measure:
+        fresh = {cell.key: self._make(cell, listener) for cell in unit.cells if cell.key not in unit.rows}
+        rows = {**unit.rows, **fresh}
+        for cell in unit.cells:
             listener.starts(f"measuring {cell.method}: {cell.case_id}")
-            start, made = time.perf_counter(), sample_row(self.folder, cell)
-            if made is not None:
-                self.scorer.score(cell, made)
+            start = time.perf_counter()
+            self.scorer.score(cell, rows[cell.key])
             listener.done("score", time.perf_counter() - start)
+
+    def _make(self, cell: Cell, listener: Listener) -> SampleRow:
+        listener.starts(f"{cell.method}: {cell.case_id}")
+        fits, start = self.executor.needs_fit(cell), time.perf_counter()
+        row = self.executor.execute(cell)
+        seconds = time.perf_counter() - start
+        if fits:
+            listener.done("fit", seconds - (row.transfer_s or 0.0))
+            seconds = row.transfer_s or 0.0
+        listener.done(cell.kind, seconds)
+        return row

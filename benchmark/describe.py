@@ -14,19 +14,14 @@ from benchmark.methods import METHODS
 from benchmark.scoring import backend_of
 from benchmark.selection import UsageError
 from benchmark.store.folder import SCHEMA_VERSION
-from benchmark.suites.files import AnyCase, FileCase
-from benchmark.suites.puppets import Case
+from benchmark.store.schema import Description
+from benchmark.suites.case import Case
 from benchmark.suites.truth import render_settings
 from flexiact.backbone.backbone import Backbone
 from flexiact.task import ActionTransfer
 from metrics import METRICS
 
 _MIB = 1024.0**2
-_CASE_WORDS = (
-    "action", "wrong_action", "reference_id", "target_id", "caption", "prompt", "left_out_share", "licence", "source",
-)  # fmt: skip
-
-_FILE_CASE_WORDS = ("action", "reference_id", "target_id", "caption", "prompt", "licence", "source")
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, Any]:
@@ -87,32 +82,9 @@ def describe_metric(name: str, backends: Mapping[str, str], headline: str) -> di
     return {field: getattr(metric, field) for field in fields} | flags
 
 
-def describe_case(case: AnyCase) -> dict[str, Any]:
-    """run.json's entry of a case; axes and terciles are empty where they are not known."""
-    if isinstance(case, FileCase):
-        return {
-            **{name: getattr(case, name) for name in _FILE_CASE_WORDS},
-            "files": {
-                "reference": {"name": case.reference.name, "sha256": case.reference.sha256, "frames": case.frames},
-                "target": {"name": case.target.name, "sha256": case.target.sha256},
-            },
-            "axes": {},
-            "terciles": {},
-            "digests": case.digests,
-        }
-    return {
-        **{name: getattr(case, name) for name in _CASE_WORDS},
-        "reference_rig": case.reference.get("rig"),
-        "target_rig": case.target.get("rig"),
-        "axes": dict(case.axes),
-        "terciles": dict(case.terciles),
-        "digests": dict(case.digests),
-    }
-
-
 def describe_run(
     suite: Mapping[str, str | int | None],
-    cases: Iterable[AnyCase],
+    cases: Iterable[Case],
     seeds: Iterable[int],
     backbone: Backbone,
     methods: Mapping[str, ActionTransfer],
@@ -127,9 +99,14 @@ def describe_run(
         backbone: of all methods.
         methods: built methods by name.
         metrics: name -> entry, as `describe_metric` gives it.
+
+    Raises:
+        ValueError: when the truth of only some cases is known, or a configuration is not JSON.
     """
     cases = tuple(cases)
-    truth_known = all(isinstance(case, Case) for case in cases)
+    truth_known = all(case.truth_known for case in cases)
+    if not truth_known and any(case.truth_known for case in cases):
+        raise ValueError("cases: puppets and files cannot share a run")
     described = {name: describe_method(name, method, backbone) for name, method in methods.items()}
     run = {
         "schema_version": SCHEMA_VERSION,
@@ -139,13 +116,15 @@ def describe_run(
         "truth": render_settings() if truth_known else {"known": False},
         "methods": described | describe_bounds(truth_known),
         "metrics": dict(metrics),
-        "cases": {case.case_id: describe_case(case) for case in cases},
+        "cases": {case.case_id: case.describe() for case in cases},
     }
     try:
         # As it reads when it comes back from disk, so that old and new descriptions can be compared.
-        return dict(json.loads(json.dumps(run, allow_nan=False)))
+        plain = dict(json.loads(json.dumps(run, allow_nan=False)))
     except TypeError as error:
         raise ValueError(f"a method's configuration is not JSON: {error}") from error
+    Description.model_validate(plain)
+    return plain
 
 
 def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,31 +4,28 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from benchmark.bounds.table import BOUNDS
 from benchmark.measure import Cost, measured
 from benchmark.plan import Cell
+from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder, StoreError
-from benchmark.store.rows import SampleRow, error_text
-from benchmark.suites.file_stages import FileStages
-from benchmark.suites.files import NO_TRUTH, AnyCase, FileCase
-from benchmark.suites.puppets import Case
-from benchmark.suites.truth import Format, Shown, Staged, ToldKeypoints, stage, tell_keypoints
+from benchmark.store.schema import SampleRow
+from benchmark.suites.case import Case, Format, Shown, Stages
+from benchmark.suites.files import NO_TRUTH
+from benchmark.suites.truth import Staged, ToldKeypoints, tell_keypoints
 from flexiact.backbone.backbone import Backbone
-from flexiact.media.files import WriteError, read_tensors
+from flexiact.fits import FitFolder
+from flexiact.media.files import WriteError
 from flexiact.media.image import write_png
 from flexiact.media.video import frames_digest, write_lossless, write_preview
 from flexiact.task import Action, ActionTransfer, Request, Video
 
 _MIB = 1024.0**2
 _PREVIEW_SIDE_PX = 256  # previews are enlarged by a whole number to about this
-_STAGES_KEPT = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +53,15 @@ class Executor:
         folder: RunFolder,
         backbone: Backbone,
         methods: Mapping[str, ActionTransfer],
-        cases: Mapping[str, AnyCase],
+        cases: Mapping[str, Case],
         told: Collection[str] = (),
     ) -> None:
         self._folder = folder
         self._backbone = backbone
         self._methods = methods
         self._told = told
-        self.stages = stages_of(cases, format_of(backbone))
+        self.stages = Stages(cases, format_of(backbone))
+        self._fits = FitFolder(folder.path / "fits")
         self._last_fit: tuple[str, Fit] | None = None
         self._failed_fits: dict[str, str] = {}
 
@@ -87,7 +85,7 @@ class Executor:
         if cell.fit_key is None or cell.fit_key in self._failed_fits:
             return False
         in_memory = self._last_fit is not None and self._last_fit[0] == cell.fit_key
-        return not in_memory and not self._folder.file("fits", f"{cell.fit_key}.safetensors").is_file()
+        return not in_memory and not self._fits.file(cell.fit_key).is_file()
 
     def write_inputs(self, case_id: str) -> None:
         """Store what the case shows, for people to look at.
@@ -122,7 +120,7 @@ class Executor:
             seed=cell.seed,
             status="ok",
         )
-        if isinstance(self.stages.cases[cell.case_id], FileCase) and self._needs_truth(cell):
+        if not self.stages.cases[cell.case_id].truth_known and self._needs_truth(cell):
             return replace(row, status="skipped", error=NO_TRUTH), None
         try:
             shown = self.stages[cell.case_id]
@@ -186,47 +184,24 @@ class Executor:
         except Exception as error:
             self._failed_fits[cell.fit_key] = error_text(error)
             raise
-        metadata = {"cost": json.dumps({"seconds": cost.seconds, "peak_gib": cost.peak_gib})}
-        with self._folder.replacing(self._folder.file("fits", f"{cell.fit_key}.safetensors")) as partial:
-            save_file(action, partial, metadata=metadata)
+        header = {"cost": json.dumps({"seconds": cost.seconds, "peak_gib": cost.peak_gib})}
+        try:
+            self._fits.save(cell.fit_key, action, header)
+        except WriteError as error:
+            raise StoreError(str(error)) from error
         return Fit(action, cost.seconds, cost.peak_gib)
 
     def _load_fit(self, fit_key: str) -> Fit | None:
         """A stored fit, None when there is none or the file is damaged (then it is computed again)."""
+        kept = self._fits.load(fit_key)
         try:
-            action, header = read_tensors(self._folder.file("fits", f"{fit_key}.safetensors"))
-            cost = json.loads(header["cost"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return kept and Fit(kept[0], **json.loads(kept[1]["cost"]))
+        except (KeyError, TypeError, ValueError):
             return None
-        return Fit(action, cost["seconds"], cost["peak_gib"])
 
     def _write_video(self, cell: Cell, video: Video) -> None:
         write_lossless(self._folder.file("videos", f"{cell.key}.mkv"), video)
         write_preview(self._folder.file("previews", f"{cell.key}.mp4"), video, preview_scale(video))
-
-
-class Stages:
-    """Cases rendered at one format; the latest few are kept, since a large format makes them heavy."""
-
-    def __init__(self, cases: Mapping[str, Case], form: Format) -> None:
-        self.cases = cases
-        self._render = lru_cache(maxsize=_STAGES_KEPT)(lambda case_id: stage(cases[case_id], form))
-
-    def __getitem__(self, case_id: str) -> Staged:
-        return self._render(case_id)
-
-
-def stages_of(cases: Mapping[str, AnyCase], form: Format) -> Stages | FileStages:
-    """What cases of one kind show.
-
-    Raises:
-        ValueError: when puppets and files are mixed.
-    """
-    puppets = {case_id: case for case_id, case in cases.items() if isinstance(case, Case)}
-    files = {case_id: case for case_id, case in cases.items() if isinstance(case, FileCase)}
-    if puppets and files:
-        raise ValueError("cases: puppets and files cannot share a run")
-    return FileStages(files, form) if files else Stages(puppets, form)
 
 
 def format_of(backbone: Backbone) -> Format:

@@ -39,29 +39,6 @@ class Cell:
     seed: int
 
 
-@dataclass(frozen=True)
-class Unit:
-    """Work that one process does, so that a fit is computed once and kept while it is needed.
-
-    Attributes:
-        make: cells to be made; all share a fit, or are one bound's for one reference.
-        measure: cells to be measured, those to be made among them.
-    """
-
-    make: tuple[Cell, ...]
-    measure: tuple[Cell, ...]
-
-    @property
-    def method(self) -> str:
-        """Of the first cell."""
-        return self.measure[0].method
-
-    @property
-    def size(self) -> int:
-        """Number of cells."""
-        return len(self.measure)
-
-
 def plan(run: Mapping[str, Any]) -> list[Cell]:
     """All cells of a run, those that share a fit next to each other.
 
@@ -76,8 +53,7 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
     """
     cells = []
     for method, entry in run["methods"].items():
-        sampled = entry["kind"] == "method" or entry["sampled"]
-        for seed in run["seeds"] if sampled else run["seeds"][:1]:
+        for seed in run["seeds"] if _sampled(entry) else run["seeds"][:1]:
             for case_id, case in run["cases"].items():
                 cells.append(_cell(run["backbone"], method, entry, case_id, case, seed))
     owners: dict[str, Cell] = {}
@@ -88,20 +64,24 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
     return _grouped(cells)
 
 
-def units(make: Iterable[Cell], measure: Iterable[Cell], references: Mapping[str, str]) -> list[Unit]:
-    """Part cells into units, each cell into one.
+def asked_of(cells: Iterable[Cell], run: Mapping[str, Any]) -> list[Cell]:
+    """Those of the cells that a run describes, which may be a part of the run that they are of.
 
-    Args:
-        make: cells to be made.
-        measure: cells to be measured, those to be made among them; their order is kept.
-        references: id of the reference by case.
+    A bound that is one video for all seeds is there whichever seed it stands under.
     """
-    unmade = {cell.key for cell in make}
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in measure:
-        group = ("fit", cell.fit_key) if cell.fit_key else (cell.method, references[cell.case_id])
-        groups.setdefault(group, []).append(cell)
-    return [Unit(tuple(cell for cell in group if cell.key in unmade), tuple(group)) for group in groups.values()]
+    methods, seeds = run["methods"], set(run["seeds"])
+    return [
+        cell
+        for cell in cells
+        if cell.method in methods
+        and cell.case_id in run["cases"]
+        and (cell.seed in seeds or not _sampled(methods[cell.method]))
+    ]
+
+
+def _sampled(entry: Mapping[str, Any]) -> bool:
+    """Whether every seed gives another video."""
+    return bool(entry["kind"] == "method" or entry["sampled"])
 
 
 def _name(cell: Cell) -> str:

@@ -17,10 +17,11 @@ from benchmark.load import Networks, set_threads
 from benchmark.methods import METHODS
 from benchmark.selection import UsageError, select, unknown
 from benchmark.store.folder import RunFolder
+from benchmark.suites.case import Suite
 from benchmark.suites.davis import davis_suite
-from benchmark.suites.files import AnyCase, FileCase, FileSuite, folder_suite
+from benchmark.suites.files import folder_suite
 from benchmark.suites.flexiact import flexiact_suite
-from benchmark.suites.puppets import Suite, load_case, load_suite, suite_names
+from benchmark.suites.puppets import load_suite, suite_names
 from benchmark.workers import affordable, worker_devices
 from flexiact import cli
 from flexiact.cli import BACKBONE_HELP, OneLineParser, add_device_options
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from flexiact.backbone.specs import BackboneSpec
 
 WEIGHTS = ("backbone", "refadapter", "control", "clip", "pose", "pose_driver")
-FILE_SUITES: dict[str, Callable[[str], FileSuite]] = {
+FILE_SUITES: dict[str, Callable[[str], Suite]] = {
     "flexiact": flexiact_suite,
     "davis": davis_suite,
     "folder": folder_suite,
@@ -123,19 +124,18 @@ def _run(args: argparse.Namespace, command: str) -> int:
             raise UsageError(f"{name}: expected a number above 0, got {getattr(args, name)}")
     workers = parse_workers(args.workers)
     suite = open_suite(args)
-    cases = _cases(suite, select(args.cases, suite.case_ids, f"case of suite {suite.name}"))
+    cases = suite.chosen(select(args.cases, suite.case_ids, f"case of suite {suite.name}"))
     out = args.out or Path("runs") / suite.name
     RunFolder(out).check()
     set_threads(args.threads or 1)
 
     # From here on networks are loaded: seconds, not milliseconds.
     from benchmark.session import RunRequest
-    from benchmark.suites.file_stages import check_readable
     from metrics import METRICS
 
     if suite.headline not in METRICS:
         raise UsageError(f"suite {suite.name}: {unknown(suite.headline, list(METRICS), 'headline')}")
-    check_readable(case for case in cases if isinstance(case, FileCase))
+    suite.check_readable(case.case_id for case in cases)
     request = RunRequest(
         suite=suite.name,
         cases=cases,
@@ -152,7 +152,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
     return _report(request, _session(request, args, suite, 1 if args.threads else workers))
 
 
-def open_suite(args: argparse.Namespace) -> Suite | FileSuite:
+def open_suite(args: argparse.Namespace) -> Suite:
     """The suite that is asked for.
 
     Raises:
@@ -174,15 +174,7 @@ def open_suite(args: argparse.Namespace) -> Suite | FileSuite:
     return FILE_SUITES[kind](place)
 
 
-def _cases(suite: Suite | FileSuite, case_ids: Sequence[str]) -> tuple[AnyCase, ...]:
-    if isinstance(suite, FileSuite):
-        return tuple(case for case in suite.cases if case.case_id in case_ids)
-    return tuple(load_case(suite, case_id) for case_id in case_ids)
-
-
-def _session(
-    request: "RunRequest", args: argparse.Namespace, suite: Suite | FileSuite, workers: int | None
-) -> "Outcome":
+def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite, workers: int | None) -> "Outcome":
     from benchmark.session import Workers, run_session
     from benchmark.store.provenance import provenance
     from flexiact import PUPPET_WEIGHTS
@@ -193,7 +185,7 @@ def _session(
     steps = args.steps or suite.num_inference_steps
     name = args.backbone or "puppets"
     _refuse_lacking(request.methods, find_spec(name)[1], args)
-    puppets = isinstance(suite, Suite)
+    puppets = all(case.truth_known for case in request.cases)  # nobody knows the truth of anything else
     networks = Networks(name, args.refadapter, steps, args.control, savings, args.image_encoder, puppets)
     devices = worker_devices(workers, args.device)
     # Where several GPUs work this process only describes the networks, which need not take up room on the first.

@@ -9,14 +9,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from benchmark.execute import Stages
 from benchmark.keys import key
 from benchmark.plan import Cell
+from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder
-from benchmark.store.rows import SampleRow, error_text
-from benchmark.suites.file_stages import FileStages
+from benchmark.store.schema import SampleRow
+from benchmark.suites.case import Stages
 from benchmark.suites.files import NO_TRUTH
-from benchmark.suites.truth import Staged
 from flexiact.media.video import frames_digest, read_video
 from flexiact.task import Video
 from metrics.features import Features, VideoFeatures
@@ -61,7 +60,7 @@ class Scorer:
     def __init__(
         self,
         folder: RunFolder,
-        stages: Stages | FileStages,
+        stages: Stages,
         perception: Perceiver,
         metrics: Mapping[str, Metric],
         retry_failed: bool = False,
@@ -79,8 +78,7 @@ class Scorer:
 
         Those that failed on a video that was made are among them where failures are to be tried again.
         """
-        stored = self._stored(cell, row)
-        return [name for name, metric in self._metrics.items() if not self._done(stored.get(name, {}), metric, row)]
+        return self._missing(self._stored(cell, row), row)
 
     def score(self, cell: Cell, row: SampleRow) -> None:
         """Compute and store what is missing; a metric that fails is stored as failed and the others go on.
@@ -88,13 +86,16 @@ class Scorer:
         Raises:
             StoreError: when the run directory cannot be written.
         """
-        missing = self.missing(cell, row)
+        before = self._stored(cell, row)
+        missing = self._missing(before, row)
         if not missing:
             return
-        entries = self._entries(cell, row, missing)
-        metrics = {**self._stored(cell, row), **entries}
+        metrics = {**before, **self._entries(cell, row, missing)}
         stored = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
         self._folder.write_json("scores", cell.key, stored)
+
+    def _missing(self, stored: Mapping[str, Any], row: SampleRow) -> list[str]:
+        return [name for name, metric in self._metrics.items() if not self._done(stored.get(name, {}), metric, row)]
 
     def _done(self, entry: Mapping[str, Any], metric: Metric, row: SampleRow) -> bool:
         if self._retry_failed and row.status == "ok" and entry.get("status") == "failed":
@@ -132,7 +133,7 @@ class Scorer:
             raise ValueError(f"{row.video}: its frames are not those that were stored")
         target, reference = self._case_features(cell.case_id)
         shown = self._stages[cell.case_id]
-        truth, candidates = (shown.truth, shown.candidates) if isinstance(shown, Staged) else (None, None)
+        truth = shown.truth
         distance = None if truth is None else self._perception.perceptual_distance(video.frames, truth.frames)
         return Features(
             generated=self._described(video),
@@ -141,7 +142,7 @@ class Scorer:
             prompt=self._text(self._stages.cases[cell.case_id].prompt),
             truth=truth,
             perceptual_distance=distance,
-            candidates=candidates,
+            candidates=shown.candidates,
         )
 
     def _read_case_features(self, case_id: str) -> tuple[VideoFeatures, VideoFeatures]:

@@ -1,25 +1,24 @@
 """One run from description to tables, with everything that computes given from outside."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmark.bench import Bench
+from benchmark.bench import Bench, units
 from benchmark.console.progress import Progress
 from benchmark.describe import describe_metric, describe_run, merged
 from benchmark.execute import Executor
 from benchmark.methods import METHODS, TRUE_KEYPOINTS
-from benchmark.plan import Cell, plan, units
+from benchmark.plan import Cell, asked_of, plan
 from benchmark.scoring import Perceiver, Scorer
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
-from benchmark.store.gather import sample_row, write_tables
-from benchmark.store.rows import SampleRow
-from benchmark.suites.files import AnyCase, FileCase, check_unchanged
-from benchmark.suites.puppets import HEADLINE, Case
-from benchmark.suites.truth import check_digests
+from benchmark.store.gather import sample_rows, write_tables
+from benchmark.store.schema import SampleRow
+from benchmark.suites.case import Case
+from benchmark.suites.puppets import HEADLINE
 from benchmark.workers import share_out
 from flexiact.backbone.backbone import Backbone
 from flexiact.task import ActionTransfer
@@ -38,14 +37,14 @@ class RunRequest:
         metrics: names in `METRICS`.
         out: the run directory.
         headline: the metric that tables are sorted by.
-        suite_version: as `benchmark.suites.puppets.Suite` has it; None for a folder of material.
+        suite_version: as `benchmark.suites.case.Suite` has it; None for a folder of material.
         suite_digest: likewise.
         retry_failed: make failed videos again, and compute failed metrics again.
         command: how the session was started, for run.json.
     """
 
     suite: str
-    cases: tuple[AnyCase, ...]
+    cases: tuple[Case, ...]
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
@@ -131,50 +130,45 @@ def run_session(
         WorkerError: when a worker was killed.
     """
     for case in request.cases:
-        if isinstance(case, Case):
-            check_digests(case)
-    check_unchanged(case for case in request.cases if isinstance(case, FileCase))
+        case.check()
     methods = build_methods(request.methods, backbone)
     metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
     suite = {"suite": request.suite, "suite_version": request.suite_version, "suite_digest": request.suite_digest}
     fresh = describe_run(suite, request.cases, request.seeds, backbone, methods, metrics)
-    asked = plan(fresh)
     folder = RunFolder(request.out)
-    folder.check()
-    merged(folder.read_run(), fresh)  # refuses before the folder is touched
     with folder.opened():
         stored = folder.read_run()
+        described = merged(stored, fresh)
+        cells = plan(described)
+        asked, rows = asked_of(cells, fresh), sample_rows(folder, cells)
         bench = _equipped(request, backbone, perception, methods)
-        work = _to_do(folder, asked, bench.scorer, request.retry_failed)
-        run = _with_history(stored, merged(stored, fresh), request.command, provenance or {}, new=any(work))
+        made = rows if not request.retry_failed else {k: row for k, row in rows.items() if row.status != "failed"}
+        work = [cell for cell in asked if cell.key not in made or bench.scorer.missing(cell, made[cell.key])]
+        run = _with_history(stored, described, request.command, provenance or {}, new=bool(work))
         folder.write_run(run)
-        write_tables(folder, run)  # of a session that is interrupted too, no row of what the run no longer is
+        write_tables(folder, run, cells, rows)  # of a session that is interrupted too: no row of what no longer is
         for case in request.cases:
             bench.executor.write_inputs(case.case_id)
-        shares = units(*work, {case.case_id: case.reference_id for case in request.cases})
-        with Progress(_amount(*work, bench.executor), workers=len(workers.devices) if workers else 1) as progress:
-            if workers:
-                share_out(shares, workers.devices, partial(_bench, request, workers.load), progress)
-            else:
-                for unit in shares:
-                    bench.work(unit, progress)
-        if any(work):
-            write_tables(folder, run)
-        rows = [row for cell in asked if (row := sample_row(folder, cell))]
-    return Outcome(len(work[0]), len(work[1]), tuple(row for row in rows if row.status == "failed"))
+        _do(request, bench, work, made, workers)
+        if work:
+            rows = sample_rows(folder, cells)
+            write_tables(folder, run, cells, rows)
+    failed = [rows[cell.key] for cell in asked if cell.key in rows and rows[cell.key].status == "failed"]
+    return Outcome(sum(cell.key not in made for cell in work), len(work), tuple(failed))
 
 
-def _to_do(folder: RunFolder, asked: list[Cell], scorer: Scorer, retry_failed: bool) -> tuple[list[Cell], list[Cell]]:
-    """Cells to be made, and cells to be measured (those to be made among them)."""
-    unmade, unscored = [], []
-    for cell in asked:
-        row = sample_row(folder, cell)
-        if row is None or (retry_failed and row.status == "failed"):
-            unmade.append(cell)
-            unscored.append(cell)
-        elif scorer.missing(cell, row):
-            unscored.append(cell)
-    return unmade, unscored
+def _do(
+    request: RunRequest, bench: Bench, work: Sequence[Cell], made: Mapping[str, SampleRow], workers: Workers | None
+) -> None:
+    """Make and measure cells, here or in other processes; all results are files."""
+    shares = units(work, made, {case.case_id: case.reference_id for case in request.cases})
+    amount = _amount([cell for cell in work if cell.key not in made], len(work), bench.executor)
+    with Progress(amount, workers=len(workers.devices) if workers else 1) as progress:
+        if workers:
+            share_out(shares, workers.devices, partial(_bench, request, workers.load), progress)
+        else:
+            for unit in shares:
+                bench.work(unit, progress)
 
 
 def _bench(request: RunRequest, load: Load, device: str) -> Bench:
@@ -190,13 +184,13 @@ def _equipped(
     told = [name for name in methods if TRUE_KEYPOINTS in METHODS[name].needs]
     executor = Executor(folder, backbone, methods, {case.case_id: case for case in request.cases}, told)
     metrics = {name: METRICS[name] for name in request.metrics}
-    return Bench(folder, executor, Scorer(folder, executor.stages, perception, metrics, request.retry_failed))
+    return Bench(executor, Scorer(folder, executor.stages, perception, metrics, request.retry_failed))
 
 
-def _amount(missing: list[Cell], unscored: list[Cell], executor: Executor) -> dict[str, int]:
-    fits = {cell.fit_key for cell in missing if executor.needs_fit(cell)}
-    kinds = [cell.kind for cell in missing]
-    work = {"bound": kinds.count("bound"), "fit": len(fits), "method": kinds.count("method"), "score": len(unscored)}
+def _amount(unmade: list[Cell], scores: int, executor: Executor) -> dict[str, int]:
+    fits = {cell.fit_key for cell in unmade if executor.needs_fit(cell)}
+    kinds = [cell.kind for cell in unmade]
+    work = {"bound": kinds.count("bound"), "fit": len(fits), "method": kinds.count("method"), "score": scores}
     return {kind: count for kind, count in work.items() if count}
 
 

@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING
 import psutil
 
 from benchmark.load import set_threads
-from benchmark.plan import Unit
 from benchmark.selection import UsageError
 
 if TYPE_CHECKING:  # the command answers wrong arguments without the seconds that torch takes
     from multiprocessing.queues import SimpleQueue
 
-    from benchmark.bench import Bench, Listener
+    from benchmark.bench import Bench, Listener, Unit
 
 _LISTEN_EVERY_S = 0.5
 _GROWTH = 2.0
@@ -78,7 +77,7 @@ def affordable(devices: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def share_out(
-    units: Sequence[Unit], devices: Sequence[str], open_bench: "Callable[[str], Bench]", listener: "Listener"
+    units: "Sequence[Unit]", devices: Sequence[str], open_bench: "Callable[[str], Bench]", listener: "Listener"
 ) -> None:
     """Let one process a device do the units; which one does which changes no result.
 
@@ -137,7 +136,7 @@ def _closing(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _longest(waiting: list[Unit], seconds: Mapping[str, float]) -> Unit:
+def _longest(waiting: "list[Unit]", seconds: Mapping[str, float]) -> "Unit":
     """Take out the unit that may take longest: of a method that was not seen yet, else by what its cells took."""
     unit = max(waiting, key=lambda unit: (seconds.get(unit.method, inf) * unit.size, unit.size))
     waiting.remove(unit)
@@ -198,7 +197,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(open_bench: "Callable[[str], Bench]", unit: Unit) -> tuple[str, float]:
+def _work(open_bench: "Callable[[str], Bench]", unit: "Unit") -> tuple[str, float]:
     """Do a unit and return its method and seconds a cell; the first one loads networks, so that errors are told."""
     if _worker.bench is None:
         _worker.bench = open_bench(_worker.device)

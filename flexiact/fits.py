@@ -1,5 +1,6 @@
 """Fits on disk: found again by everything that they depend on, and by nothing else."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from flexiact.media.digests import canonical_json, json_digest
 from flexiact.media.files import make_folder, read_tensors, replacing
 from flexiact.media.video import frames_digest
 from flexiact.method import FlexiAct
@@ -40,10 +40,10 @@ def fit_description(method: FlexiAct, reference: Video, caption: str, seed: int)
 
 @dataclass(frozen=True)
 class FitFolder:
-    """One file a fit: `<SHA-256 of its description>.safetensors`, which holds the description as well.
+    """One file a fit, found by a name that is a digest of all that the fit depends on.
 
     Attributes:
-        path: made when it is missing.
+        path: of the folder.
     """
 
     path: Path
@@ -56,22 +56,22 @@ class FitFolder:
         """
         make_folder("cache", self.path)
 
-    def file(self, description: dict[str, Any]) -> Path:
-        """Where the fit of a description is, or would be."""
-        return self.path / f"{json_digest(description)}.safetensors"
+    def file(self, name: str) -> Path:
+        """Where a fit is, or would be."""
+        return self.path / f"{name}.safetensors"
 
-    def load(self, description: dict[str, Any]) -> Action | None:
-        """The fit, None when there is none or its file is damaged (then it is made again)."""
+    def load(self, name: str) -> tuple[Action, dict[str, str]] | None:
+        """A fit and its header, None when there is none or its file is damaged (then it is made again)."""
         try:
-            return read_tensors(self.file(description))[0]
+            return read_tensors(self.file(name))
         except (OSError, SafetensorError):
             return None
 
-    def save(self, description: dict[str, Any], action: Action) -> None:
+    def save(self, name: str, action: Action, header: Mapping[str, str]) -> None:
         """Keep a fit; its file appears whole or not at all.
 
         Raises:
-            ValueError: when it cannot be written.
+            WriteError: when it cannot be written.
         """
-        with replacing(self.file(description)) as partial:
-            save_file(dict(action), partial, metadata={"fit": canonical_json(description)})
+        with replacing(self.file(name)) as partial:
+            save_file(dict(action), partial, metadata=dict(header))

@@ -18,7 +18,8 @@ import torch
 from scipy.fft import dct
 from scipy.optimize import least_squares
 
-from benchmark.suites.truth import Format, Staged, performed
+from benchmark.suites.case import Format
+from benchmark.suites.truth import Staged, performed
 from flexiact.pose.estimators import PoseEstimator
 from flexiact.puppets.world.clip import projections
 from flexiact.puppets.world.rigs import CHANNELS, KEYPOINTS, RIGS

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from benchmark.suites.truth import Shown, Staged
+    from benchmark.suites.case import Shown
+    from benchmark.suites.truth import Staged
     from flexiact.backbone.backbone import Backbone
     from flexiact.pose.estimators import PoseEstimator
     from flexiact.task import Video
@@ -101,7 +102,8 @@ def _relative(staged: Staged, backbone: Backbone, seed: int) -> Video:
 
 def _by_target(staged: Staged, values: Tensor) -> Video:
     """The target image's figure going through channel values [T, 21]."""
-    from benchmark.suites.truth import Format, performed
+    from benchmark.suites.case import Format
+    from benchmark.suites.truth import performed
 
     num_frames, height, width = staged.answer.frames.shape[:3]
     return performed(staged.target_scene, values, Format(num_frames, height, width, staged.answer.fps))

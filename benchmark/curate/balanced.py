@@ -16,7 +16,7 @@ from benchmark.curate.factors import NUM_INFERENCE_STEPS, drawn_reference, famil
 from benchmark.curate.poses import any_poses
 from benchmark.curate.rules import POOLS, Candidate, Chosen, Target, fitting_rigs, generator_of, make_case, would_do
 from benchmark.selection import UsageError
-from benchmark.suites.puppets import AXES, Case, Suite, tercile
+from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite, tercile
 from flexiact.puppets.world.scene import random_scene
 
 MOMENTS_DRAWN = 5
@@ -60,7 +60,7 @@ class Reference:
     candidates: tuple[Candidate, ...]
 
 
-def balanced(name: str, recipe: BalancedRecipe) -> tuple[Suite, list[Case]]:
+def balanced(name: str, recipe: BalancedRecipe) -> tuple[PuppetSuite, list[PuppetCase]]:
     """Make a suite.
 
     Raises:
@@ -77,7 +77,7 @@ def balanced(name: str, recipe: BalancedRecipe) -> tuple[Suite, list[Case]]:
     cases.sort(key=lambda case: case.case_id)
     ids = tuple(case.case_id for case in cases)
     summary = recipe.summary + ("" if recipe.small else missing(recipe.pool))
-    return Suite(name, summary, recipe.num_inference_steps, edges, ids), cases
+    return PuppetSuite(name, summary, recipe.num_inference_steps, edges, ids), cases
 
 
 def _references(recipe: BalancedRecipe) -> Iterator[Reference]:

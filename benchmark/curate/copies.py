@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from benchmark.curate.rules import Candidate, Chosen, make_case, would_do
 from benchmark.selection import UsageError
-from benchmark.suites.puppets import AXES, Case, Suite, load_case, load_suite
+from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite, load_case, load_suite
 from benchmark.suites.truth import named_action, scenes
 from flexiact.puppets.world.captions import caption
 
@@ -30,20 +30,20 @@ class SelfRecipe:
     summary: str
 
 
-def told_in_words(name: str, recipe: WordsRecipe) -> tuple[Suite, list[Case]]:
+def told_in_words(name: str, recipe: WordsRecipe) -> tuple[PuppetSuite, list[PuppetCase]]:
     """Make a suite."""
     source, cases = _shipped()
     told = [_told(case, name) for case in cases]
     return replace(source, name=name, summary=recipe.summary), told
 
 
-def _told(case: Case, name: str) -> Case:
+def _told(case: PuppetCase, name: str) -> PuppetCase:
     (reference, target), action = scenes(case), named_action(case.action)
     told, asked = (caption(scene, action, "coarse") for scene in (reference, target))
     return replace(case, suite=name, caption=told, prompt=asked)
 
 
-def transferred_to_self(name: str, recipe: SelfRecipe) -> tuple[Suite, list[Case]]:
+def transferred_to_self(name: str, recipe: SelfRecipe) -> tuple[PuppetSuite, list[PuppetCase]]:
     """Make a suite of references of different bodies.
 
     Raises:
@@ -62,7 +62,7 @@ def transferred_to_self(name: str, recipe: SelfRecipe) -> tuple[Suite, list[Case
     edges = dict.fromkeys(AXES, (0.0, 0.0))
     made = sorted((make_case(name, own, 1, target, edges) for own, target in chosen), key=lambda case: case.case_id)
     steps, ids = source.num_inference_steps, tuple(case.case_id for case in made)
-    return Suite(name, recipe.summary, steps, edges, ids), made
+    return PuppetSuite(name, recipe.summary, steps, edges, ids), made
 
 
 def _own(chosen: Chosen) -> list[Candidate]:
@@ -70,6 +70,6 @@ def _own(chosen: Chosen) -> list[Candidate]:
     return would_do(chosen, [chosen.starting(chosen.scene)])
 
 
-def _shipped() -> tuple[Suite, list[Case]]:
+def _shipped() -> tuple[PuppetSuite, list[PuppetCase]]:
     suite = load_suite(SOURCE)
     return suite, [load_case(suite, case_id) for case_id in suite.case_ids]

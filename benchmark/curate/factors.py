@@ -39,7 +39,7 @@ from benchmark.curate.rules import (
     would_do,
 )
 from benchmark.selection import UsageError
-from benchmark.suites.puppets import AXES, Case, Suite
+from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite
 from flexiact.puppets.world.answers import layout_distance, skeleton_distances, viewpoint_deg
 from flexiact.puppets.world.scene import Scene, random_camera, random_scene
 
@@ -97,7 +97,7 @@ class Family:
     graded: Mapping[tuple[str, ...], tuple[Candidate, ...]]
 
 
-def factored(name: str, recipe: FactorRecipe) -> tuple[Suite, list[Case]]:
+def factored(name: str, recipe: FactorRecipe) -> tuple[PuppetSuite, list[PuppetCase]]:
     """Make a suite.
 
     Raises:
@@ -112,7 +112,7 @@ def factored(name: str, recipe: FactorRecipe) -> tuple[Suite, list[Case]]:
     cases.sort(key=lambda case: case.case_id)
     ids = tuple(case.case_id for case in cases)
     summary = recipe.summary + missing(recipe.pool)
-    return Suite(name, summary, NUM_INFERENCE_STEPS, edges, ids), cases
+    return PuppetSuite(name, summary, NUM_INFERENCE_STEPS, edges, ids), cases
 
 
 def missing(pool: str) -> str:

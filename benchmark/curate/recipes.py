@@ -12,7 +12,16 @@ from pathlib import Path
 from benchmark.curate.balanced import BalancedRecipe, balanced
 from benchmark.curate.copies import SelfRecipe, WordsRecipe, told_in_words, transferred_to_self
 from benchmark.curate.factors import FactorRecipe, factored
-from benchmark.suites.puppets import AXES, CASES_FOLDER, SUITE_FILE, Case, Suite, case_to_toml, sealed, suite_to_toml
+from benchmark.suites.puppets import (
+    AXES,
+    CASES_FOLDER,
+    SUITE_FILE,
+    PuppetCase,
+    PuppetSuite,
+    case_to_toml,
+    sealed,
+    suite_to_toml,
+)
 
 SUITES_VERSION = 2
 """Raised whenever any suite gets other cases, or the same cases come to mean something else."""
@@ -42,7 +51,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def curate(name: str) -> tuple[Suite, list[Case]]:
+def curate(name: str) -> tuple[PuppetSuite, list[PuppetCase]]:
     """Make a suite.
 
     Raises:
@@ -61,7 +70,7 @@ def curate(name: str) -> tuple[Suite, list[Case]]:
     return sealed(replace(suite, version=SUITES_VERSION), cases), cases
 
 
-def write_suite(suite: Suite, cases: Sequence[Case], folder: Path = CASES_FOLDER) -> None:
+def write_suite(suite: PuppetSuite, cases: Sequence[PuppetCase], folder: Path = CASES_FOLDER) -> None:
     """Write a suite's files and remove cases that are no longer in it."""
     root = folder / suite.name
     root.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from benchmark.suites.puppets import AXES, Case, tercile
+from benchmark.suites.puppets import AXES, PuppetCase, tercile
 from benchmark.suites.truth import COUNTED_MOTION_SHARE, first_scored_frame, first_settled_frame, specification_digests
 from flexiact.puppets.world.actions import (
     DEV_ACTIONS,
@@ -246,12 +246,12 @@ def wrong_action(chosen: Chosen, target: Target) -> str:
 
 def make_case(
     suite: str, chosen: Chosen, number: int, found: Candidate, edges: Mapping[str, tuple[float, float]]
-) -> Case:
+) -> PuppetCase:
     """All that a case's file says; `number` tells targets of one rig and reference apart."""
     source, target = chosen.scene, found.scene
     reference_id = f"{chosen.name}-{source.rig}"
     pose = () if found.target.pose == NEUTRAL_POSE else found.target.pose
-    return Case(
+    return PuppetCase(
         case_id=f"{reference_id}-to-{target.rig}-{number}",
         suite=suite,
         action=chosen.name,

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from baselines.ditflow import ACTION_KEY, DiTFlow
-from benchmark.execute import Stages, format_of
-from benchmark.suites.puppets import Case
+from benchmark.execute import format_of
+from benchmark.suites.puppets import PuppetCase
 from flexiact.backbone.backbone import Backbone
 from flexiact.progress import counted
 
 
-def joint_flows(cases: Mapping[str, Case], backbone: Backbone) -> pd.DataFrame:
+def joint_flows(cases: Mapping[str, PuppetCase], backbone: Backbone) -> pd.DataFrame:
     """How far each block's strongest flow follows the joints of the references, seed 0.
 
     Returns:
@@ -26,13 +26,12 @@ def joint_flows(cases: Mapping[str, Case], backbone: Backbone) -> pd.DataFrame:
         length at tokens whose pixels never change; `true_squared` and `error_squared`, sums in tokens^2 of the true
         displacements and of the flow's differences from them.
     """
-    stages = Stages(cases, format_of(backbone))
     references = {case.digests["reference"]: case_id for case_id, case in cases.items()}.values()
-    blocks = range(backbone.transformer.config.num_layers)
-    work = [(block, case_id) for case_id in references for block in blocks]  # each reference is rendered once
+    shown = {case_id: cases[case_id].show(format_of(backbone)) for case_id in references}
+    work = [(block, case_id) for case_id in references for block in range(backbone.transformer.config.num_layers)]
     rows = []
     for block, case_id in counted(work, len(work), "flows"):
-        method, staged = DiTFlow.from_preset(backbone, block=block), stages[case_id]
+        method, staged = DiTFlow.from_preset(backbone, block=block), shown[case_id]
         flow = method.fit(staged.reference, cases[case_id].caption, seed=0)[ACTION_KEY]
         frames, height, width = method.grid
         places = latent_places(torch.from_numpy(staged.reference_keypoints), frames) / (backbone.width / width)

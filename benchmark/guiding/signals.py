@@ -15,12 +15,12 @@ import pandas as pd
 import torch
 
 from baselines import ditflow, motion_clone, smm
-from benchmark.execute import format_of, stages_of
+from benchmark.execute import format_of
 from benchmark.guiding.joint_flows import flow_table, joint_flows
 from benchmark.load import load
 from benchmark.methods import METHODS
 from benchmark.selection import select
-from benchmark.suites.files import AnyCase
+from benchmark.suites.case import Case, Stages
 from benchmark.suites.puppets import load_case, load_suite
 from flexiact.backbone.backbone import Backbone
 from flexiact.media.video import read_video
@@ -60,7 +60,7 @@ SIGNALS: Mapping[str, Callable[..., float]] = {
 
 
 def losses(
-    run: Path, cases: Mapping[str, AnyCase], backbone: Backbone, methods: Sequence[str], every_block: bool
+    run: Path, cases: Mapping[str, Case], backbone: Backbone, methods: Sequence[str], every_block: bool
 ) -> pd.DataFrame:
     """The loss of finished videos of seed 0: columns method, block, case_id, video (`own`, or a name) and loss.
 
@@ -75,7 +75,7 @@ def losses(
         ValueError: when the run cannot be read, is of another backbone or of other settings of a method, or lacks a
             video.
     """
-    stored, stages = load_run(run), stages_of(cases, format_of(backbone))
+    stored, stages = load_run(run), Stages(cases, format_of(backbone))
     if stored.info["backbone"]["revision"] != backbone.revision:
         raise ValueError(f"{run}: made by another backbone than {backbone.name} as it is now")
     asked = {name: ["oracle", "still"] if every_block else [*COMPARED, name] for name in methods}
@@ -100,7 +100,7 @@ def losses(
     return pd.DataFrame(rows, columns=["method", "block", "case_id", "video", "loss"])
 
 
-def _videos(stored: StoredRun, cases: Mapping[str, AnyCase], names: set[str]) -> pd.DataFrame:
+def _videos(stored: StoredRun, cases: Mapping[str, Case], names: set[str]) -> pd.DataFrame:
     """Rows of the finished videos of seed 0; all cases have one of each name."""
     samples = stored.samples[(stored.samples["seed"] == 0) & (stored.samples["status"] == "ok")]
     for name in sorted(names):

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from baselines.i2v import ImageToVideo
 from benchmark.bounds.table import BOUNDS
-from benchmark.execute import Stages, format_of
+from benchmark.execute import format_of
 from benchmark.load import load_judges
 from benchmark.speed.measure import Comparison, device_clock, type_name
 from benchmark.speed.timing import Variant
-from benchmark.store.rows import error_text
-from benchmark.suites.puppets import Case, load_case, load_suite
+from benchmark.store.errors import error_text
+from benchmark.suites.case import Stages
+from benchmark.suites.puppets import PuppetCase, load_case, load_suite
 from benchmark.tune import trials as tune
 from flexiact.backbone.backbone import Backbone
 from flexiact.task import Request
@@ -34,7 +35,7 @@ SHARES = 1, 2, 4
 def price_on_suite(backbone: Backbone) -> Comparison:
     """`price` on the first case of each reference in the suite that methods are tuned on."""
     suite = load_suite(tune.SUITE)
-    by_reference: dict[str, Case] = {}
+    by_reference: dict[str, PuppetCase] = {}
     for case in (load_case(suite, case_id) for case_id in suite.case_ids):
         by_reference.setdefault(case.reference_id, case)
     cases = {case.case_id: case for case in by_reference.values()}
@@ -42,7 +43,7 @@ def price_on_suite(backbone: Backbone) -> Comparison:
 
 
 def price(
-    backbone: Backbone, cases: Mapping[str, Case], perception: "Perception", compiler: str = "inductor"
+    backbone: Backbone, cases: Mapping[str, PuppetCase], perception: "Perception", compiler: str = "inductor"
 ) -> Comparison:
     """The time of one video beside the mean scores of the videos of all cases.
 
@@ -89,11 +90,10 @@ def price(
     )
 
 
-def told_in_words(backbone: Backbone, cases: Mapping[str, Case]) -> Stages:
+def told_in_words(backbone: Backbone, cases: Mapping[str, PuppetCase]) -> Stages:
     """Cases whose prompts are the full captions of their answers."""
     form = format_of(backbone)
-    shown = Stages(cases, form)
-    return Stages({case_id: replace(case, prompt=shown[case_id].in_words) for case_id, case in cases.items()}, form)
+    return Stages({i: replace(case, prompt=case.show(form).in_words) for i, case in cases.items()}, form)
 
 
 def compiled(backbone: Backbone, compiler: str) -> Backbone:

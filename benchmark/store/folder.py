@@ -1,15 +1,6 @@
 """The run directory. Every file appears whole or not at all, so a run may be killed anywhere and started again.
 
-run.json                      what is run; `plan` makes all cells and keys of it
-records/<key>.json            one row about one video, written after the video
-videos/<key>.mkv              lossless master
-previews/<key>.mp4            the same for a browser
-fits/<fit_key>.safetensors    what a fit learned and what it cost
-features/<key>.safetensors    what perception saw in a video
-scores/<key>.json             the metrics of one video
-inputs/<case_id>/             reference.mkv, reference.mp4, target.png
-samples.parquet               a row for every planned video, whether it was made or not
-scores.parquet                a row for every metric of every video that was measured
+`benchmark.store.schema` says which files there are and what they hold; docs/run-directory.md is made of it.
 """
 
 import fcntl
@@ -24,7 +15,7 @@ from benchmark.selection import UsageError
 from flexiact.media.files import WriteError, replacing
 
 SCHEMA_VERSION = 3
-"""The layout above, the fields of run.json and the columns of the tables."""
+"""Of all that `benchmark.store.schema` describes."""
 
 _FOLDERS = ("records", "videos", "previews", "fits", "features", "scores", "inputs")
 _LOCK = ".lock"
@@ -78,11 +69,12 @@ class RunFolder:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Make the folder, keep other runs out, and clear what a killed run left half-written.
+        """Check and make the folder, keep other runs out, and clear what a killed run left half-written.
 
         Raises:
-            UsageError: when another run is at work here, or the folder cannot be made.
+            UsageError: when another run is at work here, the folder cannot be made, or as `check` does.
         """
+        self.check()
         try:
             for name in _FOLDERS:
                 (self.path / name).mkdir(parents=True, exist_ok=True)

@@ -2,52 +2,61 @@
 
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.plan import Cell, plan
+from benchmark.plan import Cell
 from benchmark.store.folder import RunFolder
-from benchmark.store.rows import SampleRow, ScoreRow
+from benchmark.store.schema import SampleRow, ScoreRow, columns_of
 
-_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+_ARROW = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64()}
 
 
-def write_tables(folder: RunFolder, run: Mapping[str, Any]) -> None:
-    """Write both tables from what is stored; a table that would not change is left alone.
+def write_tables(
+    folder: RunFolder, run: Mapping[str, Any], cells: Iterable[Cell], rows: Mapping[str, SampleRow]
+) -> None:
+    """Write both tables; a table that would not change is left alone.
+
+    Args:
+        folder: where scores are read and tables written.
+        run: run.json. Tables are in the order of its methods, then by case and seed.
+        cells: all that the run plans; one without a row is `missing` in the table.
+        rows: by key.
 
     Raises:
         StoreError: when they cannot be written.
     """
-    cells = sorted_cells(run)
-    samples = [sample_row(folder, cell) or _missing(run, cell) for cell in cells]
-    scores = [row for cell in cells for row in score_rows(folder, run, cell)]
-    for name, kind, rows in (("samples", SampleRow, samples), ("scores", ScoreRow, scores)):
+    order = {method: i for i, method in enumerate(run["methods"])}
+    in_order = sorted(cells, key=lambda cell: (order[cell.method], cell.case_id, cell.seed))
+    samples = [rows.get(cell.key) or _missing(run, cell) for cell in in_order]
+    scores = [score for row in samples for score in score_rows(folder, run["metrics"], row)]
+    for name, kind, lines in (("samples", SampleRow, samples), ("scores", ScoreRow, scores)):
         buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_schema(kind)), buffer)
+        pq.write_table(pa.Table.from_pylist([asdict(line) for line in lines], schema=_schema(kind)), buffer)
         folder.write_bytes(folder.path / f"{name}.parquet", buffer.getvalue())
 
 
-def sorted_cells(run: Mapping[str, Any]) -> list[Cell]:
-    """The run's cells in the order of the tables: methods as run.json lists them, then cases, then seeds."""
-    order = {method: i for i, method in enumerate(run["methods"])}
-    return sorted(plan(run), key=lambda cell: (order[cell.method], cell.case_id, cell.seed))
+def sample_rows(folder: RunFolder, cells: Iterable[Cell]) -> dict[str, SampleRow]:
+    """The stored rows of those of the cells that were made, by key."""
+    return {cell.key: row for cell in cells if (row := sample_row(folder, cell))}
 
 
 def sample_row(folder: RunFolder, cell: Cell) -> SampleRow | None:
     """The stored row of a cell, None when it was not made yet (or its video is gone)."""
     record = folder.read_json("records", cell.key)
-    names = [field.name for field in fields(SampleRow)]
-    if record is None or any(name not in record for name in names):
-        return None
-    if record["status"] == "ok" and not (folder.path / record["video"]).is_file():
+    if record is None:
         return None
     # Bounds do not depend on the seed: the row belongs to the cell that asks for it.
     cell_says = {"method": cell.method, "case_id": cell.case_id, "seed": cell.seed}
-    return SampleRow(**({name: record[name] for name in names} | cell_says))
+    try:
+        row = SampleRow(**(record | cell_says))
+    except ValueError:  # not a row as it is described now
+        return None
+    made = row.video is not None and (folder.path / row.video).is_file()
+    return None if row.status == "ok" and not made else row
 
 
 def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:
@@ -65,19 +74,19 @@ def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:
     )
 
 
-def score_rows(folder: RunFolder, run: Mapping[str, Any], cell: Cell) -> list[ScoreRow]:
-    """The stored scores of a cell, of the metrics and versions that the run names."""
-    stored = (folder.read_json("scores", cell.key) or {}).get("metrics", {})
+def score_rows(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) -> list[ScoreRow]:
+    """The stored scores of a video, of the metrics and versions that run.json names."""
+    stored = (folder.read_json("scores", row.key) or {}).get("metrics", {})
     rows = []
-    for name, metric in run["metrics"].items():
+    for name, metric in metrics.items():
         found = stored.get(name)
         if found and found["version"] == metric["version"] and found["backend"] == metric["backend"]:
             rows.append(
                 ScoreRow(
-                    key=cell.key,
-                    method=cell.method,
-                    case_id=cell.case_id,
-                    seed=cell.seed,
+                    key=row.key,
+                    method=row.method,
+                    case_id=row.case_id,
+                    seed=row.seed,
                     metric=name,
                     metric_version=found["version"],
                     status=found["status"],
@@ -90,10 +99,11 @@ def score_rows(folder: RunFolder, run: Mapping[str, Any], cell: Cell) -> list[Sc
 
 
 def _schema(kind: type) -> pa.Schema:
-    return pa.schema([pa.field(name, _arrow_type(hint)) for name, hint in get_type_hints(kind).items()])
+    """Columns with their types; meaning and unit are the fields' metadata."""
+    return pa.schema([_field(name, column) for name, column in columns_of(kind).items()])
 
 
-def _arrow_type(hint: Any) -> pa.DataType:
-    kinds: Iterable[Any] = [part for part in get_args(hint) or (hint,) if part is not NoneType]
-    first = next(iter(kinds))
-    return _ARROW[type(first) if isinstance(first, str) else first]
+def _field(name: str, column: Mapping[str, Any]) -> pa.Field:
+    json_type = column.get("type") or column["anyOf"][0]["type"]  # the other one is null
+    said = {word: column[word] for word in ("description", "unit") if word in column}
+    return pa.field(name, _ARROW[json_type], metadata=said)

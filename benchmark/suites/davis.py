@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from benchmark.selection import UsageError
+from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import inside, read_rows
-from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, refuse, unique_names
+from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, unique_names
 from flexiact.media.frame_folder import pictures_in
 
 TABLE = "transfers.csv"

@@ -1,22 +1,26 @@
 """Cases made of files: a reference video and a target image of real material, whose right answer nobody knows.
 
 They stand beside those of `benchmark.suites.puppets`, which are rendered and come with their truth. Finding them
-needs no network library and decodes nothing; what they show is read in `benchmark.suites.file_stages`.
+needs no network library and decodes nothing; what they show is read in `benchmark.suites.reading`.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmark.selection import UsageError
-from benchmark.suites.puppets import Case, CaseError
+from benchmark.suites.case import CaseError, Format, Shown, refuse
 from flexiact.media.digests import file_digest
 from flexiact.media.digests import json_digest as digest
 from flexiact.media.files import MediaError
 from flexiact.media.frame_folder import pictures_in
+
+if TYPE_CHECKING:
+    from flexiact.task import Video
 
 READING_VERSION = 1
 """Raised when the same files begin to give other frames."""
@@ -27,7 +31,8 @@ NO_TRUTH = "needs the right answer, which nobody knows of real material"
 UNSTATED = "not stated"
 """Licence of material that does not say."""
 
-_LISTED = 10  # of the faults of a folder; the others are counted
+_CASE_WORDS = ("action", "reference_id", "target_id", "caption", "prompt", "licence", "source")
+_REFERENCES_KEPT = 2  # cases of one reference follow each other
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class FileCase:
     reference: File
     target: File
     frames: tuple[int, int] | None = None
+    truth_known: ClassVar[bool] = False
 
     @property
     def target_id(self) -> str:
@@ -87,8 +93,46 @@ class FileCase:
         }
         return {name: digest({"reading_version": READING_VERSION, **part}) for name, part in parts.items()}
 
+    def describe(self) -> dict[str, Any]:
+        """The entry in run.json; axes and terciles are empty, since nobody knows them."""
+        return {
+            **{name: getattr(self, name) for name in _CASE_WORDS},
+            "files": {
+                "reference": {"name": self.reference.name, "sha256": self.reference.sha256, "frames": self.frames},
+                "target": {"name": self.target.name, "sha256": self.target.sha256},
+            },
+            "axes": {},
+            "terciles": {},
+            "digests": self.digests,
+        }
 
-AnyCase = Case | FileCase
+    def check(self) -> None:
+        """Refuse a case whose files are no longer what they were when the suite was read.
+
+        Raises:
+            CaseError: naming the file.
+        """
+        for file in (self.reference, self.target):
+            if file_of(file.path.parent, file.path.name).sha256 != file.sha256:
+                raise CaseError(f"{file.path}: has changed since the suite was read")
+
+    def show(self, form: Format) -> Shown:
+        """What the case shows, read as `python -m flexiact` reads its two files.
+
+        Raises:
+            MediaError: when a file cannot be read.
+        """
+        from flexiact.media.image import fit_image, read_image
+
+        image = fit_image(read_image(self.target.path), form.height, form.width)
+        return Shown(_shown_reference(self.reference, self.frames, form), image.copy())  # a copy may be written to
+
+
+@lru_cache(maxsize=_REFERENCES_KEPT)
+def _shown_reference(file: File, frames: tuple[int, int] | None, form: Format) -> "Video":
+    from benchmark.suites.reading import read_reference
+
+    return read_reference(file.path, frames, form)
 
 
 @dataclass(frozen=True)
@@ -98,7 +142,7 @@ class FileSuite:
     Attributes:
         name: for tables and run directories; holds no path.
         cases: in the order of their ids.
-        num_inference_steps: as `benchmark.suites.puppets.Suite` has it; a folder asks for none.
+        num_inference_steps: as `benchmark.suites.case.Suite` has it; a folder asks for none.
         headline: as there; one that does not need the right answer.
         version: a folder has none.
         digest: nor this; run.json holds its files' digests.
@@ -115,6 +159,21 @@ class FileSuite:
     def case_ids(self) -> tuple[str, ...]:
         """Ids of all cases."""
         return tuple(case.case_id for case in self.cases)
+
+    def chosen(self, case_ids: Iterable[str]) -> tuple[FileCase, ...]:
+        """Those of the cases, in the suite's order."""
+        asked = set(case_ids)
+        return tuple(case for case in self.cases if case.case_id in asked)
+
+    def check_readable(self, case_ids: Iterable[str]) -> None:
+        """Find damaged files before a large model is loaded.
+
+        Raises:
+            CaseError: naming all of them, up to ten.
+        """
+        from benchmark.suites.reading import unreadable
+
+        refuse("suite", unreadable(self.chosen(case_ids)))
 
 
 def folder_suite(place: str) -> FileSuite:
@@ -182,28 +241,6 @@ def file_of(root: Path, name: str) -> File:
     except OSError as error:
         raise CaseError(f"{path}: {error.strerror or error}") from error
     return File(path, name, hashlib.sha256(digests.encode()).hexdigest())
-
-
-def check_unchanged(cases: Iterable[FileCase]) -> None:
-    """Refuse cases whose files are no longer what they were when the suite was read.
-
-    Raises:
-        CaseError: naming the file.
-    """
-    for file in dict.fromkeys(file for case in cases for file in (case.reference, case.target)):
-        if file_of(file.path.parent, file.path.name).sha256 != file.sha256:
-            raise CaseError(f"{file.path}: has changed since the suite was read")
-
-
-def refuse(where: Path | str, problems: Sequence[str]) -> None:
-    """Say everything that is wrong at once, if anything is.
-
-    Raises:
-        CaseError: one line with up to ten of the problems and the number of the others.
-    """
-    if problems:
-        rest = len(problems) - _LISTED
-        raise CaseError(f"{where}: {'; '.join(problems[:_LISTED])}" + (f"; and {rest} more like these" * (rest > 0)))
 
 
 def file_name(text: str) -> str:

@@ -27,8 +27,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from benchmark.selection import UsageError
+from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import inside, read_rows
-from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, refuse, unique_names
+from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, unique_names
 from flexiact.backbone.hub import snapshot
 
 REPOSITORY = "shiyi0408/FlexiAct"

@@ -10,10 +10,14 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
 from benchmark.selection import UsageError, unknown
+from benchmark.suites.case import CaseError, Format
 from flexiact.media.digests import json_digest as digest
+
+if TYPE_CHECKING:
+    from benchmark.suites.truth import Staged
 
 CASES_FOLDER = Path(__file__).parents[1] / "cases"
 SUITE_FILE = "suite.toml"
@@ -23,12 +27,8 @@ HEADLINE = "motion_agreement_centred"
 DIGESTS: tuple[str, ...] = ("reference", "target", "truth")
 
 
-class CaseError(ValueError):
-    """A case or suite file that does not say what it must; the message names the file and the field."""
-
-
 @dataclass(frozen=True)
-class Suite:
+class PuppetSuite:
     """A named set of cases.
 
     Attributes:
@@ -52,9 +52,20 @@ class Suite:
     version: int = 1
     digest: str = ""
 
+    def chosen(self, case_ids: Iterable[str]) -> tuple["PuppetCase", ...]:
+        """Those of the cases, read from their files.
+
+        Raises:
+            CaseError: when a file is missing or not as it should be; the message names the field.
+        """
+        return tuple(load_case(self, case_id) for case_id in case_ids)
+
+    def check_readable(self, case_ids: Iterable[str]) -> None:
+        """Cases are rendered: there is nothing more to read."""
+
 
 @dataclass(frozen=True)
-class Case:
+class PuppetCase:
     """One transfer to be made and what is known about it.
 
     Attributes:
@@ -95,6 +106,38 @@ class Case:
     reference: Mapping[str, Any]
     target: Mapping[str, Any]
     target_pose: tuple[float, ...] = ()
+    truth_known: ClassVar[bool] = True
+
+    def describe(self) -> dict[str, Any]:
+        """The entry in run.json."""
+        return {
+            **{name: getattr(self, name) for name in (*_WORDS, "left_out_share")},
+            "reference_rig": self.reference.get("rig"),
+            "target_rig": self.target.get("rig"),
+            "axes": dict(self.axes),
+            "terciles": dict(self.terciles),
+            "digests": dict(self.digests),
+        }
+
+    def check(self) -> None:
+        """Refuse a case whose material is no longer what it was when the case was written.
+
+        Raises:
+            CaseError: naming the digest.
+        """
+        from benchmark.suites.truth import check_digests
+
+        check_digests(self)
+
+    def show(self, form: Format) -> "Staged":
+        """What the case shows, rendered.
+
+        Raises:
+            CaseError: when a scene or action is unknown, or the answer does not move.
+        """
+        from benchmark.suites.truth import stage
+
+        return stage(self, form)
 
 
 def suite_names(folder: Path = CASES_FOLDER) -> list[str]:
@@ -102,7 +145,7 @@ def suite_names(folder: Path = CASES_FOLDER) -> list[str]:
     return sorted(path.parent.name for path in folder.glob(f"*/{SUITE_FILE}"))
 
 
-def load_suite(name: str, folder: Path = CASES_FOLDER) -> Suite:
+def load_suite(name: str, folder: Path = CASES_FOLDER) -> PuppetSuite:
     """Read a suite's own file and list its cases.
 
     Raises:
@@ -132,10 +175,10 @@ def load_suite(name: str, folder: Path = CASES_FOLDER) -> Suite:
     found = _digest(data, {case_id: _read(file) for case_id, file in cases.items()})
     if stated != found:
         raise CaseError(f"{path}: digest: the file says {stated}, its cases have {found}; make the suite again")
-    return Suite(name, _text(data, "summary", path), steps, edges, tuple(cases), headline, version, stated)
+    return PuppetSuite(name, _text(data, "summary", path), steps, edges, tuple(cases), headline, version, stated)
 
 
-def load_case(suite: Suite, case_id: str, folder: Path = CASES_FOLDER) -> Case:
+def load_case(suite: PuppetSuite, case_id: str, folder: Path = CASES_FOLDER) -> PuppetCase:
     """Read one case.
 
     Raises:
@@ -163,7 +206,7 @@ def load_case(suite: Suite, case_id: str, folder: Path = CASES_FOLDER) -> Case:
     if not isinstance(pose, list) or not all(map(_is_number, pose)):
         raise CaseError(f"{path}: target_pose: expected a list of numbers, got {pose!r}")
     words = {field: _text(data, field, path) for field in _WORDS}
-    return Case(
+    return PuppetCase(
         case_id=case_id,
         suite=suite.name,
         axes=axes,
@@ -187,7 +230,7 @@ def tercile(value: float, edges: tuple[float, float]) -> str:
     return TERCILES[sum(value > edge for edge in edges)]
 
 
-def case_to_toml(case: Case) -> str:
+def case_to_toml(case: PuppetCase) -> str:
     """The file's text; `load_case` gives the same case back."""
     lines = [f"case_id = {_toml(case.case_id)}"]
     lines += [f"{field} = {_toml(getattr(case, field))}" for field in (*_WORDS, "left_out_share")]
@@ -197,7 +240,7 @@ def case_to_toml(case: Case) -> str:
     return "\n".join(lines) + "\n"
 
 
-def sealed(suite: Suite, cases: Iterable[Case]) -> Suite:
+def sealed(suite: PuppetSuite, cases: Iterable[PuppetCase]) -> PuppetSuite:
     """The suite with the digest of these cases."""
     said = {case.case_id: tomllib.loads(case_to_toml(case)) for case in cases}
     return replace(suite, digest=_digest(tomllib.loads(suite_to_toml(suite)), said))
@@ -208,7 +251,7 @@ def _digest(suite: Mapping[str, Any], cases: Mapping[str, Any]) -> str:
     return digest({"suite": {name: value for name, value in suite.items() if name != "digest"}, "cases": cases})
 
 
-def suite_to_toml(suite: Suite) -> str:
+def suite_to_toml(suite: PuppetSuite) -> str:
     """The text of a suite's own file."""
     lines = [f"summary = {_toml(suite.summary)}", f"version = {suite.version}", f"digest = {_toml(suite.digest)}"]
     if suite.num_inference_steps is not None:

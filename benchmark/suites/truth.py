@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from benchmark.suites.candidates import candidate_settings, candidates, pool_of
-from benchmark.suites.puppets import Case, CaseError
+from benchmark.suites.case import CaseError, Format, Shown
+from benchmark.suites.puppets import PuppetCase
 from flexiact.media.digests import json_digest as digest
 from flexiact.puppets.world.actions import PuppetAction, blended, curves
 from flexiact.puppets.world.answers import BLEND_SHARES, VISIBLE_MOTION_PX, answers
@@ -37,22 +38,9 @@ SILENT_SHARE = 0.25
 action."""
 
 
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """What of any case a method sees, at a backbone's size, length and rate.
-
-    Attributes:
-        reference: the reference performing the action.
-        target: uint8 [H, W, 3], the target in the case's target pose.
-    """
-
-    reference: Video
-    target: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Staged(Shown):
-    """A puppet case, whose right answer is known as well.
+    """What a puppet case shows, whose right answer is known.
 
     Attributes:
         truth: the right answers.
@@ -95,16 +83,6 @@ def tell_keypoints(method: ToldKeypoints, staged: Staged) -> None:
     method.tell_keypoints(staged.target[None], staged.target_keypoints[None])
 
 
-@dataclass(frozen=True)
-class Format:
-    """Pixel frames, size and rate that everything of a case is rendered at."""
-
-    num_frames: int
-    height: int
-    width: int
-    fps: float
-
-
 def named_action(name: str) -> PuppetAction:
     """A test or development action.
 
@@ -132,7 +110,7 @@ def specification_digests(
     return {name: digest({"renderer_version": RENDERER_VERSION, **part}) for name, part in parts.items()}
 
 
-def scenes(case: Case) -> tuple[Scene, Scene]:
+def scenes(case: PuppetCase) -> tuple[Scene, Scene]:
     """The scenes of a case's reference and target.
 
     Raises:
@@ -144,7 +122,7 @@ def scenes(case: Case) -> tuple[Scene, Scene]:
         raise CaseError(f"case {case.case_id}: {error}") from error
 
 
-def target_pose(case: Case) -> tuple[float, ...]:
+def target_pose(case: PuppetCase) -> tuple[float, ...]:
     """The 21 channel values of the figure in a case's target image.
 
     Raises:
@@ -156,7 +134,7 @@ def target_pose(case: Case) -> tuple[float, ...]:
     return pose
 
 
-def check_digests(case: Case) -> None:
+def check_digests(case: PuppetCase) -> None:
     """Refuse a case whose material is no longer what it was when the case was written.
 
     Raises:
@@ -168,7 +146,7 @@ def check_digests(case: Case) -> None:
             raise CaseError(f"case {case.case_id}: digests.{name}: the file says {case.digests[name]}, it is {value}")
 
 
-def stage(case: Case, form: Format) -> Staged:
+def stage(case: PuppetCase, form: Format) -> Staged:
     """Render a case.
 
     Raises:
@@ -201,7 +179,7 @@ def stage(case: Case, form: Format) -> Staged:
     )
 
 
-def _truth(case: Case, right: Sequence[PuppetAction], canonical: Clip, image: Clip, form: Format) -> Truth:
+def _truth(case: PuppetCase, right: Sequence[PuppetAction], canonical: Clip, image: Clip, form: Format) -> Truth:
     """Every blend from the image's pose into every right action, the canonical one without a blend first."""
     (_, target), side = scenes(case), min(form.height, form.width)
     pose, first = torch.tensor(target_pose(case)), first_scored_frame(form.num_frames)

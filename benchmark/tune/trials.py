@@ -24,7 +24,7 @@ from flexiact.cli import OneLineParser, one_line, run
 from flexiact.media.digests import canonical_json
 
 if TYPE_CHECKING:
-    from benchmark.execute import Stages
+    from benchmark.suites.case import Stages
     from flexiact.backbone.backbone import Backbone
     from flexiact.task import Action, ActionTransfer
     from metrics.perception import Perception
@@ -58,7 +58,7 @@ def measure(
     for case_id, case in stages.cases.items():
         staged = stages[case_id]
         learned = [method.method_id, method.version, method.fit_config(), case.caption]
-        name = canonical_json([*learned, dict(case.reference), case.action])
+        name = canonical_json([*learned, case.digests["reference"]])
         if name not in fits:
             fits[name] = method.fit(staged.reference, case.caption, seed=0)
         video = method.transfer(fits[name], Request(staged.target.copy(), case.prompt, 0))
@@ -84,7 +84,8 @@ def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]
     """Run what the log (CSV) does not hold yet of the planned trials, and append each to it."""
     from tqdm import tqdm
 
-    from benchmark.execute import Stages, format_of
+    from benchmark.execute import format_of
+    from benchmark.suites.case import Stages
 
     suite = load_suite(SUITE)
     stages = Stages({i: load_case(suite, i) for i in suite.case_ids}, format_of(backbone))

@@ -12,6 +12,7 @@ from flexiact.backbone.specs import find_spec
 from flexiact.checkpoints.ours import load_action
 from flexiact.embedding import ACTION_KEY
 from flexiact.fits import FitFolder, fit_description
+from flexiact.media.digests import canonical_json, json_digest
 from flexiact.media.image import fit_image, read_image
 from flexiact.media.video import read_clip, write_lossless, write_preview
 from flexiact.memory.check import check_memory
@@ -164,14 +165,17 @@ def perform(method: FlexiAct, fits: FitFolder, reference: Video, caption: str, r
     """
     fits.check()
     description = fit_description(method, reference, caption, request.seed)
-    action, fit_s = fits.load(description), None
-    if action is None:
+    name = json_digest(description)
+    kept, fit_s = fits.load(name), None
+    if kept is not None:
+        action, _ = kept
+    else:
         start = time.perf_counter()
         action = _fit(method, reference, caption, request.seed)
         fit_s = time.perf_counter() - start
-        fits.save(description, action)
+        fits.save(name, action, {"fit": canonical_json(description)})
     video, transfer_s = _transfer(method, action, request)
-    return Made(video, fits.file(description), fit_s, transfer_s)
+    return Made(video, fits.file(name), fit_s, transfer_s)
 
 
 def perform_again(method: FlexiAct, file: Path, request: Request) -> Made:

@@ -9,7 +9,7 @@ import torch
 from benchmark.curate.poses import MIN_FROM_NAMED, from_named
 from benchmark.curate.recipes import RECIPES, curate, write_suite
 from benchmark.curate.rules import MAX_LEFT_OUT_SHARE, MIN_MOVEMENT_PX, Chosen, Target, keypoints, movement, would_do
-from benchmark.suites.puppets import AXES, CASES_FOLDER, TERCILES, Case, load_case, load_suite, suite_names
+from benchmark.suites.puppets import AXES, CASES_FOLDER, TERCILES, PuppetCase, load_case, load_suite, suite_names
 from benchmark.suites.truth import named_action, scenes, specification_digests, target_pose
 from flexiact.puppets.world.actions import DEV_ACTIONS, TEST_ACTIONS, curves, is_large
 from flexiact.puppets.world.answers import answers, axes, pose_distance
@@ -34,30 +34,30 @@ SIZES = {
 each_suite = pytest.mark.parametrize("name", SUITES)
 
 
-def chosen(case: Case) -> Chosen:
+def chosen(case: PuppetCase) -> Chosen:
     return Chosen(case.action, "dev" if case.suite in DEVELOPMENT else "test", scenes(case)[0])
 
 
-def shown(case: Case) -> Target:
+def shown(case: PuppetCase) -> Target:
     return Target(scenes(case)[1], target_pose(case))
 
 
-def id_names_what_is_shown(case: Case) -> bool:
+def id_names_what_is_shown(case: PuppetCase) -> bool:
     reference, target = scenes(case)
     mine = f"{case.action}-{reference.rig}"
     return case.reference_id == mine and case.case_id.startswith(f"{mine}-to-{target.rig}-")
 
 
-def digests_are_of_what_the_file_specifies(case: Case) -> bool:
+def digests_are_of_what_the_file_specifies(case: PuppetCase) -> bool:
     found = specification_digests(*scenes(case), named_action(case.action), target_pose(case))
     return dict(case.digests) == found
 
 
-def licence_and_source_are_stated(case: Case) -> bool:
+def licence_and_source_are_stated(case: PuppetCase) -> bool:
     return case.licence == "Apache-2.0" and bool(case.source)
 
 
-def texts_say_who_and_where_and_in_one_suite_what_moves(case: Case) -> bool:
+def texts_say_who_and_where_and_in_one_suite_what_moves(case: PuppetCase) -> bool:
     reference, target = scenes(case)
     action = named_action(case.action)
     level = "coarse" if case.suite == "puppets-words" else "subject"
@@ -66,27 +66,27 @@ def texts_say_who_and_where_and_in_one_suite_what_moves(case: Case) -> bool:
     return (case.caption, case.prompt) == told and silent == (level == "subject")
 
 
-def axes_are_those_of_the_scenes_and_the_pose(case: Case) -> bool:
+def axes_are_those_of_the_scenes_and_the_pose(case: PuppetCase) -> bool:
     reference, target = scenes(case)
     canonical = answers(reference, target, named_action(case.action)).actions[0]
     found = {**axes(reference, target), "pose": pose_distance(target, canonical, target_pose(case))}
     return case.axes == pytest.approx(found, abs=1e-3)
 
 
-def most_of_the_action_is_seen_inside_the_frame(case: Case) -> bool:
+def most_of_the_action_is_seen_inside_the_frame(case: PuppetCase) -> bool:
     right = answers(*scenes(case), named_action(case.action))
     stated = abs(case.left_out_share - right.left_out_share) < 1e-4 and case.left_out_share <= MAX_LEFT_OUT_SHARE
     return stated and bool(would_do(chosen(case), [shown(case)]))
 
 
-def the_wrong_action_is_another_one_that_moves(case: Case) -> bool:
+def the_wrong_action_is_another_one_that_moves(case: PuppetCase) -> bool:
     target, values = shown(case), curves(named_action(case.wrong_action), NUM_FRAMES)[None]
     image = keypoints([target.scene], torch.tensor([[target.pose]]))[0, 0]
     moved, _, _ = movement(keypoints([target.scene], values)[0], image)
     return case.wrong_action != case.action and moved >= MIN_MOVEMENT_PX
 
 
-def skins_backgrounds_bodies_and_actions_are_of_the_split(case: Case) -> bool:
+def skins_backgrounds_bodies_and_actions_are_of_the_split(case: PuppetCase) -> bool:
     split = "dev" if case.suite in DEVELOPMENT else "test"
     both = scenes(case)
     looks = {name for scene in both for name in (skin_split(scene.skin), backdrop_split(scene.backdrop))}
@@ -94,7 +94,7 @@ def skins_backgrounds_bodies_and_actions_are_of_the_split(case: Case) -> bool:
     return looks == {split} and allowed and case.action in {"dev": DEV_ACTIONS, "test": TEST_ACTIONS}[split]
 
 
-def the_image_is_neutral_or_no_moment_of_a_named_action(case: Case) -> bool:
+def the_image_is_neutral_or_no_moment_of_a_named_action(case: PuppetCase) -> bool:
     target = shown(case)
     if case.suite not in POSED:
         return target == chosen(case).starting(target.scene)
@@ -104,7 +104,7 @@ def the_image_is_neutral_or_no_moment_of_a_named_action(case: Case) -> bool:
     return target.pose == NEUTRAL_POSE or distance >= MIN_FROM_NAMED - 1e-4
 
 
-PROMISES: tuple[Callable[[Case], bool], ...] = (
+PROMISES: tuple[Callable[[PuppetCase], bool], ...] = (
     id_names_what_is_shown,
     digests_are_of_what_the_file_specifies,
     licence_and_source_are_stated,
@@ -119,7 +119,7 @@ PROMISES: tuple[Callable[[Case], bool], ...] = (
 
 @each_suite
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
-def test_every_case_keeps_its_promise(name: str, promise: Callable[[Case], bool]) -> None:
+def test_every_case_keeps_its_promise(name: str, promise: Callable[[PuppetCase], bool]) -> None:
     broken = [case.case_id for case in CASES[name] if not promise(case)]
     assert not broken, f"{name}: {promise.__name__.replace('_', ' ')}: not so in {', '.join(broken)}"
 

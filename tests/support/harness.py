@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from benchmark.session import Outcome, RunRequest, Workers, run_session
-from benchmark.suites.puppets import AXES, Case, Suite
+from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite
 from benchmark.suites.truth import specification_digests
 from flexiact.backbone.backbone import Backbone
 from flexiact.method import PRESETS, FitConfig, FlexiActConfig
@@ -28,11 +28,11 @@ def quick_flexiact(patch) -> None:
     patch.setitem(PRESETS, "tiny", QUICK)
 
 
-def small_case(action: str = "lean", seed: int = 0, number: int = 1) -> Case:
+def small_case(action: str = "lean", seed: int = 0, number: int = 1) -> PuppetCase:
     """One reference for each action, another target for each number."""
     reference = random_scene(torch.Generator().manual_seed(seed), "train", "biped")
     target = random_scene(torch.Generator().manual_seed(100 + number), "train", "quadruped")
-    return Case(
+    return PuppetCase(
         case_id=f"{action}-biped-to-quadruped-{number}",
         suite="small",
         action=action,
@@ -52,8 +52,8 @@ def small_case(action: str = "lean", seed: int = 0, number: int = 1) -> Case:
     )
 
 
-def small_suite(cases: tuple[Case, ...]) -> Suite:
-    return Suite("small", "for tests", None, EDGES, tuple(sorted(case.case_id for case in cases)))
+def small_suite(cases: tuple[PuppetCase, ...]) -> PuppetSuite:
+    return PuppetSuite("small", "for tests", None, EDGES, tuple(sorted(case.case_id for case in cases)))
 
 
 CASES = (small_case(number=1), small_case(number=2))

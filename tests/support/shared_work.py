@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from benchmark.plan import Cell, Unit
+from benchmark.bench import Unit
+from benchmark.plan import Cell
 from benchmark.store.folder import StoreError
 from benchmark.workers import share_out
 
@@ -43,7 +44,7 @@ class Diary:
         listener.starts(unit.method)
         number = len(list(self.folder.iterdir()))
         entry = f"{number} {os.getpid()} {self.device} {torch.get_num_threads()}"
-        (self.folder / unit.measure[0].key).write_text(entry)
+        (self.folder / unit.cells[0].key).write_text(entry)
         match unit.method:
             case "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -63,7 +64,7 @@ def opened(folder: Path) -> partial:
 
 def unit(method: str, name: str, size: int = 1) -> Unit:
     cells = tuple(Cell(f"{name}{i or ''}", name, method, "method", "case", 0) for i in range(size))
-    return Unit(cells, cells)
+    return Unit(cells, {})
 
 
 def main() -> int:

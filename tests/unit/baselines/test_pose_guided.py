@@ -14,7 +14,7 @@ from benchmark.execute import Executor, format_of
 from benchmark.methods import METHODS, TRUE_KEYPOINTS
 from benchmark.plan import Cell
 from benchmark.store.folder import RunFolder
-from benchmark.suites.puppets import Case
+from benchmark.suites.puppets import PuppetCase
 from benchmark.suites.truth import stage
 from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.control import Control
@@ -194,7 +194,7 @@ def test_keypoints_are_found_by_the_digest_of_the_frames() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.case_id)
-def test_the_truth_of_a_case_is_that_of_its_pictures(case: Case, controlled: Backbone) -> None:
+def test_the_truth_of_a_case_is_that_of_its_pictures(case: PuppetCase, controlled: Backbone) -> None:
     staged = stage(case, format_of(controlled))
     assert staged.reference_keypoints.shape == (9, COUNT, 2)
     absent = [i for i, n in enumerate(KEYPOINTS) if n.startswith("tail")]  # a biped's reference

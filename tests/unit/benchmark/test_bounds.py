@@ -7,9 +7,8 @@ import pytest
 
 from benchmark.bounds.table import BOUNDS
 from benchmark.execute import format_of
-from benchmark.suites.puppets import CaseError
+from benchmark.suites.case import CaseError, Format
 from benchmark.suites.truth import (
-    Format,
     bone_ends,
     counted_keypoints,
     first_scored_frame,

@@ -4,17 +4,9 @@ from pathlib import Path
 import pytest
 
 from benchmark.selection import UsageError, select
-from benchmark.suites.puppets import (
-    Case,
-    CaseError,
-    case_to_toml,
-    load_case,
-    load_suite,
-    sealed,
-    suite_to_toml,
-    tercile,
-)
-from benchmark.suites.truth import check_digests, named_action, scenes, specification_digests, target_pose
+from benchmark.suites.case import CaseError
+from benchmark.suites.puppets import PuppetCase, case_to_toml, load_case, load_suite, sealed, suite_to_toml, tercile
+from benchmark.suites.truth import named_action, scenes, specification_digests, target_pose
 from flexiact.puppets.world.clip import NEUTRAL_POSE
 from tests.support.harness import CASES, small_suite
 
@@ -37,7 +29,7 @@ def test_suite_and_cases_survive_their_files(folder: Path) -> None:
         # TOML has lists only, terciles are not stored: the scenes, not the texts, have to be the same.
         assert scenes(loaded) == scenes(case)
         assert case_to_toml(loaded) == case_to_toml(case)
-        check_digests(loaded)
+        loaded.check()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +60,7 @@ def test_a_changed_scene_no_longer_has_its_digest(folder: Path) -> None:
     path = folder / "small" / f"{CASES[0].case_id}.toml"
     path.write_text(path.read_text().replace("yaw_deg = ", "yaw_deg = 1", 1))
     with pytest.raises(CaseError, match="digests.reference"):
-        check_digests(load_case(SUITE, CASES[0].case_id, folder))
+        load_case(SUITE, CASES[0].case_id, folder).check()
 
 
 @pytest.mark.parametrize(
@@ -112,17 +104,17 @@ def test_a_target_pose_survives_its_file_and_is_in_the_digests(folder: Path) -> 
     (folder / "small" / f"{posed.case_id}.toml").write_text(case_to_toml(posed))
     loaded = load_case(SUITE, posed.case_id, folder)
     assert loaded.target_pose == target_pose(loaded) == pose
-    check_digests(loaded)
+    loaded.check()
 
 
 def test_a_case_without_a_target_pose_shows_the_neutral_one(folder: Path) -> None:
     assert target_pose(CASES[0]) == NEUTRAL_POSE
-    check_digests(replace(CASES[0], target_pose=NEUTRAL_POSE))
+    replace(CASES[0], target_pose=NEUTRAL_POSE).check()
 
 
 def test_a_target_pose_of_another_length_is_refused() -> None:
     with pytest.raises(CaseError, match="target_pose: expected 21 numbers, got 2"):
-        check_digests(replace(CASES[0], target_pose=(0.1, 0.2)))
+        replace(CASES[0], target_pose=(0.1, 0.2)).check()
 
 
 def test_a_suite_may_have_another_headline(folder: Path) -> None:
@@ -177,5 +169,5 @@ def test_the_closest_name_is_offered() -> None:
 
 
 def test_cases_compare_by_value() -> None:
-    assert isinstance(CASES[0], Case)
+    assert isinstance(CASES[0], PuppetCase)
     assert CASES[0] != CASES[1]

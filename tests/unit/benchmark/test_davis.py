@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from benchmark.selection import UsageError
+from benchmark.suites.case import CaseError, Format
 from benchmark.suites.davis import davis_suite
-from benchmark.suites.file_stages import FileStages, check_readable
-from benchmark.suites.files import check_unchanged, folder_suite
-from benchmark.suites.puppets import CaseError
-from benchmark.suites.truth import Format
+from benchmark.suites.files import folder_suite
 from flexiact.media.image import fit_image, read_image
 from tests.support.backbones import HEIGHT, WIDTH
 from tests.support.real_material import davis, plain, write_image, write_pictures, write_table
@@ -57,8 +55,7 @@ def test_columns_may_stand_in_any_order(tmp_path: Path) -> None:
 
 def test_a_sequence_is_shown_as_a_clip(tmp_path: Path) -> None:
     case = davis_suite(str(davis(tmp_path))).cases[0]
-    check_readable([case])
-    shown = FileStages({case.case_id: case}, FORM)[case.case_id]
+    shown = case.show(FORM)
     first, last = (fit_image(read_image(case.reference.path / f"{n:05d}.jpg"), HEIGHT, WIDTH) for n in (0, 11))
     assert shown.reference.frames.shape == (9, HEIGHT, WIDTH, 3) and shown.reference.fps == 8.0
     np.testing.assert_array_equal(shown.reference.frames[[0, -1]], [first, last])
@@ -71,7 +68,7 @@ def test_other_pictures_are_another_reference(tmp_path: Path, change: str) -> No
     before = davis_suite(str(davis(tmp_path))).cases[0]
     (before.reference.path / "notes.txt").write_text("no frame")
     (before.reference.path / ".hidden.jpg").write_text("no frame either")
-    check_unchanged([before])
+    before.check()
     fifth, sixth, last = (before.reference.path / f"{number:05d}.jpg" for number in (5, 6, 11))
     if change == "other pictures":
         fifth.write_bytes(sixth.read_bytes())
@@ -85,7 +82,7 @@ def test_other_pictures_are_another_reference(tmp_path: Path, change: str) -> No
     assert after.digests["reference"] != before.digests["reference"]
     assert after.digests["target"] == before.digests["target"]
     with pytest.raises(CaseError, match="JPEGImages/480p/camel: has changed since the suite was read"):
-        check_unchanged([before])
+        before.check()
 
 
 @pytest.mark.parametrize(
@@ -139,7 +136,7 @@ def test_damaged_pictures_are_named_before_a_run(tmp_path: Path) -> None:
     suite = davis_suite(str(davis(tmp_path)))
     (tmp_path / "JPEGImages/480p/camel/00003.jpg").write_bytes(b"no picture")
     with pytest.raises(CaseError, match="camel/00003.jpg: not a readable image"):
-        check_readable(suite.cases)
+        suite.check_readable(suite.case_ids)
 
 
 def test_an_unreadable_sequence_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,4 +160,4 @@ def test_a_plain_folder_may_hold_frames_in_place_of_a_video(tmp_path: Path) -> N
     (tmp_path / "reference.mp4").unlink()
     suite = folder_suite(str(tmp_path))
     assert {case.reference.name for case in suite.cases} == {"reference"}
-    check_readable(suite.cases)
+    suite.check_readable(suite.case_ids)

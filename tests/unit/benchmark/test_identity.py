@@ -16,11 +16,13 @@ from metrics import METRICS
 from tests.support.harness import CASES, small_perception
 from tests.support.tiny_methods import CAPTION, REFERENCES, new_backbone, patch_tiny
 
+SMALL = {"suite": "small", "suite_version": None, "suite_digest": None}
+
 
 def identities(backbone: Backbone, methods: dict[str, ActionTransfer]) -> dict[str, Any]:
     """Everything by which a result, a fit or a trial is found again."""
     metrics = {name: describe_metric(name, small_perception().backends, "motion_agreement") for name in METRICS}
-    run = describe_run({"suite": "small"}, CASES, (0, 1), backbone, methods, metrics)
+    run = describe_run(SMALL, CASES, (0, 1), backbone, methods, metrics)
     return {
         "run": run,
         "cells": plan(run),

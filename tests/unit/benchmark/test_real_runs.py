@@ -12,8 +12,8 @@ import benchmark.run as command
 from benchmark.bounds.table import BOUNDS
 from benchmark.methods import METHODS, TRUE_KEYPOINTS, MethodEntry
 from benchmark.selection import UsageError
+from benchmark.suites.case import CaseError
 from benchmark.suites.files import NO_TRUTH, FileSuite, folder_suite
-from benchmark.suites.puppets import CaseError
 from flexiact import PUPPET_WEIGHTS
 from flexiact.backbone.specs import BACKBONES, BackboneSpec
 from flexiact.task import Video

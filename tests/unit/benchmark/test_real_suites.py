@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.execute import stages_of
+from benchmark.describe import describe_run
 from benchmark.selection import UsageError
-from benchmark.suites.file_stages import FileStages, check_readable, read_reference
+from benchmark.suites.case import CaseError, Format
 from benchmark.suites.files import folder_suite, unique_names
 from benchmark.suites.flexiact import flexiact_suite, read_benchmark
-from benchmark.suites.puppets import CaseError
-from benchmark.suites.truth import Format
+from benchmark.suites.reading import read_reference
 from flexiact.media.files import MediaError
 from flexiact.media.image import fit_image, read_image
 from flexiact.media.video import read_video
@@ -222,14 +221,14 @@ def test_names_are_fit_for_files_and_unique() -> None:
 
 def test_files_are_shown_as_the_single_video_command_reads_them(tmp_path: Path) -> None:
     case = folder_suite(str(plain(tmp_path))).cases[0]
-    shown = FileStages({case.case_id: case}, FORM)[case.case_id]
+    shown = case.show(FORM)
     whole = read_video(tmp_path / "reference.mp4").frames
     chosen = np.rint(np.linspace(0, 11, 9)).astype(int)
     np.testing.assert_array_equal(shown.reference.frames, [fit_image(whole[i], HEIGHT, WIDTH) for i in chosen])
     assert shown.reference.fps == FORM.fps
     np.testing.assert_array_equal(shown.target, fit_image(read_image(tmp_path / "images/cat.png"), HEIGHT, WIDTH))
     shown.target[:] = 0  # a method may do this; nobody else may notice
-    assert FileStages({case.case_id: case}, FORM)[case.case_id].target.any()
+    assert case.show(FORM).target.any()
 
 
 def test_only_the_named_frames_of_a_reference_are_shown(tmp_path: Path) -> None:
@@ -249,14 +248,14 @@ def test_another_part_of_a_reference_is_another_reference(tmp_path: Path) -> Non
 
 def test_damaged_files_are_all_named(tmp_path: Path) -> None:
     suite = folder_suite(str(plain(tmp_path)))
-    check_readable(suite.cases)
+    suite.check_readable(suite.case_ids)
     for name in ("reference.mp4", "images/dog.jpg"):
         (tmp_path / name).write_bytes(b"no picture")
     with pytest.raises(CaseError, match="reference.mp4: .*; .*dog.jpg: not a readable image"):
-        check_readable(suite.cases)
+        suite.check_readable(suite.case_ids)
 
 
-def test_puppets_and_files_do_not_mix(tmp_path: Path) -> None:
+def test_puppets_and_files_do_not_mix(tmp_path: Path, backbone) -> None:
     case = folder_suite(str(plain(tmp_path))).cases[0]
     with pytest.raises(ValueError, match="cases: puppets and files cannot share a run"):
-        stages_of({case.case_id: case, CASES[0].case_id: CASES[0]}, FORM)
+        describe_run({"suite": "both"}, [case, CASES[0]], [0], backbone, {}, {})

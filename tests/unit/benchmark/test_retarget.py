@@ -8,8 +8,9 @@ import torch
 
 from benchmark.bounds.retarget import RetargetConfig, _seen, _slopes, recover_curves, retarget, shown_curves
 from benchmark.bounds.table import _pose_driver
+from benchmark.suites.case import Format
 from benchmark.suites.puppets import load_case, load_suite
-from benchmark.suites.truth import Format, named_action, scenes, stage
+from benchmark.suites.truth import named_action, scenes, stage
 from flexiact.media.video import frames_digest
 from flexiact.pose.estimators import PoseEstimator
 from flexiact.puppets.world.actions import curves

@@ -19,7 +19,7 @@ from benchmark.describe import merged
 from benchmark.methods import METHODS, MethodEntry
 from benchmark.selection import UsageError
 from benchmark.session import build_methods
-from benchmark.suites.puppets import CaseError
+from benchmark.suites.case import CaseError
 from flexiact.backbone.specs import BACKBONES, BackboneSpec
 from flexiact.task import Video
 from tests.support.backbones import save_tiny_folder, tiny_backbone

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.execute import Executor, Stages, format_of
+from benchmark.execute import Executor, format_of
 from benchmark.plan import Cell
 from benchmark.scoring import Scorer, backend_of, evaluated
 from benchmark.store.folder import RunFolder
-from benchmark.store.rows import SampleRow
+from benchmark.store.schema import SampleRow
+from benchmark.suites.case import Stages
 from flexiact.task import Video
 from metrics import METRICS, Features, Metric
 from metrics.perception import Perception

@@ -117,7 +117,7 @@ def test_tables_have_their_columns_even_without_rows(folder: RunFolder) -> None:
     from benchmark.store.gather import write_tables
 
     with folder.opened():
-        write_tables(folder, {"methods": {}, "cases": {}, "metrics": {}, "seeds": [0], "backbone": {}})
+        write_tables(folder, {"methods": {}, "cases": {}, "metrics": {}, "seeds": [0], "backbone": {}}, [], {})
     samples, scores = (pq.read_table(folder.path / f"{name}.parquet") for name in ("samples", "scores"))
     assert (
         samples.column_names

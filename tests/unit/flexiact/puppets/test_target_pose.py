@@ -8,7 +8,8 @@ import torch
 
 from benchmark.bounds.table import BOUNDS
 from benchmark.suites.candidates import candidates
-from benchmark.suites.truth import Format, Staged, first_settled_frame, named_action, scenes, stage
+from benchmark.suites.case import Format
+from benchmark.suites.truth import Staged, first_settled_frame, named_action, scenes, stage
 from flexiact.puppets.world.actions import DEV_ACTIONS, PuppetAction, blended, curves, random_large_action
 from flexiact.puppets.world.answers import BLEND_SHARES, arrived, pose_distance, relative
 from flexiact.puppets.world.clip import FPS, NEUTRAL_POSE, NUM_FRAMES, SIZE, projections

@@ -1,41 +1,15 @@
-"""What cases of files show, at a backbone's size, length and rate: read as `python -m flexiact` reads its two files."""
+"""References of files as clips of a format: read as `python -m flexiact` reads its reference."""
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
-from benchmark.suites.files import FileCase, refuse
-from benchmark.suites.truth import Format, Shown
+from benchmark.suites.case import Format
+from benchmark.suites.files import FileCase
 from flexiact.media.files import MediaError
-from flexiact.media.image import fit_image, read_image
+from flexiact.media.image import read_image
 from flexiact.media.video import fit_frames, read_clip, read_video
 from flexiact.task import Video
-
-_REFERENCES_KEPT = 2  # cases of one reference follow each other
-
-
-class FileStages:
-    """Cases of files at one format.
-
-    Args:
-        cases: by id.
-        form: what everything is brought to.
-    """
-
-    def __init__(self, cases: Mapping[str, FileCase], form: Format) -> None:
-        self.cases = cases
-        self._form = form
-        self._reference = lru_cache(maxsize=_REFERENCES_KEPT)(lambda path, frames: read_reference(path, frames, form))
-
-    def __getitem__(self, case_id: str) -> Shown:
-        """What a case shows.
-
-        Raises:
-            MediaError: when a file cannot be read.
-        """
-        case = self.cases[case_id]
-        image = fit_image(read_image(case.target.path), self._form.height, self._form.width)
-        return Shown(self._reference(case.reference.path, case.frames), image.copy())  # a copy may be written to
 
 
 def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> Video:
@@ -61,12 +35,8 @@ def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> 
     return Video(fit_frames(Video(whole.frames[start:end], whole.fps), *size).frames, form.fps)
 
 
-def check_readable(cases: Iterable[FileCase]) -> None:
-    """Find damaged files before a large model is loaded.
-
-    Raises:
-        CaseError: naming all of them, up to ten.
-    """
+def unreadable(cases: Iterable[FileCase]) -> list[str]:
+    """What is wrong with files of cases, a line each; every file is read once."""
     cases = list(cases)
     smallest = Format(num_frames=2, height=1, width=1, fps=1.0)
     references = dict.fromkeys((case.reference.path, case.frames) for case in cases)
@@ -78,4 +48,4 @@ def check_readable(cases: Iterable[FileCase]) -> None:
             read()
         except MediaError as error:
             problems.append(str(error))
-    refuse("suite", problems)
+    return problems

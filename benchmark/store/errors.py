@@ -1,0 +1,8 @@
+"""Errors as tables store them."""
+
+
+def error_text(error: BaseException, limit: int = 300) -> str:
+    """Type and message of an error on one line of at most `limit` characters."""
+    text = " ".join(str(error).split())
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return line if len(line) <= limit else line[: limit - 1] + "…"

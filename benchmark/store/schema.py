@@ -1,0 +1,489 @@
+"""The run directory as a contract: every file, every key of run.json and of the small JSON files, every column.
+
+Types, units and meanings stand here alone. The harness refuses to write a description that breaks them, the two
+tables take their columns from them, and `python -m benchmark.store.contract` makes docs/run-directory.md and its JSON
+Schema of them. Pydantic checks both JSON and rows: the tables have two dozen columns of plain types, so a library for
+tables would add a dependency and no check that a row does not have.
+
+A key that is described is always there, unless its default is named. `null` means that there is no such thing, that it
+is not known, or that it failed; a missing key means that the entry is of another kind.
+"""
+
+from dataclasses import dataclass as plain_dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+Status = Literal["ok", "failed", "skipped"]
+"""A failure, a skip and a value are three different things, and none of them is 0.0."""
+
+SampleStatus = Literal[Status, "missing"]
+"""A planned video that was not made yet is missing."""
+
+Axis = Literal["layout", "viewpoint", "skeleton", "pose"]
+Tercile = Literal["near", "middle", "far"]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+_CONFIG = ConfigDict(
+    extra="forbid",
+    use_attribute_docstrings=True,
+    allow_inf_nan=False,
+    json_schema_serialization_defaults_required=True,
+)
+
+
+def _unit(name: str) -> Any:
+    return Field(json_schema_extra={"unit": name})
+
+
+class Entry(BaseModel):
+    """An object of run.json: no key but those described."""
+
+    model_config = _CONFIG
+
+
+class BackboneEntry(Entry):
+    """The image-to-video model that all methods run on."""
+
+    name: str
+    """As `--backbone` takes it."""
+    revision: str
+    """Digest or commit of its weights."""
+    dtype: str
+    """Type of its numbers, such as `float32`."""
+    num_frames: Annotated[int, _unit("frames")]
+    """Length of every video."""
+    height: Annotated[int, _unit("pixels")]
+    """Height of every video."""
+    width: Annotated[int, _unit("pixels")]
+    """Width of every video."""
+    fps: Annotated[float, _unit("frames/s")]
+    """Rate of every video."""
+    max_text_tokens: Annotated[int, _unit("tokens")]
+    """Longest caption that it reads; longer ones are cut."""
+    num_inference_steps: Annotated[int, _unit("steps")]
+    """Sampler steps of a method that sets none."""
+    guidance_scale: float
+    """Classifier-free guidance of a method that sets none; 1 is none."""
+    num_parameters: int
+    """Parameters of its transformer."""
+
+
+class CandidateSettings(Entry):
+    """How the answers among which retrieval chooses were made."""
+
+    named_actions: Sha256
+    """Digest of all named actions."""
+    alike_agreement: float
+    """A candidate that agrees this well with a right answer is right too, -1..1."""
+    seen_motion_share: float
+    """A candidate moves some keypoint at least this share of the frame's side."""
+
+
+class KnownTruth(Entry):
+    """How the right answers of a rendered suite were made."""
+
+    renderer_version: int
+    """Raised when the same scene gives other pixels."""
+    truth_version: int
+    """Raised when the same case is judged by another truth."""
+    counted_motion_share: float
+    """A keypoint is judged when a right answer moves it at least this share of the frame's side."""
+    silent_share: float
+    """Share of the clip at its start that is not judged, 0..1."""
+    blend_shares: list[float]
+    """Shares of the clip that right answers may take from the target's pose into the action, 0..1."""
+    candidates: CandidateSettings
+    """How retrieval's answers were made."""
+
+
+class UnknownTruth(Entry):
+    """Real material, whose right answer nobody knows."""
+
+    known: Literal[False]
+    """Always false; the key is missing where the truth is known."""
+
+
+class MethodEntry(Entry):
+    """A method that competes."""
+
+    kind: Literal["method"]
+    """Tells methods from bounds."""
+    version: int
+    """Raised when the same input gives another video."""
+    method_id: str
+    """What the implementation is called in keys, wherever its code stands; variants of one share it."""
+    uses_reference: bool
+    """Whether it looks at the reference at all."""
+    summary: str
+    """One line for a reader of the table."""
+    extra_supervision: str
+    """What it was given that others were not; `none` when nothing."""
+    adapter_mib: Annotated[float, _unit("MiB")]
+    """Size of the weights, trained beforehand, that it loads beside the backbone's."""
+    fit_config: dict[str, JsonValue]
+    """Every setting that its fit depends on; part of the key of a fit."""
+    transfer_config: dict[str, JsonValue]
+    """Every setting that its transfer depends on besides; part of the key of a video."""
+
+
+class BoundEntry(Entry):
+    """A floor or a ceiling: a video that nobody had to generate from the reference alone."""
+
+    kind: Literal["bound"]
+    """Tells bounds from methods."""
+    version: int
+    """Raised when the same case gives another video."""
+    summary: str
+    """One line for a reader of the table."""
+    extra_supervision: str
+    """What it looks at that no method may; `none` when it needs no truth."""
+    sampled: bool
+    """Whether every seed gives another video; if not, there is one video a case, under the first seed."""
+    fit_config: dict[str, JsonValue]
+    """Empty: bounds fit nothing."""
+    transfer_config: dict[str, JsonValue]
+    """Every setting that its video depends on; part of its key."""
+
+
+class MetricEntry(Entry):
+    """One number that is measured of every video."""
+
+    version: int
+    """Raised when the same video gives another number."""
+    unit: str
+    """Of the value; empty for a pure number."""
+    higher_is_better: bool | None
+    """`null` where neither end is good: the value describes."""
+    bounds: tuple[float, float]
+    """Smallest and largest possible value."""
+    needs: list[str]
+    """What it looks at, such as `generated`, `reference` or `truth`."""
+    summary: str
+    """One line for a reader of the table."""
+    headline: bool
+    """Whether tables are sorted by it; true for at most one."""
+    backend: str
+    """What measures it, such as which image encoder; `none` where nothing can. Values compare within one."""
+
+
+class FileEntry(Entry):
+    """A file that a case is made of."""
+
+    name: str
+    """Path inside the suite's folder."""
+    sha256: Sha256
+    """Of its bytes; of a folder of frames, of its frames' digests in their order."""
+
+
+class ClipEntry(FileEntry):
+    """The file that shows the action."""
+
+    frames: tuple[int, int] | None
+    """First and one past the last frame that show the action; `null`: all of them."""
+
+
+class CaseFiles(Entry):
+    """The two files of a case."""
+
+    reference: ClipEntry
+    """The video of the action."""
+    target: FileEntry
+    """The target image."""
+
+
+class FileDigests(Entry):
+    """What results of a case of files are named by."""
+
+    reference: Sha256
+    """Of the reference's file, its part that is shown, and how it is read."""
+    target: Sha256
+    """Of the target's file and how it is read."""
+
+
+class PuppetDigests(Entry):
+    """What results of a rendered case are named by: digests of specifications, not of pixels."""
+
+    reference: Sha256
+    """Of the reference's scene and action."""
+    target: Sha256
+    """Of the target's scene and pose."""
+    truth: Sha256
+    """Of all that the right answer depends on."""
+
+
+class CaseEntry(Entry):
+    """What all cases say."""
+
+    action: str
+    """Name of the action."""
+    reference_id: str
+    """Cases of one reference share it; statistics are clustered by it."""
+    target_id: str
+    """Name of the target image."""
+    caption: str
+    """Describes the reference; read while fitting."""
+    prompt: str
+    """Describes the target; read while transferring."""
+    licence: str
+    """SPDX identifier of the material, or what it says, or `not stated`."""
+    source: str
+    """Where the material comes from."""
+
+
+class PuppetCaseEntry(CaseEntry):
+    """A rendered case, whose right answer is known."""
+
+    wrong_action: str
+    """Another action, for the bound of that name."""
+    left_out_share: float
+    """Share of the action's channels that this target cannot show, 0..1."""
+    reference_rig: str
+    """Body of the reference."""
+    target_rig: str
+    """Body of the target."""
+    axes: dict[Axis, float]
+    """Distance between reference and target on each axis; docs/puppets.md gives their units."""
+    terciles: dict[Axis, Tercile]
+    """The same as a third of the candidates that the suite was chosen from."""
+    digests: PuppetDigests
+    """What results are named by."""
+
+
+class FileCaseEntry(CaseEntry):
+    """A case of files, whose right answer nobody knows."""
+
+    files: CaseFiles
+    """What it is made of."""
+    axes: dict[str, float] = Field(max_length=0)
+    """Empty: nobody knows the distances."""
+    terciles: dict[str, str] = Field(max_length=0)
+    """Empty likewise."""
+    digests: FileDigests
+    """What results are named by."""
+
+
+class Code(Entry):
+    """The checkout that ran."""
+
+    commit: str | None
+    """`null` when it was no checkout."""
+    dirty: bool | None
+    """Whether tracked files differed from the commit; `null` when that is not known."""
+
+
+class Flags(BaseModel):
+    """Switches that can change a number; environment variables among them only where they were set."""
+
+    model_config = _CONFIG | ConfigDict(extra="allow")
+
+    deterministic_algorithms: bool
+    """Of torch."""
+    cudnn_benchmark: bool
+    """Of torch."""
+    tf32: bool
+    """Of torch, for matrix products on a GPU."""
+
+
+class Provenance(Entry):
+    """Everything that could explain a difference between two runs. No person's or host's name."""
+
+    code: Code
+    """Which code ran."""
+    python: str
+    """Version of Python."""
+    packages: dict[str, str]
+    """Versions of the installed packages that can change a number."""
+    weights: dict[str, Sha256]
+    """Digests of the shipped weights, by folder."""
+    device: str
+    """Name of the GPU, or of the processor."""
+    system: str
+    """Operating system and architecture."""
+    threads: int
+    """Threads of each process."""
+    workers: int
+    """Processes that made and measured videos."""
+    flags: Flags
+    """How torch was told to compute."""
+
+
+class Session(Entry):
+    """One start of the command that added something."""
+
+    command: str
+    """How it was started."""
+    provenance: Provenance
+    """Where its numbers come from."""
+
+
+class Description(Entry):
+    """What decides which videos a run consists of and what is measured."""
+
+    schema_version: int
+    """Of the run directory; raised when a file, key or column changes its meaning."""
+    suite: str
+    """Name of the suite."""
+    suite_version: int | None
+    """Raised with other cases; `null` for a folder of material."""
+    suite_digest: Sha256 | None
+    """Of all that the suite says; `null` for a folder of material, whose cases hold the digests of their files."""
+    seeds: list[int]
+    """Of fits and transfers, ascending."""
+    backbone: BackboneEntry
+    """The model that all methods run on."""
+    truth: KnownTruth | UnknownTruth
+    """How the right answers were made, where they are known."""
+    methods: dict[str, Annotated[MethodEntry | BoundEntry, Field(discriminator="kind")]]
+    """Methods and bounds by name, in the order of the tables."""
+    metrics: dict[str, MetricEntry]
+    """Metrics by name, in the order of the tables."""
+    cases: dict[str, PuppetCaseEntry | FileCaseEntry]
+    """Cases by id."""
+
+
+class Run(Description):
+    """run.json."""
+
+    command: str
+    """How the first session was started."""
+    provenance: Provenance
+    """Where the first session's numbers come from."""
+    later_sessions: list[Session]
+    """Sessions that added something and differ from the first, and from each other, in command or provenance."""
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class SampleRow:
+    """A planned video, or the reason why there is none: a row of samples.parquet and the whole of records/KEY.json."""
+
+    key: str
+    """Names the video: digest of all that it depends on (32 hex digits)."""
+    fit_key: str | None
+    """Names the fit that it was made with; `null` for bounds."""
+    method: str
+    """Name of the method or bound."""
+    method_version: int
+    """Of the method when the video was made."""
+    backbone: str
+    """Name of the backbone."""
+    backbone_revision: str
+    """Of its weights."""
+    case_id: str
+    """Of the case."""
+    seed: int
+    """Of all noise."""
+    status: SampleStatus
+    """`ok` when there is a video, `skipped` when there can be none here, `failed` when making it failed, `missing` when
+    it was not made yet (in the table alone)."""
+    error: str | None = None
+    """One line saying why there is no video; `null` when there is one."""
+    video: str | None = None
+    """Path of the lossless file inside the run directory; `null` when there is none."""
+    video_digest: str | None = None
+    """SHA-256 of the decoded frames; `null` when there is no video."""
+    fit_s: Annotated[float | None, _unit("s")] = None
+    """Wall time of the fit, which all videos with this `fit_key` share; `null` for bounds and without a video."""
+    transfer_s: Annotated[float | None, _unit("s")] = None
+    """Wall time of the transfer; `null` likewise."""
+    peak_memory_gib: Annotated[float | None, _unit("GiB")] = None
+    """The larger of the fit's and the transfer's peak (see `benchmark.measure.Cost`); `null` likewise."""
+    action_mib: Annotated[float | None, _unit("MiB")] = None
+    """Size of what the fit learned; `null` likewise."""
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class ScoreRow:
+    """One metric of one video: a row of scores.parquet."""
+
+    key: str
+    """Names the video."""
+    method: str
+    """Name of the method or bound."""
+    case_id: str
+    """Of the case."""
+    seed: int
+    """Of the video."""
+    metric: str
+    """Name of the metric."""
+    metric_version: int
+    """Of its formula."""
+    status: Status
+    """`ok` when there is a value, `skipped` when it is not defined here, `failed` when it could not be computed."""
+    value: float | None
+    """In the metric's own unit (run.json: metrics); `null` unless `ok`."""
+    backend: str
+    """What measured it, as run.json says it."""
+    error: str | None
+    """One line saying why there is no value; `null` when there is one."""
+
+
+class StoredScore(Entry):
+    """One metric of one video; the keys are those of a row of scores.parquet."""
+
+    version: int
+    """`metric_version` of the row."""
+    backend: str
+    """What measured it."""
+    status: Status
+    """As in the row."""
+    value: float | None
+    """As in the row."""
+    error: str | None
+    """As in the row."""
+
+
+class StoredScores(Entry):
+    """scores/KEY.json: what was measured of one video, metrics that the run no longer names included."""
+
+    video_digest: str | None
+    """Of the frames that were measured; `null` where there was no video."""
+    features_version: int
+    """Raised when perception begins to see something else in the same frames."""
+    metrics: dict[str, StoredScore]
+    """By name."""
+
+
+@plain_dataclass(frozen=True)
+class StoredFile:
+    """A kind of file of a run directory.
+
+    Attributes:
+        path: Inside the run directory; KEY, FIT_KEY, FEATURES_KEY and CASE_ID stand for what tables call so.
+        meaning: What it holds, for people.
+        content: What describes its keys or columns; None for videos, images and tensors.
+    """
+
+    path: str
+    meaning: str
+    content: type | None = None
+
+
+FILES: tuple[StoredFile, ...] = (
+    StoredFile("run.json", "What is run. All videos of the run and their keys follow from it.", Run),
+    StoredFile("samples.parquet", "All planned videos, a row each; gathered from `records`.", SampleRow),
+    StoredFile("scores.parquet", "All metrics of all videos, a row each; gathered from `scores`.", ScoreRow),
+    StoredFile("records/KEY.json", "One row of samples.parquet, written after its video.", SampleRow),
+    StoredFile("scores/KEY.json", "What was measured of one video.", StoredScores),
+    StoredFile("videos/KEY.mkv", "The video, lossless: FFV1, RGB, 8 bits."),
+    StoredFile("previews/KEY.mp4", "The same for a browser, enlarged by a whole number."),
+    StoredFile(
+        "fits/FIT_KEY.safetensors",
+        "The tensors that a fit learned. The header's `cost` is JSON: `seconds` (s) and `peak_gib` (GiB).",
+    ),
+    StoredFile(
+        "features/FEATURES_KEY.safetensors",
+        "What perception saw in a video: fields of `metrics.features.VideoFeatures`, those that were measured.",
+    ),
+    StoredFile("inputs/CASE_ID/reference.mkv", "The reference as methods see it, lossless."),
+    StoredFile("inputs/CASE_ID/reference.mp4", "The same for a browser."),
+    StoredFile("inputs/CASE_ID/target.png", "The target image as methods see it."),
+)
+"""All files of a run. The report that the command adds stands in `report/`; `.lock` keeps a second run out."""
+
+
+def columns_of(row: type) -> dict[str, dict[str, Any]]:
+    """JSON Schema of each column of a row: `description`, and `unit` where it has one."""
+    properties: dict[str, dict[str, Any]] = TypeAdapter(row).json_schema()["properties"]
+    return properties

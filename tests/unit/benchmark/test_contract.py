@@ -1,0 +1,133 @@
+"""Every file, key and column of a run is described, and everything described is in a run."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pyarrow.parquet as pq
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from benchmark.describe import describe_run
+from benchmark.session import RunRequest, run_session
+from benchmark.store import contract, schema
+from benchmark.store.folder import SCHEMA_VERSION
+from benchmark.store.provenance import provenance
+from benchmark.store.schema import FILES, Description, Entry, Run, SampleRow, ScoreRow, StoredScores, columns_of
+from benchmark.suites import puppets
+from benchmark.suites.files import folder_suite
+from reports import run_folder
+from tests.support.harness import CASES, METRICS, quick_flexiact, small_perception
+from tests.support.real_material import plain
+from tests.support.tiny_methods import new_backbone
+
+DOCS = Path(__file__).parents[3] / "docs"
+UNKNOWN = {"UnknownTruth", "FileCaseEntry", "CaseFiles", "ClipEntry", "FileEntry", "FileDigests"}
+NAMES = {"FIT_KEY": "[0-9a-f]{32}", "FEATURES_KEY": "[0-9a-f]{32}", "KEY": "[0-9a-f]{32}", "CASE_ID": r"[\w.-]+"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one case in two sessions."""
+    folder = tmp_path_factory.mktemp("contract")
+    out, backbone = folder / "run", new_backbone(folder)
+    request = {"suite": "small", "cases": CASES[:1], "metrics": METRICS, "out": out, "headline": METRICS[0]}
+    origin = provenance(backbone.device, [backbone.refadapter])
+    with pytest.MonkeyPatch.context() as patch:
+        quick_flexiact(patch)
+        for methods in (("flexiact",), ("i2v",)):
+            asked = RunRequest(methods=methods, seeds=(0,), command=f"make {methods}", **request)
+            run_session(asked, backbone, small_perception(), origin)
+    return out
+
+
+def entries(value: Any) -> set[str]:
+    """Names of the kinds of objects in a checked one; all keys of a kind are required, so all of them are there."""
+    if isinstance(value, BaseModel):
+        return {type(value).__name__}.union(*(entries(part) for _, part in value))
+    if isinstance(value, dict | list | tuple):
+        return set().union(*(entries(part) for part in (value.values() if isinstance(value, dict) else value)))
+    return set()
+
+
+def kinds(kind: type[BaseModel] = Entry) -> set[type[BaseModel]]:
+    return set(kind.__subclasses__()).union(*(kinds(inner) for inner in kind.__subclasses__()))
+
+
+def test_run_json_and_its_description_name_the_same_keys(run: Path, backbone, tmp_path: Path) -> None:
+    seen = entries(Run.model_validate_json((run / "run.json").read_bytes()))
+    suite = {"suite": "folder", "suite_version": None, "suite_digest": None}
+    of_files = describe_run(suite, folder_suite(str(plain(tmp_path))).cases, [0], backbone, {}, {})
+    unknown = entries(Description.model_validate(of_files))
+    assert not seen & UNKNOWN and UNKNOWN <= unknown
+    never_alone = {"CaseEntry", "Description"} | {"StoredScore", "StoredScores"}
+    described = {kind.__name__ for kind in kinds()}
+    assert described - never_alone == (seen | unknown) - never_alone - {"Flags"}
+    assert all(field.is_required() for kind in kinds() for field in kind.model_fields.values())
+
+
+def test_every_file_of_a_run_is_described_and_the_other_way_round(run: Path) -> None:
+    files = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file() and p.name[0] != "."}
+    found = set()
+    for file in FILES:
+        pattern = re.sub("|".join(NAMES), lambda name: NAMES[name[0]], file.path)
+        mine = {name for name in files if re.fullmatch(pattern, name)}
+        assert mine, file.path
+        found |= mine
+        for path in mine if file.path.endswith(".json") else ():
+            content = json.loads((run / path).read_bytes())
+            assert file.content is not None and file.content(**content)
+            assert set(content) == set(columns_of(file.content))
+    assert found == files
+
+
+@pytest.mark.parametrize(("name", "row"), [("samples", SampleRow), ("scores", ScoreRow)])
+def test_columns_carry_meaning_and_unit(run: Path, name: str, row: type) -> None:
+    table = pq.read_table(run / f"{name}.parquet")
+    said = {field.name: {k.decode(): v.decode() for k, v in field.metadata.items()} for field in table.schema}
+    described = columns_of(row)
+    assert list(said) == list(described)
+    for column, about in said.items():
+        assert about == {word: described[column][word] for word in ("description", "unit") if word in described[column]}
+    assert said["key"]["description"].startswith("Names the video")
+    assert [row(**line) for line in table.to_pylist()] != []
+
+
+def test_the_page_and_the_json_schema_are_those_of_the_description() -> None:
+    assert (DOCS / contract.PAGE).read_text(encoding="utf-8") == contract.page()
+    assert json.loads((DOCS / contract.SCHEMA).read_text(encoding="utf-8")) == contract.json_schema()
+    keys = {key for kind in (*kinds(), schema.Flags) for key in kind.model_fields}
+    keys |= {key for row in (SampleRow, ScoreRow) for key in columns_of(row)}
+    assert set(re.findall(r"^- `(\w+)` \(", contract.page(), re.MULTILINE)) == keys
+
+
+@pytest.mark.parametrize("change", [{"surprise": 1}, {"seeds": ["zero"]}, {"suite_digest": "short"}])
+def test_a_description_that_breaks_the_contract_is_refused(run: Path, change: dict) -> None:
+    plain_run = json.loads((run / "run.json").read_bytes())
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        Run.model_validate(plain_run | change)
+
+
+def test_reports_and_suites_name_what_is_described() -> None:
+    assert run_folder.SCHEMA_VERSION == SCHEMA_VERSION
+    assert run_folder.AXES == puppets.AXES == get_args(schema.Axis)
+    assert run_folder.TERCILES == puppets.TERCILES == get_args(schema.Tercile)
+    assert run_folder.STATUSES == get_args(schema.SampleStatus)
+    for read, described in (
+        (run_folder.SAMPLE_COLUMNS, columns_of(SampleRow)),
+        (run_folder.SCORE_COLUMNS, columns_of(ScoreRow)),
+        (run_folder._RUN_FIELDS, Run.model_fields),
+        (run_folder._BACKBONE_FIELDS, schema.BackboneEntry.model_fields),
+        (run_folder._METHOD_FIELDS, schema.MethodEntry.model_fields),
+        (run_folder._METHOD_FIELDS, schema.BoundEntry.model_fields),
+        (run_folder._METRIC_FIELDS, schema.MetricEntry.model_fields),
+        (run_folder._CASE_FIELDS, schema.PuppetCaseEntry.model_fields),
+        (run_folder._CASE_FIELDS, schema.FileCaseEntry.model_fields),
+    ):
+        assert set(read) <= set(described)
+
+
+def test_scores_of_another_layout_are_not_taken_for_scores() -> None:
+    with pytest.raises(ValidationError, match="features_version"):
+        StoredScores(video_digest=None, metrics={})
