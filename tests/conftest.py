@@ -1,13 +1,31 @@
-"""Fixtures that several test modules share."""
+"""How the tests are spread over processes, and fixtures that several modules share."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
+from benchmark.workers import physical_cores
 from flexiact.backbone.backbone import Backbone
 from flexiact.task import Video
 from tests.support.backbones import random_frames, save_tiny_refadapter, tiny_backbone
+
+_PROCESS_BYTES = 2 * 2**30
+"""What a process takes at most; measured are 1.5 GiB."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means: a process a core, as far as memory goes."""
+    return max(1, min(physical_cores(), psutil.virtual_memory().available // _PROCESS_BYTES))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests begin, then those with many: what several processes end with should be short."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    size = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -size[item.path]))
 
 
 @pytest.fixture
