@@ -1,14 +1,17 @@
-"""How the tests are spread over processes, and fixtures that several modules share."""
+"""How the tests are spread over processes, what none may leave behind, and fixtures that several modules share."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from benchmark.methods import METHODS
 from benchmark.workers import physical_cores
 from flexiact.backbone.backbone import Backbone
+from flexiact.method import PRESETS
 from flexiact.task import Video
 from tests.support.backbones import random_frames, save_tiny_refadapter, tiny_backbone
 
@@ -26,6 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     size = Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path not in slow, -size[item.path]))
+
+
+@pytest.fixture(autouse=True)
+def tables_are_left_as_they_were() -> Iterator[None]:
+    """What one test adds for itself must not reach the next ones, whichever those are."""
+    before = dict(PRESETS), dict(METHODS)
+    yield
+    assert (PRESETS, METHODS) == before, "a test left a preset or a method behind"
 
 
 @pytest.fixture
