@@ -16,7 +16,7 @@ from flexiact.task import Video
 from tests.support.backbones import random_frames, save_tiny_refadapter, tiny_backbone
 
 _PROCESS_BYTES = 2 * 2**30
-"""What a process takes at most; measured are 1.5 GiB."""
+"""Room for one process and those that its tests start; most take about 1 GiB."""
 
 
 def pytest_xdist_auto_num_workers() -> int:
