@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from benchmark.methods import METHODS
 from benchmark.workers import physical_cores
@@ -14,6 +15,10 @@ from flexiact.backbone.backbone import Backbone
 from flexiact.method import PRESETS
 from flexiact.task import Video
 from tests.support.backbones import random_frames, save_tiny_refadapter, tiny_backbone
+
+# A core that is shared makes an example slow, not wrong.
+settings.register_profile("shared cores", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared cores")
 
 _PROCESS_BYTES = 2 * 2**30
 """Room for one process and those that its tests start; most take about 1 GiB."""

@@ -94,15 +94,15 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 def test_interrupting_ends_the_workers_without_a_word(at_work) -> None:
     parent, family = at_work
     os.killpg(parent.pid, signal.SIGINT)
-    assert (parent.wait(60), parent.stderr.read()) == (130, "")
-    wait_for(lambda: not any(process.is_running() for process in family), 20)
+    assert (parent.wait(120), parent.stderr.read()) == (130, "")
+    wait_for(lambda: not any(process.is_running() for process in family))
 
 
 def test_workers_end_with_the_process_that_plans(at_work) -> None:
     parent, family = at_work
     parent.kill()
     parent.wait()
-    wait_for(lambda: not any(process.is_running() for process in family), 20)
+    wait_for(lambda: not any(process.is_running() for process in family))
 
 
 # ------------------------------------------------------------------------------------------------------ how many

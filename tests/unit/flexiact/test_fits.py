@@ -8,11 +8,11 @@ import torch
 
 from flexiact.backbone.backbone import Backbone
 from flexiact.fits import FitFolder, fit_description
-from flexiact.method import FitConfig, FlexiAct, FlexiActConfig, TransferConfig
+from flexiact.method import FlexiAct, FlexiActConfig
 from flexiact.task import Video
 from tests.support.backbones import random_frames
 
-CONFIG = FlexiActConfig(FitConfig(embedding_tokens=2, fit_steps=2), TransferConfig())
+CONFIG = FlexiActConfig().changed(embedding_tokens=2, fit_steps=2)
 
 
 @pytest.fixture
@@ -22,12 +22,11 @@ def given(backbone: Backbone, reference: Video) -> tuple[FlexiAct, Video, str, i
 
 def test_whatever_a_fit_depends_on_gives_it_another_file(given, backbone: Backbone, tmp_path: Path) -> None:
     method, reference, caption, seed = given
-    longer = replace(CONFIG, fit=replace(CONFIG.fit, fit_steps=3))
     others = [
         (method, reference, "a red cat", seed),
         (method, reference, caption, 1),
         (method, Video(random_frames(5), reference.fps), caption, seed),
-        (FlexiAct(backbone, longer), reference, caption, seed),
+        (FlexiAct(backbone, CONFIG.changed(fit_steps=3)), reference, caption, seed),
         (FlexiAct(replace(backbone, revision="another"), CONFIG), reference, caption, seed),
         (FlexiAct(replace(backbone, max_text_tokens=3), CONFIG), reference, caption, seed),
     ]
@@ -37,8 +36,8 @@ def test_whatever_a_fit_depends_on_gives_it_another_file(given, backbone: Backbo
 
 def test_what_a_fit_does_not_depend_on_leaves_its_file(given, backbone: Backbone, tmp_path: Path) -> None:
     method, reference, caption, seed = given
-    later = replace(CONFIG, transfer=replace(CONFIG.transfer, num_inference_steps=7))
-    again = fit_description(FlexiAct(backbone, later), Video(reference.frames.copy(), 24.0), caption, seed)
+    later = FlexiAct(backbone, CONFIG.changed(num_inference_steps=7))
+    again = fit_description(later, Video(reference.frames.copy(), 24.0), caption, seed)
     assert FitFolder(tmp_path).file(again) == FitFolder(tmp_path).file(fit_description(*given))
 
 
