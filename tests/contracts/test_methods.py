@@ -1,12 +1,14 @@
-"""What every method of METHODS promises, on the smallest real backbone."""
+"""What every method of METHODS promises, on the smallest real backbone.
+
+How a method behaves belongs to its class, and is tested on the one entry of each class that uses most of it. An entry
+adds its configuration and its golden values.
+"""
 
 import importlib
 import json
 import pkgutil
 import socket
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -15,13 +17,14 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load, load_file, save, save_file
+from safetensors.torch import load, save
 
 import baselines
 from benchmark.methods import METHODS
 from flexiact.backbone.backbone import Backbone
 from flexiact.task import Action, ActionTransfer, Request, Video
 from tests.support.backbones import random_frames
+from tests.support.goldens import METHODS_FOLDER, cells, stored_action
 from tests.support.tiny_methods import (
     CAPTION,
     OTHER_TARGET,
@@ -35,13 +38,24 @@ from tests.support.tiny_methods import (
     transferred,
 )
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "methods"
+# The entry of each class that uses most of it: RefAdapter where it can.
+CLASSES = (
+    "flexiact",
+    "motion_director+refadapter",
+    "motion_inversion+refadapter",
+    "ditflow+refadapter",
+    "smm+refadapter",
+    "motion_clone+refadapter",
+    "pose_guided",
+    "pose_guided-true",
+    "i2v",
+)
 # Their `fit` is a look at the reference: neither the seed nor the backbone's weights enter.
 FITS_BY_LOOKING = ("pose_guided", "pose_guided-true")
-
 NOT_METHODS = {"guidance", "stills"}
 
-every_method = pytest.mark.parametrize("name", METHODS)
+every_entry = pytest.mark.parametrize("name", METHODS)
+every_class = pytest.mark.parametrize("name", CLASSES)
 
 
 @pytest.fixture(autouse=True)
@@ -55,42 +69,48 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     return new_backbone(tmp_path_factory.mktemp("shared"))
 
 
-@every_method
-def test_construction_touches_no_network_gpu_or_global_generator(
-    name: str, shared: Backbone, monkeypatch: pytest.MonkeyPatch
-):
+# ---------------------------------------------------------------------------------------------------------- the entries
+
+
+@every_entry
+def test_an_entry_builds_in_silence_and_says_what_it_is(name: str, shared: Backbone, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise AssertionError("construction opened a connection")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     before, initialised = trace(shared), torch.cuda.is_initialized()
-    method = METHODS[name].build(shared)
+    method, again = (METHODS[name].build(shared) for _ in range(2))
     assert trace(shared) == before and torch.cuda.is_initialized() == initialised
     assert isinstance(method, ActionTransfer)
     assert isinstance(method.version, int) and method.version >= 1
     assert isinstance(method.uses_reference, bool)
     assert METHODS[name].summary and METHODS[name].extra_supervision
-
-
-@every_method
-@pytest.mark.parametrize("part", ["refadapter", "control"])
-def test_it_is_refused_without_the_weights_it_needs_and_without_no_others(name: str, part: str, shared: Backbone):
-    without = replace(shared, **{part: None})
-    if part in METHODS[name].needs:
-        with pytest.raises(ValueError, match=part):
-            METHODS[name].build(without)
-    else:
-        METHODS[name].build(without)
-
-
-@every_method
-def test_configurations_survive_json(name: str, shared: Backbone):
-    first, second = (METHODS[name].build(shared) for _ in range(2))
-    for config, again in (
-        (first.fit_config(), second.fit_config()),
-        (first.transfer_config(), second.transfer_config()),
+    for config, same in (
+        (method.fit_config(), again.fit_config()),
+        (method.transfer_config(), again.transfer_config()),
     ):
-        assert json.loads(json.dumps(config, allow_nan=False)) == config == again
+        assert json.loads(json.dumps(config, allow_nan=False)) == config == same
+
+
+@every_entry
+def test_an_entry_is_refused_without_the_weights_it_needs_and_without_no_others(name: str, shared: Backbone):
+    for part in ("refadapter", "control"):
+        without = replace(shared, **{part: None})
+        if part in METHODS[name].needs:
+            with pytest.raises(ValueError, match=part):
+                METHODS[name].build(without)
+        else:
+            METHODS[name].build(without)
+
+
+@pytest.mark.golden
+@every_entry
+def test_transfer_gives_the_stored_numbers(name: str, shared: Backbone):
+    """A change here means other videos than before: raise the method's `version`, then store anew."""
+    method = METHODS[name].build(shared)
+    stored = json.loads((METHODS_FOLDER / f"{name}.json").read_text())
+    assert stored["version"] == method.version
+    np.testing.assert_allclose(cells(transferred(method, stored_action(method))), stored["cells"], atol=0.5)
 
 
 def changes(settings: Any) -> Iterator[tuple[str, Any]]:
@@ -117,7 +137,7 @@ def changes(settings: Any) -> Iterator[tuple[str, Any]]:
 
 
 # The class is `PoseGuided`'s with another estimator, and takes no configuration.
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "pose_guided-true"])
+@pytest.mark.parametrize("name", [name for name in CLASSES if name != "pose_guided-true"])
 def test_every_setting_is_part_of_the_key_of_its_verb(name: str, shared: Backbone):
     """A setting that is in no key would bring stale fits and videos back when it is changed."""
     method = METHODS[name].build(shared)
@@ -147,19 +167,24 @@ def test_every_module_has_a_line_in_the_table(shared: Backbone):
             assert methods, f"baselines/{info.name}.py has no method; if it is none, name it in NOT_METHODS"
 
 
-def test_an_id_belongs_to_one_class(shared: Backbone):
+def test_every_class_has_an_id_and_one_entry_that_stands_for_it(shared: Backbone):
     classes = {type(entry.build(shared)) for entry in METHODS.values()}
     assert len({kind.method_id for kind in classes}) == len(classes)
+    standing = [type(METHODS[name].build(shared)) for name in CLASSES]
+    assert set(standing) == classes and len(standing) == len(classes)
 
 
-@every_method
+# ---------------------------------------------------------------------------------------------------------- the classes
+
+
+@every_class
 def test_fit_gives_finite_tensors_on_the_cpu(name: str, shared: Backbone):
     for key, tensor in fitted(METHODS[name].build(shared)).items():
         assert isinstance(key, str) and tensor.device.type == "cpu" and not tensor.requires_grad
         assert tensor.is_contiguous() and torch.isfinite(tensor).all()
 
 
-@every_method
+@every_class
 def test_fit_follows_its_seed(name: str, shared: Backbone):
     method = METHODS[name].build(shared)
     first = fitted(method)
@@ -170,7 +195,7 @@ def test_fit_follows_its_seed(name: str, shared: Backbone):
         assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
-@every_method
+@every_class
 def test_saved_and_loaded_action_gives_the_same_transfer(name: str, shared: Backbone):
     method = METHODS[name].build(shared)
     action = fitted(method)
@@ -178,7 +203,7 @@ def test_saved_and_loaded_action_gives_the_same_transfer(name: str, shared: Back
     np.testing.assert_array_equal(transferred(method, action), transferred(METHODS[name].build(shared), again))
 
 
-@every_method
+@every_class
 def test_output_has_the_backbone_s_size_length_rate_and_type(name: str, shared: Backbone):
     method = METHODS[name].build(shared)
     video = method.transfer(fitted(method), Request(TARGET, PROMPT, 0))
@@ -187,7 +212,7 @@ def test_output_has_the_backbone_s_size_length_rate_and_type(name: str, shared: 
     assert video.frames.std() > 1
 
 
-@every_method
+@every_class
 def test_same_seed_same_frames_other_seed_other_frames(name: str, shared: Backbone):
     method = METHODS[name].build(shared)
     action = fitted(method)
@@ -196,14 +221,14 @@ def test_same_seed_same_frames_other_seed_other_frames(name: str, shared: Backbo
     assert (first != transferred(method, action, seed=1)).any()
 
 
-@every_method
+@every_class
 def test_another_reference_changes_the_output_unless_declared(name: str, shared: Backbone):
     method = METHODS[name].build(shared)
     first, second = (transferred(method, fitted(method, reference)) for reference in (0, 1))
     assert (first != second).any() == method.uses_reference
 
 
-@every_method
+@every_class
 def test_target_and_prompt_change_the_output(name: str, shared: Backbone):
     method = METHODS[name].build(shared)
     action = fitted(method)
@@ -212,7 +237,7 @@ def test_target_and_prompt_change_the_output(name: str, shared: Backbone):
         assert (method.transfer(action, request).frames != first).any()
 
 
-@every_method
+@every_class
 def test_no_trace_is_left(name: str, tmp_path: Path):
     backbone = new_backbone(tmp_path)
     method = METHODS[name].build(backbone)
@@ -226,7 +251,7 @@ def test_no_trace_is_left(name: str, tmp_path: Path):
     assert all(torch.equal(kept[key], action[key]) for key in kept) and (target == TARGET).all()
 
 
-@every_method
+@every_class
 def test_no_trace_is_left_after_an_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     backbone = new_backbone(tmp_path)
     method = METHODS[name].build(backbone)
@@ -247,18 +272,14 @@ def test_no_trace_is_left_after_an_error(name: str, tmp_path: Path, monkeypatch:
     assert trace(backbone) == before
 
 
-@every_method
-def test_other_methods_in_between_change_nothing(name: str, shared: Backbone):
-    method = METHODS[name].build(shared)
-    action = fitted(method)
-    before = transferred(method, action)
-    for other in METHODS:
-        rival = METHODS[other].build(shared)
-        transferred(rival, fitted(rival))
-    np.testing.assert_array_equal(before, transferred(method, action))
+def test_other_methods_in_between_change_nothing(shared: Backbone):
+    """All once, one after the other, and all again: between the two videos of each were all the others."""
+    methods = {name: METHODS[name].build(shared) for name in METHODS}
+    first, second = ({name: transferred(method, fitted(method)) for name, method in methods.items()} for _ in range(2))
+    assert [name for name in METHODS if (first[name] != second[name]).any()] == []
 
 
-@every_method
+@every_class
 def test_global_generators_are_not_read(name: str, shared: Backbone):
     method = METHODS[name].build(shared)
     action = fitted(method)
@@ -270,50 +291,55 @@ def test_global_generators_are_not_read(name: str, shared: Backbone):
     np.testing.assert_array_equal(*frames)
 
 
-@every_method
-@pytest.mark.parametrize("shape", [(24, 16), (32, 48), (8, 8)])
-def test_target_of_another_size_is_named(name: str, shape: tuple[int, int], shared: Backbone):
+@every_class
+def test_target_of_another_size_is_named(name: str, shared: Backbone):
     method = METHODS[name].build(shared)
-    with pytest.raises(ValueError, match="target"):
-        method.transfer(fitted(method), Request(random_frames(0, 1, *shape)[0], PROMPT, 0))
+    for shape in ((24, 16), (32, 48), (8, 8)):
+        with pytest.raises(ValueError, match="target"):
+            method.transfer(fitted(method), Request(random_frames(0, 1, *shape)[0], PROMPT, 0))
 
 
-@every_method
-@pytest.mark.parametrize("shape", [(8, 16, 24), (17, 16, 24), (9, 24, 16)])
-def test_reference_of_another_size_or_length_is_named(name: str, shape: tuple[int, int, int], shared: Backbone):
+@every_class
+def test_reference_of_another_size_or_length_is_named(name: str, shared: Backbone):
     method = METHODS[name].build(shared)
-    if not method.uses_reference:
-        assert method.fit(Video(random_frames(0, *shape), 8.0), CAPTION, seed=0) == {}
-        return
-    with pytest.raises(ValueError, match="reference"):
-        method.fit(Video(random_frames(0, *shape), 8.0), CAPTION, seed=0)
+    for shape in ((8, 16, 24), (17, 16, 24), (9, 24, 16)):
+        video = Video(random_frames(0, *shape), 8.0)
+        if method.uses_reference:
+            with pytest.raises(ValueError, match="reference"):
+                method.fit(video, CAPTION, seed=0)
+        else:
+            assert method.fit(video, CAPTION, seed=0) == {}
 
 
-@every_method
-@pytest.mark.parametrize("damage", ["nan", "dtype", "shape", "unknown", "missing"])
-def test_bad_action_is_named(name: str, damage: str, shared: Backbone):
+def damaged(action: Action) -> dict[str, Action]:
+    """An action's first tensor spoiled in every way; of an empty one only what it should not have."""
+    unknown = {**action, "unknown": torch.zeros(1)}
+    if not action:
+        return {"unknown": unknown}
+    key, *_ = action
+    tensor = action[key]
+    first = torch.tensor([0])
+    return {
+        "unknown": unknown,
+        "missing": {name: value for name, value in action.items() if name != key},
+        "nan": {**action, key: tensor.flatten().index_fill(0, first, torch.nan).view_as(tensor)},
+        "dtype": {**action, key: tensor.to(torch.int32)},
+        "shape": {**action, key: tensor[..., :-1].contiguous()},
+    }
+
+
+@every_class
+def test_bad_action_is_named(name: str, shared: Backbone):
     method = METHODS[name].build(shared)
-    action = dict(fitted(method))
-    if damage == "unknown":
-        action["unknown"] = torch.zeros(1)
-    elif not action:
-        assert not method.uses_reference  # who reads a reference learns something that can be damaged
-        return
-    else:
-        key = next(iter(action))
-        tensor = action.pop(key)
-        change = {
-            "nan": lambda: tensor.flatten().index_fill(0, torch.tensor([0]), torch.nan).view_as(tensor),
-            "dtype": lambda: tensor.to(torch.int32),
-            "shape": lambda: tensor[..., :-1].contiguous(),
-        }
-        if damage != "missing":
-            action[key] = change[damage]()
-    with pytest.raises(ValueError, match="action"):
-        transferred(method, action)
+    action = fitted(method)
+    assert bool(action) == method.uses_reference  # who reads a reference learns something that can be damaged
+    for damage, bad in damaged(action).items():
+        with pytest.raises(ValueError, match="action"):
+            transferred(method, bad)
+            pytest.fail(f"{damage}: taken")
 
 
-@every_method
+@every_class
 def test_weights_that_are_not_finite_are_named(name: str, tmp_path: Path):
     backbone = new_backbone(tmp_path)
     method = METHODS[name].build(backbone)
@@ -325,52 +351,3 @@ def test_weights_that_are_not_finite_are_named(name: str, tmp_path: Path):
     if action and name not in FITS_BY_LOOKING:
         with pytest.raises(ValueError, match="backbone|loss"):
             method.fit(REFERENCES[0], CAPTION, seed=0)
-
-
-@pytest.mark.golden
-@every_method
-def test_transfer_gives_the_stored_numbers(name: str, shared: Backbone):
-    """A change here means other videos than before: raise the method's `version`, then store again (see `store`).
-
-    Stored are an action of each class of methods and the mean of 4x4 px cells of a method's video, with room for other
-    processors' rounding.
-    """
-    method = METHODS[name].build(shared)
-    stored = json.loads((GOLDEN / f"{name}.json").read_text())
-    assert stored["version"] == method.version
-    np.testing.assert_allclose(cells(transferred(method, stored_action(method))), stored["cells"], atol=0.5)
-
-
-def stored_action(method: ActionTransfer) -> Action:
-    path = GOLDEN / f"{method.method_id}.safetensors"
-    return {name: tensor.clone() for name, tensor in load_file(path).items()} if path.exists() else {}
-
-
-def cells(frames: np.ndarray) -> np.ndarray:
-    """Mean over every 4x4 px of every frame: [T, H / 4, W / 4, 3]."""
-    num_frames, height, width, _ = frames.shape
-    return frames.reshape(num_frames, height // 4, 4, width // 4, 4, 3).mean(axis=(2, 4), dtype=np.float64)
-
-
-def store(names: Sequence[str]) -> None:
-    """Write what the golden test compares with: `python -m tests.contracts.test_methods NAME ...`.
-
-    An action that is there is kept; delete its file to have it fitted anew.
-    """
-    GOLDEN.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch_tiny(patch)
-        backbone = new_backbone(Path(folder))
-        for name in names:
-            method = METHODS[name].build(backbone)
-            if not stored_action(method) and (action := fitted(method)):
-                save_file(dict(action), GOLDEN / f"{method.method_id}.safetensors")
-            values = {
-                "version": method.version,
-                "cells": cells(transferred(method, stored_action(method))).round(1).tolist(),
-            }
-            (GOLDEN / f"{name}.json").write_text(json.dumps(values) + "\n")
-
-
-if __name__ == "__main__":
-    store(sys.argv[1:])

@@ -54,7 +54,7 @@ def child():
 
 
 def loading(adapter: Path) -> partial:
-    """How a worker of the small suite loads what it needs."""
+    """How a worker process of the small suite loads what it needs; it changes the presets there for good."""
     return partial(_load, adapter)
 
 

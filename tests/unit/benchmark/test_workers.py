@@ -19,8 +19,9 @@ from benchmark.selection import UsageError
 from benchmark.session import Workers
 from benchmark.store.folder import StoreError
 from benchmark.workers import WorkerError, affordable, physical_cores, share_out, worker_devices
+from flexiact.backbone.backbone import Backbone
 from tests.support.backbones import save_tiny_refadapter, tiny_backbone
-from tests.support.harness import session, tree
+from tests.support.harness import quick_flexiact, session, tree
 from tests.support.killed_run import dying, loading
 from tests.support.quick_help import ROOT
 from tests.support.shared_work import Heard, opened, unit
@@ -93,15 +94,15 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 def test_interrupting_ends_the_workers_without_a_word(at_work) -> None:
     parent, family = at_work
     os.killpg(parent.pid, signal.SIGINT)
-    assert (parent.wait(60), parent.stderr.read()) == (130, "")
-    wait_for(lambda: not any(process.is_running() for process in family), 20)
+    assert (parent.wait(120), parent.stderr.read()) == (130, "")
+    wait_for(lambda: not any(process.is_running() for process in family))
 
 
 def test_workers_end_with_the_process_that_plans(at_work) -> None:
     parent, family = at_work
     parent.kill()
     parent.wait()
-    wait_for(lambda: not any(process.is_running() for process in family), 20)
+    wait_for(lambda: not any(process.is_running() for process in family))
 
 
 # ------------------------------------------------------------------------------------------------------ how many
@@ -168,6 +169,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def tiny(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> Backbone:
+    """What `loading` gives a worker, in this process, which other tests share."""
+    quick_flexiact(monkeypatch)
+    return tiny_backbone(refadapter=adapter)
+
+
 def assert_same_runs(one: Path, other: Path) -> None:
     for name in ("samples", "scores"):
         first, second = (pd.read_parquet(out / f"{name}.parquet") for out in (one, other))
@@ -183,33 +191,31 @@ def assert_same_runs(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_make_what_one_process_makes(tmp_path: Path, adapter: Path) -> None:
-    load = loading(adapter)
-    backbone, _ = load("cpu")
-    session(tmp_path / "one", backbone)
-    outcome = session(tmp_path / "two", backbone, workers=Workers(("cpu", "cpu"), load))
+def test_two_workers_make_what_one_process_makes(tmp_path: Path, adapter: Path, tiny: Backbone) -> None:
+    workers = Workers(("cpu", "cpu"), loading(adapter))
+    session(tmp_path / "one", tiny)
+    outcome = session(tmp_path / "two", tiny, workers=workers)
     assert (outcome.made, outcome.scored, outcome.failed) == (28, 28, ())
     assert_same_runs(tmp_path / "one", tmp_path / "two")
     rows = pd.read_parquet(tmp_path / "two" / "samples.parquet")
     made = rows[rows["fit_key"].notna()]
     assert (made[MEASURED] > 0).all(axis=None)
     before = tree(tmp_path / "two")
-    assert session(tmp_path / "two", backbone, workers=Workers(("cpu", "cpu"), load)).made == 0
+    assert session(tmp_path / "two", tiny, workers=workers).made == 0
     assert tree(tmp_path / "two") == before
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_after_a_worker_was_killed(tmp_path: Path, adapter: Path) -> None:
-    backbone, _ = loading(adapter)("cpu")
+def test_a_run_goes_on_after_a_worker_was_killed(tmp_path: Path, adapter: Path, tiny: Backbone) -> None:
     for number, writes in enumerate((0, 6)):
         claim = tmp_path / f"claim{number}"
         with pytest.raises(WorkerError):
-            session(tmp_path / "killed", backbone, workers=Workers(("cpu", "cpu"), dying(adapter, writes, claim)))
+            session(tmp_path / "killed", tiny, workers=Workers(("cpu", "cpu"), dying(adapter, writes, claim)))
         assert list((tmp_path / "killed").rglob("*.partial"))
     records = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "records").glob("*.json")}
     assert records
-    session(tmp_path / "killed", backbone, workers=Workers(("cpu", "cpu"), loading(adapter)))
+    session(tmp_path / "killed", tiny, workers=Workers(("cpu", "cpu"), loading(adapter)))
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "records").glob("*.json")}
     assert records.items() <= after.items()
-    session(tmp_path / "whole", backbone)
+    session(tmp_path / "whole", tiny)
     assert_same_runs(tmp_path / "whole", tmp_path / "killed")

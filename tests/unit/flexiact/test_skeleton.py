@@ -1,18 +1,16 @@
 """The linear fit over keypoints, which points are joined, and what a drawn skeleton looks like."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flexiact.media.image import read_image, write_png
+from flexiact.media.image import read_image
 from flexiact.pose.rtmpose import AP10K_KEYPOINTS, COCO_KEYPOINTS
 from flexiact.pose.skeleton import SKELETONS, TRUNKS, draw_skeletons, fit_axes, fit_uniform, links_of, palette, trunk_of
 from flexiact.puppets.world.rigs import BONE_ENDS, KEYPOINTS
+from tests.support.goldens import SKELETON_FILE, skeleton_picture
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "skeleton.png"
 LINKS = ((0, 1), (1, 2))
 
 scales = st.floats(0.2, 5)
@@ -189,19 +187,8 @@ def test_colours_differ() -> None:
         assert apart.min() > 20
 
 
-def picture() -> np.ndarray:
-    """Three puppet skeletons beside each other, every part drawn, the last one less and less sure."""
-    grid = np.random.default_rng(5).uniform(6, 58, (3, 13, 2)).astype(np.float32)
-    scores = np.stack([np.ones(13), np.ones(13), np.linspace(1, 0, 13)])
-    return np.concatenate(list(draw_skeletons(grid, scores, links_of(KEYPOINTS), (64, 64))), axis=1)
-
-
 @pytest.mark.golden
 def test_a_skeleton_is_drawn_as_stored() -> None:
     """A change here means other control videos: raise `DRAWING_VERSION`, train control weights again, store anew."""
-    off = np.abs(read_image(GOLDEN).astype(int) - picture().astype(int))
+    off = np.abs(read_image(SKELETON_FILE).astype(int) - skeleton_picture().astype(int))
     assert off.max() <= 40 and off.mean() < 0.2  # room for another rounding at edges
-
-
-if __name__ == "__main__":
-    write_png(GOLDEN, picture())
