@@ -52,7 +52,7 @@ class DiTFlowGuidance(AdamConfig):
 
     Attributes:
         temperature: Factor of the logits before the softmax.
-        optimise: What Adam changes: the latents, or the positions of the guided steps (they go on from step to step).
+        optimise: Target of Adam: the latents, or the positions of the guided steps (kept from step to step).
     """
 
     temperature: float = 2.0

@@ -166,9 +166,9 @@ def temporal_attention(query: Tensor, key: Tensor, num_frames: int) -> Tensor:
     """Attention between frames at the same place, renormalised over frames.
 
     Args:
-        query: of one clip's video tokens [1, heads, frames * places, d].
-        key: as query.
-        num_frames: of the token grid.
+        query: Queries of one clip's video tokens [1, heads, frames * places, d].
+        key: Keys of the same shape.
+        num_frames: Number of frames of the token grid.
 
     Returns:
         Float32 [heads, places, frames of the query, frames]; sums to 1 over the last.

@@ -196,8 +196,8 @@ def motion_loss(
         denoiser: the model.
         scheduler: says which noise levels there are and what the model predicts.
         batch: clean latents and conditions.
-        generator: of all randomness.
-        debias_weight: of the appearance-debiased term.
+        generator: Source of all randomness.
+        debias_weight: Weight of the appearance-debiased term.
 
     Returns:
         A float32 scalar.

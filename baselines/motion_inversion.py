@@ -77,7 +77,7 @@ class MotionInversionTransfer(AdaptedSettings):
     """The defaults are those of the released code.
 
     Attributes:
-        motion: Whose motion is meant; "camera" leaves m_V out.
+        motion: "object" or "camera" motion; "camera" leaves m_V out.
         debias: Whether an object's motion is given by the frame differences of m_V instead of m_V.
     """
 

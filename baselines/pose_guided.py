@@ -116,7 +116,7 @@ class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
         """Read the control weights, and RefAdapter's if the configuration uses them.
 
         Args:
-            backbone: with control weights.
+            backbone: Backbone with control weights.
             config: the backbone's preset unless given.
             estimator: instead of the configuration's.
 

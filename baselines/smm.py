@@ -163,11 +163,11 @@ def renoised(latents: Tensor, prediction: Tensor, abar: Tensor, higher: Tensor, 
     """One step of DDIM against its direction (arXiv 2010.02502, equation 14), to the next noisier level.
 
     Args:
-        latents: at level abar.
-        prediction: of the model at that level.
+        latents: Latents at level abar.
+        prediction: The model's prediction at that level.
         abar: product of alphas at the level of the latents.
         higher: product of alphas at the noisier level.
-        kind: what the model predicts.
+        kind: Prediction type of the model.
     """
     clean = predicted_clean(prediction.float(), latents, abar, kind)
     noise = (latents - abar.sqrt() * clean) / (1 - abar).clamp_min(MIN_NOISE).sqrt()

@@ -20,10 +20,10 @@ def still_batches(
 
     Args:
         stills: the backbone for clips of one frame.
-        reference: whose frames are drawn.
-        caption: of the reference.
+        reference: Video that frames are drawn from.
+        caption: Caption of the reference.
         config: batch size and dropouts.
-        generator: of all randomness, on the CPU.
+        generator: Source of all randomness, on the CPU.
     """
     clean = torch.cat([encode_video(stills, frame[None], generator) for frame in reference.frames])
     conditions = torch.cat([encode_image(stills, frame, generator) for frame in reference.frames])

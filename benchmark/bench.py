@@ -26,8 +26,8 @@ class Unit:
     """Work that one process does, so that a fit is computed once and kept while it is needed.
 
     Attributes:
-        cells: to be measured; all share a fit, or are one bound's for one reference.
-        rows: of those whose video was made before, by key; the others are made first.
+        cells: Cells to measure; all share a fit, or belong to one bound and one reference.
+        rows: Rows by key of the cells whose video exists; the others are made first.
     """
 
     cells: tuple[Cell, ...]
@@ -48,8 +48,8 @@ def units(cells: Iterable[Cell], rows: Mapping[str, SampleRow], references: Mapp
     """Part cells into units, each cell into one.
 
     Args:
-        cells: to be measured; their order is kept.
-        rows: of those whose video was made before, by key.
+        cells: Cells to measure; their order is kept.
+        rows: Rows by key of the cells whose video exists.
         references: id of the reference by case.
     """
     groups: dict[tuple[str, str], list[Cell]] = {}

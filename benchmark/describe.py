@@ -94,9 +94,9 @@ def describe_run(
 
     Args:
         suite: its name, version and digest, as run.json has them.
-        cases: of the suite.
-        seeds: of fits and transfers.
-        backbone: of all methods.
+        cases: Cases of the suite.
+        seeds: Seeds of fits and transfers.
+        backbone: Backbone of all methods.
         methods: built methods by name.
         metrics: name -> entry, as `describe_metric` gives it.
 

@@ -41,10 +41,10 @@ class Executor:
     """Runs cells of one run. Cells of one fit are best given one after the other: only the last fit is kept.
 
     Args:
-        folder: where everything goes; opened by the caller.
-        backbone: what the methods were built on.
+        folder: Run directory; the caller has opened it.
+        backbone: Backbone that the methods were built on.
         methods: the built methods by name.
-        cases: by id.
+        cases: Cases by id.
         told: names of the methods that are told true keypoints (see `ToldKeypoints`).
     """
 

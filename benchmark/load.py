@@ -20,12 +20,12 @@ class Networks:
     """The networks of a run by name, so that every process can load its own.
 
     Attributes:
-        backbone: as `flexiact.backbone.backbone.load_backbone` takes it.
+        backbone: Name or folder for `flexiact.backbone.backbone.load_backbone`.
         refadapter: folder; None: the backbone's own.
         steps: sampler steps; None: the backbone's own number.
         control: folder; None: the backbone's own.
-        savings: how to do with less memory on a GPU.
-        image_encoder: as `load_judges` takes it.
+        savings: Ways to need less memory on a GPU.
+        image_encoder: Image encoder for `load_judges`.
         puppets: whether the videos show puppets.
     """
 
@@ -81,8 +81,8 @@ def load_judges(image_encoder: str | None, device: "torch.device", puppets: bool
     """What measures the videos: the embedded pose estimator and image encoder, or another image encoder.
 
     Args:
-        image_encoder: as `metrics.perception.load_image_encoder` takes it; None: the embedded one.
-        device: where they run.
+        image_encoder: Name for `metrics.perception.load_image_encoder`; None takes the embedded encoder.
+        device: Device that the judges run on.
         puppets: whether the videos show puppets; the pose estimator knows nothing else and is left out otherwise.
 
     Raises:

@@ -18,8 +18,8 @@ class Cost:
     """Filled in when the measured block ends.
 
     Attributes:
-        seconds: wall time.
-        peak_gib: on CUDA what torch allocated at most on the device; on a CPU the process's largest resident set, the
+        seconds: Wall time.
+        peak_gib: Peak memory: torch's largest allocation on a CUDA device; on a CPU the process's largest resident set,
             loaded weights and libraries included.
     """
 

@@ -34,8 +34,8 @@ class MethodEntry:
     Attributes:
         build: Makes the method for a backbone, with the settings meant for that backbone.
         summary: One line for people.
-        extra_supervision: What it was trained on beyond the backbone and the one reference; "none" when nothing.
-        needs: What it does not work without: weights beside the backbone's own, as `Backbone` names them
+        extra_supervision: Training material beyond the backbone and the one reference; "none" if there is none.
+        needs: Requirements: weights other than the backbone's own, as `Backbone` names them
             ("refadapter", "control"), and `TRUE_KEYPOINTS`.
     """
 

@@ -27,8 +27,8 @@ class Cell:
         fit_key: names the fit it needs; None for bounds, which fit nothing.
         method: name of the method or bound.
         kind: "method" or "bound".
-        case_id: of the case.
-        seed: of the fit and of the transfer.
+        case_id: Id of the case.
+        seed: Seed of the fit and of the transfer.
     """
 
     key: str

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: of the command line; those of the process when None.
+        arguments: Command-line arguments; None takes those of the process.
 
     Returns:
         The exit code.

@@ -33,7 +33,7 @@ class Perceiver(Protocol):
     """What scoring asks of perception (see metrics.perception.Perception).
 
     Attributes:
-        backends: what measures for each `Metric.backend`; begins with "none" where nothing does.
+        backends: Name of the measuring network by `Metric.backend`; begins with "none" if there is none.
     """
 
     @property

@@ -31,16 +31,16 @@ class RunRequest:
 
     Attributes:
         suite: name.
-        cases: of the suite.
+        cases: Cases of the suite.
         methods: names in `METHODS`; bounds are always made, those that need the truth only where it is known.
-        seeds: of fits and transfers.
+        seeds: Seeds of fits and transfers.
         metrics: names in `METRICS`.
         out: the run directory.
         headline: the metric that tables are sorted by.
-        suite_version: as `benchmark.suites.case.Suite` has it; None for a folder of material.
+        suite_version: Version of the suite; None for a folder of material.
         suite_digest: likewise.
         retry_failed: make failed videos again, and compute failed metrics again.
-        command: how the session was started, for run.json.
+        command: Command that started the session, for run.json.
     """
 
     suite: str
@@ -80,8 +80,8 @@ class Workers:
     """The processes that make and measure videos.
 
     Attributes:
-        devices: of each.
-        load: how each gets its networks, those of the session; pickled.
+        devices: Device of each worker.
+        load: Picklable function by which each worker loads the session's networks.
     """
 
     devices: tuple[str, ...]
@@ -117,10 +117,10 @@ def run_session(
     """Make and measure what is missing, and write the tables.
 
     Args:
-        request: what is asked for.
-        backbone: what the methods are built on.
-        perception: what measures.
-        provenance: for run.json.
+        request: Request of the user.
+        backbone: Backbone that the methods are built on.
+        perception: Networks that measure.
+        provenance: Provenance for run.json.
         workers: the processes that work; None: this one does.
 
     Raises:

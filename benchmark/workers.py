@@ -43,7 +43,7 @@ def worker_devices(asked: int | None, device: str) -> tuple[str, ...]:
     Args:
         asked: number of workers; None: one a GPU, without GPUs as many as there are cores and memory for, counted
             with the networks loaded in this process (see `affordable`).
-        device: as `flexiact.backbone.loading.resolve_device` takes it; a GPU with its number stands for itself alone.
+        device: Name for `flexiact.backbone.loading.resolve_device`; a GPU with a number stands for itself alone.
 
     Raises:
         UsageError: when more workers are asked for than there are GPUs.
@@ -82,8 +82,8 @@ def share_out(
     """Let one process a device do the units; which one does which changes no result.
 
     Args:
-        units: of one run.
-        devices: of the workers; "cpu" may be there several times.
+        units: Units of one run.
+        devices: Devices of the workers; "cpu" may occur several times.
         open_bench: loads networks onto a device. Every worker calls it once; it is pickled.
         listener: told what all workers do.
 

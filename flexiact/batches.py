@@ -115,10 +115,10 @@ def drawn_batches(
 
     Args:
         clean: latents of the clips [N, F, C, h, w].
-        conditions: of the clips [N, F, C, h, w].
+        conditions: Condition latents of the clips [N, F, C, h, w].
         texts: states [2, L, width], of the empty text and of the caption.
         config: batch size and dropouts.
-        generator: of all randomness, on the CPU.
+        generator: Source of all randomness, on the CPU.
     """
     size = config.batch_size
     while True:

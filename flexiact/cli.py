@@ -29,7 +29,7 @@ def run(
     Args:
         parser: The command's own.
         work: Called with the parsed options. Its ValueErrors and OSErrors are told in one line on standard error.
-        arguments: Of the command line; those of the process when None.
+        arguments: Command-line arguments; None takes those of the process.
         interrupted: The line on standard error after Ctrl-C.
 
     Returns:

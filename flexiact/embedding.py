@@ -114,7 +114,7 @@ def timestep_of(alphas_cumprod: torch.Tensor, ratio: float) -> int:
 
     Args:
         alphas_cumprod: [timesteps], falling.
-        ratio: above 0.
+        ratio: Ratio above 0.
     """
     abar = alphas_cumprod.double().clamp(1e-12, 1 - 1e-12)
     return int(((abar / (1 - abar)).log() - math.log(ratio)).abs().argmin())
@@ -164,8 +164,8 @@ def action_tokens(action: Action, config: Any) -> torch.Tensor:
     """The tokens of an action, float32 [num_blocks, length, width], as they are.
 
     Args:
-        action: what `fit` learned.
-        config: of the transformer that they are meant for.
+        action: Action that `fit` learned.
+        config: Configuration of the transformer that they are meant for.
 
     Raises:
         ValueError: naming the entry that is missing, unknown, of another shape or type, or not finite.

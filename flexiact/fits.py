@@ -21,10 +21,10 @@ def fit_description(method: FlexiAct, reference: Video, caption: str, seed: int)
     """Everything a fit depends on, as JSON takes it.
 
     Args:
-        method: on its backbone.
-        reference: at the backbone's size and length, as `fit` gets it.
-        caption: of the reference.
-        seed: of the fit.
+        method: Method on its backbone.
+        reference: Reference at the backbone's size and length, as `fit` gets it.
+        caption: Caption of the reference.
+        seed: Seed of the fit.
     """
     backbone = {name: getattr(method.backbone, name) for name in BACKBONE_FIELDS}
     return {
@@ -43,7 +43,7 @@ class FitFolder:
     """One file a fit, found by a name that is a digest of all that the fit depends on.
 
     Attributes:
-        path: of the folder.
+        path: Path to the folder.
     """
 
     path: Path

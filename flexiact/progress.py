@@ -24,8 +24,8 @@ def steps_shown(network: nn.Module, total: int, label: str, stream: TextIO | Non
     Args:
         network: called once a step; nothing of this stays on it.
         total: steps that will be taken.
-        label: what they are for.
-        stream: where to show it; standard error when None.
+        label: Name of the work.
+        stream: Stream to write to; None is standard error.
     """
     with _counter(total, 0, label, stream) as count:
         hook = network.register_forward_hook(lambda *_: count())
@@ -41,11 +41,11 @@ def counted(
     """Go through items, and say in the same way how long the rest of them will take.
 
     Args:
-        items: what is gone through.
-        total: of them, with those that were done before.
-        label: what they are for.
+        items: Items of the loop.
+        total: Number of items, those done before included.
+        label: Name of the work.
         first: so many of `total` were done before.
-        stream: where to show it; standard error when None.
+        stream: Stream to write to; None is standard error.
     """
     with _counter(total, first, label, stream) as count:
         for item in items:

@@ -31,8 +31,8 @@ class RefAdapter:
     """The adapter's layers for one transformer.
 
     Attributes:
-        rank: of every layer.
-        alpha: with which the product of a layer is scaled: alpha / rank at weight 1.
+        rank: Rank of every layer.
+        alpha: Scale of a layer's product: alpha / rank at weight 1.
     """
 
     def __init__(self, transformer: CogVideoXTransformer3DModel, rank: int, alpha: float, seed: int = 0) -> None:

@@ -29,7 +29,7 @@ class Step:
     """What a step's prediction is made from.
 
     Attributes:
-        index: of the step, from 0.
+        index: Index of the step, from 0.
         timestep: the model's, falling.
         latents: noisy latents [1, F, C, h, w]; at index 0 they are the initial noise. A guide may give back float32,
             which the model sees in its own type and the sampler goes on from as it is.
@@ -55,9 +55,9 @@ class Sampler:
     """How to go from noise to a clip.
 
     Attributes:
-        num_inference_steps: of the sampler.
+        num_inference_steps: Number of steps of the sampler.
         guidance_scale: weight of the prompt against the empty one, when both are given.
-        step_kwargs: what attention processors get in each step; both guidance branches get the same.
+        step_kwargs: Keyword arguments of the attention processors for each step; both guidance branches get the same.
         guide: may change latents and positions before each step.
     """
 
@@ -86,11 +86,11 @@ def sample_video(
     generator seeded with `request.seed`, so that a seed means the same on every device.
 
     Args:
-        backbone: whose size the target has and whose size, length and rate the video gets.
+        backbone: Backbone; the target has its size, and the video gets its size, length and rate.
         request: target image, prompt and seed.
         num_inference_steps: steps of the sampler.
-        guidance_scale: of classifier-free guidance against the empty prompt; 1 or less turns it off.
-        step_kwargs: what attention processors get in each step; both guidance branches get the same.
+        guidance_scale: Scale of classifier-free guidance against the empty prompt; 1 or less turns it off.
+        step_kwargs: Keyword arguments of the attention processors for each step; both guidance branches get the same.
         guide: may change latents and positions before each step.
 
     Raises:
@@ -118,7 +118,7 @@ def denoise(
         text: states [2, L, width] of the empty prompt and the prompt, or [1, L, width] without guidance.
         condition: [1, F, C, h, w], from `encode_image`.
         sampler: steps, and what a method adds to them; its guidance scale counts when text has two rows.
-        generator: of all noise, on the CPU.
+        generator: Source of all noise, on the CPU.
 
     Returns:
         Clean latents [1, F, C, h, w].
@@ -173,7 +173,7 @@ class Denoiser:
             condition: [B, F, C, h, w].
             text: states [B, L, width].
             timestep: int64 [B].
-            attention_kwargs: for the attention processors.
+            attention_kwargs: Keyword arguments of the attention processors.
             rotary: positions instead of the model's own.
 
         Returns:

@@ -43,8 +43,8 @@ class Request:
 
     Attributes:
         target: uint8 [H, W, 3], sRGB, the image that the video starts from.
-        prompt: what the text encoder reads; may be empty.
-        seed: of all noise in the transfer, 0 <= seed < 2**63.
+        prompt: Text for the text encoder; may be empty.
+        seed: Seed of all noise in the transfer, 0 <= seed < 2**63.
 
     Raises:
         ValueError: naming the field that is not as above.

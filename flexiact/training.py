@@ -32,10 +32,10 @@ class Optimisation:
     """AdamW at a constant rate.
 
     Attributes:
-        steps: of the optimiser.
+        steps: Number of optimiser steps.
         learning_rate: constant.
         weight_decay: decoupled.
-        betas: of AdamW.
+        betas: Betas of AdamW.
         max_grad_norm: gradients are scaled down to this norm.
     """
 
@@ -64,9 +64,9 @@ def denoising_loss(
         denoiser: the model.
         scheduler: says which noise levels there are and what the model predicts.
         batch: clean latents and conditions.
-        generator: on the CPU, of all randomness.
-        debias_weight: of the second term, which compares changes between adjacent frames instead of looks.
-        attention_kwargs: for the attention processors.
+        generator: Source of all randomness, on the CPU.
+        debias_weight: Weight of the second term, which compares changes between adjacent frames instead of looks.
+        attention_kwargs: Keyword arguments of the attention processors.
 
     Returns:
         A float32 scalar.
@@ -127,11 +127,11 @@ def optimise(
     """Take `plan.steps` steps, one batch each; a progress bar shows on a terminal once it takes longer than 5 s.
 
     Args:
-        parameters: what is learned, in place.
-        batches: at least as many as steps.
+        parameters: Parameters to train, in place.
+        batches: Batches, at least as many as steps.
         loss_of: the loss of a batch.
         plan: steps and rates.
-        label: of the progress bar.
+        label: Label of the progress bar.
 
     Returns:
         The loss of every step.

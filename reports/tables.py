@@ -23,8 +23,8 @@ def methods_table(results: Results) -> Table:
         f"Sorted by {label(results.run.headline)}. Means over references; Student's 95% interval in brackets. "
         "Intervals do not tell whether two rows differ: the paired differences below do. A number in round brackets "
         "counts the videos that have a value, where some have none. Costs are medians on one machine. The fit is "
-        "paid once for each reference, the transfer for each video. Peak memory is the device's, or on a CPU the whole process's. "
-        "The adapter is what a fit stores, plus RefAdapter or control weights that the method loads."
+        "paid once for each reference, the transfer for each video. Peak memory is the device's, or on a CPU the "
+        "whole process's. The adapter is what a fit stores, plus RefAdapter or control weights that the method loads."
     )
     return _board("Methods", results, results.order, note)
 

@@ -37,12 +37,12 @@ class RetargetConfig:
         value_sd: standard deviation of a channel's values, before anything is known of it.
         cutoff: frequency in half cycles a clip up to which curves are expected; beyond, the expected amplitude falls
             with its square.
-        frequencies: how many cosines, from frequency 0 up, a curve may be made of (all, where the clip is shorter).
+        frequencies: Number of cosines, from frequency 0 up, that make a curve (all, if the clip is shorter).
         starts: searches, the first from standing still, the others from random constant poses.
-        start_sd: of these poses.
+        start_sd: Standard deviation of these poses.
         rounds: times that each channel's own standard deviation is estimated and the best search goes on with it
             (automatic relevance determination: MacKay 1994), so that channels that hardly move are drawn to 0.
-        evaluations: at most, in each search.
+        evaluations: Largest number of evaluations in each search.
     """
 
     noise_share: float = 1 / 64
@@ -95,7 +95,7 @@ def recover_curves(
         scene: the figure (with its stance) and the camera.
         keypoints: [T, 13, 2] as shares of the square frame's side; those that the body lacks are ignored.
         weights: [T, 13], at least 0: how much each is believed; 0 leaves it out.
-        config: how curves are sought.
+        config: Settings of the search for curves.
 
     Returns:
         float32 [T, 21] in the order of `CHANNELS`, 0 for channels that the body lacks.

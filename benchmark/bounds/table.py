@@ -33,9 +33,9 @@ class Bound:
         summary: one line for people.
         make: the video of a case (`benchmark.suites.truth.Staged`, or any `Shown` where it needs no truth) for a seed;
             deterministic.
-        sees: what it may look at that no method may; "none" when it needs no truth.
+        sees: Truth that the bound may read and no method may; "none" if it needs no truth.
         sampled: whether every seed gives another video; all others are one video a case.
-        config: what its videos depend on besides the case and the backbone (JSON); part of their keys.
+        config: Settings (JSON) that its videos depend on besides case and backbone; part of their keys.
     """
 
     version: int

@@ -43,7 +43,7 @@ class TruePoseGuided(PoseGuided):
     """`PoseGuided` that looks keypoints up.
 
     Attributes:
-        poses: what it was told.
+        poses: Poses that it was told.
     """
 
     method_id = "TruePoseGuided"

@@ -17,8 +17,8 @@ class Progress:
 
     Args:
         work: kind -> number of pieces to do.
-        stream: where to show it; standard error when None.
-        workers: how many pieces are worked on at a time.
+        stream: Stream to write to; None is standard error.
+        workers: Number of pieces that are worked on at a time.
     """
 
     def __init__(self, work: Mapping[str, int], stream: TextIO | None = None, workers: int = 1) -> None:

@@ -35,9 +35,9 @@ class BalancedRecipe:
         summary: one line for people.
         pool: names of the actions it may take and split of the scenes, "test" or "dev".
         targets: per reference.
-        seed: of all draws.
-        references: how many of the large actions, None for all of them.
-        small: with the pool's other actions, too.
+        seed: Seed of all draws.
+        references: Number of large actions; None takes all.
+        small: True to take the pool's other actions, too.
         num_inference_steps: sampler steps.
         scenes: target scenes drawn per reference; most will not do.
     """

@@ -90,7 +90,7 @@ class Family:
 
     Attributes:
         chosen: the reference.
-        graded: for the axes that a suite varies, its targets at strengths 1, 2 and 3; for () the base target alone.
+        graded: Targets at strengths 1, 2 and 3 by the axes that a suite varies; the base target alone for ().
     """
 
     chosen: Chosen

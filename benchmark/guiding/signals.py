@@ -66,8 +66,8 @@ def losses(
 
     Args:
         run: run directory.
-        cases: of the run.
-        backbone: that made it.
+        cases: Cases of the run.
+        backbone: Backbone that made the run.
         methods: names in `SIGNALS`.
         every_block: ask every block about the truth and the still image; otherwise the method's own block about all.
 

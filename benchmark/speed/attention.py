@@ -74,8 +74,8 @@ def dense_attention(
 
     Args:
         query: [B, heads, L, d], L = text + extra + video.
-        key: as query.
-        value: as query.
+        key: Keys, shaped as query.
+        value: Values, shaped as query.
         num_text: text tokens, the first ones.
         num_extra: extra tokens, the next ones.
         bias: added to q k / sqrt(d) of video queries on extra keys.

@@ -20,11 +20,11 @@ class Comparison:
     """Ways to do the same.
 
     Attributes:
-        title: what they do, for people.
-        setting: at which sizes.
+        title: Description for people.
+        setting: Sizes that were measured.
         variants: the ways, by name.
         rivals: names of those that the others are divided by.
-        figures: what else is known of a variant, numbers by name.
+        figures: Other numbers of a variant, by name.
         left_out: ways that cannot be measured here -> why.
     """
 

@@ -26,9 +26,9 @@ class Architecture(Published):
     """Sizes of one CogVideoX image-to-video model and of a RefAdapter for it, by default the paper's.
 
     Attributes:
-        name: of the backbone.
-        rank: of its RefAdapter.
-        alpha: of its RefAdapter.
+        name: Name of the backbone.
+        rank: Rank of its RefAdapter.
+        alpha: Alpha of its RefAdapter.
     """
 
     name: str = "cogvideox-5b-i2v-random"
@@ -50,9 +50,9 @@ def random_backbone(
     Args:
         architecture: its sizes.
         tokenizer: any; its numbers have to be below the text encoder's vocabulary.
-        device: where the weights are made.
-        dtype: of the weights.
-        folder: where its RefAdapter is written.
+        device: Device that the weights are made on.
+        dtype: dtype of the weights.
+        folder: Folder to write its RefAdapter to.
     """
     generator = torch.Generator(device).manual_seed(0)
     with torch.device("meta"):

@@ -48,9 +48,9 @@ def price(
     """The time of one video beside the mean scores of the videos of all cases.
 
     Args:
-        backbone: with its own number of steps.
-        cases: whose actions it is told.
-        perception: what measures.
+        backbone: Backbone with its own number of steps.
+        cases: Cases whose actions it is told.
+        perception: Networks that measure.
         compiler: backend of torch.compile; one that does not work here is left out, with the reason.
     """
     stages = told_in_words(backbone, cases)

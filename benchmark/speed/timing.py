@@ -78,8 +78,8 @@ def timed(
     """Seconds of every variant, one number a round, warmed up.
 
     Args:
-        variants: by name.
-        clock: what measures.
+        variants: Variants by name.
+        clock: Clock that measures.
         first_s: seconds of a run that every variant has had. Together up to `BUDGET_S` they are warming up, followed by
             one more round of it; above that warming up is lost in them, and they are the first round.
         repeats: rounds; None: as many as fit into `BUDGET_S`, within `ROUNDS`.

@@ -21,10 +21,10 @@ def write_tables(
     """Write both tables; a table that would not change is left alone.
 
     Args:
-        folder: where scores are read and tables written.
+        folder: Run directory to read scores from and to write tables to.
         run: run.json. Tables are in the order of its methods, then by case and seed.
         cells: all that the run plans; one without a row is `missing` in the table.
-        rows: by key.
+        rows: Rows by key.
 
     Raises:
         StoreError: when they cannot be written.

@@ -28,7 +28,7 @@ def provenance(device: torch.device, weights: Iterable[Path], workers: int = 1) 
     """Everything that could explain a difference between two runs, as JSON.
 
     Args:
-        device: what computes.
+        device: Device that computes.
         weights: folders whose safetensors files are digested; those that do not exist are left out.
         workers: number of processes that compute, each with as many threads as this one.
     """

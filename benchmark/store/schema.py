@@ -450,9 +450,9 @@ class StoredFile:
     """A kind of file of a run directory.
 
     Attributes:
-        path: Inside the run directory; KEY, FIT_KEY, FEATURES_KEY and CASE_ID stand for what tables call so.
-        meaning: What it holds, for people.
-        content: What describes its keys or columns; None for videos, images and tensors.
+        path: Path inside the run directory; KEY, FIT_KEY, FEATURES_KEY and CASE_ID are the columns of these names.
+        meaning: Description for people.
+        content: Model of its keys or columns; None for videos, images and tensors.
     """
 
     path: str

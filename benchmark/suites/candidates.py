@@ -44,11 +44,11 @@ def candidates(
 
     Args:
         target: who does them.
-        name: of the right action.
+        name: Name of the right action.
         right: its acceptable answers on this target.
-        num_frames: of the clips.
+        num_frames: Number of frames of the clips.
         first: the first frame that is compared. Other actions that cannot be seen to move from there on are left out.
-        side_px: of the square picture.
+        side_px: Side of the square picture in pixels.
 
     Returns:
         Keypoints in pixels of the square picture.

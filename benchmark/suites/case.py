@@ -45,7 +45,7 @@ class Shown:
         reference: the reference performing the action.
         target: uint8 [H, W, 3], the target in the case's target pose.
         truth: the right answers; None where nobody knows them.
-        candidates: what the target would do, had another action been asked for; None where nobody knows it.
+        candidates: True answers for the other actions that could have been asked for; None if unknown.
     """
 
     reference: Video
@@ -163,7 +163,7 @@ class Stages:
     """What cases show at one format; the latest few are kept, since a large format makes them heavy.
 
     Attributes:
-        cases: by id.
+        cases: Cases by id.
     """
 
     def __init__(self, cases: Mapping[str, Case], form: Format) -> None:

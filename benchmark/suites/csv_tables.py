@@ -12,9 +12,9 @@ def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list
 
     Args:
         root: the folder of the material.
-        path: of the table.
-        columns: that each row has at least; all have the first one's number.
-        problems: what is wrong is added here, with the table's path inside the folder; then there are no rows.
+        path: Path to the table.
+        columns: Columns that each row needs; all rows have as many as the first one.
+        problems: List that faults are added to, with the table's path inside the folder; then no rows are returned.
     """
     name = inside(root, path)
     try:

@@ -40,9 +40,9 @@ class File:
     """One file of a suite, or a folder of frames.
 
     Attributes:
-        path: where it is.
+        path: Path to the file.
         name: its path inside the suite's folder, with slashes.
-        sha256: of its bytes; of a folder, of its frames' SHA-256 in their order (64 hex digits).
+        sha256: SHA-256 of its bytes (64 hex digits); for a folder, that of its frames' SHA-256 in their order.
     """
 
     path: Path
@@ -60,8 +60,8 @@ class FileCase:
         reference_id: cases of one reference share it; statistics are clustered by it.
         caption: describes the reference, read while fitting.
         prompt: describes the target, read while transferring.
-        licence: of the material, as far as it says.
-        source: where the material comes from.
+        licence: Licence of the material, if it is stated.
+        source: Origin of the material.
         reference: the video of the action.
         target: the image.
         frames: first and one past the last frame of the reference that show the action; None: all of it.
@@ -140,10 +140,10 @@ class FileSuite:
     """A set of cases found in a folder.
 
     Attributes:
-        name: for tables and run directories; holds no path.
-        cases: in the order of their ids.
-        num_inference_steps: as `benchmark.suites.case.Suite` has it; a folder asks for none.
-        headline: as there; one that does not need the right answer.
+        name: Name for tables and run directories; holds no path.
+        cases: Cases in the order of their ids.
+        num_inference_steps: None: a folder asks for no number of sampler steps.
+        headline: Headline metric; one that does not need the right answer.
         version: a folder has none.
         digest: nor this; run.json holds its files' digests.
     """

@@ -82,7 +82,7 @@ class PuppetCase:
         terciles: the same as "near", "middle" or "far".
         left_out_share: share of the action's channels that no transfer could show, 0..1.
         licence: SPDX identifier of the material.
-        source: where the material comes from.
+        source: Origin of the material.
         digests: SHA-256 of the specification of `reference`, `target` and `truth`, with the renderer's version.
         reference: specification of the reference's scene.
         target: specification of the target's scene.

@@ -18,9 +18,9 @@ def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> 
     The clip takes as long as the format says, so that a reference that lasts longer is played faster.
 
     Args:
-        path: of the video.
+        path: Path to the video.
         frames: first and one past the last frame that show the action; None: all of them.
-        form: what the clip is brought to.
+        form: Format that the clip is brought to.
 
     Raises:
         MediaError: when the video cannot be read or is shorter than `frames` says.

@@ -44,13 +44,13 @@ class Staged(Shown):
 
     Attributes:
         truth: the right answers.
-        candidates: what the target would do, had another action been asked for.
+        candidates: True answers for the other actions that could have been asked for.
         answer: the canonical one as a video.
         answer_values: float32 [T, 21], its channels.
         target_pose: float32 [21], the target image's channels.
         wrong: the target performing the case's other action.
-        reference_scene: what `reference` shows apart from its action.
-        target_scene: what `target` shows.
+        reference_scene: Scene of `reference`: all but its action.
+        target_scene: Scene of `target`.
         reference_keypoints: float32 [T, K, 2], the true ones of the reference, nan where its body lacks one.
         target_keypoints: float32 [K, 2], those of the target image likewise.
         in_words: the full caption of `answer`: subject, and how every channel moves.

@@ -45,7 +45,7 @@ def measure(
 
     Args:
         stages: the cases, at the format of the method's backbone.
-        perception: what measures.
+        perception: Networks that measure.
         method: one trial.
         fits: actions by what fit reads and the reference; filled here, so that trials which differ at transfer
             alone share fits.

@@ -23,10 +23,10 @@ def show(method: FlexiAct, fits: FitFolder, folder: Path, seed: int) -> Made:
     """Render two puppets, transfer the action of the first to the second, and write what there is to see.
 
     Args:
-        method: on the puppet backbone.
-        fits: where fits are kept.
+        method: Method on the puppet backbone.
+        fits: Folder of fits.
         folder: gets reference.mp4, target.png, result.mp4, and the three in side_by_side.mp4.
-        seed: of the puppets, of the fit and of the transfer.
+        seed: Seed of the puppets, of the fit and of the transfer.
 
     Raises:
         ValueError: when a file cannot be written.

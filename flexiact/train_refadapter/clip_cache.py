@@ -123,11 +123,11 @@ def cache_clips(
     """Encode what is not in the cache yet, every process its share.
 
     Args:
-        folder: of the cache, made when missing; one that all processes see.
-        backbone: whose VAE and text encoder are used, and whose size the latents have.
-        clips: at least one.
-        config: what of a clip is kept.
-        accelerator: of this process; all of them come here together, and none leaves before all files are there.
+        folder: Folder of the cache, made if missing; all processes must see it.
+        backbone: Backbone with the VAE, the text encoder and the size of the latents.
+        clips: Clips, at least one.
+        config: Settings of what is kept of a clip.
+        accelerator: Accelerator of this process; all processes come here together and wait until all files exist.
 
     Raises:
         ValueError: in all processes alike, when videos cannot be read or are too short, or the disk has too little

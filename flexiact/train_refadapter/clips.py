@@ -18,7 +18,7 @@ class Clip:
     """An untrimmed video and what it shows.
 
     Attributes:
-        path: of the file.
+        path: Path to the file.
         caption: may be empty.
     """
 

@@ -13,9 +13,9 @@ class RefAdapterConfig:
     """How the adapter is made and trained; the defaults are the paper's.
 
     Attributes:
-        rank: of every layer.
+        rank: Rank of every layer.
         alpha: layers are scaled by alpha / rank.
-        steps: of AdamW.
+        steps: Number of steps of AdamW.
         learning_rate: constant.
         batch_size: videos per step and process.
 
@@ -43,7 +43,7 @@ class CacheConfig:
     Attributes:
         windows: random windows of a clip, fewer where it has fewer.
         frames: random frames of the whole clip, as conditions.
-        seed: of the choice and of the VAE's samples.
+        seed: Seed of the choice and of the VAE's samples.
 
     Raises:
         ValueError: naming the field that is out of range.

@@ -25,8 +25,8 @@ class TrainingState:
     """Weights, AdamW's moments, the weights' running average where one is wanted, and the loss of every step.
 
     Attributes:
-        parameters: what is learned, in place.
-        losses: of the steps taken so far, over all processes.
+        parameters: Parameters to train, in place.
+        losses: Losses of the steps so far, over all processes.
         average: running average of the parameters, None where none is kept.
     """
 
@@ -36,10 +36,10 @@ class TrainingState:
         """Begin with no step taken.
 
         Args:
-            parameters: what is learned.
+            parameters: Parameters to train.
             plan: rates.
             ema: decay of the running average, see `update_average`; None keeps none.
-            about: what the numbers depend on, as JSON takes it; checkpoints tell it, and one of another is refused.
+            about: JSON of all that the numbers depend on; a checkpoint with another one is refused.
         """
         self.parameters = list(parameters)
         self.losses: list[float] = []

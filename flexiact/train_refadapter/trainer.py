@@ -34,8 +34,8 @@ class LongRun:
     """A training that is kept on disk.
 
     Attributes:
-        config: of the adapter; more steps may be asked for later, since the rate is constant.
-        seed: of the adapter's beginning and of all draws.
+        config: Settings of the adapter; more steps may be asked for later, since the rate is constant.
+        seed: Seed of the adapter's initial weights and of all draws.
         state: folder of checkpoint.safetensors and curve.csv, made when missing; one that all processes see.
         checkpoint_every: steps between checkpoints.
         ema: decay of a running average of the weights, which then is the result; None (as in the paper) keeps none.
@@ -68,10 +68,10 @@ def train_refadapter(
     """Train an adapter from nothing in this process; the backbone is left as it was.
 
     Args:
-        backbone: to adapt.
-        batches: with conditions from anywhere in a video.
+        backbone: Backbone to adapt.
+        batches: Batches with conditions from anywhere in a video.
         config: size, steps and rate.
-        seed: of the adapter's beginning and of noise and timesteps.
+        seed: Seed of the adapter's initial weights, of noise and of timesteps.
 
     Returns:
         The adapter, and the loss of every step.
@@ -100,10 +100,10 @@ def train_long(
     than P processes of B, and so learns as well but not the same numbers.
 
     Args:
-        backbone: to adapt; its VAE and text encoder are not called.
-        clips: to draw from.
+        backbone: Backbone to adapt; its VAE and text encoder are not called.
+        clips: Clips to draw from.
         run: size, steps, rate and where the state is kept.
-        accelerator: of this process; its trackers get the loss of every step.
+        accelerator: Accelerator of this process; its trackers get the loss of every step.
 
     Returns:
         The adapter, the same in all processes, and the mean loss over processes of every step from the first on.

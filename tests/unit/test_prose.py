@@ -9,12 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
-    "flexiact/backbone",
-    "flexiact/checkpoints",
-    "flexiact/media",
-    "flexiact/memory",
-    "flexiact/one_video",
-    "flexiact/pose",
+    "baselines",
+    "benchmark",
+    "flexiact",
     "metrics",
     "reports",
 )

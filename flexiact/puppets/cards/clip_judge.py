@@ -28,7 +28,7 @@ class Pairs:
 
     Attributes:
         images: float [2, N, 3, S, S] in 0..1; the second from another camera, in another action and background.
-        captions: at level subject, [2][N].
+        captions: Captions of level subject, [2][N].
         wrong_rig: the first view's captions with another body, [N].
         wrong_skin: the first view's captions with another skin, [N].
     """

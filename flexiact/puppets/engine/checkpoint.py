@@ -42,10 +42,10 @@ class Progress:
     """What changes during a run besides model and optimisers.
 
     Attributes:
-        seed: of the run.
+        seed: Seed of the run.
         step: optimiser steps done.
-        about: what else the run must know when it goes on, such as its origin.
-        averages: by width, weights by name.
+        about: Other facts that a resumed run needs, such as its origin.
+        averages: Averaged weights by name, by width.
     """
 
     seed: int

@@ -32,7 +32,7 @@ class Plan:
 
     Attributes:
         steps: optimiser steps in all.
-        seed: of every random draw; step i always sees the same generator, so a resumed run equals an uninterrupted one.
+        seed: Seed of every random draw; step i always sees the same generator, so a resumed run equals an unbroken one.
         learning_rate: peak value, reached after `warmup` steps, held, then brought down to zero linearly over the last
             `decay` share of the steps; 0 holds it to the end.
         draws: device of the steps' generators; another device draws other numbers.
@@ -66,7 +66,7 @@ class Pace:
 
     Attributes:
         checkpoint_minutes: between two checkpoints.
-        stop_minutes: after which the run is stored and stopped, None to go on to its end.
+        stop_minutes: Minutes until the run is stored and stopped; None goes on to its end.
         look_every: steps between two looks at loss and clock; each makes a GPU wait.
         publish: called with the progress after every checkpoint.
     """
@@ -151,9 +151,9 @@ def train(
         loss_of: the loss of a step, drawing all randomness from the generator it is given. Where several processes
             train, of this process's rows.
         plan: steps, seed and rates.
-        folder: where checkpoint.safetensors and curve.csv are kept; a second call goes on from there.
-        pace: when to store and to stop.
-        about: What the run is to remember, besides what it was told before; its "origin" stands in the curve.
+        folder: Folder of checkpoint.safetensors and curve.csv; a second call resumes from there.
+        pace: Times to store and to stop.
+        about: Facts to store with the run, added to those of before; "origin" stands in the curve.
 
     Returns:
         Whether the run is finished.

@@ -20,9 +20,9 @@ class LossTerms:
     """Weights of the terms beside the squared error; with all of them 0 it stands alone.
 
     Attributes:
-        movement: how far clips are weighted by `movement_weights`, 0 to 1.
-        contrast: of `contrast_loss`.
-        pointing: of a term for the keypoints, see recipes.pointing.
+        movement: Share of `movement_weights` in the weights of clips, 0 to 1.
+        contrast: Weight of `contrast_loss`.
+        pointing: Weight of a term for the keypoints, see recipes.pointing.
     """
 
     movement: float = 0.0
@@ -100,7 +100,7 @@ def velocity_loss(
         batch: clips, on the generator's device; each one's next is the one that `contrast_loss` avoids.
         noising: schedule, positions and precision.
         generator: source of all randomness.
-        high_noise_share: of timesteps drawn as u^(1/6) of the schedule's length, close to pure noise.
+        high_noise_share: Share of timesteps drawn as u^(1/6) of the schedule's length, close to pure noise.
         terms: weights of what is added.
     """
     alphas, mine, device = noising.alphas, processes.rows(len(batch.clean)), batch.clean.device

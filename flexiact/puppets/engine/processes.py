@@ -56,9 +56,9 @@ def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
     """Calls `work(*arguments)` in this process, or in `processes` new ones of one thread each that see each other.
 
     Args:
-        processes: how many.
+        processes: Number of processes.
         work: a function of a module, since the new processes import it.
-        arguments: what it is given; picklable.
+        arguments: Picklable arguments of `work`.
     """
     if processes == 1:
         work(*arguments)

@@ -130,9 +130,9 @@ def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: t
     """Random clips with dropout applied.
 
     Args:
-        clips: as from `cached_clips`, on the generator's device.
-        condition: which image conditions, "first" or "other".
-        size: of the batch.
+        clips: Clips of `cached_clips`, on the generator's device.
+        condition: Name of the conditioning image, "first" or "other".
+        size: Size of the batch.
         generator: source of all randomness.
 
     Returns:

@@ -55,15 +55,15 @@ class BackboneRun:
 
     Attributes:
         state: folder of clips and all states; a branch also reads the halves of the VAE there.
-        seed: of clips, first weights and steps.
-        steps: of the trunk.
+        seed: Seed of clips, first weights and steps.
+        steps: Number of steps of the trunk.
         device: "cpu" or "cuda". A GPU holds the clips and draws from them itself, others than a processor would.
         batch: clips a step, over all processes.
-        shards: of 256 clips each.
-        processes: of one thread each, which make clips and, on a processor, train; 1 does it in this process.
-        minutes: after which to store and stop, None for no limit; making clips counts.
+        shards: Number of shards of 256 clips.
+        processes: Number of one-thread processes that make clips and, on a CPU, train; 1 works in this process.
+        minutes: Minutes until the run is stored and stopped, clips included; None for no limit.
         from_weights: a finished weights folder to begin with instead of random weights.
-        average: which of `AVERAGES` a branch writes.
+        average: Average, one of `AVERAGES`, that a branch writes.
         terms: Weights of the loss terms; in branches they fall to 0 with the rate.
         compiled: True to let torch.compile fuse the model, which needs a C++ compiler: a third faster on a processor.
         taught: True to begin with the text encoder that `train words` has left in the state folder.

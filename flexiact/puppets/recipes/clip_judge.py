@@ -164,8 +164,8 @@ def train_clip(state: Path, out: Path, steps: int, seed: int, device: torch.devi
         state: folder of the rendered pairs, the checkpoint and curve.csv; a second start goes on from there.
         out: folder of the finished judge.
         steps: optimiser steps of 32 figures, two frames each.
-        seed: of the frames, the initial weights and every step.
-        device: where to train.
+        seed: Seed of the frames, the initial weights and every step.
+        device: Device to train on.
 
     Returns:
         Figures on the test split: see `judge_clip_card.write_card`.

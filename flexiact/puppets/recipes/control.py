@@ -97,9 +97,9 @@ def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int, work
 
     Args:
         backbone: the shipped one, on its device.
-        folder: above that of the shards.
-        seed: of all clips.
-        shards: how many, of `SHARD_CLIPS` clips each.
+        folder: Parent of the folder of shards.
+        seed: Seed of all clips.
+        shards: Number of shards of `SHARD_CLIPS` clips.
         workers: processes of one thread each that make them; 1 makes them in this one.
 
     Returns:

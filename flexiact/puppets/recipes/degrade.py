@@ -82,7 +82,7 @@ def random_degradation(frames: Tensor, others: Tensor, generator: torch.Generato
     Args:
         frames: [B, 3, H, W] in 0..1.
         others: neighbouring frames of the same clips, for ghosting.
-        generator: on the CPU, the source of all randomness.
+        generator: Source of all randomness, on the CPU.
         ghosts: mix in `others`.
     """
     steps: tuple[tuple[float, Callable[[Tensor, Tensor], Tensor]], ...] = (

@@ -258,9 +258,9 @@ class Recipe:
 
     Attributes:
         config: mmengine's, as `whole_config` makes it.
-        split: of the worlds it sees.
+        split: Split of the worlds that it sees.
         scenes: rendered, three frames each.
-        loss: of the model, images, keypoints and existence of a batch.
+        loss: Loss function of the model and a batch's images, keypoints and existence.
     """
 
     config: dict[str, Any]
@@ -279,8 +279,8 @@ def train_estimator(
         state: folder of the rendered frames, the checkpoint and curve.csv; a second start goes on from there.
         out: folder of the finished estimator.
         steps: optimiser steps of 64 frames.
-        seed: of the frames, the initial weights and every step.
-        device: where to train.
+        seed: Seed of the frames, the initial weights and every step.
+        device: Device to train on.
     """
     device = torch.device(device)
     pool = render_pool(state / "pool", recipe.scenes, seed, recipe.split)

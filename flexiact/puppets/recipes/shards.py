@@ -124,13 +124,13 @@ def cached_clips(
     Draws are the same on every device; pictures and latents are the same up to rounding.
 
     Args:
-        code: of the latents.
-        tokenizer: of the captions.
-        folder: above that of the shards.
-        seed: of all clips.
-        shards: how many, of `SHARD_CLIPS` clips each.
+        code: Linear code of the latents.
+        tokenizer: Tokenizer of the captions.
+        folder: Parent of the folder of shards.
+        seed: Seed of all clips.
+        shards: Number of shards of `SHARD_CLIPS` clips.
         workers: processes of one thread each that make them; 1 makes them in this one.
-        device: where they are rendered and encoded, and where the result lies.
+        device: Device that clips are rendered and encoded on, and that holds the result.
 
     Returns:
         latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), captions int16 [N, W, L] in all `wordings`,

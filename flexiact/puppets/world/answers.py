@@ -148,7 +148,7 @@ def pose_distance(target: Scene, answer: PuppetAction, target_pose: Sequence[flo
     """How far the target image's pose is from where the answer begins.
 
     Args:
-        target: what the image shows.
+        target: Scene of the image.
         answer: the canonical one on this target.
         target_pose: 21 channel values of the image's figure.
 

@@ -107,9 +107,9 @@ def caption(scene: Scene, action: PuppetAction, level: str, paraphrase: int = 0)
 
     Args:
         scene: who, where and from which side.
-        action: what is done; channels that the body lacks are not mentioned.
+        action: Action to describe; channels that the body lacks are not mentioned.
         level: "subject", "coarse" or "full".
-        paraphrase: which wording of the level "full", from 0 to `PARAPHRASES` - 1; other levels have one.
+        paraphrase: Number of a wording of the level "full", 0 to `PARAPHRASES` - 1; other levels have one.
 
     Raises:
         ValueError: unknown level or paraphrase.
@@ -139,7 +139,7 @@ def word_tokenizer(special: Sequence[str], template: str, separators: str) -> To
 
     Args:
         special: Special tokens, which have the first ids; `UNKNOWN` is among them.
-        template: Of a text, with `$A` for its words and special tokens around it, separated by spaces.
+        template: Template of a text: `$A` for its words, and special tokens around it, separated by spaces.
         separators: Regular expression of what stands between words and is dropped.
     """
     ids = {word: i for i, word in enumerate((*special, *vocabulary()))}
