@@ -1,6 +1,7 @@
 """Write tables as Markdown, LaTeX and CSV."""
 
 import re
+from collections.abc import Iterable, Sequence
 
 from reports.cells import Cell, Interval, Number, Share, Table
 from reports.results import Results, cautions, checks
@@ -72,10 +73,15 @@ def markdown(results: Results, figures: dict[str, str]) -> str:
 
 def markdown_table(table: Table) -> str:
     """A heading, the table and its note."""
-    lines = [f"## {_md(table.title)}", "", "| " + " | ".join(map(_md, table.columns)) + " |"]
-    lines.append("|" + "---|" * len(table.columns))
-    lines += ["| " + " | ".join(_md(cell_text(cell)) for cell in row) + " |" for row in table.rows]
+    rows = [[_md(cell_text(cell)) for cell in row] for row in table.rows]
+    lines = [f"## {_md(table.title)}", "", markdown_rows([_md(column) for column in table.columns], rows)]
     return "\n".join(lines + (["", _md(table.note)] if table.note else []))
+
+
+def markdown_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table alone; the text of its cells is Markdown already."""
+    lines = ["| " + " | ".join(row) + " |" for row in (columns, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]])
 
 
 def _bullets(lines: list[str]) -> str:

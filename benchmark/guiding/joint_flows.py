@@ -15,6 +15,7 @@ from benchmark.execute import format_of
 from benchmark.suites.puppets import PuppetCase
 from flexiact.backbone.backbone import Backbone
 from flexiact.progress import counted
+from reports.formats import markdown_rows
 
 
 def joint_flows(cases: Mapping[str, PuppetCase], backbone: Backbone) -> pd.DataFrame:
@@ -85,10 +86,9 @@ def unchanged_tokens(frames: Tensor, size: tuple[int, int]) -> Tensor:
 
 def flow_table(found: pd.DataFrame) -> str:
     """Markdown, a row for each block: mean lengths over references, and the share of squares that the flow explains."""
-    lines = ["| block | joints move | flow at joints | explained | flow on background |", "|---|---|---|---|---|"]
+    lines = []
     for block, rows in found.groupby("block"):
         explained = 1 - rows["error_squared"].sum() / rows["true_squared"].sum()
         values = (rows["true"].mean(), rows["joints"].mean(), explained, rows["background"].mean())
-        cells = [f"{value:.2f}".replace("-", "−") for value in values]
-        lines.append(f"| {block} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([str(block), *(f"{value:.2f}".replace("-", "−") for value in values)])
+    return markdown_rows(["block", "joints move", "flow at joints", "explained", "flow on background"], lines)

@@ -26,6 +26,7 @@ from flexiact.backbone.backbone import Backbone
 from flexiact.media.video import read_video
 from flexiact.progress import counted
 from flexiact.task import Action, Video
+from reports.formats import markdown_rows
 from reports.run_folder import StoredRun, load_run
 
 COMPARED = ("oracle", "wrong-action", "still", "i2v")
@@ -112,29 +113,27 @@ def _videos(stored: StoredRun, cases: Mapping[str, Case], names: set[str]) -> pd
 def table(found: pd.DataFrame) -> str:
     """Markdown: mean loss of each kind of video as a share of the still image's, and how often the truth's is least."""
     videos = [*COMPARED, "own"]
-    lines = ["| method | " + " | ".join(videos) + " | truth below still | truth below wrong action |"]
-    lines.append("|" + "---|" * (len(videos) + 3))
+    lines = []
     for name, rows in found.groupby("method", sort=False):
         wide = rows.pivot(index="case_id", columns="video", values="loss")
         means = [f"{wide[video].mean() / wide['still'].mean():.3f}" for video in videos]
         below = [f"{(wide['oracle'] < wide[other]).sum()} of {len(wide)}" for other in ("still", "wrong-action")]
-        lines.append(f"| {name} | {' | '.join([*means, *below])} |")
-    return "\n".join(lines)
+        lines.append([name, *means, *below])
+    return markdown_rows(["method", *videos, "truth below still", "truth below wrong action"], lines)
 
 
 def block_table(found: pd.DataFrame) -> str:
     """Markdown: in every block the truth's mean loss as a share of the still image's, and how often it is smaller."""
     blocks = sorted(set(found["block"]))
-    lines = ["| method | " + " | ".join(f"block {block}" for block in blocks) + " |"]
-    lines.append("|" + "---|" * (len(blocks) + 1))
+    lines = []
     for name, rows in found.groupby("method", sort=False):
-        cells = []
+        cells = [str(name)]
         for _, part in rows.groupby("block"):
             wide = part.pivot(index="case_id", columns="video", values="loss")
             below = (wide["oracle"] < wide["still"]).sum()
             cells.append(f"{wide['oracle'].mean() / wide['still'].mean():.3f} ({below})")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_rows(["method", *(f"block {block}" for block in blocks)], lines)
 
 
 def page(run: Path, patterns: Sequence[str]) -> str:
