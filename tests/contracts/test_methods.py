@@ -52,6 +52,10 @@ CLASSES = (
 )
 # Their `fit` is a look at the reference: neither the seed nor the backbone's weights enter.
 FITS_BY_LOOKING = ("pose_guided", "pose_guided-true")
+
+# This one is `PoseGuided` with another estimator, and takes no configuration.
+CONFIGURED = [name for name in CLASSES if name != "pose_guided-true"]
+
 NOT_METHODS = {"guidance", "stills"}
 
 every_entry = pytest.mark.parametrize("name", METHODS)
@@ -136,8 +140,7 @@ def changes(settings: Any) -> Iterator[tuple[str, Any]]:
             raise AssertionError(f"{field.name}: say here what else it can be")
 
 
-# The class is `PoseGuided`'s with another estimator, and takes no configuration.
-@pytest.mark.parametrize("name", [name for name in CLASSES if name != "pose_guided-true"])
+@pytest.mark.parametrize("name", CONFIGURED)
 def test_every_setting_is_part_of_the_key_of_its_verb(name: str, shared: Backbone):
     """A setting that is in no key would bring stale fits and videos back when it is changed."""
     method = METHODS[name].build(shared)
@@ -146,6 +149,17 @@ def test_every_setting_is_part_of_the_key_of_its_verb(name: str, shared: Backbon
             changed = type(method)(shared, replace(method.config, **{half: other}))
             before, after = (getattr(each, f"{half}_config")() for each in (method, changed))
             assert before != after, f"{half}.{field} is in no key"
+
+
+def test_fit_reads_no_setting_of_transfer_that_its_key_lacks(shared: Backbone):
+    classes = {type(method): method for method in (METHODS[name].build(shared) for name in reversed(CONFIGURED))}
+    for kind, method in classes.items():
+        action = fitted(method)
+        for field, other in changes(method.config.transfer):
+            changed = kind(shared, replace(method.config, transfer=other))
+            if changed.fit_config() == method.fit_config():
+                again = changed.fit(REFERENCES[0], CAPTION, seed=0)
+                assert all(torch.equal(action[key], again[key]) for key in action), f"{kind.__name__}: {field}"
 
 
 def test_no_two_methods_have_the_same_configurations(shared: Backbone):
