@@ -13,7 +13,6 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-from flexiact.backbone.offload import take_turns
 from flexiact.cli import QUANTISE
 
 NETWORKS = {
@@ -94,6 +93,8 @@ def load_networks(folder: Path, device: torch.device, dtype: torch.dtype, saving
             networks[part].eval().requires_grad_(False)
     _check_finite(networks)
     if savings.offload:
+        from flexiact.backbone.offload import take_turns  # accelerate, which training the puppets does without
+
         take_turns(networks, device, staying={"transformer"} if savings.quantise else set())
     return networks
 

@@ -192,6 +192,7 @@ class _Writer:
         self.folder, self.model, self.optimizers, self.progress, self.pace = folder, model, optimizers, progress, pace
         self.begun = self.stored = time.monotonic()
         self.losses: list[float] = []
+        self.looked = progress.step
         if processes.rank() == 0 and (folder / _CURVE).exists():
             self._forget_later_rows()
 
@@ -200,7 +201,8 @@ class _Writer:
         return minutes is not None and time.monotonic() - self.begun >= 60 * minutes
 
     def after_look(self, loss: float, last: bool, kept: bool) -> None:
-        self.losses.append(loss)
+        self.losses += [loss] * (self.progress.step - self.looked)
+        self.looked = self.progress.step
         if processes.rank():
             return
         if self.progress.step % _LOG_EVERY == 0 or last:

@@ -96,7 +96,7 @@ class BackboneRun:
         marks = {mark // self.batch for mark in MARKS} | {self.steps}
         averages = tuple(sorted(AVERAGES, key=lambda width: width != self.average))
         kept = tuple(sorted(marks))
-        return Plan(self.steps, self.seed, LEARNING_RATE, 50, 0.0, averages, kept, draws=self.device)
+        return Plan(self.steps, self.seed, LEARNING_RATE, decay=0.0, averages=averages, kept=kept, draws=self.device)
 
     def branch(self, samples: int) -> Plan:
         """The plan of the branch that leaves the trunk after `samples` samples."""

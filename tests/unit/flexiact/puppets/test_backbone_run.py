@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from safetensors.torch import load_file, save_file
 
-from flexiact.puppets.engine.checkpoint import read_header
+from flexiact.puppets.engine.checkpoint import read_average, read_header
 from flexiact.puppets.engine.loop import CHECKPOINT, kept_name
 from flexiact.puppets.recipes import backbone_run
 from flexiact.puppets.recipes import shards as latents
@@ -134,9 +134,10 @@ def test_two_processes_learn_what_one_does(run: BackboneRun, tmp_path: Path, mon
 
 def test_what_there_is_is_written_with_every_checkpoint(run: BackboneRun, tmp_path: Path):
     train_trunk(elsewhere(run, tmp_path, snapshots=tmp_path / "out"))
-    state = load_file(tmp_path / "backbone" / CHECKPOINT)
+    average = read_average(tmp_path / "backbone" / CHECKPOINT, 0.05)
+    kept = {name.replace("parametrizations.weight.original", "weight"): x for name, x in average.items()}
     stored = load_file(tmp_path / "out/transformer/diffusion_pytorch_model.safetensors")
-    assert all(torch.equal(stored[n], state[f"average/0.05/transformer.{n}"].half()) for n in stored)
+    assert all(torch.equal(x.flatten(), kept[f"transformer.{n}"].half().flatten()) for n, x in stored.items())
 
 
 def bare_environment(folder: Path) -> dict[str, str]:

@@ -13,7 +13,15 @@ from torch import nn
 from flexiact.puppets.engine.averages import exponent, update
 from flexiact.puppets.engine.checkpoint import read_header
 from flexiact.puppets.engine.loop import CHECKPOINT, Pace, Plan, kept_name, step_generator, train
-from flexiact.puppets.engine.losses import Batch, LossTerms, Noising, contrast_loss, movement_weights, velocity_loss
+from flexiact.puppets.engine.losses import (
+    Batch,
+    LossTerms,
+    Noising,
+    contrast_loss,
+    movement_weights,
+    timesteps,
+    velocity_loss,
+)
 from flexiact.puppets.engine.muon import BatchedMuon, orthogonalised
 from flexiact.puppets.recipes import shards
 from flexiact.puppets.recipes import vae as train_vae
@@ -163,6 +171,13 @@ def echo_loss(batch: Batch, terms: LossTerms) -> float:
     alphas = torch.linspace(0.9, 0.1, 10)
     noising = Noising(alphas, (alphas, alphas), torch.float32)
     return float(velocity_loss(Echo(), batch, noising, step_generator(0, 3), 0.5, terms))
+
+
+def test_the_largest_draw_is_the_last_timestep():
+    largest = 1 - 2**-24
+    assert timesteps(torch.tensor([[0.0, 0.5, largest, largest], [0.9, 0.9, 0.9, 0.1]]), 0.5, 1000).tolist() == [
+        0, 500, 999, 999,
+    ]  # fmt: skip
 
 
 def test_the_next_clip_is_avoided():
