@@ -68,7 +68,8 @@ def imported_modules() -> set[str]:
                     modules |= {alias.name.partition(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     modules.add(node.module.partition(".")[0])
-    return modules - set(sys.stdlib_module_names) - set(PACKAGES)
+    for_type_checkers = {"_typeshed"}
+    return modules - set(sys.stdlib_module_names) - set(PACKAGES) - for_type_checkers
 
 
 def test_everything_imported_is_declared() -> None:
