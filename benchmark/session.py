@@ -9,7 +9,7 @@ from typing import Any
 from benchmark.bench import Bench, units
 from benchmark.console.progress import Progress
 from benchmark.describe import describe_metric, describe_run, merged
-from benchmark.execute import Executor
+from benchmark.execute import Executor, format_of
 from benchmark.methods import METHODS, TRUE_KEYPOINTS
 from benchmark.plan import Cell, asked_of, plan
 from benchmark.scoring import Perceiver, Scorer
@@ -21,6 +21,8 @@ from benchmark.suites.case import Case
 from benchmark.suites.puppets import HEADLINE
 from benchmark.workers import share_out
 from flexiact.backbone.backbone import Backbone
+from flexiact.backbone.codec import note_long_text
+from flexiact.notes import tell
 from flexiact.task import ActionTransfer
 from metrics import METRICS
 
@@ -107,6 +109,13 @@ def build_methods(names: Iterable[str], backbone: Backbone) -> dict[str, ActionT
     return built
 
 
+def _tell_losses(cases: Sequence[Case], backbone: Backbone) -> None:
+    """Say, here and not in every worker, what of pictures and texts the backbone does not get to see."""
+    tell(one for case in cases for one in case.losses(format_of(backbone)))
+    for text in dict.fromkeys(text for case in cases for text in (case.caption, case.prompt)):
+        note_long_text(backbone, text)
+
+
 def run_session(
     request: RunRequest,
     backbone: Backbone,
@@ -131,6 +140,7 @@ def run_session(
     """
     for case in request.cases:
         case.check()
+    _tell_losses(request.cases, backbone)
     methods = build_methods(request.methods, backbone)
     metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
     suite = {"suite": request.suite, "suite_version": request.suite_version, "suite_digest": request.suite_digest}

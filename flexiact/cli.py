@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from flexiact.notes import each_once
+
 QUANTISE = ("8bit", "4bit")
 BACKBONE_HELP = "puppets, cogvideox-5b-i2v, cogvideox-1.5-5b-i2v@COMMIT, or a folder in diffusers' layout"
 
@@ -37,7 +39,8 @@ def run(
     """
     options = parser.parse_args(arguments)
     try:
-        return work(options) or 0
+        with each_once():
+            return work(options) or 0
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -5,6 +5,7 @@ transformer and take the places of the layers they wrap only while attached; the
 """
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -25,6 +26,14 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 PREFIX = "base_model.model."  # how peft names the wrapped model in its files
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _NAME = "refadapter"
+_HARMLESS = {
+    *("r", "lora_alpha", "use_rslora", "target_modules", "init_lora_weights", "lora_dropout", "inference_mode"),
+    *("base_model_name_or_path", "revision", "task_type", "auto_mapping", "peft_version", "runtime_config"),
+    *("exclude_modules", "megatron_core", "megatron_config"),
+}
+"""Entries of peft's configuration that are read here, or change no number once weights are learned."""
+
+_PLAIN_STARTS = {"gaussian", "orthogonal", "eva"}  # of LoRA weights; others take something out of the weights below
 
 
 class RefAdapter:
@@ -39,7 +48,7 @@ class RefAdapter:
         """Make layers that change nothing yet (the paper's size: rank 64, alpha 32); `seed` draws the down halves.
 
         Raises:
-            ValueError: when rank is below 1 or alpha not above 0.
+            ValueError: If rank is below 1 or alpha not above 0.
         """
         check_count("rank", rank)
         check_positive("alpha", alpha)
@@ -52,13 +61,13 @@ class RefAdapter:
         """Read a folder in peft's format.
 
         Raises:
-            ValueError: when files are missing or damaged, for another transformer, or a weight is not finite.
+            ValueError: If files are missing or damaged, for another transformer, or a weight is not finite.
         """
+        rank, alpha = read_config(folder)
+        adapter = cls(transformer, rank, alpha)
         try:
-            config = json.loads((folder / CONFIG_FILE).read_text())
             weights = load_file(folder / WEIGHTS_FILE)
-            adapter = cls(transformer, int(config["r"]), config["lora_alpha"])
-        except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+        except (OSError, SafetensorError) as error:
             raise ValueError(f"refadapter: cannot be read from {folder} ({one_line(error)})") from error
         adapter._layers.fill({key.removeprefix(PREFIX): tensor for key, tensor in weights.items()})
         return adapter
@@ -83,11 +92,35 @@ class RefAdapter:
         """Let the transformer compute with the adapter at `weight`; 0 is the transformer alone, bit by bit.
 
         Raises:
-            ValueError: when the weight is not a finite number.
+            ValueError: If the weight is not a finite number.
         """
         check_number("refadapter_weight", weight)
         with self._layers.attached(weight):
             yield
+
+
+def read_config(folder: Path) -> tuple[int, float]:
+    """Rank and alpha of a folder in peft's format, such that products are scaled by alpha / rank.
+
+    peft divides by the root of the rank where `use_rslora` is set; the alpha given is that of the same strength.
+
+    Raises:
+        ValueError: If the file is missing or damaged, or sets what these layers do not have (DoRA, patterns, ...).
+    """
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text())
+        rank, alpha = int(config["r"]), config["lora_alpha"]
+        check_positive("lora_alpha", alpha)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"refadapter: cannot be read from {folder} ({CONFIG_FILE}: {one_line(error)})") from error
+    default = LoraConfig().to_dict()
+    odd = [name for name, value in config.items() if name not in _HARMLESS and value and value != default.get(name)]
+    if isinstance(config.get("init_lora_weights"), str) and config["init_lora_weights"] not in _PLAIN_STARTS:
+        odd.append("init_lora_weights")
+    if odd:
+        settings = ", ".join(f"{name} = {config[name]}" for name in sorted(odd))
+        raise ValueError(f"refadapter: {folder / CONFIG_FILE} sets {settings}, which is not supported")
+    return rank, alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
 
 
 def refadapter_digest(backbone: Backbone, weight: float | None) -> str | None:
@@ -104,7 +137,7 @@ def load_refadapter(backbone: Backbone, weight: float | None) -> RefAdapter | No
     """The backbone's RefAdapter for a method that uses it at `weight`; None for weight 0 and None.
 
     Raises:
-        ValueError: when the weight is not a finite number, the backbone has no RefAdapter, or its files are damaged.
+        ValueError: If the weight is not a finite number, the backbone has no RefAdapter, or its files are damaged.
     """
     if not weight:
         return None

@@ -20,7 +20,8 @@ class Video:
 
     Attributes:
         frames: uint8 [T, H, W, 3], sRGB, first frame first, T >= 1.
-        fps: frames per second, finite and > 0.
+        fps: frames per second, finite and > 0; the mean where the rate varies.
+        times: float64 [T], seconds of each frame from the first, rising; None: evenly, at `fps`.
 
     Raises:
         ValueError: naming the field that is not as above.
@@ -28,6 +29,7 @@ class Video:
 
     frames: np.ndarray
     fps: float
+    times: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _check_uint8("frames", self.frames, ndim=4, axes="T H W 3")
@@ -35,6 +37,10 @@ class Video:
             raise ValueError(f"fps: expected a number, got {type(self.fps).__name__}")
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"fps: expected a finite rate above 0, got {self.fps}")
+        if self.times is not None and (
+            self.times.shape != self.frames.shape[:1] or not (np.diff(self.times) > 0).all()
+        ):
+            raise ValueError(f"times: expected {len(self.frames)} rising seconds, got {self.times}")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

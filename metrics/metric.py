@@ -53,6 +53,7 @@ class Metric:
         summary: One line for a reader of the table.
         formula: Pure function of features that have all of `needs`; returns None where the value is not defined.
         undefined: Condition under which the formula returns None, in words.
+        same_length: Whether it compares the generated video with the reference frame by frame.
         best_when: Field of `Features` that the generated video must equal to get `best_value`; None: there is none.
         best_value: Best value, exact up to rounding.
         static: Value of a still video (the target image repeated): a number, "undefined", or "varies".
@@ -69,6 +70,7 @@ class Metric:
     summary: str
     formula: Callable[[Features], float | None]
     undefined: str = ""
+    same_length: bool = False
     best_when: Literal["truth", "reference", "target"] | None = None
     best_value: float | None = None
     static: float | Literal["undefined", "varies"] = "varies"
@@ -105,4 +107,8 @@ class Metric:
         missing = self.missing(features)
         if missing:
             return f"missing: {', '.join(missing)}"
+        made, reference = features.generated, features.reference
+        if self.same_length and made and reference and made.num_frames != reference.num_frames:
+            counts = f"the video has {made.num_frames} frames, the reference {reference.num_frames}"
+            return f"{counts}: read both by read_clip with one length and size"
         return (self.undefined or "not defined on this input") if self.compute(features) is None else ""

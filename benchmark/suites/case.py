@@ -99,6 +99,10 @@ class Case(Protocol):
         """
         ...
 
+    def losses(self, form: Format) -> Sequence[tuple[str, str]]:
+        """Notes about files of which much is cut away when they are brought to a format."""
+        ...
+
     def show(self, form: Format) -> Shown:
         """What the case shows.
 

@@ -1,14 +1,14 @@
 """Tables of text (CSV) that a folder of material brings along."""
 
 import csv
-import io
 from pathlib import Path
 
 from flexiact.cli import one_line
+from flexiact.media.tables import TableError, read_table
 
 
 def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list[list[str]]:
-    """The rows of a table, heading included and cells without space around them; its separator is `,` or `|`.
+    """The rows of a table, heading included, as `flexiact.media.tables.read_table` gives them.
 
     Args:
         root: the folder of the material.
@@ -18,25 +18,18 @@ def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list
     """
     name = inside(root, path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        separator = "|" if text.lstrip().partition("\n")[0].count("|") >= columns - 1 else ","
-        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+        rows = [cells for _, cells in read_table(path, columns)]
     except FileNotFoundError:
         problems.append(f"{name} is missing")
+        return []
+    except TableError as error:
+        problems.append(f"{name}: {error}")
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         problems.append(f"{name}: cannot be read ({one_line(error)})")
         return []
-    rows = [[cell.strip() for cell in row] for row in table if any(cell.strip() for cell in row)]
     if not rows:
         problems.append(f"{name} is empty")
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(rows[0]) or len(row) < columns:
-            wanted = max(columns, len(rows[0]))
-            problems.append(
-                f"{name}: row {number} has {len(row)} columns, not {wanted} (a text with {separator} in it?)"
-            )
-            return []
     return rows
 
 

@@ -16,7 +16,9 @@ from benchmark.selection import UsageError
 from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import inside, read_rows
 from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, unique_names
+from flexiact.media.files import spelled
 from flexiact.media.frame_folder import pictures_in
+from flexiact.media.tables import TableError, by_heading
 
 TABLE = "transfers.csv"
 COLUMNS = ["reference", "caption", "target", "prompt"]
@@ -93,7 +95,7 @@ def _transfers(root: Path, top: Path, problems: list[str]) -> Iterator[_Transfer
         if first != number:
             problems.append(f"{where}: has the reference and target of transfer {first}")
             continue
-        name = target if (top / target).is_dir() else PurePosixPath(target).stem
+        name = target if (top / target).is_dir() else PurePosixPath(image).stem
         yield _Transfer(place, image, name, caption, prompt)
 
 
@@ -105,13 +107,14 @@ def _rows(root: Path, problems: list[str]) -> list[list[str]]:
     rows = read_rows(root, root / TABLE, len(COLUMNS), problems)
     if not rows:
         return []
-    heading = [cell.lower() for cell in rows[0]]
-    if sorted(heading) != sorted(COLUMNS):
-        problems.append(f"{TABLE}: expected the heading {','.join(COLUMNS)}, got {','.join(rows[0])}")
+    try:
+        transfers = by_heading(root / TABLE, list(enumerate(rows, start=1)), COLUMNS)
+    except TableError as error:
+        problems.append(f"{TABLE}: {error}")
         return []
-    if len(rows) == 1:
+    if not transfers:
         problems.append(f"{TABLE}: names no transfer")
-    return [[row[heading.index(name)] for name in COLUMNS] for row in rows[1:]]
+    return [cells for _, cells in transfers]
 
 
 def _frames(top: Path, sequence: str) -> list[Path]:
@@ -131,7 +134,7 @@ def _image(root: Path, top: Path, target: str) -> str:
     Raises:
         ValueError: when it is neither a sequence nor the path of a file in the folder.
     """
-    path = PurePosixPath(target)
+    path = PurePosixPath(spelled(root, target))
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{target} leads out of the folder")
     if len(path.parts) == 1 and (top / target).is_dir():

@@ -16,13 +16,13 @@ from benchmark.selection import UsageError
 from benchmark.suites.case import CaseError, Format, Shown, refuse
 from flexiact.media.digests import file_digest
 from flexiact.media.digests import json_digest as digest
-from flexiact.media.files import MediaError
+from flexiact.media.files import MediaError, is_clutter, read_text
 from flexiact.media.frame_folder import pictures_in
 
 if TYPE_CHECKING:
     from flexiact.task import Video
 
-READING_VERSION = 1
+READING_VERSION = 2
 """Raised when the same files begin to give other frames."""
 
 NO_TRUTH = "needs the right answer, which nobody knows of real material"
@@ -32,6 +32,7 @@ UNSTATED = "not stated"
 """Licence of material that does not say."""
 
 _CASE_WORDS = ("action", "reference_id", "target_id", "caption", "prompt", "licence", "source")
+_TEXTS = {".csv", ".json", ".md", ".txt"}
 _REFERENCES_KEPT = 2  # cases of one reference follow each other
 
 
@@ -116,6 +117,16 @@ class FileCase:
             if file_of(file.path.parent, file.path.name).sha256 != file.sha256:
                 raise CaseError(f"{file.path}: has changed since the suite was read")
 
+    def losses(self, form: Format) -> list[tuple[str, str]]:
+        """Notes about files of which much is cut away when they are brought to a format.
+
+        Raises:
+            MediaError: when a file cannot be read.
+        """
+        from benchmark.suites.reading import cut_notes
+
+        return cut_notes(self.reference.path, self.target.path, form)
+
     def show(self, form: Format) -> Shown:
         """What the case shows, read as `python -m flexiact` reads its two files.
 
@@ -123,9 +134,11 @@ class FileCase:
             MediaError: when a file cannot be read.
         """
         from flexiact.media.image import fit_image, read_image
+        from flexiact.notes import collected
 
-        image = fit_image(read_image(self.target.path), form.height, form.width)
-        return Shown(_shown_reference(self.reference, self.frames, form), image.copy())  # a copy may be written to
+        with collected():  # `check_readable` and `losses` say it, once for all workers
+            image = fit_image(read_image(self.target.path), form.height, form.width)
+            return Shown(_shown_reference(self.reference, self.frames, form), image.copy())  # a copy may be written to
 
 
 @lru_cache(maxsize=_REFERENCES_KEPT)
@@ -166,7 +179,7 @@ class FileSuite:
         return tuple(case for case in self.cases if case.case_id in asked)
 
     def check_readable(self, case_ids: Iterable[str]) -> None:
-        """Find damaged files before a large model is loaded.
+        """Find damaged files before a large model is loaded, and say what is read otherwise than headers say.
 
         Raises:
             CaseError: naming all of them, up to ten.
@@ -179,7 +192,8 @@ class FileSuite:
 def folder_suite(place: str) -> FileSuite:
     """One reference and any number of targets in a plain folder, each case with its own text.
 
-    `reference.mp4`, or without it a folder `reference` of frames, is the video and `reference.txt` says what it shows;
+    `reference.mp4`, or without it a file `reference` of another suffix or a folder `reference` of frames, is the video
+    and `reference.txt` says what it shows;
     `images/NAME.png` (or any format that Pillow reads) is a target and `images/NAME.txt` says what its video shall
     show.
 
@@ -194,11 +208,9 @@ def folder_suite(place: str) -> FileSuite:
     if not root.is_dir():
         raise UsageError(f"suite: there is no folder {root}")
     beside = sorted((root / "images").glob("[!.]*"))
-    images = [path for path in beside if path.is_file() and path.suffix.lower() != ".txt"]
-    frames_alone = (root / "reference").is_dir() and not (root / "reference.mp4").exists()
-    video = "reference" if frames_alone else "reference.mp4"
-    found = frames_alone or (root / video).is_file()
-    problems = [] if found else ["reference.mp4, or a folder reference of its frames, is missing"]
+    images = [path for path in beside if path.is_file() and path.suffix.lower() != ".txt" and not is_clutter(path)]
+    problems: list[str] = []
+    video = _reference(root, problems)
     problems += [] if images else ["images/ holds no image"]
     caption = _text(root, "reference.txt", f"what {video} shows", problems)
     prompts = [
@@ -223,6 +235,19 @@ def folder_suite(place: str) -> FileSuite:
         for name, image, prompt in zip(unique_names(image.stem for image in images), images, prompts, strict=True)
     ]
     return FileSuite(f"folder-{action}", tuple(sorted(cases, key=lambda case: case.case_id)))
+
+
+def _reference(root: Path, problems: list[str]) -> str:
+    """Name of the video in a plain folder; whether it is one is found out when it is read."""
+    if (root / "reference.mp4").is_file():
+        return "reference.mp4"
+    videos = [path for path in root.iterdir() if path.stem.lower() == "reference" and path.suffix.lower() not in _TEXTS]
+    found = sorted(path.name for path in videos if path.is_file() or path.name == "reference")
+    if not found:
+        problems.append("reference.mp4, or a folder reference of its frames, is missing")
+    if len(found) > 1:
+        problems.append(f"there are several references, {' and '.join(found)}: leave one")
+    return found[0] if found else "reference.mp4"
 
 
 def file_of(root: Path, name: str) -> File:
@@ -262,7 +287,7 @@ def unique_names(texts: Iterable[str]) -> list[str]:
 
 def _text(root: Path, name: str, what: str, problems: list[str]) -> str:
     try:
-        text = " ".join((root / name).read_text(encoding="utf-8-sig").split())
+        text = " ".join(read_text(root / name).split())
     except FileNotFoundError:
         text = ""
     except (OSError, UnicodeDecodeError) as error:

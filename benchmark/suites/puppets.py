@@ -129,6 +129,10 @@ class PuppetCase:
 
         check_digests(self)
 
+    def losses(self, form: Format) -> tuple[()]:
+        """None: cases are rendered at the format's size."""
+        return ()
+
     def show(self, form: Format) -> "Staged":
         """What the case shows, rendered.
 

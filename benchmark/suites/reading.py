@@ -7,13 +7,14 @@ from pathlib import Path
 from benchmark.suites.case import Format
 from benchmark.suites.files import FileCase
 from flexiact.media.files import MediaError
-from flexiact.media.image import read_image
-from flexiact.media.video import fit_frames, read_clip, read_video
+from flexiact.media.image import note_cut, read_image
+from flexiact.media.video import check_clip, first_frame, fit_frames, read_clip, read_timing, read_video
+from flexiact.notes import collected, tell
 from flexiact.task import Video
 
 
 def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> Video:
-    """The action as a clip of a format: evenly spaced frames, first and last kept, each resized and cut in the middle.
+    """The action as a clip of a format: frames at equal times, first and last kept, each resized and cut in the middle.
 
     The clip takes as long as the format says, so that a reference that lasts longer is played faster.
 
@@ -30,22 +31,46 @@ def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> 
         return Video(read_clip(path, *size).frames, form.fps)
     whole = read_video(path)
     start, end = frames
-    if end > len(whole.frames):
-        raise MediaError(f"{path}: frames {start} to {end} are asked for, it has {len(whole.frames)}")
-    return Video(fit_frames(Video(whole.frames[start:end], whole.fps), *size).frames, form.fps)
+    _check_span(path, frames, len(whole.frames))
+    note_cut(path, whole.frames[0], form.height, form.width)
+    times = None if whole.times is None else whole.times[start:end] - whole.times[start]
+    return Video(fit_frames(Video(whole.frames[start:end], whole.fps, times), *size).frames, form.fps)
 
 
 def unreadable(cases: Iterable[FileCase]) -> list[str]:
-    """What is wrong with files of cases, a line each; every file is read once."""
+    """What is wrong with files of cases, a line each; notes say what is read otherwise than headers say."""
     cases = list(cases)
-    smallest = Format(num_frames=2, height=1, width=1, fps=1.0)
     references = dict.fromkeys((case.reference.path, case.frames) for case in cases)
-    reads: list[Callable[[], object]] = [partial(read_reference, *reference, smallest) for reference in references]
+    reads: list[Callable[[], object]] = [partial(_check_reference, *reference) for reference in references]
     reads += [partial(read_image, path) for path in dict.fromkeys(case.target.path for case in cases)]
     problems = []
-    for read in reads:
-        try:
-            read()
-        except MediaError as error:
-            problems.append(str(error))
+    with collected() as notes:
+        for read in reads:
+            try:
+                read()
+            except MediaError as error:
+                problems.append(str(error))
+    tell(notes)
     return problems
+
+
+def cut_notes(reference: Path, target: Path, form: Format) -> list[tuple[str, str]]:
+    """Notes about those of two files of which much is cut away when they are brought to a format."""
+    with collected():  # in the place of what `unreadable` tells
+        frames = {reference: first_frame(reference), target: read_image(target)}
+    with collected() as notes:
+        for path, frame in frames.items():
+            note_cut(path, frame, form.height, form.width)
+    return notes
+
+
+def _check_reference(path: Path, frames: tuple[int, int] | None) -> None:
+    if frames is None:
+        check_clip(path)
+    else:
+        _check_span(path, frames, read_timing(path).count)
+
+
+def _check_span(path: Path, frames: tuple[int, int], count: int) -> None:
+    if frames[1] > count:
+        raise MediaError(f"{path}: frames {frames[0]} to {frames[1]} are asked for, it has {count}")

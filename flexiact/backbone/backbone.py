@@ -22,6 +22,7 @@ from flexiact.backbone.loading import (
     load_networks,
     resolve_device,
 )
+from flexiact.backbone.parts import check_parts
 from flexiact.backbone.specs import BackboneSpec, find_spec, native_settings
 from flexiact.cli import one_line
 from flexiact.media.digests import folder_digest
@@ -186,6 +187,7 @@ def load_folder(
     spec = spec or BackboneSpec(folder)
     target = resolve_device(device)
     savings.check(target)
+    check_parts(name, folder)
     dtype = spec.cuda_dtype if target.type == "cuda" else torch.float32
     try:
         index = json.loads((folder / "model_index.json").read_text())

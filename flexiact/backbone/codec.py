@@ -11,6 +11,9 @@ import numpy as np
 import torch
 
 from flexiact.backbone.backbone import Backbone
+from flexiact.notes import note
+
+_SHOWN_LETTERS = 30  # of a long text, in a note
 
 
 @torch.no_grad()
@@ -28,6 +31,15 @@ def encode_text(backbone: Backbone, texts: Sequence[str]) -> torch.Tensor:
         )
         states.append(backbone.text_encoder(tokens.input_ids.to(backbone.device))[0].to(backbone.dtype))
     return torch.cat(states)
+
+
+def note_long_text(backbone: Backbone, text: str) -> None:
+    """Say that `encode_text` cuts a text off, if it does."""
+    tokens = len(backbone.tokenizer(text, verbose=False).input_ids)  # no warning of its own about lengths
+    if tokens > backbone.max_text_tokens:
+        start = text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}..."
+        read = f"the first {backbone.max_text_tokens} are read, what follows is not"
+        note(f"{start!r}", f"has {tokens} tokens: {read}")
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-from flexiact.cli import QUANTISE
+from flexiact.cli import QUANTISE, one_line
 
 NETWORKS = {
     "text_encoder": T5EncoderModel,
@@ -108,9 +108,16 @@ def resolve_device(device: str) -> torch.device:
     try:
         resolved = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except RuntimeError as error:
-        raise BackboneError(f"device: unknown name {device!r}") from error
+        raise BackboneError(f"device: unknown name {device!r} (known: auto, cpu, cuda, cuda:N)") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise BackboneError(f"device: {device!r} asked for, but torch sees no GPU")
+    if resolved.type == "meta":
+        raise BackboneError("device: 'meta' computes nothing")
+    try:
+        torch.zeros(1, device=resolved).add_(1)
+    except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:  # each kind fails its own way
+        reason = one_line(error).partition(". ")[0]
+        raise BackboneError(f"device: {device!r} cannot be used on this machine ({reason})") from error
     return resolved
 
 

@@ -20,13 +20,15 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from safetensors import SafetensorError
 
+from flexiact.checkpoints.wrappers import unwrapped
 from flexiact.cli import one_line
+from flexiact.media.files import read_tensors
 from flexiact.refadapter import CONFIG_FILE, PREFIX
 
 Kind = Literal["refadapter", "embedding"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_SUFFIXES = (".bin", ".pt", ".pth")
+_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")
 _LAYERS = {"lora_q": "to_q", "lora_k": "to_k", "lora_v": "to_v", "lora_proj": "to_out.0"}
 _HALVES = {"down": "lora_A", "up": "lora_B"}
 _TOKENS = "motion_inversion_tokens"
@@ -98,20 +100,28 @@ def embedding_names(blocks: int) -> list[str]:
 
 
 def load_release(path: Path, sizes: Sizes | None = None) -> Release:
-    """Read a file of the release as tensors only, never as code.
+    """Read a file of the release as tensors only, never as code; wrappers of other programs are taken off.
 
     Args:
-        path: Path to the file, to a folder that holds exactly one such file, or to the output folder of the release's
-            training, whose last `checkpoint-N` counts.
+        path: Path to the file (a pickle or safetensors), to a folder that holds exactly one such file, or to the output
+            folder of the release's training, whose last `checkpoint-N` counts.
         sizes: Sizes of the backbone; None takes the file's own, which must agree with each other.
 
     Raises:
         ValueError: If there is no file or there are several, it is damaged, or `checked` refuses it.
     """
-    if (path / CONFIG_FILE).is_file() or path.suffix == ".safetensors":
+    if (path / CONFIG_FILE).is_file():
         raise ValueError(f"checkpoint: {path} is in our form already")
     file = _file_in(path) if path.is_dir() else path
-    return replace(checked(_unpickled(file), sizes), source=file.name)
+    state = unwrapped(file.name, _loaded(file), holds_release)
+    if file.suffix == ".safetensors" and not holds_release(state):
+        raise ValueError(f"checkpoint: {path} is in our form already, or of another model ({_some(list(state))})")
+    return replace(checked(state, sizes), source=file.name)
+
+
+def holds_release(names: Iterable[Any]) -> bool:
+    """Whether names are of the release, whatever stands before them."""
+    return any(re.search(rf"\.processor\.(?:[\w]+\.)?(?:lora_\w+\.|{_TOKENS}$)", str(name)) for name in names)
 
 
 def checked(state: Mapping[str, Any], sizes: Sizes | None = None) -> Release:
@@ -168,7 +178,7 @@ def creating(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def _unpickled(file: Path, mmap: bool = False) -> Mapping[Any, Any]:
+def _loaded(file: Path, mmap: bool = False) -> Mapping[Any, Any]:
     try:
         with file.open("rb") as stream:
             start = stream.read(len(_LFS_POINTER))
@@ -177,6 +187,8 @@ def _unpickled(file: Path, mmap: bool = False) -> Mapping[Any, Any]:
     if start == _LFS_POINTER:
         raise ValueError(f"checkpoint: {file} only points to the weights; fetch them with `git lfs pull`")
     try:
+        if file.suffix == ".safetensors":
+            return read_tensors(file)[0]
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(file))
     except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(f"checkpoint: {file} is cut short, damaged, or holds more than tensors") from error
@@ -193,7 +205,7 @@ def _file_in(folder: Path) -> Path:
     found, refused = [], []
     for file in files:
         try:
-            _kind(_unpickled(file, mmap=True))
+            _kind(unwrapped(file.name, _loaded(file, mmap=True), holds_release))
             found.append(file)
         except ValueError as error:
             refused.append(f"{file.name} {str(error).removeprefix('checkpoint: ').removeprefix(f'{file} ')}")

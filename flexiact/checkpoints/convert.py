@@ -4,6 +4,7 @@
     python -m flexiact.checkpoints import FILE OUT        the release's form to ours
     python -m flexiact.checkpoints export FILE OUT        ours to the release's
 
+Files that other programs wrapped (`module.` before names, an entry `state_dict`, safetensors) are unwrapped.
 A RefAdapter becomes the folder OUT, which `--refadapter` of the other commands reads; an embedding becomes OUT, an
 action in a .safetensors file. `flexiact.checkpoints.authors` and `.ours` describe the forms. FILE may be a folder that
 holds exactly one file of the release, or the output of its training, whose last `checkpoint-N` is taken. Pickles are
@@ -147,7 +148,13 @@ def export_file(source: Path, out: Path, backbone: str = BACKBONE, alpha: float 
 
 
 def _is_ours(path: Path) -> bool:
-    return path.suffix == ".safetensors" or (path / "adapter_config.json").is_file()
+    """Whether a file or folder is of our form; a .safetensors file is where it has no names of the release."""
+    if path.suffix != ".safetensors":
+        return (path / "adapter_config.json").is_file()
+    from flexiact.checkpoints.authors import holds_release
+    from flexiact.checkpoints.ours import load_action
+
+    return not holds_release(load_action(path)[0])
 
 
 def _load_ours(path: Path, sizes: Sizes | None) -> tuple[Release, float | None, dict[str, Any]]:

@@ -33,7 +33,7 @@ from flexiact.cli import one_line
 from flexiact.embedding import ACTION_KEY
 from flexiact.media.files import read_tensors
 from flexiact.ranges import check_positive
-from flexiact.refadapter import CONFIG_FILE, TARGETS, WEIGHTS_FILE
+from flexiact.refadapter import CONFIG_FILE, TARGETS, WEIGHTS_FILE, read_config
 from flexiact.task import Action
 
 _METADATA = "flexiact"  # our entry in a safetensors header
@@ -71,18 +71,14 @@ def load_refadapter(folder: Path, sizes: Sizes | None = None) -> tuple[Release, 
     Raises:
         ValueError: If files are missing or damaged, or `checked` refuses the weights.
     """
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text())
-        rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"refadapter: {folder / CONFIG_FILE} cannot be read ({one_line(error)})") from error
+    rank, alpha = read_config(folder)
     weights, about = _safetensors(folder / WEIGHTS_FILE)
     ours = {new: old for old, new in refadapter_names(num_blocks(weights)).items()}
     release = checked({ours.get(name, name): tensor for name, tensor in weights.items()}, sizes)
     release.require("refadapter")
     if rank != release.inner:
         raise ValueError(f"refadapter: {folder / CONFIG_FILE} says rank {rank}, the weights have {release.inner}")
-    return replace(release, source=folder.name), alpha, about
+    return replace(release, source=folder.name), float(alpha), about
 
 
 def action_of(release: Release) -> Action:

@@ -1,6 +1,8 @@
-"""Make folders, write files atomically, and read tensors."""
+"""Make folders, write files atomically, and read texts and tensors."""
 
+import codecs
 import os
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,32 @@ class MediaError(ValueError):
 
 class WriteError(ValueError):
     """A file that cannot be written; the message is one line and names it."""
+
+
+def is_clutter(path: Path) -> bool:
+    """Whether a file is one that systems leave beside those of users: hidden ones, `._NAME` of Macs, thumbnails."""
+    return path.name.startswith(".") or path.name.lower() in {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, or in UTF-16 where it begins with the byte order mark of that; the mark is left out.
+
+    Raises:
+        OSError: If it cannot be read (UnicodeDecodeError: when it is neither).
+    """
+    content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig")
+
+
+def spelled(root: Path, written: str) -> str:
+    """A path inside a folder as a table means it: as written, or with the slashes and accents that are on disk.
+
+    Windows separates by backslashes; Macs write an accent as a letter of its own.
+    """
+    slashed = written.replace("\\", "/")
+    spellings = [written, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
+    return next((spelling for spelling in spellings if (root / spelling).is_file()), slashed)
 
 
 def make_folder(name: str, folder: Path) -> Path:

@@ -1,12 +1,14 @@
 """Read a folder of numbered pictures as a video, one picture per frame, as DAVIS and many other datasets store them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexiact.cli import one_line
-from flexiact.media.files import MediaError
+from flexiact.media.files import MediaError, is_clutter
+from flexiact.media.timing import Timing
+from flexiact.notes import note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +27,7 @@ def pictures_in(folder: Path) -> list[Path]:
             (numbers rise by a constant step) or repeated.
     """
     try:
-        files = [path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir()]
+        files = [path for path in folder.iterdir() if not is_clutter(path) and not path.is_dir()]
     except OSError as error:
         raise MediaError(f"{folder}: cannot be read ({error.strerror or one_line(error)})") from error
     pictures = sorted(path for path in files if path.suffix.lower() in PICTURE_SUFFIXES)
@@ -42,23 +44,40 @@ def pictures_in(folder: Path) -> list[Path]:
     return [path for _, path in numbered]
 
 
-def read_pictures(folder: Path) -> "Iterator[np.ndarray]":
-    """The upright pictures of a folder one after the other: uint8 [H, W, 3], all of one size.
+def scan(folder: Path) -> Timing:
+    """How many frames there are, once all are read; what was changed in them is told of the first that it concerns.
 
     Raises:
         MediaError: As for `pictures_in`, and if a picture cannot be read or differs from the first in size.
     """
-    from flexiact.media.image import read_image
+    from flexiact.media.image import decode_image
 
     paths = pictures_in(folder)
     first: tuple[int, ...] | None = None
+    told: set[str] = set()
     for path in paths:
-        frame = read_image(path)
+        frame, changed = decode_image(path)
+        if changed and changed not in told:
+            told.add(changed)
+            note(path, changed)
         first = first or frame.shape
         if frame.shape != first:
             sizes = [f"{width} x {height}" for height, width, _ in (frame.shape, first)]
             raise MediaError(f"{path}: {sizes[0]} pixels when upright, {paths[0].name} has {sizes[1]}")
-        yield frame
+    return Timing(len(paths), PICTURES_PER_SECOND)
+
+
+def frames(folder: Path, wanted: Container[int] | None = None) -> "Iterator[tuple[int, np.ndarray]]":
+    """Frames by their place in the order (None: all), uint8 [H, W, 3], upright; only those are read.
+
+    Raises:
+        MediaError: As for `pictures_in`, and if a picture cannot be read.
+    """
+    from flexiact.media.image import decode_image
+
+    for index, path in enumerate(pictures_in(folder)):
+        if wanted is None or index in wanted:
+            yield index, decode_image(path)[0]
 
 
 def _check_steps(folder: Path, numbers: list[int]) -> None:

@@ -2,13 +2,33 @@
 
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from flexiact.cli import one_line
+from flexiact.media.colour import to_srgb
 from flexiact.media.files import MediaError, replacing
+from flexiact.notes import note
+
+MUCH_CUT_AWAY = 0.4
+"""From this share of a picture on, a note says that it is lost when the centre is cut out."""
+
+_DNG_VERSION = 50706  # TIFF tag
+Formats = Mapping[str, Sequence[tuple[int, bytes]]]
+
+FOREIGN_PICTURES: Formats = {
+    "HEIC": ((4, b"ftyphei"), (4, b"ftyphev"), (4, b"ftypmif1"), (4, b"ftypmsf1")),
+    "JPEG XL": ((0, b"\xff\x0a"), (0, b"\x00\x00\x00\x0cJXL ")),
+    "a raw photo": ((8, b"CR\x02\x00"), (4, b"ftypcrx"), (0, b"FUJIFILMCCD-RAW")),
+    "a PDF": ((0, b"%PDF"),),
+    "an SVG drawing": ((0, b"<svg"), (0, b"<?xml")),
+}
+"""Formats that no reader here takes, by bytes at a place of the file."""
+
+_FILMS: Formats = {"a video, of which one frame is needed": ((4, b"ftyp"), (4, b"moov"), (0, b"\x1aE\xdf\xa3"))}
 
 
 def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -28,23 +48,67 @@ def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
+def note_cut(where: object, frame: np.ndarray, height: int, width: int) -> None:
+    """Say that `fit_image` loses much of a frame, if it does."""
+    source_height, source_width = frame.shape[:2]
+    scale = min(source_height / height, source_width / width)
+    lost = 1 - scale**2 * height * width / (source_height * source_width)
+    if lost > MUCH_CUT_AWAY:
+        note(
+            where,
+            f"is {source_width} x {source_height}: {lost:.0%} of it is cut away around its middle for "
+            f"{width} x {height}; crop or pad it to keep what matters",
+        )
+
+
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read any image Pillow knows as uint8 [H, W, 3] sRGB: upright, transparency on white, 16 bits reduced to 8.
+    """Read any image Pillow knows as uint8 [H, W, 3] sRGB; a note says what was changed.
+
+    It is turned upright by its EXIF, transparency is put on white, 16 bits are cut to 8, and the colours of another
+    profile are converted (littleCMS).
 
     Raises:
         MediaError: If the file is missing, not an image, or truncated.
     """
-    path = Path(path)
+    picture, changed = decode_image(Path(path))
+    if changed:
+        note(path, changed)
+    return picture
+
+
+def decode_image(path: Path) -> tuple[np.ndarray, str]:
+    """What `read_image` gives, and what its note says ("" for none), unsaid.
+
+    Raises:
+        MediaError: As for `read_image`.
+    """
     check_file(path, "an image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # phones take pictures of this size
             image = Image.open(path)
         with image:
+            if _DNG_VERSION in getattr(image, "tag_v2", ()):
+                raise ValueError("it is a raw photo, DNG; save it as JPEG or PNG")  # Pillow would take its preview
             image.load()
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+            picture, converted = to_rgb(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(f"{path}: not a readable image ({one_line(error)})") from error
+        reason = foreign_format(path, {**FOREIGN_PICTURES, **_FILMS}) or one_line(error)
+        raise MediaError(f"{path}: not a readable image ({reason})") from error
+    return picture, "; ".join(
+        (["is turned upright by its EXIF"] if turned else []) + ([converted] if converted else [])
+    )
+
+
+def foreign_format(path: Path, formats: Formats) -> str:
+    """Which of some formats a file is and what to do with it; "" when its first bytes do not tell."""
+    with path.open("rb") as file:
+        start = file.read(32)
+    for name, marks in formats.items():
+        if any(start[place:].startswith(mark) for place, mark in marks):
+            return f"it is {name}; save it as JPEG or PNG"
+    return ""
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
@@ -75,12 +139,20 @@ def check_file(path: Path, what: str) -> None:
         raise MediaError(f"{path}: is empty")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> tuple[np.ndarray, str]:
+    """An image of any mode as uint8 [H, W, 3] sRGB, and how its colours were changed ("": they were not).
+
+    Raises:
+        ValueError: for pixels whose range is not known.
+    """
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range is not known; save it with 8 or 16 bits")
+    profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    image, converted = to_srgb(image, profile)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB")), converted

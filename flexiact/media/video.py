@@ -6,8 +6,7 @@ bytes on every write.
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Container, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -15,91 +14,90 @@ from typing import cast
 import av
 import numpy as np
 
-from flexiact.cli import one_line
+from flexiact.media import animation, film, frame_folder
 from flexiact.media.files import MediaError, WriteError, replacing
-from flexiact.media.frame_folder import PICTURES_PER_SECOND, pictures_in, read_pictures
-from flexiact.media.image import check_file, fit_image, read_image
+from flexiact.media.image import fit_image, note_cut
+from flexiact.media.timing import Timing
 from flexiact.task import Video
-
-MISSING_FRAMES_SHARE = 0.05
-"""A file counts as truncated if more than this share of the frames that its header promises is missing."""
 
 FFV1_OPTIONS = {"level": "3", "slicecrc": "1"}
 """A checksum in every slice makes the decoder report damage instead of showing it."""
 
 
 def read_video(path: str | os.PathLike[str]) -> Video:
-    """Decode every frame of the first video stream, or every picture of a folder, and turn it upright.
+    """Every frame once, upright, of a video file, an animated WebP or a folder of pictures; decoded twice.
 
     Raises:
-        MediaError: If the file is missing, holds no video, is damaged, or ends before its header says; if the folder
-            holds no pictures that `read_image` can read, or they change size.
+        MediaError: As for `read_timing`.
     """
-    path = Path(path)
-    if path.is_dir():
-        return Video(np.stack(list(read_pictures(path))), PICTURES_PER_SECOND)
-    with _opened(path) as (container, stream):
-        frames = [_upright(frame, path) for frame in container.decode(stream)]
-        rate = _checked_rate(path, len(frames), container, stream)
-    if len({frame.shape for frame in frames}) > 1:
-        raise MediaError(f"{path}: frames change size")
-    return Video(np.stack(frames), rate)
+    timing = read_timing(path)
+    return Video(np.stack([frame for _, frame in _frames(Path(path))]), timing.fps, timing.times)
 
 
 def read_clip(path: str | os.PathLike[str], num_frames: int, height: int, width: int) -> Video:
-    """`fit_frames(read_video(path), ...)` in the memory of one clip: the file is decoded twice and never held whole.
+    """`fit_frames(read_video(path), ...)` with only the clip kept: a long film needs no more memory.
 
-    Frames of a video with fewer than `num_frames` are repeated evenly.
+    Fewer frames than wanted are repeated evenly. A note says when much of the picture is cut away.
 
     Raises:
-        MediaError: As for `read_video`, and for a single frame, which shows no action.
-        ValueError: If a number is below 1.
+        MediaError: As for `read_timing`, and for a single frame, which shows no action.
+        ValueError: If a wanted number is below 1.
     """
-    path = Path(path)
-    count, rate = count_frames(path)
-    if count == 1:
-        raise MediaError(f"{path}: holds one frame, which shows no action; expected a video")
-    indices = _evenly(count, num_frames)
+    timing = check_clip(path)
+    indices = timing.evenly(num_frames)
     fitted = read_frames(path, set(indices), height, width)
-    return Video(np.stack([fitted[index] for index in indices]), _stretched(rate, count, num_frames))
+    return Video(np.stack([fitted[index] for index in indices]), timing.stretched(num_frames))
 
 
-def count_frames(path: str | os.PathLike[str]) -> tuple[int, float]:
-    """Number of frames of a video, and its frame rate; the whole video is decoded, and no frame is stored.
+def check_clip(path: str | os.PathLike[str]) -> Timing:
+    """`read_timing` of what shows an action.
 
     Raises:
-        MediaError: As for `read_video`.
+        MediaError: As for `read_timing`, and for a single frame.
+    """
+    timing = read_timing(path)
+    if timing.count == 1:
+        raise MediaError(f"{path}: holds one frame, which shows no action; expected a video")
+    return timing
+
+
+def read_timing(path: str | os.PathLike[str]) -> Timing:
+    """When a video's frames are shown; all are decoded, none is kept. Notes say what is not read as a header says.
+
+    Raises:
+        MediaError: If the file is missing, holds no video, is damaged, or ends before its header says; if the
+            folder is none of pictures that `read_image` can read; if frames change size.
     """
     path = Path(path)
     if path.is_dir():
-        return sum(1 for _ in read_pictures(path)), PICTURES_PER_SECOND
-    with _opened(path) as (container, stream):
-        sizes = [(frame.height, frame.width) for frame in container.decode(stream) if _sound(frame, path)]
-        rate = _checked_rate(path, len(sizes), container, stream)
-    if len(set(sizes)) > 1:
-        raise MediaError(f"{path}: frames change size")
-    return len(sizes), rate
+        return frame_folder.scan(path)
+    return animation.scan(path) if animation.is_animation(path) else film.scan(path)
+
+
+def first_frame(path: Path) -> np.ndarray:
+    """The first frame of a video, upright: uint8 [H, W, 3].
+
+    Raises:
+        MediaError: If there is none that can be read.
+    """
+    for _, frame in _frames(path, {0}):
+        return frame
+    raise MediaError(f"{path}: holds no frames")
 
 
 def read_frames(
     path: str | os.PathLike[str], indices: Collection[int], height: int, width: int
 ) -> dict[int, np.ndarray]:
-    """Frames of a video by index, each resized by `fit_image`.
+    """Some frames of a video by their index, each as `fit_image` makes it; a note says when that cuts much away.
 
     Raises:
-        MediaError: As for `read_video`, and if the video ends before the last index.
+        MediaError: As for `read_timing`, and if the video ends before the last index.
     """
-    path = Path(path)
-    if path.is_dir():
-        files = dict(enumerate(pictures_in(path)))
-        fitted = {index: fit_image(read_image(files[index]), height, width) for index in indices if index in files}
-    else:
-        with _opened(path) as (container, stream):
-            fitted = {
-                index: fit_image(_upright(frame, path), height, width)
-                for index, frame in enumerate(container.decode(stream))
-                if index in indices
-            }
+    path, fitted = Path(path), dict[int, np.ndarray]()
+    for index, frame in _frames(path, indices):
+        if not fitted:
+            note_cut(path, frame, height, width)
+        fitted[index] = fit_image(frame, height, width)
     if len(fitted) < len(set(indices)):
         raise MediaError(f"{path}: has no frame {max(indices)}")
     return fitted
@@ -144,86 +142,26 @@ def frames_digest(video: Video | np.ndarray) -> str:
 
 
 def fit_frames(video: Video, num_frames: int, height: int, width: int) -> Video:
-    """Resample to `num_frames` evenly spaced frames, with the first and last; resize and centre-crop to height x width.
+    """Resample to `num_frames` frames at equal times, first and last kept; resize and centre-crop to height x width.
 
     The frame rate changes so that the duration stays the same. A video that fits already is returned unchanged.
 
     Raises:
         ValueError: If a number is below 1.
     """
-    count = len(video.frames)
-    if (count, *video.frames.shape[1:3]) == (num_frames, height, width):
+    timing = Timing.of(video)
+    if timing.times is None and video.frames.shape[:3] == (num_frames, height, width):
         return video
-    indices = _evenly(count, num_frames)
+    indices = timing.evenly(num_frames)
     fitted = {index: fit_image(video.frames[index], height, width) for index in set(indices)}
-    return Video(np.stack([fitted[index] for index in indices]), _stretched(video.fps, count, num_frames))
+    return Video(np.stack([fitted[index] for index in indices]), timing.stretched(num_frames))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
-    """The container and its first video stream; an error in decoding becomes one line."""
-    check_file(path, "a video")
-    try:
-        with av.open(str(path)) as container:
-            # FFmpeg would decode any .txt file as a film of a terminal.
-            if not container.streams.video or container.format.name == "tty":
-                raise MediaError(f"{path}: holds no video stream")
-            yield container, container.streams.video[0]
-    except (av.error.FFmpegError, EOFError, UnicodeDecodeError) as error:
-        raise MediaError(f"{path}: no video, or a damaged one: cannot be decoded ({_reason(error)})") from error
-
-
-def _checked_rate(
-    path: Path, count: int, container: av.container.InputContainer, stream: av.video.stream.VideoStream
-) -> float:
-    """Frame rate, after `count` frames were decoded."""
-    rate, expected = stream.average_rate or stream.guessed_rate, _expected_frames(container, stream)
-    if not count:
-        raise MediaError(f"{path}: holds no frames")
-    if not rate:
-        raise MediaError(f"{path}: does not say its frame rate")
-    if expected - count > MISSING_FRAMES_SHARE * expected:
-        raise MediaError(f"{path}: truncated, {count} of {expected} frames")
-    return float(rate)
-
-
-def _evenly(count: int, num_frames: int) -> list[int]:
-    """Indices of `num_frames` of `count` frames, evenly spaced from the first to the last."""
-    if num_frames < 1:
-        raise ValueError(f"num_frames: expected 1 or more, got {num_frames}")
-    return [int(index) for index in np.rint(np.linspace(0, count - 1, num_frames))]
-
-
-def _stretched(fps: float, count: int, num_frames: int) -> float:
-    """The rate at which `num_frames` frames last as long as `count` frames at `fps`."""
-    return fps * (num_frames - 1) / (count - 1) if count > 1 and num_frames > 1 else fps
-
-
-def _sound(frame: av.VideoFrame, path: Path) -> bool:
-    if frame.is_corrupt:
-        raise MediaError(f"{path}: damaged or truncated frame")
-    return True
-
-
-def _upright(frame: av.VideoFrame, path: Path) -> np.ndarray:
-    _sound(frame, path)
-    pixels = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 turns
-    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
-
-
-def _expected_frames(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> int:
-    """Number of frames that the header promises; 0 if it states none."""
-    if stream.frames:
-        return stream.frames
-    rate = stream.average_rate
-    if not rate:
-        return 0
-    if stream.duration and stream.time_base:
-        return round(stream.duration * stream.time_base * rate)
-    if container.duration and len(container.streams) == 1:  # with sound, it is the duration of the longer stream
-        return round(Fraction(container.duration, av.time_base) * rate)
-    return 0
+def _frames(path: Path, wanted: Container[int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames by their index (None: all), uint8 [H, W, 3], upright."""
+    if path.is_dir():
+        return frame_folder.frames(path, wanted)
+    return (animation if animation.is_animation(path) else film).frames(path, wanted)
 
 
 def _encode(path: Path, video: Video, *, codec: str, pixels: str, container: str, options: dict[str, str]) -> None:
@@ -240,11 +178,4 @@ def _encode(path: Path, video: Video, *, codec: str, pixels: str, container: str
                 output.mux(stream.encode(frame))
             output.mux(stream.encode(None))
     except av.error.FFmpegError as error:
-        raise WriteError(f"{path}: cannot be written ({_reason(error)})") from error
-
-
-def _reason(error: BaseException) -> str:
-    """The error in one line; FFmpeg's own text would name the path again."""
-    if isinstance(error, av.error.FFmpegError):
-        return " ".join(str(error.strerror).split()) or type(error).__name__
-    return one_line(error)
+        raise WriteError(f"{path}: cannot be written ({film.reason(error)})") from error

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flexiact.backbone.backbone import Backbone, load_backbone
+from flexiact.backbone.codec import note_long_text
 from flexiact.backbone.loading import NO_SAVINGS, Savings, resolve_device
 from flexiact.backbone.specs import find_spec
 from flexiact.checkpoints.ours import load_action
 from flexiact.embedding import ACTION_KEY
 from flexiact.fits import FitFolder, fit_description
 from flexiact.media.digests import canonical_json, json_digest
-from flexiact.media.image import fit_image, read_image
-from flexiact.media.video import read_clip, write_lossless, write_preview
+from flexiact.media.image import fit_image, note_cut, read_image
+from flexiact.media.video import check_clip, read_clip, write_lossless, write_preview
 from flexiact.memory.check import check_memory
 from flexiact.method import PRESETS, FlexiAct, preset
+from flexiact.notes import note
 from flexiact.progress import in_words, steps_shown
 from flexiact.ranges import check_seed
 from flexiact.task import Action, Request, Video
@@ -139,9 +141,12 @@ def make_video(method: FlexiAct, fits: FitFolder, order: Order) -> Made:
         ValueError: If a field or file is wrong; the message names it. No video is written then, but a fit may be.
     """
     backbone = method.backbone
-    target = fit_image(read_image(order.image), backbone.height, backbone.width)
-    request = Request(target, order.prompt, order.seed)
+    image = read_image(order.image)
+    note_cut(order.image, image, backbone.height, backbone.width)
+    request = Request(fit_image(image, backbone.height, backbone.width), order.prompt, order.seed)
+    note_long_text(backbone, order.prompt)
     if isinstance(order.action, Shown):
+        note_long_text(backbone, order.action.caption)
         reference = _read_reference(order.action.reference, backbone)
         made = perform(method, fits, reference, order.action.caption, request)
     else:
@@ -187,7 +192,7 @@ def perform_again(method: FlexiAct, file: Path, request: Request) -> Made:
     action, about = load_action(file)
     theirs, ours = (str(r).partition("+")[0] for r in (about.get("backbone_revision") or "", method.backbone.revision))
     if theirs not in {"", ours}:  # quantised or not
-        print(f"note: {file} was made for revision {theirs:.12} of the backbone, this is {ours:.12}", file=sys.stderr)
+        note(file, f"was made for revision {theirs:.12} of the backbone, this is {ours:.12}")
     video, transfer_s = _transfer(method, action, request)
     return Made(video, file, None, transfer_s)
 
@@ -202,7 +207,7 @@ def check_order(order: Order) -> None:
     read_image(order.image)
     if isinstance(order.action, Shown):
         kind, source = "reference", order.action.reference
-        read_clip(source, 2, 1, 1)
+        check_clip(source)
     else:
         kind, source = "action", order.action
         _check_action(source)
@@ -248,12 +253,12 @@ def _read_reference(path: Path, backbone: Backbone) -> Video:
     reference = read_clip(path, backbone.num_frames, backbone.height, backbone.width)
     apart_s = 1 / reference.fps
     if apart_s * backbone.fps > LONG_REFERENCE:
-        note = f"{backbone.num_frames} of its frames, {apart_s:.2g} s apart, are read; cut it to the action"
-        print(f"note: {path} is long: {note}", file=sys.stderr)
+        read = f"{backbone.num_frames} of its frames, {apart_s:.2g} s apart, are read"
+        note(path, f"is long: {read}; cut it to the action")
     different = 1 + int((reference.frames[1:] != reference.frames[:-1]).any(axis=(1, 2, 3)).sum())
     if 2 * different < backbone.num_frames:
-        note = f"{different} different frames stand for {backbone.num_frames}; give a video of the whole action"
-        print(f"note: {path} is short: {note}", file=sys.stderr)
+        few = f"{different} different frames stand for {backbone.num_frames}"
+        note(path, f"is short: {few}; give a video of the whole action")
     return reference
 
 

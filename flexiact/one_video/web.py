@@ -27,6 +27,7 @@ def serve(setup: "Setup") -> None:
         ValueError: If the model cannot be loaded; the message names the field.
     """
     from flexiact.fits import FitFolder
+    from flexiact.notes import each_once
     from flexiact.one_video.make import Order, Shown, check_order, load_method, make_video
 
     gradio = import_module("gradio")  # by name: nothing else of the suite needs it
@@ -39,8 +40,9 @@ def serve(setup: "Setup") -> None:
         out = Path(tempfile.mkdtemp(dir=folder)) / "video.mp4"
         order = Order(Path(image), Shown(Path(reference), caption), prompt, int(seed or 0), out)
         try:
-            check_order(order)
-            make_video(method, fits, order)
+            with each_once():
+                check_order(order)
+                make_video(method, fits, order)
         except ValueError as error:
             raise gradio.Error(str(error)) from error
         return str(out)

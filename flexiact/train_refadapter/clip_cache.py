@@ -29,18 +29,26 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flexiact.backbone.backbone import Backbone
-from flexiact.backbone.codec import as_condition, clean_latent, encode_image, encode_text, encode_video
+from flexiact.backbone.codec import (
+    as_condition,
+    clean_latent,
+    encode_image,
+    encode_text,
+    encode_video,
+    note_long_text,
+)
 from flexiact.batches import Batch
 from flexiact.cli import one_line
 from flexiact.fits import BACKBONE_FIELDS
 from flexiact.media.digests import file_digest
 from flexiact.media.files import make_folder, replacing
-from flexiact.media.video import count_frames, read_frames
+from flexiact.media.video import read_frames, read_timing
+from flexiact.notes import collected, tell
 from flexiact.progress import counted
 from flexiact.train_refadapter.clips import Clip, some_of
 from flexiact.train_refadapter.configs import CacheConfig
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raised when the same clip begins to give other files."""
 
 MARKS_FILE = "videos.json"
@@ -144,13 +152,15 @@ def cache_clips(
     empty = file({"text": ""})
     sources: dict[Path, Clip | None] = {empty: None} | dict(zip(files, clips, strict=True))
 
-    def make(path: Path) -> None:
+    def make(path: Path) -> list[tuple[str, str]]:
         if path.exists():  # asked only now: what others have written meanwhile must not change the shares
-            return
+            return []
         clip = sources[path]
-        tensors = encode_clip(backbone, clip, config, _generator(path)) if clip else _empty(backbone)
+        with collected() as notes:
+            tensors = encode_clip(backbone, clip, config, _generator(path)) if clip else _empty(backbone)
         with replacing(path) as unfinished:
             save_file({name: tensor.cpu() for name, tensor in tensors.items()}, unfinished)
+        return notes
 
     def prepare(paths: Sequence[Path]) -> None:
         make_folder("cache", folder)
@@ -159,7 +169,9 @@ def cache_clips(
             unfinished.write_text(json.dumps(marks))
 
     _in_shares(accelerator, [list(sources)], prepare, "prepare")
-    _in_shares(accelerator, list(sources), make, "encode")
+    notes = _in_shares(accelerator, list(sources), make, "encode")
+    if accelerator.is_main_process:
+        tell(one for found in notes for one in found)
     try:
         with safe_open(empty, "pt") as opened:
             return CachedClips(tuple(files), opened.get_tensor("text").clone())
@@ -177,18 +189,20 @@ def encode_clip(backbone: Backbone, clip: Clip, config: CacheConfig, generator: 
     Raises:
         ValueError: when the video cannot be read or is shorter than the backbone's clips.
     """
-    count, rate = count_frames(clip.path)
-    every = max(1, round(rate / backbone.fps))
+    note_long_text(backbone, clip.caption)
+    shown, rate = read_timing(clip.path).steadily(backbone.fps)
+    count, every = len(shown), max(1, round(rate / backbone.fps))
     span = (backbone.num_frames - 1) * every + 1
     if count < span:
         raise ValueError(f"{clip.path}: expected {span} frames or more at {rate:g} frames/s, got {count}")
     starts = torch.randperm(count - span + 1, generator=generator)[: config.windows]
     moments = torch.randperm(count, generator=generator)[: config.frames]
-    spans = [range(start, start + span, every) for start in starts.tolist()]
-    wanted = {index for indices in spans for index in indices} | set(moments.tolist())
+    spans = [shown[start : start + span : every] for start in starts.tolist()]
+    stills = [shown[moment] for moment in moments.tolist()]
+    wanted = {index for indices in spans for index in indices} | set(stills)
     pixels = read_frames(clip.path, wanted, backbone.height, backbone.width)
     windows = [encode_video(backbone, np.stack([pixels[index] for index in indices]), generator) for indices in spans]
-    images = [encode_image(backbone, pixels[index], generator)[:, :1] for index in moments.tolist()]
+    images = [encode_image(backbone, pixels[index], generator)[:, :1] for index in stills]
     text = encode_text(backbone, [clip.caption])[0]
     return {
         "windows": torch.cat(windows),

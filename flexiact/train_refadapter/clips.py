@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flexiact.cli import one_line
+from flexiact.media.files import is_clutter, read_text, spelled
+from flexiact.media.tables import TableError, by_heading, read_table
 
-VIDEO_SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
+VIDEO_SUFFIXES = {
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv"),
+}
 COLUMNS = ["path", "caption"]
 MAX_NAMED = 5
 """So many of many names are spelled out in an error."""
@@ -29,7 +34,8 @@ class Clip:
 def list_clips(data: Path) -> list[Clip]:
     """The videos of a folder, each with its caption in a text file of the same name, or those that a table names.
 
-    A table is a .csv file with the header `path,caption`; paths are relative to its folder and stay inside.
+    A table is a .csv file with the columns `path` and `caption`, as `flexiact.media.tables` reads it; paths are
+    relative to its folder and stay inside. What systems leave beside files (`._jump.mp4`) is left alone.
 
     Raises:
         ValueError: when there are no videos, captions or videos are missing (all are counted), a path leads outside,
@@ -55,7 +61,7 @@ def some_of(names: Sequence[str]) -> str:
 
 
 def _clips_of_folder(folder: Path) -> list[Clip]:
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not is_clutter(p))
     if not paths:
         raise ValueError(f"data: {folder} holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
     captions = [path.with_suffix(".txt") for path in paths]
@@ -63,7 +69,7 @@ def _clips_of_folder(folder: Path) -> list[Clip]:
     if missing:
         raise ValueError(f"data: {folder} lacks {len(missing)} captions: {some_of(missing)}")
     try:
-        return [Clip(path, path.with_suffix(".txt").read_text(encoding="utf-8").strip()) for path in paths]
+        return [Clip(path, read_text(path.with_suffix(".txt")).strip()) for path in paths]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"data: a caption in {folder} cannot be read ({one_line(error)})") from error
 
@@ -72,18 +78,13 @@ def _clips_of_table(table: Path) -> list[Clip]:
     root = table.resolve().parent
     clips = []
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            header = next(rows, [])
-            if header != COLUMNS:
-                raise ValueError(f"data: {table} expected the header {','.join(COLUMNS)}, got {','.join(header)!r}")
-            for row in filter(None, rows):
-                if len(row) != len(COLUMNS):
-                    raise ValueError(f"data: {table} line {rows.line_num}: expected 2 fields, got {len(row)}")
-                path = (root / row[0]).resolve()
-                if path == root or not path.is_relative_to(root):
-                    raise ValueError(f"data: {table} line {rows.line_num}: {row[0]!r} leads out of the table's folder")
-                clips.append(Clip(path, row[1].strip()))
+        for number, (written, caption) in by_heading(table, read_table(table, len(COLUMNS), strict=True), COLUMNS):
+            path = (root / spelled(root, written)).resolve()
+            if path == root or not path.is_relative_to(root):
+                raise TableError(f"line {number}: {written!r} leads out of the table's folder")
+            clips.append(Clip(path, caption))
+    except TableError as error:
+        raise ValueError(f"data: {table} {error}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"data: {table} cannot be read ({one_line(error)})") from error
     return clips

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from flexiact.backbone.backbone import Backbone, load_backbone, load_folder
-from flexiact.backbone.codec import decode_latents, encode_video
+from flexiact.backbone.codec import decode_latents, encode_video, note_long_text
 from flexiact.backbone.cogvideox import Published
 from flexiact.backbone.loading import BackboneError, Savings, resolve_device
 from flexiact.backbone.specs import BACKBONES, SETTINGS, BackboneSpec, find_spec
@@ -207,3 +208,64 @@ def test_sizes_that_do_not_fit_are_named():
     for change, field in (({"num_frames": 12}, "num_frames"), ({"height": 20}, "height"), ({"width": 0}, "width")):
         with pytest.raises(BackboneError, match=field):
             replace(backbone, **change)
+
+
+DAMAGE = {
+    "tokenizer": lambda f: shutil.rmtree(f / "tokenizer"),
+    "vae/config.json": lambda f: (f / "vae/config.json").unlink(),
+    "text_encoder holds no model.safetensors": lambda f: (f / "text_encoder/model.safetensors").rename(
+        f / "text_encoder/model.fp16.safetensors"
+    ),
+    "only diffusion_pytorch_model.fp16.safetensors": lambda f: (
+        f / "transformer/diffusion_pytorch_model.safetensors"
+    ).rename(f / "transformer/diffusion_pytorch_model.fp16.safetensors"),
+    "vae/diffusion_pytorch_model.safetensors is empty": lambda f: (
+        f / "vae/diffusion_pytorch_model.safetensors"
+    ).write_bytes(b""),
+    "model.safetensors only points to its content": lambda f: (f / "text_encoder/model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
+    ),
+    "transformer/diffusion_pytorch_model.safetensors is cut short": lambda f: (
+        f / "transformer/diffusion_pytorch_model.safetensors"
+    ).write_bytes((f / "transformer/diffusion_pytorch_model.safetensors").read_bytes()[:-8]),
+    "text_encoder/model-00002-of-00002.safetensors is missing": lambda f: (
+        (f / "text_encoder/model.safetensors").rename(f / "text_encoder/model-00001-of-00002.safetensors"),
+        (f / "text_encoder/model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {str(n): f"model-0000{n}-of-00002.safetensors" for n in (1, 2)}})
+        ),
+    ),
+    "scheduler/scheduler_config.json": lambda f: (f / "scheduler/scheduler_config.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("said", DAMAGE)
+def test_a_half_downloaded_model_names_what_is_missing(folder: Path, said: str):
+    DAMAGE[said](folder)
+    with pytest.raises(BackboneError, match=said) as caught:
+        load_folder(folder, name="tiny")
+    assert str(caught.value).startswith("backbone tiny: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "hpu", "xla", "mtia", "meta", "cuda:99", "vulkan"])
+def test_a_device_that_is_not_there_is_one_line(device: str):
+    with pytest.raises(BackboneError, match="^device: ") as caught:
+        resolve_device(device)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("device", ["gpu", "CUDA", "cuda0", "tpu", ""])
+def test_an_unknown_device_is_answered_with_the_known_ones(device: str):
+    with pytest.raises(BackboneError, match="device: unknown name .*known: auto, cpu, cuda"):
+        resolve_device(device)
+
+
+def test_a_text_that_is_cut_off_is_said(folder: Path, capsys: pytest.CaptureFixture[str]):
+    backbone = load_folder(folder, name="tiny")
+    capsys.readouterr()
+    for words in range(1, 30):
+        text = " ".join(["dog"] * words)
+        note_long_text(backbone, text)
+        said = capsys.readouterr().err
+        tokens = backbone.tokenizer(text).input_ids
+        assert bool(said) == (len(tokens) > backbone.max_text_tokens)
+        assert not said or f"has {len(tokens)} tokens: the first {backbone.max_text_tokens} are read" in said

@@ -90,8 +90,8 @@ def test_other_pictures_are_another_reference(tmp_path: Path, change: str) -> No
     [
         ([], "transfers.csv is empty"),
         ([HEADING], "transfers.csv: names no transfer"),
-        ([["a", "b", "c", "d"], LINE], "expected the heading reference,caption,target,prompt, got a,b,c,d"),
-        ([HEADING, [*LINE, "more"]], "row 2 has 5 columns, not 4"),
+        ([["a", "b", "c", "d"], LINE], "expected the heading reference,caption,target,prompt, got 'a,b,c,d'"),
+        ([HEADING, [*LINE, "more"]], "line 2: expected 4 fields, got 5"),
         ([HEADING, ["camle", *LINE[1:]]], "transfer 1: there is no sequence camle in .*/JPEGImages/480p$"),
         ([HEADING, LINE, ["camel", "", "bear", ""]], "transfer 2: the caption is empty; .* 2: the prompt is empty$"),
         ([HEADING, ["camel", "x", "", "y"]], "transfer 1: the target is empty$"),
@@ -161,3 +161,26 @@ def test_a_plain_folder_may_hold_frames_in_place_of_a_video(tmp_path: Path) -> N
     suite = folder_suite(str(tmp_path))
     assert {case.reference.name for case in suite.cases} == {"reference"}
     suite.check_readable(suite.case_ids)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "reference;caption;target;prompt\ncamel;a camel walks;bear;a bear walks\n",
+        "reference,caption,target,prompt,,\ncamel,a camel walks,bear,a bear walks,,\n",
+        "sep=\t\r\nReference\tCaption\tTarget\tPrompt\r\ncamel\ta camel walks\tbear\ta bear walks\r\n",
+        "\ufeffcaption; prompt; reference; target; licence\na camel walks; a bear walks; camel; bear; mine\n",
+    ],
+)
+def test_a_table_may_come_from_any_spreadsheet(tmp_path: Path, text: str) -> None:
+    davis(tmp_path)
+    (tmp_path / "transfers.csv").write_text(text)
+    case = davis_suite(str(tmp_path)).cases[0]
+    assert (case.case_id, case.caption, case.prompt) == ("camel-to-bear", "a camel walks", "a bear walks")
+
+
+def test_a_target_may_have_backslashes(tmp_path: Path) -> None:
+    davis(tmp_path)
+    write_table(tmp_path / "transfers.csv", [HEADING, ["camel", "a camel walks", "images\\fox.png", "a fox walks"]])
+    case = davis_suite(str(tmp_path)).cases[0]
+    assert (case.case_id, case.target_id) == ("camel-to-fox", "images/fox.png")

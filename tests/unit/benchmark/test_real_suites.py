@@ -120,7 +120,7 @@ def test_the_uncropped_reference_is_taken_unless_it_is_untrimmed(tmp_path: Path,
     ("table", "rows", "message"),
     [
         ("crop.csv", [], "captions/human/chest/crop.csv is empty"),
-        ("crop.csv", [["a", "b"]], "crop.csv: row 1 has 2 columns, not 6"),
+        ("crop.csv", [["a", "b"]], "crop.csv: line 1: expected 6 fields, got 2"),
         ("crop.csv", [["reference_videos/human/chest_crop/0.mp4", 0, 1, 8, 2, "x"]], "expected whole numbers"),
         ("crop.csv", [["reference_videos/human/chest_crop/0.mp4", 0, 9, 0, 2, "x"]], "expected whole numbers"),
         ("crop.csv", [["reference_videos/human/chest_crop/0.mp4", 0, 9, 8, 2, " "]], "the caption of .* is empty"),
@@ -128,7 +128,7 @@ def test_the_uncropped_reference_is_taken_unless_it_is_untrimmed(tmp_path: Path,
         ("val_image.csv", [["path", "caption"]], "names no image"),
         ("val_image.csv", [["path", "caption"], ["", "x"]], "a path is empty"),
         ("val_image.csv", [["path", "caption"], ["target_image/human/knight.png", ""]], "the caption of .* is empty"),
-        ("val_image.csv", [["path", "caption"], ["a", "b", "c"]], "row 2 has 3 columns, not 2"),
+        ("val_image.csv", [["path", "caption"], ["a", "b", "c"]], "line 2: expected 2 fields, got 3"),
         ("val_image.csv", [["path", "caption"], *[["target_image/human/knight.png", "x"]] * 2], "is there twice"),
     ],
 )
@@ -259,3 +259,25 @@ def test_puppets_and_files_do_not_mix(tmp_path: Path, backbone) -> None:
     case = folder_suite(str(plain(tmp_path))).cases[0]
     with pytest.raises(ValueError, match="cases: puppets and files cannot share a run"):
         describe_run({"suite": "both"}, [case, CASES[0]], [0], backbone, {}, {})
+
+
+@pytest.mark.parametrize("name", ["reference.mov", "reference.webm", "reference.MP4", "Reference.gif", "reference.m4v"])
+def test_a_reference_may_have_any_suffix(tmp_path: Path, name: str) -> None:
+    plain(tmp_path)
+    (tmp_path / "reference.mp4").rename(tmp_path / name)
+    for clutter in ("._reference.mov", "images/Thumbs.db", "images/._cat.png", "images/desktop.ini"):
+        (tmp_path / clutter).write_bytes(b"clutter")
+    suite = folder_suite(str(tmp_path))
+    assert {case.reference.name for case in suite.cases} == {name} and len(suite.cases) == 2
+    suite.check_readable(suite.case_ids)
+    (tmp_path / "reference.avi").touch()
+    with pytest.raises(CaseError, match=r"several references, .* and .*: leave one"):
+        folder_suite(str(tmp_path))
+
+
+def test_what_is_cut_away_is_said_of_every_file(tmp_path: Path) -> None:
+    case = folder_suite(str(plain(tmp_path))).cases[0]
+    assert case.losses(FORM) == []
+    said = case.losses(replace(FORM, height=96, width=24))
+    assert [Path(where).name for where, _ in said] == ["reference.mp4", "cat.png"]
+    assert all("is 72 x 48: 83% of it is cut away" in what for _, what in said)

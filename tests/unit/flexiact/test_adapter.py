@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from flexiact.backbone.attention import extra_tokens_attached
 from flexiact.backbone.backbone import Backbone
+from flexiact.checkpoints.ours import load_refadapter
 from flexiact.refadapter import CONFIG_FILE, PREFIX, TARGETS, WEIGHTS_FILE, RefAdapter
 from flexiact.sampling import Denoiser
 from tests.support.backbones import tiny_backbone
@@ -138,3 +139,37 @@ def test_bad_numbers_are_named(backbone: Backbone):
     adapter = RefAdapter(backbone.transformer, 1, 1)
     with pytest.raises(ValueError, match="refadapter_weight"), adapter.attached(float("inf")):
         pass
+
+
+@pytest.mark.parametrize(("rank", "alpha"), [(1, 4), (4, 4), (2, 3), (8, 32)])
+def test_rslora_has_peft_s_strength(backbone: Backbone, tmp_path: Path, rank: int, alpha: int):
+    RefAdapter(backbone.transformer, rank, alpha).save(tmp_path)
+    config = json.loads((tmp_path / CONFIG_FILE).read_text()) | {"use_rslora": True}
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
+    theirs = PeftModel.from_pretrained(tiny_backbone().transformer, str(tmp_path))
+    expected = theirs.base_model.model.transformer_blocks[1].attn1.to_v.scaling["default"]
+    adapter = RefAdapter.load(tmp_path, backbone.transformer)
+    with adapter.attached(1.0):
+        assert backbone.transformer.transformer_blocks[1].attn1.to_v.scaling["refadapter"] == pytest.approx(expected)
+    assert load_refadapter(tmp_path)[1] == pytest.approx(expected * rank)
+    RefAdapter.load(tmp_path, backbone.transformer).save(tmp_path / "again")
+    assert RefAdapter.load(tmp_path / "again", backbone.transformer).alpha == adapter.alpha
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"use_dora": True},
+        {"alpha_pattern": {"to_q": 8}},
+        {"rank_pattern": {"to_q": 8}},
+        {"init_lora_weights": "pissa"},
+        {"bias": "all"},
+        {"peft_type": "LOHA"},
+        {"fan_in_fan_out": True},
+    ],
+)
+def test_other_kinds_of_adapters_are_refused(backbone: Backbone, setting: dict):
+    config = json.loads((backbone.refadapter / CONFIG_FILE).read_text()) | setting
+    (backbone.refadapter / CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"refadapter: .* sets {next(iter(setting))} = .*not supported"):
+        RefAdapter.load(backbone.refadapter, backbone.transformer)

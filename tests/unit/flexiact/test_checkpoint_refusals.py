@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from flexiact.backbone.backbone import load_backbone
 from flexiact.backbone.specs import BACKBONES
@@ -263,3 +264,57 @@ def test_help_and_usage_load_no_networks(arguments: list[str]):
     )
     assert done.stdout.splitlines()[-1] == ("False 2" if arguments == ["export"] else "False 0")
     assert done.stderr.count("\n") == (1 if arguments == ["export"] else 0)
+
+
+def prefixed(prefix: str):
+    return lambda state: {prefix + name: tensor for name, tensor in state.items()}
+
+
+WRAPPERS = {
+    "DDP": prefixed("module."),
+    "compiled": prefixed("_orig_mod."),
+    "compiled DDP": prefixed("module._orig_mod."),
+    "in a pipeline": prefixed("transformer."),
+    "peft": prefixed("base_model.model."),
+    "checkpointing": lambda s: {n.replace(".attn1.", "._checkpoint_wrapped_module.attn1."): t for n, t in s.items()},
+    "state_dict": lambda s: {"state_dict": dict(s)},
+    "model beside others": lambda s: {"epoch": 3, "model": dict(s), "optimizer": {"state": {}, "param_groups": []}},
+    "Lightning": lambda s: {"state_dict": prefixed("model.")(s), "global_step": 7},
+    "deep": lambda s: {"checkpoint": {"module": prefixed("module.")(s)}},
+}
+
+
+@pytest.mark.parametrize("kind", ["refadapter", "embedding"])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrappers_are_taken_off_and_told(wrapper: str, kind: str, tmp_path: Path, capsys) -> None:
+    state = dense(refadapter_state(TINY, 4) if kind == "refadapter" else embedding_state(TINY, 4))
+    plain = load_release(written(state, tmp_path / "plain.pt"), TINY)
+    assert capsys.readouterr().err == ""
+    release = load_release(written(WRAPPERS[wrapper](state), tmp_path / "wrapped.pt"), TINY)
+    assert list(release.tensors) == list(plain.tensors)
+    assert all(torch.equal(release.tensors[name], plain.tensors[name]) for name in plain.tensors)
+    assert "note: wrapped.pt is wrapped: read as " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_safetensors_by_the_release_s_names_are_read(prefix: str, tmp_path: Path) -> None:
+    state = dense(refadapter_state(TINY, 4))
+    save_file(prefixed(prefix)(state), tmp_path / "a.safetensors")
+    for place in (tmp_path / "a.safetensors", tmp_path):
+        assert torch.equal(next(iter(load_release(place, TINY).tensors.values())), next(iter(state.values())))
+    assert "rank 4" in show(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "says"),
+    [
+        (lambda s: {"ema": dict(s), "model": dict(s)}, "holds several, ema, model; save one"),
+        (lambda s: {**prefixed("a.")(s), **prefixed("b.")(s)}, "with other words before it"),
+        (lambda s: {("a." if "_q" in n else "b.") + n: t for n, t in s.items()}, "begin differently: 'a.', 'b.'"),
+    ],
+)
+def test_wrappers_in_doubt_are_refused(wrap, says: str, tmp_path: Path) -> None:
+    file = written(wrap(dense(refadapter_state(TINY, 4))), tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=f"checkpoint: a.pt .*{says}") as refused:
+        load_release(file, TINY)
+    assert len(str(refused.value)) < 200

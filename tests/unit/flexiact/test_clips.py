@@ -1,6 +1,8 @@
 """Data sets are listed, and what is wrong with one is said in one line before anything is encoded."""
 
+import codecs
 import os.path
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -58,9 +60,10 @@ def test_all_missing_videos_are_counted(folder: Path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "header"),
-        ("path\n0.mkv\n", "header"),
-        ("caption,path\nx,0.mkv\n", "header"),
+        ("", "expected the heading path,caption, got ''"),
+        ("path\n0.mkv\n", "line 1: expected 2 fields, got 1"),
+        ("file,caption\n0.mkv,x\n", "expected the heading path,caption, got 'file,caption'"),
+        ("path,caption,Path\n0.mkv,x,1.mkv\n", "expected the heading"),
         ("path,caption\n", "names no videos"),
         ("path,caption\n0.mkv\n", "line 2: expected 2 fields, got 1"),
         ("path,caption\n0.mkv,a dog\n1.mkv,a dog, which jumps\n", "line 3: expected 2 fields, got 3"),
@@ -100,3 +103,53 @@ def test_no_path_leads_out_of_the_table_s_folder(tmp_path_factory: pytest.TempPa
 def test_long_lists_are_cut():
     assert some_of(["a", "b"]) == "a; b"
     assert some_of(list("abcdef")) == "a; b; c; d; e; and 1 more"
+
+
+HEADINGS = {
+    "plain": "path,caption\nvideos/1.mkv,a dog\n",
+    "semicolons": "path;caption\nvideos/1.mkv;a dog\n",
+    "tabs": "path\tcaption\nvideos/1.mkv\ta dog\n",
+    "bars": "path|caption\nvideos/1.mkv|a dog\n",
+    "named separator": "sep=;\r\npath;caption\r\nvideos/1.mkv;a dog\r\n",
+    "capitals": "Path,CAPTION\nvideos/1.mkv,a dog\n",
+    "spaces": 'path, caption\nvideos/1.mkv, "a dog"\n',
+    "order": "caption,path\na dog,videos/1.mkv\n",
+    "further": "fps,path,length,caption\n8,videos/1.mkv,3,a dog\n",
+    "trailing": "path,caption,,\nvideos/1.mkv,a dog,,\n",
+    "ragged": "path,caption\nvideos/1.mkv,a dog,,\n,,\n",
+    "backslashes": "path,caption\nvideos\\1.mkv,a dog\n",
+    "old Mac": "path,caption\rvideos/1.mkv,a dog\r",
+    "Windows": "\ufeffPath;Caption;\r\nvideos\\1.mkv;a dog;\r\n",
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("kind", HEADINGS)
+def test_a_table_may_come_from_any_spreadsheet(folder: Path, kind: str, encoding: str, capsys) -> None:
+    data = folder.parent / "data.csv"
+    data.write_bytes(HEADINGS[kind].removeprefix("\ufeff").encode(encoding))
+    assert list_clips(data) == [Clip(folder / "1.mkv", "a dog")]
+    said = capsys.readouterr().err
+    assert said == (f"note: {data} has columns that are not read: fps, length\n" if kind == "further" else "")
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_accents_may_be_written_as_macs_do(folder: Path, stored: str, written: str) -> None:
+    name = "caf\u00e9.mkv"
+    (folder / "1.mkv").rename(folder / unicodedata.normalize(stored, name))
+    data = table(folder.parent / "data.csv", f"path,caption\nvideos/{unicodedata.normalize(written, name)},a dog\n")
+    assert list_clips(data)[0].path.is_file()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_caption_s_byte_order_mark_is_no_part_of_it(folder: Path, encoding: str) -> None:
+    mark = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}.get(encoding, b"")
+    (folder / "1.txt").write_bytes(mark + "ein Hund springt \u00fcber\r\n".encode(encoding))
+    assert list_clips(folder)[1].caption == "ein Hund springt \u00fcber"
+
+
+@pytest.mark.parametrize("name", ["._0.mkv", ".hidden.mp4", "._more.mov"])
+def test_what_systems_leave_behind_is_left_alone(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"\0\5\x16\7")
+    assert [clip.path.name for clip in list_clips(folder)] == ["0.mkv", "1.mkv", "2.mkv"]

@@ -34,8 +34,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with everything that goes wrong by name; the command runs in it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    write_png(tmp_path / "cat.png", random_frames(2, 1, 40, 30)[0])
-    write_png(tmp_path / "dog.png", random_frames(3, 1, 20, 50)[0])
+    write_png(tmp_path / "cat.png", random_frames(2, 1, 40, 50)[0])
+    write_png(tmp_path / "dog.png", random_frames(3, 1, 20, 40)[0])
     write_preview(tmp_path / "dance.mp4", Video(random_frames(1, 12, 20, 30), 12.0))
     write_lossless(tmp_path / "short.mkv", Video(random_frames(1, 3, 20, 30), 8.0))
     content = (tmp_path / "dance.mp4").read_bytes()

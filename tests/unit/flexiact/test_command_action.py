@@ -33,7 +33,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The command runs in a folder with an image, a reference and an imported action."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    write_png(tmp_path / "cat.png", random_frames(2, 1, 40, 30)[0])
+    write_png(tmp_path / "cat.png", random_frames(2, 1, 40, 50)[0])
     write_lossless(tmp_path / "dance.mkv", Video(random_frames(1, 9, 20, 30), 8.0))
     import_file(written(dense(embedding_state(TINY, 5)), tmp_path / "fae.pt"), tmp_path / "jump.safetensors", "none")
     save_file({"other": torch.zeros(2)}, tmp_path / "other.safetensors")

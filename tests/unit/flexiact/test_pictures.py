@@ -9,7 +9,7 @@ from PIL import Image
 from flexiact.media.files import MediaError
 from flexiact.media.frame_folder import pictures_in
 from flexiact.media.image import fit_image, write_png
-from flexiact.media.video import count_frames, read_clip, read_video
+from flexiact.media.video import read_clip, read_timing, read_video
 from tests.support.backbones import HEIGHT, WIDTH
 from tests.support.real_material import moving, write_pictures
 
@@ -18,7 +18,7 @@ def test_pictures_are_the_frames_of_a_video(tmp_path: Path) -> None:
     write_pictures(tmp_path, num_frames=12, suffix=".png")
     frames = moving(12)
     np.testing.assert_array_equal(read_video(tmp_path).frames, frames)
-    assert count_frames(tmp_path) == (12, 24.0)
+    assert (read_timing(tmp_path).count, read_timing(tmp_path).fps) == (12, 24.0)
     clip = read_clip(tmp_path, 9, HEIGHT, WIDTH)
     chosen = np.rint(np.linspace(0, 11, 9)).astype(int)
     np.testing.assert_array_equal(clip.frames, [fit_image(frames[index], HEIGHT, WIDTH) for index in chosen])
@@ -61,7 +61,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     for name in ("notes.txt", "Thumbs.db", ".hidden.png"):
         (tmp_path / name).write_text("no picture")
     (tmp_path / "more.png").mkdir()
-    assert count_frames(tmp_path)[0] == 3
+    assert read_timing(tmp_path).count == 3
 
 
 def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="holds one frame, which shows no action"):
         read_clip(tmp_path, 9, HEIGHT, WIDTH)
     Image.new("RGB", (30, 20)).save(tmp_path / "2.png")
-    for read in (read_video, count_frames):
+    for read in (read_video, read_timing):
         with pytest.raises(MediaError, match=r"2.png: 30 x 20 pixels when upright, 1.png has 72 x 48"):
             read(tmp_path)
     (tmp_path / "2.png").write_bytes(b"no picture")

@@ -11,11 +11,11 @@ from PIL import Image
 from flexiact.media.files import MediaError, WriteError
 from flexiact.media.image import fit_image, read_image, write_png
 from flexiact.media.video import (
-    count_frames,
     fit_frames,
     frames_digest,
     read_clip,
     read_frames,
+    read_timing,
     read_video,
     write_lossless,
     write_preview,
@@ -98,7 +98,7 @@ def test_clip_is_what_fitting_the_whole_gives(tmp_path: Path, count: int):
 def test_frames_are_read_by_their_index(tmp_path: Path):
     video = Video(random_frames(0, 20, 20, 30), 12.0)
     write_lossless(tmp_path / "a.mkv", video)
-    assert count_frames(tmp_path / "a.mkv") == (20, 12.0)
+    assert (read_timing(tmp_path / "a.mkv").count, read_timing(tmp_path / "a.mkv").fps) == (20, 12.0)
     frames = read_frames(tmp_path / "a.mkv", [19, 3], 16, 24)
     assert sorted(frames) == [3, 19]
     for index, frame in frames.items():

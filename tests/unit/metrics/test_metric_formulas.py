@@ -282,6 +282,19 @@ def test_fidelity_is_the_mean_of_both_directions():
     assert fidelity(right, moving((0, 1))) == pytest.approx(0)
 
 
+@pytest.mark.parametrize("name", ["motion_fidelity", "motion_fidelity_upstream"])
+@pytest.mark.parametrize("num_frames", [2, 4, 6, 12])
+def test_lengths_that_differ_are_a_reason_of_their_own(name: str, num_frames: int):
+    apart = Features(generated=moving((1, 0), num_frames=num_frames), reference=moving((1, 0)))
+    assert value(name, apart) is None
+    reason = METRICS[name].skip_reason(apart)
+    assert (
+        reason == f"the video has {num_frames} frames, the reference 5: read both by read_clip with one length and size"
+    )
+    still = Features(generated=moving((1, 0)), reference=moving((0, 0)))
+    assert METRICS["motion_fidelity"].skip_reason(still) == "nothing moves in the reference"
+
+
 def test_fidelity_does_not_pay_for_background():
     reference = moving((1, 0), (0, 0), (0, 0), (0, 0))
     assert fidelity(moving((0, 0), (0, 0)), reference) == 0

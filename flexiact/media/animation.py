@@ -1,0 +1,62 @@
+"""An animated WebP as a video, by Pillow: FFmpeg reads only still ones."""
+
+from collections.abc import Container, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from flexiact.cli import one_line
+from flexiact.media.files import MediaError
+from flexiact.media.image import to_rgb
+from flexiact.media.timing import Timing
+from flexiact.notes import note
+
+_PICTURE_RATE = 25.0  # of a single picture, which FFmpeg gives as well
+
+
+def is_animation(path: Path) -> bool:
+    """Whether a file is a WebP, by its first bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start[:4] == b"RIFF" and start[8:] == b"WEBP"
+
+
+def scan(path: Path) -> Timing:
+    """When the frames are shown.
+
+    Raises:
+        MediaError: If the file is damaged.
+    """
+    seconds = [0.0]
+    for image in _images(path):
+        seconds.append(seconds[-1] + max(1, int(image.info.get("duration", 0))) / 1000)
+    starts = seconds[:-1]
+    timing = Timing.measured(starts, None) if len(starts) > 1 else Timing(1, _PICTURE_RATE)
+    if timing.times is not None:
+        note(path, "has a variable frame rate: its frames are taken at equal times, not one after the other")
+    return timing
+
+
+def frames(path: Path, wanted: Container[int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames by their index (None: all), uint8 [H, W, 3], transparency on white.
+
+    Raises:
+        MediaError: If the file is damaged.
+    """
+    for index, image in enumerate(_images(path)):
+        if wanted is None or index in wanted:
+            yield index, to_rgb(image)[0]
+
+
+def _images(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            for index in range(getattr(image, "n_frames", 1)):
+                image.seek(index)
+                image.load()  # which says how long the frame is shown
+                yield image
+    except (OSError, SyntaxError, ValueError) as error:
+        raise MediaError(f"{path}: no video, or a damaged one: cannot be decoded ({one_line(error)})") from error

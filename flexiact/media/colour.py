@@ -1,0 +1,66 @@
+"""Colours by the profile that a picture carries (ICC), converted to sRGB by littleCMS through Pillow."""
+
+import io
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+from PIL import Image, ImageCms
+
+_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+_SAME = 2
+"""A profile that moves no colour by more levels of 256 is sRGB by another name: pixels stay as they are."""
+
+_SPACES = {"RGB": ("RGB", "RGBA"), "GRAY": ("L",), "CMYK": ("CMYK",)}
+
+
+def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
+    """An image with its colours in sRGB.
+
+    Args:
+        image: of mode RGB, RGBA, L, CMYK, or another without a colour space of its own.
+        profile: that it carries, if any.
+
+    Returns:
+        The image, in the mode it had where nothing is converted, and what was done as the words of a note, or "".
+    """
+    if not profile:
+        return image, ""
+    read = _read(profile)
+    if read is None:
+        return image, "has a colour profile that cannot be read: its colours are taken as sRGB"
+    space, name = read
+    if space == "RGB" and image.mode not in _SPACES["RGB"]:
+        image = image.convert("RGB")
+    if image.mode not in _SPACES.get(space, ()):
+        return image, f"has a colour profile for {space} on {image.mode} pixels: its colours are taken as sRGB"
+    if space != "CMYK" and _is_srgb(profile, _SPACES[space][0]):
+        return image, ""
+    to = "RGBA" if image.mode == "RGBA" else "RGB"
+    return _transform(profile, image.mode, to).apply(image), f"is converted to sRGB from {name}"
+
+
+def _read(profile: bytes) -> tuple[str, str] | None:
+    """Colour space and name of a profile, None when it cannot be used."""
+    try:
+        opened = ImageCms.getOpenProfile(io.BytesIO(profile))
+        space = opened.profile.xcolor_space.strip()
+        if space in _SPACES:
+            _transform(profile, _SPACES[space][0], "RGB")
+        return space, " ".join(ImageCms.getProfileDescription(opened).split()) or "another profile"
+    except (OSError, ImageCms.PyCMSError):
+        return None
+
+
+@lru_cache(maxsize=8)
+def _transform(profile: bytes, mode: str, to: str) -> ImageCms.ImageCmsTransform:
+    opened = ImageCms.getOpenProfile(io.BytesIO(profile))
+    return ImageCms.buildTransform(opened, _SRGB, mode, to, ImageCms.Intent.RELATIVE_COLORIMETRIC)
+
+
+@lru_cache(maxsize=8)
+def _is_srgb(profile: bytes, mode: str) -> bool:
+    levels = (0, 15, 51, 85, 119, 153, 187, 221, 255)
+    colours = Image.fromarray(np.array([list(product(levels, repeat=3))], dtype=np.uint8)).convert(mode)
+    converted = np.asarray(_transform(profile, mode, "RGB").apply(colours)).astype(int)
+    return int(np.abs(converted - np.asarray(colours.convert("RGB"))).max()) <= _SAME

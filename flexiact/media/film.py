@@ -1,0 +1,199 @@
+"""A video file through FFmpeg (PyAV): which stream is the film, when its frames are shown, and which way is up."""
+
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+from flexiact.cli import one_line
+from flexiact.media.files import MediaError
+from flexiact.media.image import FOREIGN_PICTURES, check_file, foreign_format
+from flexiact.media.timing import Timing
+from flexiact.notes import note
+
+MISSING_SHARE = 0.05
+"""A file that yields this share less than its header promises, of frames and of seconds, counts as truncated."""
+
+_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_HDR = {16: "PQ", 18: "HLG"}  # H.273, transfer characteristics
+_RATE_TOLERANCE = 0.05
+
+
+@dataclass
+class _Seen:
+    """What one pass over the frames finds out.
+
+    Attributes:
+        seconds: timestamp of each frame, None where it has none.
+        sizes: heights and widths.
+        end: second at which the last frame ends, 0 where frames have no timestamps.
+        turned: whether the header says to turn or mirror the picture.
+        hdr: name of the transfer function of a film of high dynamic range, "" for others.
+    """
+
+    seconds: list[float | None] = field(default_factory=list)
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    end: float = 0.0
+    turned: bool = False
+    hdr: str = ""
+
+    def add(self, frame: av.VideoFrame) -> None:
+        """Take down a frame."""
+        self.seconds.append(frame.time)
+        self.sizes.add((frame.height, frame.width))
+        self.turned = orientation(frame) != (False, False, False)
+        self.hdr = _HDR.get(frame.color_trc, "")
+        if frame.time is not None and frame.time_base:
+            self.end = max(self.end, frame.time + float((frame.duration or 0) * frame.time_base))
+
+
+def scan(path: Path) -> Timing:
+    """When the frames are shown; all are decoded, none is kept. What is read otherwise than a header says is told.
+
+    Raises:
+        MediaError: If the file is missing, holds no film, is damaged, ends before its header says, or frames change
+            size.
+    """
+    seen = _Seen()
+    with opened(path) as (container, stream):
+        for frame in container.decode(stream):
+            _check_sound(frame, path)
+            seen.add(frame)
+        if not seen.seconds:
+            raise MediaError(f"{path}: holds no frames")
+        if len(seen.sizes) > 1:
+            raise MediaError(f"{path}: frames change size")
+        _check_whole(path, seen, container, stream)
+        told, guessed = (float(rate) if rate else None for rate in (stream.average_rate, stream.guessed_rate))
+        pixel = stream.sample_aspect_ratio
+    if seen.turned:
+        note(path, "is turned or mirrored as its header says, the way players show it")
+    if seen.hdr:
+        note(path, f"is HDR ({seen.hdr}), read without tone mapping: colours look flat; convert it to SDR first")
+    if pixel and pixel != 1:
+        note(path, f"has pixels of {pixel.numerator}:{pixel.denominator}, read as squares: shapes are distorted")
+    return _timing(path, seen.seconds, told, guessed)
+
+
+def frames(path: Path, wanted: Container[int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames by their index (None: all), uint8 [H, W, 3], upright.
+
+    Raises:
+        MediaError: If the file is missing, holds no film, or is damaged.
+    """
+    with opened(path) as (container, stream):
+        for index, frame in enumerate(container.decode(stream)):
+            if wanted is None or index in wanted:
+                _check_sound(frame, path)
+                yield index, _upright(frame)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+    """The container and its film: the first video stream that is no cover picture; errors become one line."""
+    check_file(path, "a video")
+    try:
+        with av.open(str(path)) as container:
+            # FFmpeg would show any file that is called .txt as a film of a terminal.
+            videos = [] if container.format.name == "tty" else list(container.streams.video)
+            films = [stream for stream in videos if not stream.disposition & _PICTURES]
+            if not films:
+                raise MediaError(f"{path}: holds no video stream" + (", only a cover picture" if videos else ""))
+            film = next((stream for stream in films if not _looks_like_cover(stream)), films[0])
+            if film.codec_context is None:
+                why = foreign_format(path, FOREIGN_PICTURES) or "there is no decoder for it"
+                raise MediaError(f"{path}: cannot be decoded ({why})")
+            yield container, film
+    except (av.error.FFmpegError, EOFError, UnicodeDecodeError) as error:
+        why = foreign_format(path, FOREIGN_PICTURES) or reason(error)
+        raise MediaError(f"{path}: no video, or a damaged one: cannot be decoded ({why})") from error
+
+
+def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """How a frame is brought upright by its display matrix: swap the axes, then turn left and right, top and bottom.
+
+    The matrix takes (x, y) to (a x + c y, b x + d y); of odd angles the nearest quarter counts.
+    """
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = (int(number) for number in np.frombuffer(bytes(matrix), "<i4")[:5])
+    swapped = abs(b) + abs(c) > abs(a) + abs(d)
+    return swapped, (c if swapped else a) < 0, (b if swapped else d) < 0
+
+
+def _looks_like_cover(stream: av.video.stream.VideoStream) -> bool:
+    """Whether a stream beside others may be a cover that is not marked: a single frame, or of a picture format."""
+    codec = stream.codec_context.name if stream.codec_context else ""
+    return stream.frames == 1 or codec in {"mjpeg", "png", "bmp", "gif", "webp"}
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line; FFmpeg's own text would name the path again."""
+    if isinstance(error, av.error.FFmpegError):
+        return " ".join(str(error.strerror).split()) or type(error).__name__
+    return one_line(error)
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    pixels = frame.to_ndarray(format="rgb24")
+    swapped, mirrored, upside_down = orientation(frame)
+    pixels = pixels.swapaxes(0, 1) if swapped else pixels
+    pixels = pixels[:, ::-1] if mirrored else pixels
+    return np.ascontiguousarray(pixels[::-1] if upside_down else pixels)
+
+
+def _timing(path: Path, seconds: Sequence[float | None], told: float | None, guessed: float | None) -> Timing:
+    """By the timestamps; by the header's rate where a frame has none, or they do not rise."""
+    known = [second for second in seconds if second is not None]
+    if len(known) == len(seconds) > 1 and all(a < b for a, b in zip(known, known[1:], strict=False)):
+        timing = Timing.measured(known, told or guessed)
+        if timing.times is not None:
+            note(path, "has a variable frame rate: its frames are taken at equal times, not one after the other")
+        elif told and abs(timing.fps / told - 1) > _RATE_TOLERANCE:
+            note(path, f"says {told:g} frames/s, its timestamps {timing.fps:.4g}, which are taken")
+        return timing
+    rate = told or guessed
+    if not rate:
+        raise MediaError(f"{path}: does not say its frame rate")
+    if len(known) == len(seconds) > 1:
+        note(path, f"has timestamps that do not rise: its frames are taken as {rate:g} a second")
+    return Timing(len(seconds), rate)
+
+
+def _check_sound(frame: av.VideoFrame, path: Path) -> None:
+    if frame.is_corrupt:
+        raise MediaError(f"{path}: damaged or truncated frame")
+
+
+def _check_whole(
+    path: Path, seen: _Seen, container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> None:
+    """Refuse a file that ends early, by frames and by time where the header says both.
+
+    Frames alone do not tell: an edit list hides some, and a variable rate has fewer than the header's rate makes.
+    """
+    count, promised_s = len(seen.seconds), _promised_seconds(container, stream)
+    first = seen.seconds[0] or 0.0
+    lasting = max(seen.end - min(first, 0.0), count / float(stream.average_rate) if stream.average_rate else 0.0)
+    fewer = stream.frames and stream.frames - count > MISSING_SHARE * stream.frames
+    shorter = promised_s and promised_s - lasting > MISSING_SHARE * promised_s
+    if fewer and (shorter or not promised_s):
+        raise MediaError(f"{path}: truncated, {count} of {stream.frames} frames")
+    if shorter and not stream.frames:
+        raise MediaError(f"{path}: truncated, {lasting:.3g} of {promised_s:.3g} s")
+
+
+def _promised_seconds(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float:
+    """How long the header says the film lasts, 0 when it does not say."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if container.duration and len(container.streams) == 1:  # with sound, the duration is of the longer stream
+        return float(Fraction(container.duration, av.time_base))
+    return 0.0
