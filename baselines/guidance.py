@@ -185,7 +185,7 @@ class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
         """One pass without guidance: what the block saw, and the prediction.
 
         Raises:
-            ValueError: when the prediction is not finite.
+            ValueError: If the prediction is not finite.
         """
         weight, transformer = self.config.transfer.adapter_weight, self.backbone.transformer
         with adapted(self._adapter, weight), captured(transformer, self.block) as seen:
@@ -243,7 +243,7 @@ def adam(start: Tensor, loss_of: Callable[[Tensor], Tensor], steps: int, learnin
     Cast to bfloat16, moves of less than half the spacing of its numbers would come back as no move at all.
 
     Raises:
-        ValueError: when the loss is not finite.
+        ValueError: If the loss is not finite.
     """
     value = start.detach().float().clone().requires_grad_()
     optimiser = torch.optim.Adam([value], lr=learning_rate)
@@ -257,7 +257,7 @@ def gradient(value: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
     """The gradient of `loss_of` at `value`, which needs gradients.
 
     Raises:
-        ValueError: when the loss is not finite.
+        ValueError: If the loss is not finite.
     """
     with torch.enable_grad():
         loss = loss_of(value)

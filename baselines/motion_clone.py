@@ -139,7 +139,7 @@ class MotionClone(GuidedMethod[MotionCloneLook, MotionCloneGuidance]):
         """Move the latents down the gradient.
 
         Raises:
-            ValueError: when a frame of the action does not exist.
+            ValueError: If a frame of the action does not exist.
         """
         strength, frame = action[STRENGTH_KEY], action[FRAME_KEY]
         last = self.grid[0] - 1

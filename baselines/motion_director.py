@@ -203,7 +203,7 @@ def motion_loss(
         A float32 scalar.
 
     Raises:
-        ValueError: for an unknown prediction type.
+        ValueError: For an unknown prediction type.
     """
     clean = batch.clean
     timestep, abar, noise, noisy = noised(clean, scheduler, generator)

@@ -121,7 +121,7 @@ class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
             estimator: instead of the configuration's.
 
         Raises:
-            ValueError: when weights are missing, damaged or made for another backbone.
+            ValueError: If weights are missing, damaged or made for another backbone.
         """
         super().__init__(backbone, config)
         self.estimator = estimator or estimator_by_name(self.config.fit.estimator, backbone.device)

@@ -78,7 +78,7 @@ class Bench:
         """Make and measure the cells of a unit; all results are files.
 
         Raises:
-            StoreError: when the run directory cannot be written.
+            StoreError: If the run directory cannot be written.
         """
         fresh = {cell.key: self._make(cell, listener) for cell in unit.cells if cell.key not in unit.rows}
         rows = {**unit.rows, **fresh}

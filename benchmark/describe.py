@@ -101,7 +101,7 @@ def describe_run(
         metrics: name -> entry, as `describe_metric` gives it.
 
     Raises:
-        ValueError: when the truth of only some cases is known, or a configuration is not JSON.
+        ValueError: If the truth of only some cases is known, or a configuration is not JSON.
     """
     cases = tuple(cases)
     truth_known = all(case.truth_known for case in cases)
@@ -134,7 +134,7 @@ def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[s
     its keys changed, and the old results no longer belong to the run.
 
     Raises:
-        UsageError: when the two cannot share a directory: another suite, backbone or truth, or changed cases.
+        UsageError: If the two cannot share a directory: another suite, backbone or truth, or changed cases.
     """
     stored = fresh if stored is None else stored
     if stored.get("suite") != fresh["suite"]:

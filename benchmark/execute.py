@@ -69,7 +69,7 @@ class Executor:
         """Make the video of a cell and store it with its row.
 
         Raises:
-            StoreError: when the run directory cannot be written; everything else becomes a row with status "failed".
+            StoreError: If the run directory cannot be written; everything else becomes a row with status "failed".
         """
         row, video = self._made(cell)
         try:
@@ -91,9 +91,9 @@ class Executor:
         """Store what the case shows, for people to look at.
 
         Raises:
-            StoreError: when it cannot be written.
-            CaseError: when the case cannot be rendered.
-            MediaError: when its files cannot be read.
+            StoreError: If it cannot be written.
+            CaseError: If the case cannot be rendered.
+            MediaError: If its files cannot be read.
         """
         folder = self._folder.path / "inputs" / case_id
         if (folder / "target.png").is_file():

@@ -41,7 +41,7 @@ class Networks:
         """The backbone and what measures its videos, on a device.
 
         Raises:
-            ValueError: when one cannot be had.
+            ValueError: If one cannot be had.
         """
         backbone = load(self.backbone, device, self.refadapter, self.steps, self.control, self.savings)
         return backbone, load_judges(self.image_encoder, backbone.device, self.puppets)
@@ -58,7 +58,7 @@ def load(
     """The backbone of a run, with deterministic kernels wherever torch has them.
 
     Raises:
-        ValueError: when it cannot be had or its weights are not finite.
+        ValueError: If it cannot be had or its weights are not finite.
     """
     from dataclasses import replace
 
@@ -86,7 +86,7 @@ def load_judges(image_encoder: str | None, device: "torch.device", puppets: bool
         puppets: whether the videos show puppets; the pose estimator knows nothing else and is left out otherwise.
 
     Raises:
-        ValueError: when weights are missing or damaged.
+        ValueError: If weights are missing or damaged.
     """
     from flexiact import PUPPET_WEIGHTS
     from flexiact.pose.estimators import MMPoseEstimator

@@ -49,7 +49,7 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
         Methods x cases x seeds, and bounds x cases at the first seed, at all seeds where the bound is sampled.
 
     Raises:
-        ValueError: when two methods would make the same videos under two names.
+        ValueError: If two methods would make the same videos under two names.
     """
     cells = []
     for method, entry in run["methods"].items():

@@ -88,7 +88,7 @@ def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
     """Seeds of `0 1 2`, `0,1,2` or `0-2`, ascending, each once.
 
     Raises:
-        UsageError: when a text is none of these, or a seed is too large.
+        UsageError: If a text is none of these, or a seed is too large.
     """
     seeds: set[int] = set()
     for text in (part for item in texts for part in item.split(",")):
@@ -107,7 +107,7 @@ def parse_workers(text: str) -> int | None:
     """Number of workers, None for auto.
 
     Raises:
-        UsageError: when the text is neither.
+        UsageError: If the text is neither.
     """
     if text == "auto":
         return None
@@ -156,9 +156,9 @@ def open_suite(args: argparse.Namespace) -> Suite:
     """The suite that is asked for.
 
     Raises:
-        UsageError: when there is none of that name or in that place, or real material is to be made by the puppets'
+        UsageError: If there is none of that name or in that place, or real material is to be made by the puppets'
             model or judged by their image encoder because no other one was named.
-        CaseError: when its files are not as they should be.
+        CaseError: If its files are not as they should be.
     """
     kind, colon, place = args.suite.partition(":")
     if not colon:

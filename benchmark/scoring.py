@@ -84,7 +84,7 @@ class Scorer:
         """Compute and store what is missing; a metric that fails is stored as failed and the others go on.
 
         Raises:
-            StoreError: when the run directory cannot be written.
+            StoreError: If the run directory cannot be written.
         """
         before = self._stored(cell, row)
         missing = self._missing(before, row)

@@ -20,7 +20,7 @@ def select(patterns: Iterable[str], names: Sequence[str], what: str) -> list[str
         what: the word for one entry, for the error message.
 
     Raises:
-        UsageError: when there is no pattern, or one matches nothing.
+        UsageError: If there is no pattern, or one matches nothing.
     """
     wanted = [part.strip() for pattern in patterns for part in pattern.split(",") if part.strip()]
     if not wanted:

@@ -94,7 +94,7 @@ def build_methods(names: Iterable[str], backbone: Backbone) -> dict[str, ActionT
     """Build methods for a backbone.
 
     Raises:
-        UsageError: when one cannot be built on it; the message says which can.
+        UsageError: If one cannot be built on it; the message says which can.
     """
     built: dict[str, ActionTransfer] = {}
     refused: dict[str, str] = {}
@@ -133,10 +133,10 @@ def run_session(
         workers: the processes that work; None: this one does.
 
     Raises:
-        UsageError: when the run directory holds something that this does not go with; nothing is written then.
-        CaseError: when a case is not what its file says.
-        StoreError: when the run directory cannot be written.
-        WorkerError: when a worker was killed.
+        UsageError: If the run directory holds something that this does not go with; nothing is written then.
+        CaseError: If a case is not what its file says.
+        StoreError: If the run directory cannot be written.
+        WorkerError: If a worker was killed.
     """
     for case in request.cases:
         case.check()

@@ -46,8 +46,8 @@ def worker_devices(asked: int | None, device: str) -> tuple[str, ...]:
         device: Name for `flexiact.backbone.loading.resolve_device`; a GPU with a number stands for itself alone.
 
     Raises:
-        UsageError: when more workers are asked for than there are GPUs.
-        BackboneError: when the device is unknown or not there.
+        UsageError: If more workers are asked for than there are GPUs.
+        BackboneError: If the device is unknown or not there.
     """
     import torch
 
@@ -88,8 +88,8 @@ def share_out(
         listener: told what all workers do.
 
     Raises:
-        WorkerError: when a worker was killed. The others are stopped, finished cells stay.
-        StoreError: when the run directory cannot be written.
+        WorkerError: If a worker was killed. The others are stopped, finished cells stay.
+        StoreError: If the run directory cannot be written.
     """
     if not units:
         return

@@ -135,7 +135,7 @@ def random_crops(frames: np.ndarray, count: int, min_scale: float, generator: to
     A window keeps the proportions; its side is uniform in [min_scale, 1] of the frame's, its place uniform.
 
     Raises:
-        ValueError: when count is below 1 or min_scale outside (0, 1].
+        ValueError: If count is below 1 or min_scale outside (0, 1].
     """
     if count < 1:
         raise ValueError(f"crops: expected 1 or more, got {count}")

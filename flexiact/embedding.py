@@ -78,7 +78,7 @@ class FrequencyAwareEmbedding:
         """Where every fit starts; on the backbone's device, ready for gradients.
 
         Raises:
-            ValueError: when length is below 1.
+            ValueError: If length is below 1.
         """
         if length < 1:
             raise ValueError(f"embedding_tokens: expected 1 or more, got {length}")

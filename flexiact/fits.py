@@ -52,7 +52,7 @@ class FitFolder:
         """Find out, before anything expensive, whether fits can be kept here.
 
         Raises:
-            ValueError: when the folder cannot be made or written to.
+            ValueError: If the folder cannot be made or written to.
         """
         make_folder("cache", self.path)
 
@@ -71,7 +71,7 @@ class FitFolder:
         """Keep a fit; its file appears whole or not at all.
 
         Raises:
-            WriteError: when it cannot be written.
+            WriteError: If it cannot be written.
         """
         with replacing(self.file(name)) as partial:
             save_file(dict(action), partial, metadata=dict(header))

@@ -19,7 +19,7 @@ def note(where: object, what: str) -> None:
 
     Args:
         where: the file or text that it is about.
-        what: about it, beginning with a verb.
+        what: Words about it, beginning with a verb.
     """
     _tell.get()(str(where), what)
 

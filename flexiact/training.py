@@ -105,7 +105,7 @@ def predicted_clean(prediction: Tensor, noisy: Tensor, abar: Tensor, prediction_
     clean latents there, so `epsilon` takes abar as at least `MIN_NOISE`.
 
     Raises:
-        ValueError: for an unknown prediction type.
+        ValueError: For an unknown prediction type.
     """
     if prediction_type == "v_prediction":
         return abar.sqrt() * noisy - (1 - abar).sqrt() * prediction
@@ -137,7 +137,7 @@ def optimise(
         The loss of every step.
 
     Raises:
-        ValueError: when batches run out, or the loss is not finite.
+        ValueError: If batches run out, or the loss is not finite.
     """
     optimiser = new_optimiser(parameters, plan)
     source = iter(batches)

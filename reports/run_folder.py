@@ -94,7 +94,7 @@ def load_run(folder: Path) -> StoredRun:
     """Read and check a run directory.
 
     Raises:
-        RunError: when a file is missing or unreadable, of another schema version, or contradicts itself.
+        RunError: If a file is missing or unreadable, of another schema version, or contradicts itself.
     """
     info = _load_info(folder / "run.json")
     samples = _load_table(folder / "samples.parquet", SAMPLE_COLUMNS)

@@ -30,7 +30,7 @@ class TruePoses:
         """The true keypoints of frames that were told of, score 1, and 0 for those that the body lacks.
 
         Raises:
-            ValueError: for frames that nobody told of.
+            ValueError: For frames that nobody told of.
         """
         keypoints = self._known.get(frames_digest(frames))
         if keypoints is None:

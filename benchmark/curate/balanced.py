@@ -64,7 +64,7 @@ def balanced(name: str, recipe: BalancedRecipe) -> tuple[PuppetSuite, list[Puppe
     """Make a suite.
 
     Raises:
-        UsageError: when a reference finds too few targets.
+        UsageError: If a reference finds too few targets.
     """
     references = list(_references(recipe))
     pool = [c for r in references for c in r.candidates]

@@ -47,7 +47,7 @@ def transferred_to_self(name: str, recipe: SelfRecipe) -> tuple[PuppetSuite, lis
     """Make a suite of references of different bodies.
 
     Raises:
-        UsageError: when too few references move enough from their own first frame.
+        UsageError: If too few references move enough from their own first frame.
     """
     source, cases = _shipped()
     references = {case.reference_id: Chosen(case.action, "test", scenes(case)[0]) for case in cases}

@@ -101,7 +101,7 @@ def factored(name: str, recipe: FactorRecipe) -> tuple[PuppetSuite, list[PuppetC
     """Make a suite.
 
     Raises:
-        UsageError: when too few actions have a family.
+        UsageError: If too few actions have a family.
     """
     edges = {axis: _edges(axis) if axis in recipe.varies else (0.0, 0.0) for axis in AXES}
     cases = [
@@ -133,7 +133,7 @@ def families(pool: str) -> tuple[Family, ...]:
     """The families of a pool's large actions, which its suites share; rigs of references in turns.
 
     Raises:
-        UsageError: when too few actions have one.
+        UsageError: If too few actions have one.
     """
     actions, planned, orders = large_actions(pool), Counter[str](), []
     for action in actions.values():

@@ -55,7 +55,7 @@ def curate(name: str) -> tuple[PuppetSuite, list[PuppetCase]]:
     """Make a suite.
 
     Raises:
-        UsageError: when references find too few targets.
+        UsageError: If references find too few targets.
     """
     recipe = RECIPES[name]
     match recipe:

@@ -73,7 +73,7 @@ def losses(
         every_block: ask every block about the truth and the still image; otherwise the method's own block about all.
 
     Raises:
-        ValueError: when the run cannot be read, is of another backbone or of other settings of a method, or lacks a
+        ValueError: If the run cannot be read, is of another backbone or of other settings of a method, or lacks a
             video.
     """
     stored, stages = load_run(run), Stages(cases, format_of(backbone))
@@ -144,7 +144,7 @@ def page(run: Path, patterns: Sequence[str]) -> str:
         patterns: Names or patterns of methods in `SIGNALS`.
 
     Raises:
-        ValueError: when a pattern matches nothing, or for what `losses` refuses.
+        ValueError: If a pattern matches nothing, or for what `losses` refuses.
     """
     methods = select(patterns, list(SIGNALS), "guided method")
     info = load_run(run).info

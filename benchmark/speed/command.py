@@ -48,7 +48,7 @@ def whole_run(folder: Path) -> dict[str, Any]:
     """Videos per second of a finished run: all fits and transfers of its methods, measuring left out.
 
     Raises:
-        ValueError: when the run cannot be read, names no device, or has no video of a method.
+        ValueError: If the run cannot be read, names no device, or has no video of a method.
     """
     from reports.run_folder import load_run
 
@@ -134,8 +134,8 @@ def write_json(result: Mapping[str, Any], path: Path) -> None:
     """Store a result, comparisons in the order of `COMPARISONS`.
 
     Raises:
-        ValueError: when a number is not finite.
-        OSError: when it cannot be written.
+        ValueError: If a number is not finite.
+        OSError: If it cannot be written.
     """
     ordered = {name: result["comparisons"][name] for name in COMPARISONS if name in result["comparisons"]}
     text = json.dumps({**result, "comparisons": ordered}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

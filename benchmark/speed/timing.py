@@ -53,7 +53,7 @@ def paired_ratios(seconds: Sequence[float], rival_s: Sequence[float]) -> Spread:
     """Of the ratios inside the rounds; below 1 is faster than the rival.
 
     Raises:
-        ValueError: when the two were not measured in the same rounds.
+        ValueError: If the two were not measured in the same rounds.
     """
     return spread([one / other for one, other in zip(seconds, rival_s, strict=True)])
 

@@ -35,7 +35,7 @@ class RunFolder:
         """Find out, before anything expensive, whether a run can live here.
 
         Raises:
-            UsageError: when the place cannot be written, holds something else, or a run of another schema version.
+            UsageError: If the place cannot be written, holds something else, or a run of another schema version.
         """
         parent = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         if not parent.is_dir():
@@ -51,7 +51,7 @@ class RunFolder:
         """run.json, None when there is none yet.
 
         Raises:
-            UsageError: when it is damaged or of another schema version.
+            UsageError: If it is damaged or of another schema version.
         """
         path = self.path / "run.json"
         try:
@@ -72,7 +72,7 @@ class RunFolder:
         """Check and make the folder, keep other runs out, and clear what a killed run left half-written.
 
         Raises:
-            UsageError: when another run is at work here, the folder cannot be made, or as `check` does.
+            UsageError: If another run is at work here, the folder cannot be made, or as `check` does.
         """
         self.check()
         try:
@@ -110,7 +110,7 @@ class RunFolder:
         """Store an object.
 
         Raises:
-            StoreError: when it cannot be written.
+            StoreError: If it cannot be written.
         """
         self.write_bytes(self.file(folder, f"{key}.json"), _json_bytes(value))
 
@@ -122,7 +122,7 @@ class RunFolder:
         """Store a file, unless it holds just this already.
 
         Raises:
-            StoreError: when it cannot be written; nothing is left behind then.
+            StoreError: If it cannot be written; nothing is left behind then.
         """
         try:
             if path.is_file() and path.read_bytes() == content:
@@ -137,7 +137,7 @@ class RunFolder:
         """Give a path to write to; move it onto `path` when all went well, remove it otherwise.
 
         Raises:
-            StoreError: when it cannot be written.
+            StoreError: If it cannot be written.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

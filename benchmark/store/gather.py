@@ -27,7 +27,7 @@ def write_tables(
         rows: Rows by key.
 
     Raises:
-        StoreError: when they cannot be written.
+        StoreError: If they cannot be written.
     """
     order = {method: i for i, method in enumerate(run["methods"])}
     in_order = sorted(cells, key=lambda cell: (order[cell.method], cell.case_id, cell.seed))

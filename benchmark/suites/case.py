@@ -107,8 +107,8 @@ class Case(Protocol):
         """What the case shows.
 
         Raises:
-            CaseError: when it cannot be rendered.
-            MediaError: when a file cannot be read.
+            CaseError: If it cannot be rendered.
+            MediaError: If a file cannot be read.
         """
         ...
 
@@ -150,7 +150,7 @@ class Suite(Protocol):
         """Those of the cases, in the suite's order.
 
         Raises:
-            CaseError: when one is not as it should be.
+            CaseError: If one is not as it should be.
         """
         ...
 

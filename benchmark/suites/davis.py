@@ -43,8 +43,8 @@ def davis_suite(place: str) -> FileSuite:
         place: the folder.
 
     Raises:
-        UsageError: when it is no such folder.
-        CaseError: when the table or what it names is missing or not as it should be; the message names all of it, up
+        UsageError: If it is no such folder.
+        CaseError: If the table or what it names is missing or not as it should be; the message names all of it, up
             to ten.
     """
     root = Path(place).expanduser()
@@ -121,7 +121,7 @@ def _frames(top: Path, sequence: str) -> list[Path]:
     """The frames of a sequence.
 
     Raises:
-        ValueError: when there is no such sequence, or its folder is no video.
+        ValueError: If there is no such sequence, or its folder is no video.
     """
     if len(PurePosixPath(sequence).parts) != 1 or sequence == ".." or not (top / sequence).is_dir():
         raise ValueError(f"there is no sequence {sequence} in {top}")
@@ -132,7 +132,7 @@ def _image(root: Path, top: Path, target: str) -> str:
     """Path inside the folder of the image that a target is.
 
     Raises:
-        ValueError: when it is neither a sequence nor the path of a file in the folder.
+        ValueError: If it is neither a sequence nor the path of a file in the folder.
     """
     path = PurePosixPath(spelled(root, target))
     if path.is_absolute() or ".." in path.parts:

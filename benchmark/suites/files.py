@@ -121,7 +121,7 @@ class FileCase:
         """Notes about files of which much is cut away when they are brought to a format.
 
         Raises:
-            MediaError: when a file cannot be read.
+            MediaError: If a file cannot be read.
         """
         from benchmark.suites.reading import cut_notes
 
@@ -131,7 +131,7 @@ class FileCase:
         """What the case shows, read as `python -m flexiact` reads its two files.
 
         Raises:
-            MediaError: when a file cannot be read.
+            MediaError: If a file cannot be read.
         """
         from flexiact.media.image import fit_image, read_image
         from flexiact.notes import collected
@@ -201,8 +201,8 @@ def folder_suite(place: str) -> FileSuite:
         place: the folder.
 
     Raises:
-        UsageError: when there is no such folder.
-        CaseError: when files are missing or empty; the message names all of them, up to ten.
+        UsageError: If there is no such folder.
+        CaseError: If files are missing or empty; the message names all of them, up to ten.
     """
     root = Path(place).expanduser()
     if not root.is_dir():
@@ -254,7 +254,7 @@ def file_of(root: Path, name: str) -> File:
     """A file, or folder of pictures, of a suite's folder with its digest.
 
     Raises:
-        CaseError: when it cannot be read.
+        CaseError: If it cannot be read.
     """
     path = root / name
     try:

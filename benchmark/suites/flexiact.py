@@ -58,8 +58,8 @@ def flexiact_suite(place: str) -> FileSuite:
     """The suite in a folder, or `hub@COMMIT` for the authors' own on the model hub.
 
     Raises:
-        UsageError: when there is no such folder, or it cannot be fetched.
-        CaseError: when files are missing or not as they should be; the message names all of them, up to ten.
+        UsageError: If there is no such folder, or it cannot be fetched.
+        CaseError: If files are missing or not as they should be; the message names all of them, up to ten.
     """
     if place != "hub" and not place.startswith("hub@"):
         return read_benchmark(Path(place).expanduser(), "the authors' benchmark folder, a copy on disk")
@@ -76,7 +76,7 @@ def fetched(commit: str) -> Path:
     """The authors' dataset at one commit, from the model hub or its cache on this machine.
 
     Raises:
-        UsageError: when it is not in the cache and cannot be fetched.
+        UsageError: If it is not in the cache and cannot be fetched.
     """
     try:
         return snapshot(REPOSITORY, commit, _WANTED, ignore=_UNREAD, kind="dataset")
@@ -91,8 +91,8 @@ def read_benchmark(root: Path, source: str) -> FileSuite:
     """The suite in a folder of the layout above, or in its subfolder `benchmark`; its licence goes to standard error.
 
     Raises:
-        UsageError: when it is no such folder.
-        CaseError: when files are missing or not as they should be; the message names all of them, up to ten.
+        UsageError: If it is no such folder.
+        CaseError: If files are missing or not as they should be; the message names all of them, up to ten.
     """
     given, root = root, root if (root / "captions").is_dir() else root / "benchmark"
     folders = sorted(path for path in root.glob("captions/[!.]*/[!.]*") if path.is_dir())

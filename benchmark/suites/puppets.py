@@ -56,7 +56,7 @@ class PuppetSuite:
         """Those of the cases, read from their files.
 
         Raises:
-            CaseError: when a file is missing or not as it should be; the message names the field.
+            CaseError: If a file is missing or not as it should be; the message names the field.
         """
         return tuple(load_case(self, case_id) for case_id in case_ids)
 
@@ -137,7 +137,7 @@ class PuppetCase:
         """What the case shows, rendered.
 
         Raises:
-            CaseError: when a scene or action is unknown, or the answer does not move.
+            CaseError: If a scene or action is unknown, or the answer does not move.
         """
         from benchmark.suites.truth import stage
 
@@ -153,8 +153,8 @@ def load_suite(name: str, folder: Path = CASES_FOLDER) -> PuppetSuite:
     """Read a suite's own file and list its cases.
 
     Raises:
-        UsageError: when there is no suite of that name.
-        CaseError: when the file is not as it should be, or the cases are not those that its digest is of.
+        UsageError: If there is no suite of that name.
+        CaseError: If the file is not as it should be, or the cases are not those that its digest is of.
     """
     if name not in suite_names(folder):
         raise UsageError(unknown(name, suite_names(folder), "suite"))
@@ -186,7 +186,7 @@ def load_case(suite: PuppetSuite, case_id: str, folder: Path = CASES_FOLDER) -> 
     """Read one case.
 
     Raises:
-        CaseError: when the file is missing or not as it should be; the message names the field.
+        CaseError: If the file is missing or not as it should be; the message names the field.
     """
     path = folder / suite.name / f"{case_id}.toml"
     data = _read(path)

@@ -24,7 +24,7 @@ def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> 
         form: Format that the clip is brought to.
 
     Raises:
-        MediaError: when the video cannot be read or is shorter than `frames` says.
+        MediaError: If the video cannot be read or is shorter than `frames` says.
     """
     size = (form.num_frames, form.height, form.width)
     if frames is None:

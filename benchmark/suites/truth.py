@@ -87,7 +87,7 @@ def named_action(name: str) -> PuppetAction:
     """A test or development action.
 
     Raises:
-        CaseError: when there is none of that name.
+        CaseError: If there is none of that name.
     """
     try:
         return pool_of(name)[name]
@@ -114,7 +114,7 @@ def scenes(case: PuppetCase) -> tuple[Scene, Scene]:
     """The scenes of a case's reference and target.
 
     Raises:
-        CaseError: when a scene's specification is damaged.
+        CaseError: If a scene's specification is damaged.
     """
     try:
         return scene_from_dict(dict(case.reference)), scene_from_dict(dict(case.target))
@@ -126,7 +126,7 @@ def target_pose(case: PuppetCase) -> tuple[float, ...]:
     """The 21 channel values of the figure in a case's target image.
 
     Raises:
-        CaseError: when there is another number of them.
+        CaseError: If there is another number of them.
     """
     pose = case.target_pose or NEUTRAL_POSE
     if len(pose) != len(CHANNELS):
@@ -150,7 +150,7 @@ def stage(case: PuppetCase, form: Format) -> Staged:
     """Render a case.
 
     Raises:
-        CaseError: when a scene or action is unknown, or the answer does not move.
+        CaseError: If a scene or action is unknown, or the answer does not move.
     """
     reference, target = scenes(case)
     action, pose = named_action(case.action), target_pose(case)

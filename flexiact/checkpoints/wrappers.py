@@ -18,7 +18,7 @@ def unwrapped(source: str, loaded: Mapping[Any, Any], holds: Callable[[Mapping[A
 
     Args:
         source: name of the file.
-        loaded: what it holds.
+        loaded: Content of the file.
         holds: whether a mapping has names of the kind that is looked for.
 
     Raises:

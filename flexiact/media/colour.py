@@ -18,8 +18,8 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
     """An image with its colours in sRGB.
 
     Args:
-        image: of mode RGB, RGBA, L, CMYK, or another without a colour space of its own.
-        profile: that it carries, if any.
+        image: Image of mode RGB, RGBA, L, CMYK, or another without a colour space of its own.
+        profile: ICC profile of the image, if it has one.
 
     Returns:
         The image, in the mode it had where nothing is converted, and what was done as the words of a note, or "".

@@ -11,7 +11,7 @@ def canonical_json(value: Any) -> str:
     """The one text of a JSON value: sorted keys, no spaces, ASCII, tuples as lists.
 
     Raises:
-        ValueError: when `value` holds something that JSON has no word for (NaN, a path, a tensor).
+        ValueError: If `value` holds something that JSON has no word for (NaN, a path, a tensor).
     """
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -28,7 +28,7 @@ def file_digest(path: Path) -> str:
     """SHA-256 (64 hex digits) of a file's bytes.
 
     Raises:
-        OSError: when it cannot be read.
+        OSError: If it cannot be read.
     """
     with path.open("rb") as stream:  # in parts, because a file of a large model may exceed the memory
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -143,7 +143,7 @@ def to_rgb(image: Image.Image) -> tuple[np.ndarray, str]:
     """An image of any mode as uint8 [H, W, 3] sRGB, and how its colours were changed ("": they were not).
 
     Raises:
-        ValueError: for pixels whose range is not known.
+        ValueError: For pixels whose range is not known.
     """
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range is not known; save it with 8 or 16 bits")

@@ -23,8 +23,8 @@ def read_table(path: Path, columns: int, *, strict: bool = False) -> list[Row]:
     """The rows of a table, without space around cells, empty rows, and columns at the end that are empty throughout.
 
     Args:
-        path: of the table, in UTF-8 or UTF-16.
-        columns: that each row has at least; all have the first one's number.
+        path: Path to the table, in UTF-8 or UTF-16.
+        columns: Columns that each row needs; all rows have as many as the first one.
         strict: refuse quotation marks that do not close.
 
     Raises:
@@ -54,8 +54,8 @@ def by_heading(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> list[
     """The rows below the heading, cells in the order of `columns`; a note names further columns, which are left out.
 
     Args:
-        path: of the table, for the note.
-        rows: as `read_table` gives them.
+        path: Path to the table, for the note.
+        rows: Rows of `read_table`.
         columns: names in small letters; the heading may have them in any order and in capitals.
 
     Raises:

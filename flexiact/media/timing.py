@@ -32,8 +32,8 @@ class Timing:
         """From the timestamps, where they rise: steady when no frame is half a step or more away from even ones.
 
         Args:
-            seconds: of each frame, at least two, rising.
-            rate: what the header says, None where it does not; it is taken where the timestamps agree.
+            seconds: Rising times of the frames, at least two.
+            rate: Rate in the header, None if it has none; it is taken if the timestamps agree.
         """
         times = np.asarray(seconds, dtype=np.float64) - seconds[0]
         mean = (len(times) - 1) / times[-1]

@@ -29,7 +29,7 @@ def show(method: FlexiAct, fits: FitFolder, folder: Path, seed: int) -> Made:
         seed: Seed of the puppets, of the fit and of the transfer.
 
     Raises:
-        ValueError: when a file cannot be written.
+        ValueError: If a file cannot be written.
     """
     generator = torch.Generator().manual_seed(seed)
     first, second = (random_scene(generator, "train", rig) for rig in RIGS)

@@ -90,7 +90,7 @@ class CachedClips:
         whose pose and place are not the window's own. Where the image is dropped the window stays whole.
 
         Raises:
-            CacheError: when a file is missing or damaged.
+            CacheError: If a file is missing or damaged.
         """
         chosen = torch.randint(len(self.files), (batch_size,), generator=generator).tolist()
         rows = [self._row(self.files[index], generator) for index in chosen]
@@ -187,7 +187,7 @@ def encode_clip(backbone: Backbone, clip: Clip, config: CacheConfig, generator: 
         [L, width], and where windows start and images are: starts [K], moments [N], int64.
 
     Raises:
-        ValueError: when the video cannot be read or is shorter than the backbone's clips.
+        ValueError: If the video cannot be read or is shorter than the backbone's clips.
     """
     note_long_text(backbone, clip.caption)
     shown, rate = read_timing(clip.path).steadily(backbone.fps)

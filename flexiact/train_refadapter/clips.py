@@ -38,7 +38,7 @@ def list_clips(data: Path) -> list[Clip]:
     relative to its folder and stay inside. What systems leave beside files (`._jump.mp4`) is left alone.
 
     Raises:
-        ValueError: when there are no videos, captions or videos are missing (all are counted), a path leads outside,
+        ValueError: If there are no videos, captions or videos are missing (all are counted), a path leads outside,
             or the table cannot be read.
     """
     if data.is_dir():

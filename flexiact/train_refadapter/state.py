@@ -63,7 +63,7 @@ class TrainingState:
         """Write a checkpoint.
 
         Raises:
-            ValueError: when it cannot be written.
+            ValueError: If it cannot be written.
         """
         named = self._named() | {"losses": torch.tensor(self.losses, dtype=torch.float64)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
@@ -77,7 +77,7 @@ class TrainingState:
         """Go on from a checkpoint, if there is one.
 
         Raises:
-            ValueError: when it is damaged, or the numbers of its run depended on something else.
+            ValueError: If it is damaged, or the numbers of its run depended on something else.
         """
         if not path.exists():
             return
