@@ -1,5 +1,6 @@
 """Write docs/run-directory.md and docs/run.schema.json from `benchmark.store.schema`."""
 
+import argparse
 import json
 import sys
 import textwrap
@@ -116,16 +117,15 @@ def _named(value: Any) -> Iterator[str]:
             yield from _named(inner)
 
 
-def write(folder: Path = _DOCS) -> None:
-    """Write both files."""
-    (folder / PAGE).write_text(page(), encoding="utf-8")
-    (folder / SCHEMA).write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")
+def _write(options: argparse.Namespace) -> None:
+    (_DOCS / PAGE).write_text(page(), encoding="utf-8")
+    (_DOCS / SCHEMA).write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write both files; return the exit code."""
     p = OneLineParser(prog="python -m benchmark.store.contract", description=__doc__)
-    return run(p, lambda _: write(), arguments)
+    return run(p, _write, arguments)
 
 
 if __name__ == "__main__":
