@@ -9,8 +9,8 @@ from metrics.metric import Metric
 from metrics.motion_agreement import AMPLITUDE_RATIO, MOTION_AGREEMENT, MOTION_LAG, PCK
 from metrics.motion_fidelity import MOTION_FIDELITY, MOTION_FIDELITY_UPSTREAM
 from metrics.pose_change import ARRIVAL, JUMP
-from metrics.temporal_consistency import TEMPORAL_CONSISTENCY
-from metrics.text_similarity import TEXT_SIMILARITY
+from metrics.temporal_consistency import TEMPORAL_CONSISTENCY, TEMPORAL_CONSISTENCY_ADJACENT
+from metrics.text_similarity import TEXT_SIMILARITY, TEXT_SIMILARITY_UPSTREAM
 
 __all__ = ["METRICS", "Candidates", "Features", "Metric", "Truth", "VideoFeatures"]
 
@@ -31,7 +31,9 @@ METRICS: dict[str, Metric] = {
     "appearance_consistency": APPEARANCE_CONSISTENCY,
     "appearance_consistency_upstream": APPEARANCE_CONSISTENCY_UPSTREAM,
     "temporal_consistency": TEMPORAL_CONSISTENCY,
+    "temporal_consistency_adjacent": TEMPORAL_CONSISTENCY_ADJACENT,
     "text_similarity": TEXT_SIMILARITY,
+    "text_similarity_upstream": TEXT_SIMILARITY_UPSTREAM,
     "dynamic_degree": DYNAMIC_DEGREE,
 }
 """Every metric by name, in the order of the tables; a suite names its headline."""

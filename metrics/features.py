@@ -156,6 +156,7 @@ class Features:
         target: Target image, as a video of one frame.
         reference: Video whose action was to be transferred.
         prompt: Embedding of the method's prompt, floating [D], unit norm.
+        prompt_cut: The same of its first `metrics.text_similarity.UPSTREAM_CHARACTERS` characters.
         truth: Right answer; same length, size and keypoints as `generated`.
         perceptual_distance: Learned distance of each frame of `generated` from the truth's, floating [T], >= 0.
         candidates: Answers to choose from, right ones included; same length and keypoints as `generated`.
@@ -168,6 +169,7 @@ class Features:
     target: VideoFeatures | None = None
     reference: VideoFeatures | None = None
     prompt: np.ndarray | None = None
+    prompt_cut: np.ndarray | None = None
     truth: Truth | None = None
     perceptual_distance: np.ndarray | None = None
     candidates: Candidates | None = None
@@ -175,8 +177,8 @@ class Features:
     def __post_init__(self) -> None:
         if self.target is not None and self.target.num_frames != 1:
             raise ValueError(f"target: expected one frame, got {self.target.num_frames}")
-        if self.prompt is not None:
-            _check("prompt", self.prompt, "f", "D", {})
+        for name, text in self._texts():
+            _check(name, text, "f", "D", {})
         self._check_widths()
         made, truth = self.generated, self.truth
         if made is None:
@@ -188,12 +190,16 @@ class Features:
         if self.candidates is not None and self.candidates.keypoints.shape[1] != made.num_frames:
             raise ValueError(f"candidates: {self.candidates.keypoints.shape[1]} frames, generated {made.num_frames}")
 
+    def _texts(self) -> list[tuple[str, np.ndarray]]:
+        """The embeddings of texts that are there, by name."""
+        texts = (("prompt", self.prompt), ("prompt_cut", self.prompt_cut))
+        return [(name, text) for name, text in texts if text is not None]
+
     def _check_widths(self) -> None:
         """All embeddings have one width, all keypoints one skeleton."""
         parts = (("generated", self.generated), ("target", self.target), ("reference", self.reference))
         widths = {n: v.image_embeddings.shape[1] for n, v in parts if v is not None and v.image_embeddings is not None}
-        if self.prompt is not None:
-            widths["prompt"] = len(self.prompt)
+        widths |= {name: len(text) for name, text in self._texts()}
         points = {n: v.keypoints.shape[1] for n, v in parts if v is not None and v.keypoints is not None}
         if self.truth is not None:
             points["truth"] = self.truth.keypoints.shape[2]

@@ -92,8 +92,8 @@ def test_graded_corruption_never_improves(metric):
     start = features()
     if metric.best_when:
         start = perfect(start, metric.best_when)
-    elif metric.name == "text_similarity":
-        right = np.repeat(start.prompt[None], NUM_FRAMES, 0)
+    elif metric.name.startswith("text_similarity"):
+        right = np.repeat(getattr(start, metric.needs[1])[None], NUM_FRAMES, 0)
         start = replace(start, generated=replace(start.generated, image_embeddings=right))
     else:  # the released formula gives nothing for the partner with the same index
         start = replace(start, generated=replace(start.reference, tracks=np.roll(start.reference.tracks, 1, 0)))
@@ -220,7 +220,7 @@ def _rotated(f):
         name: replace(v, image_embeddings=v.image_embeddings @ turn)
         for name, v in (("generated", f.generated), ("target", f.target), ("reference", f.reference))
     }
-    return replace(f, **videos, prompt=f.prompt @ turn)
+    return replace(f, **videos, prompt=f.prompt @ turn, prompt_cut=f.prompt_cut @ turn)
 
 
 def _in_order(f, order):
@@ -313,6 +313,7 @@ def borders(draw) -> Features:
         target=video(1),
         reference=video(draw(st.sampled_from([1, num_frames]))),
         prompt=floats(3),
+        prompt_cut=floats(3),
         truth=truth,
         perceptual_distance=np.abs(rng.standard_normal(num_frames)).astype(np.float32),
         candidates=Candidates(spoiled(6 + floats(3, num_frames, num_points, 2)), np.array([True, False, False])),

@@ -92,6 +92,7 @@ def features(seed: int = 0, num_answers: int = 1) -> Features:
         truth=answer,
         perceptual_distance=rng.uniform(0.1, 0.6, NUM_FRAMES).astype(np.float32),
         candidates=candidates(rng, answer),
+        prompt_cut=unit(base + rng.standard_normal(12)),
     )
 
 

@@ -259,9 +259,20 @@ def appearance_consistency_upstream(f):
 
 def temporal_consistency(f):
     e = f.generated.image_embeddings
+    values = [_cosine(e[s], e[t]) for t in range(len(e)) for s in range(t)]
+    return sum(values) / len(values)
+
+
+def temporal_consistency_adjacent(f):
+    e = f.generated.image_embeddings
     return sum(_cosine(e[t], e[t - 1]) for t in range(1, len(e))) / (len(e) - 1)
 
 
 def text_similarity(f):
     values = [_cosine(e, f.prompt) for e in f.generated.image_embeddings]
+    return sum(values) / len(values)
+
+
+def text_similarity_upstream(f):
+    values = [_cosine(e, f.prompt_cut) for e in f.generated.image_embeddings]
     return sum(values) / len(values)
