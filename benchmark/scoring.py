@@ -145,6 +145,7 @@ class Scorer:
             truth=truth,
             perceptual_distance=distance,
             candidates=shown.candidates,
+            source=shown.source,
         )
 
     def _read_case_features(self, case_id: str) -> tuple[VideoFeatures, VideoFeatures]:

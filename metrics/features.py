@@ -148,6 +148,34 @@ class Candidates:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Source:
+    """What the reference truly shows, for telling what of it an answer must not take over.
+
+    Attributes:
+        keypoints: floating [T, K, 2], pixels, where they are in the reference; nan where its body lacks one.
+        body: bool [T, H, W], the pixels of the reference that show its subject.
+        seen_from_there: floating [T, K, 2], pixels: the canonical answer, in its own layout, through a camera that
+            stands where the reference's does.
+
+    Raises:
+        ValueError: naming the field that is not as above.
+    """
+
+    keypoints: np.ndarray
+    body: np.ndarray
+    seen_from_there: np.ndarray
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, int] = {}
+        for field, kind, axes in (
+            ("keypoints", "f", "T K 2"),
+            ("body", "b", "T H W"),
+            ("seen_from_there", "f", "T K 2"),
+        ):
+            _check(field, getattr(self, field), kind, axes, sizes)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Features:
     """Everything about one generated video. A field that is None is missing; metrics that need it are skipped.
 
@@ -160,6 +188,7 @@ class Features:
         truth: Right answer; same length, size and keypoints as `generated`.
         perceptual_distance: Learned distance of each frame of `generated` from the truth's, floating [T], >= 0.
         candidates: Answers to choose from, right ones included; same length and keypoints as `generated`.
+        source: What the reference truly shows; same length and size as `reference`, same keypoints as `generated`.
 
     Raises:
         ValueError: If a field does not fit the others; the message names the field.
@@ -173,6 +202,7 @@ class Features:
     truth: Truth | None = None
     perceptual_distance: np.ndarray | None = None
     candidates: Candidates | None = None
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         if self.target is not None and self.target.num_frames != 1:
@@ -180,6 +210,10 @@ class Features:
         for name, text in self._texts():
             _check(name, text, "f", "D", {})
         self._check_widths()
+        if self.source is not None and self.reference is not None:
+            shown, there = self.reference.frames.shape[:3], self.source.body.shape
+            if shown != there:
+                raise ValueError(f"source: body is {list(there)}, reference {list(shown)}")
         made, truth = self.generated, self.truth
         if made is None:
             return
@@ -205,6 +239,8 @@ class Features:
             points["truth"] = self.truth.keypoints.shape[2]
         if self.candidates is not None:
             points["candidates"] = self.candidates.keypoints.shape[2]
+        if self.source is not None:
+            points["source"] = self.source.keypoints.shape[1]
         for what, found in (("embedding width", widths), ("number of keypoints", points)):
             if len(set(found.values())) > 1:
                 raise ValueError(f"{', '.join(found)}: one {what} expected, got {found}")

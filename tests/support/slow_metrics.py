@@ -156,6 +156,88 @@ def true_appearance_error(f):
     return sum(errors) / len(errors)
 
 
+def _shown_pixels(f):
+    """Lab colours of the core pixels of every part found, in the order of frames and parts."""
+    truth, made, pixels = f.truth, f.generated, []
+    for t in range(truth.first_scored_frame, len(truth.frames)):
+        found = [b for b in range(len(truth.bones)) if all(_found(made, t, k) for k in truth.bones[b])]
+        near = {b: _walked(truth, made, t, b) for b in found}
+        for b in found:
+            own = (near[b] <= 0.9) & np.logical_and.reduce([near[b] <= other for other in near.values()])
+            pixels.append((t, b, _lab(made.frames[t])[own if own.any() else near[b] <= 0.9]))
+    return pixels
+
+
+def _true_pixels(truth):
+    scored = range(truth.first_scored_frame, len(truth.frames))
+    return [np.concatenate([_lab(truth.frames[t])[truth.parts[t] == b] for t in scored]) for b in range(3)]
+
+
+def appearance_leakage(f):
+    shown = _thinned(np.concatenate([colours for _, _, colours in _shown_pixels(f)]))
+    here = np.concatenate([_thinned(colours) for colours in _true_pixels(f.truth)])
+    there = _thinned(np.concatenate([_lab(i)[body] for i, body in zip(f.reference.frames, f.source.body, strict=True)]))
+    return np.mean(
+        [np.linalg.norm(there - c, axis=1).min() + 5 < np.linalg.norm(here - c, axis=1).min() for c in shown]
+    )
+
+
+def _kept(shown, right):
+    return np.mean([np.linalg.norm(_thinned(right) - c, axis=1).min() <= 10 for c in _thinned(shown)])
+
+
+def identity_by_part(f):
+    right, shown = _true_pixels(f.truth), {(t, b): colours for t, b, colours in _shown_pixels(f)}
+    scored = range(f.truth.first_scored_frame, len(f.truth.frames))
+    return np.mean([_kept(shown[t, b], right[b]) if (t, b) in shown else 0.0 for t in scored for b in range(3)])
+
+
+def identity_masked(f):
+    right, shown = np.concatenate([_thinned(colours) for colours in _true_pixels(f.truth)]), _shown_pixels(f)
+    values = []
+    for frame in range(f.truth.first_scored_frame, len(f.truth.frames)):
+        colours = [c for t, _, c in shown if t == frame]
+        near = [np.linalg.norm(right - c, axis=1).min() <= 10 for c in _thinned(np.concatenate(colours))]
+        values.append(np.mean(near))
+    return np.mean(values)
+
+
+def identity_embedded(f):
+    e = f.generated.image_embeddings
+    near = [max(0.0, _cosine(one, f.target.image_embeddings[0])) for one in e]
+    steps = [max(0.0, _cosine(e[t], e[t - 1])) for t in range(1, len(e))]
+    return 0.4 * max(near) + 0.3 * sum(steps) / len(steps) + 0.3 * min(steps)
+
+
+def appearance_leakage_embedded(f):
+    values, image = [], f.target.image_embeddings[0]
+    for y, r in zip(f.generated.image_embeddings, f.reference.image_embeddings, strict=True):
+        values.append(max(0.0, _cosine(y, r) - _cosine(image, r)) / (1 - _cosine(image, r)))
+    return sum(values) / len(values)
+
+
+def _shared_pairs(f, points):
+    """Displacements (found, those of an answer [T, K, 2]) of counted keypoints that the reference's body has."""
+    truth = f.truth
+    for k in np.flatnonzero(truth.counted & ~np.isnan(f.source.keypoints).any((0, 2))):
+        for t in range(truth.first_scored_frame, len(points)):
+            seen = _found(f.generated, t, k) and _found(f.target, 0, k)
+            for axis in range(2):
+                moved = float(f.generated.keypoints[t, k, axis]) - float(f.target.keypoints[0, k, axis])
+                yield moved if seen else 0.0, float(points[t, k, axis]) - float(truth.target_keypoints[k, axis])
+
+
+def layout_leakage(f):
+    own = max(_agreement(_shared_pairs(f, answer)) for answer in f.truth.keypoints)
+    return _agreement(_shared_pairs(f, f.source.keypoints)) - own
+
+
+def viewpoint_leakage(f):
+    return _centred_agreement(f, f.source.seen_from_there, np.flatnonzero(f.truth.counted)) - motion_agreement_centred(
+        f
+    )
+
+
 def ssim_to_truth(f):
     taps = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
 
