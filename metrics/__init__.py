@@ -5,6 +5,7 @@ from metrics.appearance_error import LPIPS_TO_TRUTH, SSIM_TO_TRUTH, TRUE_APPEARA
 from metrics.centred_agreement import ACTION_RETRIEVAL, MOTION_AGREEMENT_CENTRED
 from metrics.dynamic_degree import DYNAMIC_DEGREE
 from metrics.features import Candidates, Features, Source, Truth, VideoFeatures
+from metrics.flow import FLOW_ERROR_TO_TRUTH, FLOW_FIDELITY, LAYOUT_LEAKAGE_FLOW, WARPING_ERROR
 from metrics.identity import IDENTITY_BY_PART, IDENTITY_EMBEDDED, IDENTITY_MASKED
 from metrics.leakage import (
     APPEARANCE_LEAKAGE,
@@ -18,6 +19,7 @@ from metrics.motion_fidelity import MOTION_FIDELITY, MOTION_FIDELITY_UPSTREAM
 from metrics.pose_change import ARRIVAL, JUMP
 from metrics.temporal_consistency import TEMPORAL_CONSISTENCY, TEMPORAL_CONSISTENCY_ADJACENT
 from metrics.text_similarity import TEXT_SIMILARITY, TEXT_SIMILARITY_UPSTREAM
+from metrics.trajectories import FRECHET_TO_TRUTH, MOTION_FIDELITY_HYBRID
 
 __all__ = ["METRICS", "Candidates", "Features", "Metric", "Source", "Truth", "VideoFeatures"]
 
@@ -28,6 +30,8 @@ METRICS: dict[str, Metric] = {
     "amplitude_ratio": AMPLITUDE_RATIO,
     "motion_lag": MOTION_LAG,
     "pck": PCK,
+    "frechet_to_truth": FRECHET_TO_TRUTH,
+    "flow_error_to_truth": FLOW_ERROR_TO_TRUTH,
     "arrival": ARRIVAL,
     "jump": JUMP,
     "true_appearance_error": TRUE_APPEARANCE_ERROR,
@@ -40,12 +44,16 @@ METRICS: dict[str, Metric] = {
     "viewpoint_leakage": VIEWPOINT_LEAKAGE,
     "motion_fidelity": MOTION_FIDELITY,
     "motion_fidelity_upstream": MOTION_FIDELITY_UPSTREAM,
+    "motion_fidelity_hybrid": MOTION_FIDELITY_HYBRID,
+    "flow_fidelity": FLOW_FIDELITY,
+    "layout_leakage_flow": LAYOUT_LEAKAGE_FLOW,
     "appearance_consistency": APPEARANCE_CONSISTENCY,
     "appearance_consistency_upstream": APPEARANCE_CONSISTENCY_UPSTREAM,
     "identity_embedded": IDENTITY_EMBEDDED,
     "appearance_leakage_embedded": APPEARANCE_LEAKAGE_EMBEDDED,
     "temporal_consistency": TEMPORAL_CONSISTENCY,
     "temporal_consistency_adjacent": TEMPORAL_CONSISTENCY_ADJACENT,
+    "warping_error": WARPING_ERROR,
     "text_similarity": TEXT_SIMILARITY,
     "text_similarity_upstream": TEXT_SIMILARITY_UPSTREAM,
     "dynamic_degree": DYNAMIC_DEGREE,

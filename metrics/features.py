@@ -152,13 +152,13 @@ class Source:
     """What the reference truly shows, for telling what of it an answer must not take over.
 
     Attributes:
-        keypoints: floating [T, K, 2], pixels, where they are in the reference; nan where its body lacks one.
-        body: bool [T, H, W], the pixels of the reference that show its subject.
-        seen_from_there: floating [T, K, 2], pixels: the canonical answer, in its own layout, through a camera that
-            stands where the reference's does.
+        keypoints: Positions in the reference, floating [T, K, 2], pixels; nan where its body lacks one.
+        body: Pixels of the reference that show its subject, bool [T, H, W].
+        seen_from_there: Canonical answer, in its own layout, through a camera that stands where the reference's does;
+            floating [T, K, 2], pixels.
 
     Raises:
-        ValueError: naming the field that is not as above.
+        ValueError: If a field is not as above; the message names the field.
     """
 
     keypoints: np.ndarray

@@ -4,7 +4,7 @@ import math
 
 import cv2
 import numpy as np
-from scipy.ndimage import correlate1d
+from scipy.ndimage import correlate1d, map_coordinates, maximum_filter
 
 from metrics import Features
 
@@ -322,6 +322,119 @@ def dynamic_degree(f):
     tracks = [list(_steps(f.generated, n)) for n in range(len(f.generated.tracks))]
     lengths = [min(math.hypot(dx, dy), 1.0) for track in tracks for seen, dx, dy in track if seen]
     return sum(lengths) / len(lengths)
+
+
+def _leash(a, b):
+    """The discrete Frechet distance by its recursion."""
+    known = {}
+
+    def longest(i, j):
+        if (i, j) not in known:
+            ways = [longest(*at) for at in ((i - 1, j), (i, j - 1), (i - 1, j - 1)) if min(at) >= 0]
+            known[i, j] = max(math.dist(a[i], b[j]), min(ways, default=0.0))
+        return known[i, j]
+
+    return longest(len(a) - 1, len(b) - 1)
+
+
+def frechet_to_truth(f):
+    scored, means = range(f.truth.first_scored_frame, len(f.truth.frames)), []
+    for answer in f.truth.keypoints:
+        squares = []
+        for k in np.flatnonzero(f.truth.counted):
+            path = [f.generated.keypoints[t, k].tolist() for t in scored if _found(f.generated, t, k)]
+            true = [answer[t, k].tolist() for t in scored]
+            squares.append(min(_leash(path, true) / f.truth.body_size_px, 1.0) ** 2 if path else 1.0)
+        means.append(math.sqrt(sum(squares) / len(squares)))
+    return min(means)
+
+
+def motion_fidelity_hybrid(f):
+    height, width = f.generated.frames.shape[1:3]
+
+    def moving(video):
+        for n in range(len(video.tracks)):
+            if _counts(list(_steps(video, n))):
+                seen = [t for t in range(len(video.frames)) if video.track_visible[n, t]]
+                path = [(float(video.tracks[n, t, 0]) / width, float(video.tracks[n, t, 1]) / height) for t in seen]
+                yield list(_steps(video, n)), path
+
+    best = []
+    for steps, path in moving(f.generated):
+        pairs = [(_match(steps, others), _leash(path, other)) for others, other in moving(f.reference)]
+        best.append(max((0.5 * math.exp(-d) + 0.5 * c for c, d in pairs if c is not None), default=0.0))
+    return sum(best) / len(best)
+
+
+def _flow(frames):
+    """By OpenCV, at 128 pixels of the shorter side: frames, flow there, flow back, and flow there where it counts."""
+    scale = 128 / min(frames.shape[1:3])
+    size = (round(frames.shape[2] * scale), round(frames.shape[1] * scale))
+    large = [cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in frames]
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in large]
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    there = np.array([search.calc(a, b, None) for a, b in zip(grey, grey[1:], strict=False)])
+    back = np.array([search.calc(b, a, None) for a, b in zip(grey, grey[1:], strict=False)])
+    change = [np.abs(a.astype(int) - b).max(-1) > 8 for a, b in zip(large, large[1:], strict=False)]
+    near = np.array([maximum_filter(step, 5) for step in change])
+    return np.array(large), there, back, there * near[..., None]
+
+
+def flow_error_to_truth(f):
+    made, true = (_flow(video.frames)[3] for video in (f.generated, f.truth))
+    error = size = 0.0
+    for t in range(f.truth.first_settled_frame, len(true)):
+        error += np.hypot(*np.moveaxis(made[t].astype(float) - true[t], -1, 0)).sum()
+        size += np.hypot(*np.moveaxis(true[t].astype(float), -1, 0)).sum()
+    return min(error / size, 10)
+
+
+def _coefficient(a, b, bins, low, high):
+    counts = []
+    for values in (a, b):
+        cells = [0] * bins
+        for v in values:
+            if low <= v <= high:
+                cells[min(int((v - low) / (high - low) * bins), bins - 1)] += 1
+        counts.append([c / sum(cells) for c in cells])
+    return sum(math.sqrt(p * q) for p, q in zip(*counts, strict=True))
+
+
+def flow_fidelity(f):
+    values = []
+    for pair in zip(*(_flow(video.frames)[3] for video in (f.generated, f.reference)), strict=True):
+        diagonal = math.hypot(*pair[0].shape[:2])
+        moving = [
+            [(x, y) for x, y in step.reshape(-1, 2).tolist() if math.hypot(x, y) > 0.002 * diagonal] for step in pair
+        ]
+        speeds = [[math.hypot(x, y) for x, y in side] for side in moving]
+        means = [sum(side) / len(side) for side in speeds]
+        speeds = [[v / mean for v in side] for side, mean in zip(speeds, means, strict=True)]
+        angles = [[math.atan2(y, x) for x, y in side] for side in moving]
+        top = max(np.percentile(side, 99) for side in speeds)
+        values.append((_coefficient(*speeds, 20, 0, top) + _coefficient(*angles, 18, -math.pi, math.pi)) / 2)
+    return sum(values) / len(values)
+
+
+def layout_leakage_flow(f):
+    made, right = (_flow(video.frames)[3].astype(float).ravel() for video in (f.generated, f.reference))
+    return sum(made * right) / math.sqrt(sum(made**2) * sum(right**2))
+
+
+def warping_error(f):
+    """Bilinear interpolation by scipy; OpenCV's goes in steps of a thirty-second of a pixel."""
+    frames, there, back, _ = (array.astype(float) for array in _flow(f.generated.frames))
+    y, x = np.mgrid[: frames.shape[1], : frames.shape[2]]
+    squares = []
+    for t, step in enumerate(there):
+        at = [y + step[..., 1], x + step[..., 0]]
+        nan = {"order": 1, "mode": "constant", "cval": np.nan}
+        bx, by = (map_coordinates(back[t, ..., i], at, **nan) for i in (0, 1))
+        warped = np.stack([map_coordinates(frames[t + 1, ..., c], at, **nan) for c in range(3)], -1)
+        size = (step**2).sum(-1) + bx**2 + by**2
+        seen = (step[..., 0] + bx) ** 2 + (step[..., 1] + by) ** 2 <= 0.01 * size + 0.5
+        squares += list(((frames[t] - warped) ** 2)[seen].ravel())
+    return math.sqrt(sum(squares) / len(squares))
 
 
 def _cosine(a, b):
