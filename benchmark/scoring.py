@@ -20,6 +20,7 @@ from flexiact.media.video import frames_digest, read_video
 from flexiact.task import Video
 from metrics.features import Features, VideoFeatures
 from metrics.metric import Metric
+from metrics.text_similarity import UPSTREAM_CHARACTERS
 
 FEATURES_VERSION = 1
 """Raised when perception begins to give other features under the same backend names."""
@@ -132,17 +133,19 @@ class Scorer:
         if frames_digest(video) != row.video_digest:
             raise ValueError(f"{row.video}: its frames are not those that were stored")
         target, reference = self._case_features(cell.case_id)
-        shown = self._stages[cell.case_id]
+        shown, prompt = self._stages[cell.case_id], self._stages.cases[cell.case_id].prompt
         truth = shown.truth
         distance = None if truth is None else self._perception.perceptual_distance(video.frames, truth.frames)
         return Features(
             generated=self._described(video),
             target=target,
             reference=reference,
-            prompt=self._text(self._stages.cases[cell.case_id].prompt),
+            prompt=self._text(prompt),
+            prompt_cut=self._text(prompt[:UPSTREAM_CHARACTERS]),
             truth=truth,
             perceptual_distance=distance,
             candidates=shown.candidates,
+            source=shown.source,
         )
 
     def _read_case_features(self, case_id: str) -> tuple[VideoFeatures, VideoFeatures]:

@@ -7,6 +7,7 @@ answer frame by frame. They count another pose as an error even if the skin is r
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -47,7 +48,7 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
 
 
-def _colours(pixels: np.ndarray) -> np.ndarray:
+def colours_of(pixels: np.ndarray) -> np.ndarray:
     """Lab colours of sRGB pixels [N, 3]; of many pixels, every k-th one, k as small as `_MAX_COLOURS` allows."""
     return lab(pixels[:: max(1, -(-len(pixels) // _MAX_COLOURS))])
 
@@ -56,7 +57,7 @@ def true_colours(truth: Truth) -> dict[int, np.ndarray]:
     """Lab colours [N, 3] of every part that the truth shows, over all scored frames; hidden parts are left out."""
     parts, frames = truth.parts[truth.first_scored_frame :], truth.frames[truth.first_scored_frame :]
     shown = {b: frames[parts == b] for b in range(len(truth.bones))}
-    return {b: _colours(pixels) for b, pixels in shown.items() if len(pixels) >= MIN_PART_PIXELS * len(parts)}
+    return {b: colours_of(pixels) for b, pixels in shown.items() if len(pixels) >= MIN_PART_PIXELS * len(parts)}
 
 
 def _distances(ends: np.ndarray, radii: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -90,6 +91,21 @@ def _part_pixels(
     return {b: shown for b, shown in pixels.items() if len(shown)}
 
 
+@lru_cache(maxsize=1)
+def shown_parts(features: Features) -> tuple[dict[int, np.ndarray], ...]:
+    """sRGB pixels [N, 3] of the parts that the truth shows, where they were found, of every scored frame.
+
+    The last answer is kept, since several metrics ask for it in turn.
+    """
+    made, truth = features.generated, features.truth
+    assert made is not None and made.keypoints is not None and truth is not None
+    found, parts = detected(made), true_colours(truth)
+    return tuple(
+        _part_pixels(made.frames[t], made.keypoints[t], found[t], truth, parts)
+        for t in range(truth.first_scored_frame, made.num_frames)
+    )
+
+
 def true_appearance_error(features: Features) -> float | None:
     """Mean Delta E (CIE 1976) between the colours of the parts of the generated body and of the true one: [0, 50].
 
@@ -104,18 +120,13 @@ def true_appearance_error(features: Features) -> float | None:
     rendered at 64x64, with true keypoints: the truth 1.4, the target image repeated 3.1, the truth blurred by 1 px 3.7
     and by 2 px 6.9, without its pattern (if it has one) 8.6, with half the saturation 9.6, with another skin 31.
     """
-    made, truth = features.generated, features.truth
-    assert made is not None and made.keypoints is not None and truth is not None
-    found, colours, errors = detected(made), true_colours(truth), []
-    frames = [
-        _part_pixels(made.frames[t], made.keypoints[t], found[t], truth, colours)
-        for t in range(truth.first_scored_frame, made.num_frames)
-    ]
-    for b, right in colours.items():
+    assert features.truth is not None
+    frames, errors = shown_parts(features), []
+    for b, right in true_colours(features.truth).items():
         seen = [frame[b] for frame in frames if b in frame]
         error = MISS_PENALTY
         if seen:
-            shown = _colours(np.concatenate(seen))
+            shown = colours_of(np.concatenate(seen))
             to_right, to_shown = cKDTree(right).query(shown)[0], cKDTree(shown).query(right)[0]
             error = min(float(np.median(to_right) + to_shown.mean()) / 2, MISS_PENALTY)
         share = len(seen) / len(frames)

@@ -25,7 +25,7 @@ def about_the_middle(points: np.ndarray, found: np.ndarray) -> np.ndarray:
     return np.where(np.abs(away) < _ROUNDING_PX, 0.0, away)
 
 
-def _found_movement(made: VideoFeatures, first: int, counted: np.ndarray) -> np.ndarray:
+def found_movement(made: VideoFeatures, first: int, counted: np.ndarray) -> np.ndarray:
     """C [F, C, 2] of the generated video's counted keypoints, bool [K], from frame `first` on."""
     assert made.keypoints is not None
     found = detected(made)[first:, counted]
@@ -46,7 +46,7 @@ def motion_agreement_centred(features: Features) -> float | None:
     first, counted = truth.first_settled_frame, truth.counted
     true = true_movement(truth.keypoints[:, first:, counted])
     true = true[(true**2).sum((1, 2, 3)) > _STILL]
-    return float(agreements(_found_movement(made, first, counted), true).max()) if len(true) else None
+    return float(agreements(found_movement(made, first, counted), true).max()) if len(true) else None
 
 
 def action_retrieval(features: Features) -> float | None:
@@ -61,7 +61,7 @@ def action_retrieval(features: Features) -> float | None:
     true = true_movement(candidates.keypoints[:, first:, exists])
     if not (true[candidates.right] ** 2).sum() > _STILL:
         return None
-    near = agreements(_found_movement(made, first, exists), true)
+    near = agreements(found_movement(made, first, exists), true)
     best = int(near.argmax())
     return float(near[best] > _STILL and candidates.right[best])
 

@@ -148,6 +148,34 @@ class Candidates:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Source:
+    """What the reference truly shows, for telling what of it an answer must not take over.
+
+    Attributes:
+        keypoints: Positions in the reference, floating [T, K, 2], pixels; nan where its body lacks one.
+        body: Pixels of the reference that show its subject, bool [T, H, W].
+        seen_from_there: Canonical answer, in its own layout, through a camera that stands where the reference's does;
+            floating [T, K, 2], pixels.
+
+    Raises:
+        ValueError: If a field is not as above; the message names the field.
+    """
+
+    keypoints: np.ndarray
+    body: np.ndarray
+    seen_from_there: np.ndarray
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, int] = {}
+        for field, kind, axes in (
+            ("keypoints", "f", "T K 2"),
+            ("body", "b", "T H W"),
+            ("seen_from_there", "f", "T K 2"),
+        ):
+            _check(field, getattr(self, field), kind, axes, sizes)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Features:
     """Everything about one generated video. A field that is None is missing; metrics that need it are skipped.
 
@@ -156,9 +184,11 @@ class Features:
         target: Target image, as a video of one frame.
         reference: Video whose action was to be transferred.
         prompt: Embedding of the method's prompt, floating [D], unit norm.
+        prompt_cut: The same of its first `metrics.text_similarity.UPSTREAM_CHARACTERS` characters.
         truth: Right answer; same length, size and keypoints as `generated`.
         perceptual_distance: Learned distance of each frame of `generated` from the truth's, floating [T], >= 0.
         candidates: Answers to choose from, right ones included; same length and keypoints as `generated`.
+        source: What the reference truly shows; same length and size as `reference`, same keypoints as `generated`.
 
     Raises:
         ValueError: If a field does not fit the others; the message names the field.
@@ -168,16 +198,22 @@ class Features:
     target: VideoFeatures | None = None
     reference: VideoFeatures | None = None
     prompt: np.ndarray | None = None
+    prompt_cut: np.ndarray | None = None
     truth: Truth | None = None
     perceptual_distance: np.ndarray | None = None
     candidates: Candidates | None = None
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         if self.target is not None and self.target.num_frames != 1:
             raise ValueError(f"target: expected one frame, got {self.target.num_frames}")
-        if self.prompt is not None:
-            _check("prompt", self.prompt, "f", "D", {})
+        for name, text in self._texts():
+            _check(name, text, "f", "D", {})
         self._check_widths()
+        if self.source is not None and self.reference is not None:
+            shown, there = self.reference.frames.shape[:3], self.source.body.shape
+            if shown != there:
+                raise ValueError(f"source: body is {list(there)}, reference {list(shown)}")
         made, truth = self.generated, self.truth
         if made is None:
             return
@@ -188,17 +224,23 @@ class Features:
         if self.candidates is not None and self.candidates.keypoints.shape[1] != made.num_frames:
             raise ValueError(f"candidates: {self.candidates.keypoints.shape[1]} frames, generated {made.num_frames}")
 
+    def _texts(self) -> list[tuple[str, np.ndarray]]:
+        """The embeddings of texts that are there, by name."""
+        texts = (("prompt", self.prompt), ("prompt_cut", self.prompt_cut))
+        return [(name, text) for name, text in texts if text is not None]
+
     def _check_widths(self) -> None:
         """All embeddings have one width, all keypoints one skeleton."""
         parts = (("generated", self.generated), ("target", self.target), ("reference", self.reference))
         widths = {n: v.image_embeddings.shape[1] for n, v in parts if v is not None and v.image_embeddings is not None}
-        if self.prompt is not None:
-            widths["prompt"] = len(self.prompt)
+        widths |= {name: len(text) for name, text in self._texts()}
         points = {n: v.keypoints.shape[1] for n, v in parts if v is not None and v.keypoints is not None}
         if self.truth is not None:
             points["truth"] = self.truth.keypoints.shape[2]
         if self.candidates is not None:
             points["candidates"] = self.candidates.keypoints.shape[2]
+        if self.source is not None:
+            points["source"] = self.source.keypoints.shape[1]
         for what, found in (("embedding width", widths), ("number of keypoints", points)):
             if len(set(found.values())) > 1:
                 raise ValueError(f"{', '.join(found)}: one {what} expected, got {found}")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from metrics.features import Features
 
-Backend = Literal["image_encoder", "tracker", "pose", "pixels", "perceptual"]
+Backend = Literal["image_encoder", "tracker", "pose", "pixels", "perceptual", "flow"]
 
 MEASURED_BY: dict[str, str] = {
     "image_encoder": "image_embeddings",
@@ -15,6 +15,7 @@ MEASURED_BY: dict[str, str] = {
     "pose": "keypoints",
     "pixels": "frames",
     "perceptual": "frames",
+    "flow": "frames",
 }
 """The field of `VideoFeatures` that each backend fills in; a metric reads it from every video among its `needs`."""
 

@@ -23,8 +23,11 @@ The best of many matches counts, so a few jittering points find flattering partn
 _ROWS = 512  # tracklets compared at a time, to bound the memory to tens of megabytes
 
 
-def _moving_tracklets(video: VideoFeatures) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit velocities [M, S, 2] (0 if still or unseen), seen [M, S] and moves [M, S] of the M moving tracklets."""
+def moving_tracklets(video: VideoFeatures) -> tuple[np.ndarray, ...]:
+    """Which of N tracklets count, bool [N]; of those M: unit velocities [M, S, 2] (0 if still or unseen), seen, moves.
+
+    Seen and moves are bool [M, S].
+    """
     step, seen = steps(video)
     speed = np.linalg.norm(step, axis=-1)
     moves = seen & (speed > STILL_SHARE)
@@ -32,10 +35,10 @@ def _moving_tracklets(video: VideoFeatures) -> tuple[np.ndarray, np.ndarray, np.
     # Unseen steps add nothing here, so a track that jumps while hidden has not moved.
     away = np.linalg.norm(np.cumsum(step, axis=1), axis=-1).max(1, initial=0.0)
     keep = (seen.mean(1) >= MIN_SEEN_SHARE) & (away >= MOVING_SHARE) & moves.any(1)
-    return unit[keep], seen[keep], moves[keep]
+    return keep, unit[keep], seen[keep], moves[keep]
 
 
-def _similarity(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> np.ndarray:
+def similarity(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> np.ndarray:
     """Similarities [M, N] in [-1, 1] of all pairs; -inf where two tracklets are rarely visible together.
 
     A similarity is the mean of the cosine over the steps at which both are visible and at least one moves; where only
@@ -60,7 +63,7 @@ def motion_fidelity(features: Features) -> float | None:
     assert made is not None and reference is not None
     if made.num_frames != reference.num_frames or made.num_frames < 2:
         return None
-    a, b = _moving_tracklets(made), _moving_tracklets(reference)
+    a, b = moving_tracklets(made)[1:], moving_tracklets(reference)[1:]
     if not len(b[0]):
         return None
     if not len(a[0]):
@@ -68,9 +71,9 @@ def motion_fidelity(features: Features) -> float | None:
     best_b = np.full(len(b[0]), -np.inf)
     best_a = []
     for row in range(0, len(a[0]), _ROWS):
-        similarity = _similarity(tuple(part[row : row + _ROWS] for part in a), b)
-        best_a.append(similarity.max(1))
-        best_b = np.maximum(best_b, similarity.max(0))
+        matches = similarity(tuple(part[row : row + _ROWS] for part in a), b)
+        best_a.append(matches.max(1))
+        best_b = np.maximum(best_b, matches.max(0))
     sides = [np.where(np.isfinite(side), side, 0.0).mean() for side in (np.concatenate(best_a), best_b)]
     return float(np.mean(sides))
 
@@ -97,10 +100,10 @@ def motion_fidelity_upstream(features: Features) -> float | None:
         sides.append((step / length).reshape(len(tracks), -1))
     best = []
     for row in range(0, len(sides[0]), _ROWS):
-        similarity = sides[0][row : row + _ROWS] @ sides[1].T / (made.num_frames - 1)
-        index = np.arange(len(similarity))
-        similarity[index, row + index] -= 1.0
-        best.append(similarity.max(1))
+        matches = sides[0][row : row + _ROWS] @ sides[1].T / (made.num_frames - 1)
+        index = np.arange(len(matches))
+        matches[index, row + index] -= 1.0
+        best.append(matches.max(1))
     return float(np.concatenate(best).mean())
 
 

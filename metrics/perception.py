@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from metrics.features import VideoFeatures
+from metrics.flow import flow_name
 from metrics.tracking import LucasKanade
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ class Perception:
         }
         reasons = {name: f"none: {self.absent.get(name, 'not asked for')}" for name in found}
         names = {name: reasons[name] if backend is None else backend.name for name, backend in found.items()}
-        return {**names, "pixels": "decoded frames"}
+        return {**names, "pixels": "decoded frames", "flow": flow_name()}
 
     def describe(self, video: "Video") -> VideoFeatures:
         """All features of one video (a still image is a video of one frame); None where there is no backend."""

@@ -35,7 +35,7 @@ def joint_flows(cases: Mapping[str, PuppetCase], backbone: Backbone) -> pd.DataF
         method, staged = DiTFlow.from_preset(backbone, block=block), shown[case_id]
         flow = method.fit(staged.reference, cases[case_id].caption, seed=0)[ACTION_KEY]
         frames, height, width = method.grid
-        places = latent_places(torch.from_numpy(staged.reference_keypoints), frames) / (backbone.width / width)
+        places = latent_places(torch.from_numpy(staged.source.keypoints), frames) / (backbone.width / width)
         true, followed = followed_joints(flow, places, (height, width))
         between = flow[~torch.eye(frames, dtype=torch.bool)]
         background = between[:, unchanged_tokens(torch.from_numpy(staged.reference.frames), (height, width))]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from flexiact.task import Video
-    from metrics.features import Candidates, Truth
+    from metrics.features import Candidates, Source, Truth
 
 _LISTED = 10  # of the faults of a suite; the others are counted
 _SHOWN_KEPT = 16
@@ -46,12 +46,14 @@ class Shown:
         target: uint8 [H, W, 3], the target in the case's target pose.
         truth: the right answers; None where nobody knows them.
         candidates: True answers for the other actions that could have been asked for; None if unknown.
+        source: What the reference truly shows; None if unknown.
     """
 
     reference: Video
     target: np.ndarray
     truth: Truth | None = None
     candidates: Candidates | None = None
+    source: Source | None = None
 
 
 class Case(Protocol):

@@ -22,9 +22,9 @@ from flexiact.puppets.world.captions import caption
 from flexiact.puppets.world.clip import NEUTRAL_POSE, SIZE, Clip, projections, render_clip, render_values, target_clip
 from flexiact.puppets.world.render import RENDERER_VERSION
 from flexiact.puppets.world.rigs import BONE_ENDS, BONES, CHANNELS, KEYPOINTS
-from flexiact.puppets.world.scene import Scene, scene_from_dict, scene_to_dict
+from flexiact.puppets.world.scene import Camera, Scene, scene_from_dict, scene_to_dict
 from flexiact.task import Video
-from metrics.features import Candidates, Truth
+from metrics.features import Candidates, Source, Truth
 
 TRUTH_VERSION = 2
 """Raised when the same case begins to be judged by another truth."""
@@ -51,8 +51,8 @@ class Staged(Shown):
         wrong: the target performing the case's other action.
         reference_scene: Scene of `reference`: all but its action.
         target_scene: Scene of `target`.
-        reference_keypoints: float32 [T, K, 2], the true ones of the reference, nan where its body lacks one.
-        target_keypoints: float32 [K, 2], those of the target image likewise.
+        source: What `reference` truly shows.
+        target_keypoints: float32 [K, 2], true keypoints of the target image, nan where its body lacks one.
         in_words: the full caption of `answer`: subject, and how every channel moves.
     """
 
@@ -64,7 +64,7 @@ class Staged(Shown):
     wrong: Video
     reference_scene: Scene
     target_scene: Scene
-    reference_keypoints: np.ndarray
+    source: Source
     target_keypoints: np.ndarray
     in_words: str
 
@@ -79,7 +79,7 @@ class ToldKeypoints(Protocol):
 
 def tell_keypoints(method: ToldKeypoints, staged: Staged) -> None:
     """Tell a method the true keypoints of the reference and of the target image of a case."""
-    method.tell_keypoints(staged.reference.frames, staged.reference_keypoints)
+    method.tell_keypoints(staged.reference.frames, staged.source.keypoints)
     method.tell_keypoints(staged.target[None], staged.target_keypoints[None])
 
 
@@ -173,7 +173,7 @@ def stage(case: PuppetCase, form: Format) -> Staged:
         wrong=_framed(wrong, form).video,
         reference_scene=reference,
         target_scene=target,
-        reference_keypoints=_existing(shown),
+        source=Source(_existing(shown), shown.parts >= 0, _seen_from(reference.camera, target, right[0], form)),
         target_keypoints=_existing(image)[0],
         in_words=caption(target, right[0], "full"),
     )
@@ -201,6 +201,14 @@ def _truth(case: PuppetCase, right: Sequence[PuppetAction], canonical: Clip, ima
         bone_radii_px=canonical.bone_radii_px,
         body_size_px=target.camera.scale * side,
     )
+
+
+def _seen_from(camera: Camera, scene: Scene, action: PuppetAction, form: Format) -> np.ndarray:
+    """Keypoints [T, K, 2] of a scene's action from a camera's side; the figure stays where its own camera has it."""
+    side = replace(scene.camera, yaw_deg=camera.yaw_deg, pitch_deg=camera.pitch_deg)
+    values = curves(action, form.num_frames)[None]
+    points = projections([replace(scene, camera=side)], values, min(form.height, form.width)).keypoints()
+    return _on_frame(points.numpy(), form)
 
 
 def performed(scene: Scene, values: torch.Tensor, form: Format) -> Video:

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from metrics import Candidates, Features, Truth, VideoFeatures
+from metrics import Candidates, Features, Source, Truth, VideoFeatures
 
 NUM_FRAMES, HEIGHT, WIDTH, FIRST, SETTLED = 9, 48, 64, 2, 4
 BONES = np.array([[0, 1], [2, 3], [4, 5]])
 COLOURS = np.array([[200, 40, 40], [40, 180, 60], [60, 80, 220]], np.uint8)
+OTHER_COLOURS = np.array([[230, 210, 30], [150, 30, 200], [20, 200, 210]], np.uint8)
 RADIUS = 4.0
 
 
@@ -16,7 +17,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def draw(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def draw(points: np.ndarray, colours: np.ndarray = COLOURS) -> tuple[np.ndarray, np.ndarray]:
     """Three flat capsules per frame for keypoints [T, 7, 2], and which of them each pixel shows."""
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     frames = np.full((len(points), HEIGHT, WIDTH, 3), 128, np.uint8)
@@ -26,7 +27,7 @@ def draw(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             along = ends[j] - ends[i]
             share = np.clip(((x - ends[i, 0]) * along[0] + (y - ends[i, 1]) * along[1]) / (along @ along), 0, 1)
             near = np.hypot(x - ends[i, 0] - share * along[0], y - ends[i, 1] - share * along[1]) <= RADIUS
-            frames[t][near], parts[t][near] = COLOURS[b], b
+            frames[t][near], parts[t][near] = colours[b], b
     return frames, parts
 
 
@@ -64,6 +65,25 @@ def candidates(rng: np.random.Generator, answer: Truth, num_others: int = 12) ->
     return Candidates(keypoints, np.isin(np.arange(len(keypoints)), 1 + np.arange(len(answer.keypoints))))
 
 
+def source(rng: np.random.Generator, answer: Truth, body: np.ndarray) -> Source:
+    """A reference that stands elsewhere and has all keypoints but the second; from its side all moves differently."""
+    places = answer.keypoints[0] + np.array([9, -6], np.float32)
+    places[:, [1, 6]] = np.nan
+    return Source(places, body, truth(rng).keypoints[0])
+
+
+def leaking(made: Features, share: float, places: np.ndarray | None = None) -> Features:
+    """A share of the reference in the generated video: its colours, its embeddings, and keypoints on the way there."""
+    video, parts = made.generated, made.truth.parts
+    taken = (parts >= 0) & (np.random.default_rng(7).random(parts.shape) < share)
+    frames = video.frames.copy()
+    frames[taken] = OTHER_COLOURS[parts[taken]]
+    embeddings = unit((1 - share) * video.image_embeddings + share * made.reference.image_embeddings)
+    there = video.keypoints if places is None else np.where(np.isnan(places), video.keypoints, places)
+    keypoints = ((1 - share) * video.keypoints + share * there).astype(np.float32)
+    return replace(made, generated=replace(video, frames=frames, image_embeddings=embeddings, keypoints=keypoints))
+
+
 def features(seed: int = 0, num_answers: int = 1) -> Features:
     """A generated video that is right in part, with everything measured."""
     rng = np.random.default_rng(seed)
@@ -76,8 +96,9 @@ def features(seed: int = 0, num_answers: int = 1) -> Features:
         points = (points + rng.standard_normal((num_frames, 7, 2))).astype(np.float32)
         moved, visible = tracks(rng)
         noise = rng.integers(-40, 40, (num_frames, HEIGHT, WIDTH, 3))
+        drawn, parts = draw(points, OTHER_COLOURS if name == "reference" else COLOURS)
         videos[name] = VideoFeatures(
-            frames=np.clip(draw(points)[0] + noise, 0, 255).astype(np.uint8),
+            frames=np.clip(drawn + noise, 0, 255).astype(np.uint8),
             image_embeddings=unit(base + 0.7 * rng.standard_normal((num_frames, 12))),
             tracks=moved[:, :num_frames],
             track_visible=visible[:, :num_frames],
@@ -92,6 +113,8 @@ def features(seed: int = 0, num_answers: int = 1) -> Features:
         truth=answer,
         perceptual_distance=rng.uniform(0.1, 0.6, NUM_FRAMES).astype(np.float32),
         candidates=candidates(rng, answer),
+        prompt_cut=unit(base + rng.standard_normal(12)),
+        source=source(rng, answer, parts >= 0),
     )
 
 

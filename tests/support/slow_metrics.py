@@ -4,7 +4,7 @@ import math
 
 import cv2
 import numpy as np
-from scipy.ndimage import correlate1d
+from scipy.ndimage import correlate1d, map_coordinates, maximum_filter
 
 from metrics import Features
 
@@ -156,6 +156,88 @@ def true_appearance_error(f):
     return sum(errors) / len(errors)
 
 
+def _shown_pixels(f):
+    """Lab colours of the core pixels of every part found, in the order of frames and parts."""
+    truth, made, pixels = f.truth, f.generated, []
+    for t in range(truth.first_scored_frame, len(truth.frames)):
+        found = [b for b in range(len(truth.bones)) if all(_found(made, t, k) for k in truth.bones[b])]
+        near = {b: _walked(truth, made, t, b) for b in found}
+        for b in found:
+            own = (near[b] <= 0.9) & np.logical_and.reduce([near[b] <= other for other in near.values()])
+            pixels.append((t, b, _lab(made.frames[t])[own if own.any() else near[b] <= 0.9]))
+    return pixels
+
+
+def _true_pixels(truth):
+    scored = range(truth.first_scored_frame, len(truth.frames))
+    return [np.concatenate([_lab(truth.frames[t])[truth.parts[t] == b] for t in scored]) for b in range(3)]
+
+
+def appearance_leakage(f):
+    shown = _thinned(np.concatenate([colours for _, _, colours in _shown_pixels(f)]))
+    here = np.concatenate([_thinned(colours) for colours in _true_pixels(f.truth)])
+    there = _thinned(np.concatenate([_lab(i)[body] for i, body in zip(f.reference.frames, f.source.body, strict=True)]))
+    return np.mean(
+        [np.linalg.norm(there - c, axis=1).min() + 5 < np.linalg.norm(here - c, axis=1).min() for c in shown]
+    )
+
+
+def _kept(shown, right):
+    return np.mean([np.linalg.norm(_thinned(right) - c, axis=1).min() <= 10 for c in _thinned(shown)])
+
+
+def identity_by_part(f):
+    right, shown = _true_pixels(f.truth), {(t, b): colours for t, b, colours in _shown_pixels(f)}
+    scored = range(f.truth.first_scored_frame, len(f.truth.frames))
+    return np.mean([_kept(shown[t, b], right[b]) if (t, b) in shown else 0.0 for t in scored for b in range(3)])
+
+
+def identity_masked(f):
+    right, shown = np.concatenate([_thinned(colours) for colours in _true_pixels(f.truth)]), _shown_pixels(f)
+    values = []
+    for frame in range(f.truth.first_scored_frame, len(f.truth.frames)):
+        colours = [c for t, _, c in shown if t == frame]
+        near = [np.linalg.norm(right - c, axis=1).min() <= 10 for c in _thinned(np.concatenate(colours))]
+        values.append(np.mean(near))
+    return np.mean(values)
+
+
+def identity_embedded(f):
+    e = f.generated.image_embeddings
+    near = [max(0.0, _cosine(one, f.target.image_embeddings[0])) for one in e]
+    steps = [max(0.0, _cosine(e[t], e[t - 1])) for t in range(1, len(e))]
+    return 0.4 * max(near) + 0.3 * sum(steps) / len(steps) + 0.3 * min(steps)
+
+
+def appearance_leakage_embedded(f):
+    values, image = [], f.target.image_embeddings[0]
+    for y, r in zip(f.generated.image_embeddings, f.reference.image_embeddings, strict=True):
+        values.append(max(0.0, _cosine(y, r) - _cosine(image, r)) / (1 - _cosine(image, r)))
+    return sum(values) / len(values)
+
+
+def _shared_pairs(f, points):
+    """Displacements (found, those of an answer [T, K, 2]) of counted keypoints that the reference's body has."""
+    truth = f.truth
+    for k in np.flatnonzero(truth.counted & ~np.isnan(f.source.keypoints).any((0, 2))):
+        for t in range(truth.first_scored_frame, len(points)):
+            seen = _found(f.generated, t, k) and _found(f.target, 0, k)
+            for axis in range(2):
+                moved = float(f.generated.keypoints[t, k, axis]) - float(f.target.keypoints[0, k, axis])
+                yield moved if seen else 0.0, float(points[t, k, axis]) - float(truth.target_keypoints[k, axis])
+
+
+def layout_leakage(f):
+    own = max(_agreement(_shared_pairs(f, answer)) for answer in f.truth.keypoints)
+    return _agreement(_shared_pairs(f, f.source.keypoints)) - own
+
+
+def viewpoint_leakage(f):
+    return _centred_agreement(f, f.source.seen_from_there, np.flatnonzero(f.truth.counted)) - motion_agreement_centred(
+        f
+    )
+
+
 def ssim_to_truth(f):
     taps = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
 
@@ -242,6 +324,119 @@ def dynamic_degree(f):
     return sum(lengths) / len(lengths)
 
 
+def _leash(a, b):
+    """The discrete Frechet distance by its recursion."""
+    known = {}
+
+    def longest(i, j):
+        if (i, j) not in known:
+            ways = [longest(*at) for at in ((i - 1, j), (i, j - 1), (i - 1, j - 1)) if min(at) >= 0]
+            known[i, j] = max(math.dist(a[i], b[j]), min(ways, default=0.0))
+        return known[i, j]
+
+    return longest(len(a) - 1, len(b) - 1)
+
+
+def frechet_to_truth(f):
+    scored, means = range(f.truth.first_scored_frame, len(f.truth.frames)), []
+    for answer in f.truth.keypoints:
+        squares = []
+        for k in np.flatnonzero(f.truth.counted):
+            path = [f.generated.keypoints[t, k].tolist() for t in scored if _found(f.generated, t, k)]
+            true = [answer[t, k].tolist() for t in scored]
+            squares.append(min(_leash(path, true) / f.truth.body_size_px, 1.0) ** 2 if path else 1.0)
+        means.append(math.sqrt(sum(squares) / len(squares)))
+    return min(means)
+
+
+def motion_fidelity_hybrid(f):
+    height, width = f.generated.frames.shape[1:3]
+
+    def moving(video):
+        for n in range(len(video.tracks)):
+            if _counts(list(_steps(video, n))):
+                seen = [t for t in range(len(video.frames)) if video.track_visible[n, t]]
+                path = [(float(video.tracks[n, t, 0]) / width, float(video.tracks[n, t, 1]) / height) for t in seen]
+                yield list(_steps(video, n)), path
+
+    best = []
+    for steps, path in moving(f.generated):
+        pairs = [(_match(steps, others), _leash(path, other)) for others, other in moving(f.reference)]
+        best.append(max((0.5 * math.exp(-d) + 0.5 * c for c, d in pairs if c is not None), default=0.0))
+    return sum(best) / len(best)
+
+
+def _flow(frames):
+    """By OpenCV, at 128 pixels of the shorter side: frames, flow there, flow back, and flow there where it counts."""
+    scale = 128 / min(frames.shape[1:3])
+    size = (round(frames.shape[2] * scale), round(frames.shape[1] * scale))
+    large = [cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in frames]
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in large]
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    there = np.array([search.calc(a, b, None) for a, b in zip(grey, grey[1:], strict=False)])
+    back = np.array([search.calc(b, a, None) for a, b in zip(grey, grey[1:], strict=False)])
+    change = [np.abs(a.astype(int) - b).max(-1) > 8 for a, b in zip(large, large[1:], strict=False)]
+    near = np.array([maximum_filter(step, 5) for step in change])
+    return np.array(large), there, back, there * near[..., None]
+
+
+def flow_error_to_truth(f):
+    made, true = (_flow(video.frames)[3] for video in (f.generated, f.truth))
+    error = size = 0.0
+    for t in range(f.truth.first_settled_frame, len(true)):
+        error += np.hypot(*np.moveaxis(made[t].astype(float) - true[t], -1, 0)).sum()
+        size += np.hypot(*np.moveaxis(true[t].astype(float), -1, 0)).sum()
+    return min(error / size, 10)
+
+
+def _coefficient(a, b, bins, low, high):
+    counts = []
+    for values in (a, b):
+        cells = [0] * bins
+        for v in values:
+            if low <= v <= high:
+                cells[min(int((v - low) / (high - low) * bins), bins - 1)] += 1
+        counts.append([c / sum(cells) for c in cells])
+    return sum(math.sqrt(p * q) for p, q in zip(*counts, strict=True))
+
+
+def flow_fidelity(f):
+    values = []
+    for pair in zip(*(_flow(video.frames)[3] for video in (f.generated, f.reference)), strict=True):
+        diagonal = math.hypot(*pair[0].shape[:2])
+        moving = [
+            [(x, y) for x, y in step.reshape(-1, 2).tolist() if math.hypot(x, y) > 0.002 * diagonal] for step in pair
+        ]
+        speeds = [[math.hypot(x, y) for x, y in side] for side in moving]
+        means = [sum(side) / len(side) for side in speeds]
+        speeds = [[v / mean for v in side] for side, mean in zip(speeds, means, strict=True)]
+        angles = [[math.atan2(y, x) for x, y in side] for side in moving]
+        top = max(np.percentile(side, 99) for side in speeds)
+        values.append((_coefficient(*speeds, 20, 0, top) + _coefficient(*angles, 18, -math.pi, math.pi)) / 2)
+    return sum(values) / len(values)
+
+
+def layout_leakage_flow(f):
+    made, right = (_flow(video.frames)[3].astype(float).ravel() for video in (f.generated, f.reference))
+    return sum(made * right) / math.sqrt(sum(made**2) * sum(right**2))
+
+
+def warping_error(f):
+    """Bilinear interpolation by scipy; OpenCV's goes in steps of a thirty-second of a pixel."""
+    frames, there, back, _ = (array.astype(float) for array in _flow(f.generated.frames))
+    y, x = np.mgrid[: frames.shape[1], : frames.shape[2]]
+    squares = []
+    for t, step in enumerate(there):
+        at = [y + step[..., 1], x + step[..., 0]]
+        nan = {"order": 1, "mode": "constant", "cval": np.nan}
+        bx, by = (map_coordinates(back[t, ..., i], at, **nan) for i in (0, 1))
+        warped = np.stack([map_coordinates(frames[t + 1, ..., c], at, **nan) for c in range(3)], -1)
+        size = (step**2).sum(-1) + bx**2 + by**2
+        seen = (step[..., 0] + bx) ** 2 + (step[..., 1] + by) ** 2 <= 0.01 * size + 0.5
+        squares += list(((frames[t] - warped) ** 2)[seen].ravel())
+    return math.sqrt(sum(squares) / len(squares))
+
+
 def _cosine(a, b):
     a, b = [float(v) for v in a], [float(v) for v in b]
     return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
@@ -259,9 +454,20 @@ def appearance_consistency_upstream(f):
 
 def temporal_consistency(f):
     e = f.generated.image_embeddings
+    values = [_cosine(e[s], e[t]) for t in range(len(e)) for s in range(t)]
+    return sum(values) / len(values)
+
+
+def temporal_consistency_adjacent(f):
+    e = f.generated.image_embeddings
     return sum(_cosine(e[t], e[t - 1]) for t in range(1, len(e))) / (len(e) - 1)
 
 
 def text_similarity(f):
     values = [_cosine(e, f.prompt) for e in f.generated.image_embeddings]
+    return sum(values) / len(values)
+
+
+def text_similarity_upstream(f):
+    values = [_cosine(e, f.prompt_cut) for e in f.generated.image_embeddings]
     return sum(values) / len(values)

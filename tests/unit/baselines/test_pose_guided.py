@@ -196,9 +196,9 @@ def test_keypoints_are_found_by_the_digest_of_the_frames() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.case_id)
 def test_the_truth_of_a_case_is_that_of_its_pictures(case: PuppetCase, controlled: Backbone) -> None:
     staged = stage(case, format_of(controlled))
-    assert staged.reference_keypoints.shape == (9, COUNT, 2)
+    assert staged.source.keypoints.shape == (9, COUNT, 2)
     absent = [i for i, n in enumerate(KEYPOINTS) if n.startswith("tail")]  # a biped's reference
-    assert np.isnan(staged.reference_keypoints[:, absent]).all()
+    assert np.isnan(staged.source.keypoints[:, absent]).all()
     np.testing.assert_array_equal(staged.target_keypoints, staged.truth.target_keypoints)
     # The middle of a frame of 16x24 px shows a square of 16: points lie around it.
     assert abs(np.nanmean(staged.target_keypoints[:, 0]) - 12) < 4

@@ -174,7 +174,7 @@ def test_the_target_does_what_the_reference_shows(staged) -> None:
 
 
 def test_the_action_is_read_from_the_reference_alone(staged) -> None:
-    blind = replace(staged, truth=None, answer=None, wrong=None, reference_keypoints=None, target_keypoints=None)
+    blind = replace(staged, truth=None, answer=None, wrong=None, source=None, target_keypoints=None)
     assert np.array_equal(retarget(blind, told(staged), QUICK).frames, retarget(staged, told(staged), QUICK).frames)
 
 

@@ -83,6 +83,21 @@ def test_what_nothing_can_measure_is_skipped_without_a_value(folder: RunFolder, 
     assert "perceptual_distance" in entry["error"]
 
 
+def test_the_released_text_similarity_reads_the_first_77_characters(folder: RunFolder, row, backbone) -> None:
+    case, names = CASES[0], ("text_similarity", "text_similarity_upstream")
+
+    def scores(prompt: str) -> list[float]:
+        stages = Stages({case.case_id: replace(case, prompt=prompt)}, format_of(backbone))
+        Scorer(folder, stages, counting(), {name: METRICS[name] for name in names}).score(CELL, row)
+        entries = stored(folder)
+        folder.file("scores", f"{CELL.key}.json").unlink()
+        return [entries[name]["value"] for name in names]
+
+    begun = scores("a" * 77)
+    longer = scores("a" * 77 + "bbb")
+    assert begun[0] == begun[1] == longer[1] != longer[0]
+
+
 def test_the_same_frames_are_seen_once_ever(folder: RunFolder, row, backbone) -> None:
     perception = counting()
     judge = scorer(folder, backbone, perception)

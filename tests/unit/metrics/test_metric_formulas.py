@@ -387,6 +387,17 @@ def test_one_frame_has_no_consistency_over_time():
     assert value("appearance_consistency", made) == pytest.approx(1)
 
 
+def test_slow_drift_lowers_the_consistency_of_all_pairs_alone():
+    angles = np.linspace(0, np.pi / 2, NUM_FRAMES)
+    turning = np.zeros((NUM_FRAMES, 12), np.float32)
+    turning[:, 0], turning[:, 1] = np.cos(angles), np.sin(angles)
+    made = spoiled(features(), image_embeddings=turning)
+    assert value("temporal_consistency_adjacent", made) == pytest.approx(np.cos(np.pi / 16))
+    lags = np.arange(1, NUM_FRAMES)
+    pairs = ((NUM_FRAMES - lags) * np.cos(lags * np.pi / 16)).sum() / (NUM_FRAMES - lags).sum()
+    assert value("temporal_consistency", made) == pytest.approx(pairs) == pytest.approx(0.739, abs=1e-3)
+
+
 # ------------------------------------------------------------------------------------------------------------ features
 
 
