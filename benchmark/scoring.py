@@ -18,9 +18,9 @@ from benchmark.suites.case import Stages
 from benchmark.suites.files import NO_TRUTH
 from flexiact.media.video import frames_digest, read_video
 from flexiact.task import Video
+from metrics.appearance.text_similarity import UPSTREAM_CHARACTERS
 from metrics.features import Features, VideoFeatures
 from metrics.metric import Metric
-from metrics.text_similarity import UPSTREAM_CHARACTERS
 
 FEATURES_VERSION = 1
 """Raised when perception begins to give other features under the same backend names."""

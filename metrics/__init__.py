@@ -1,25 +1,25 @@
 """Metrics: pure formulas over features (`METRICS`), and the perception that measures the features."""
 
-from metrics.appearance_consistency import APPEARANCE_CONSISTENCY, APPEARANCE_CONSISTENCY_UPSTREAM
-from metrics.appearance_error import LPIPS_TO_TRUTH, SSIM_TO_TRUTH, TRUE_APPEARANCE_ERROR
-from metrics.centred_agreement import ACTION_RETRIEVAL, MOTION_AGREEMENT_CENTRED
-from metrics.dynamic_degree import DYNAMIC_DEGREE
-from metrics.features import Candidates, Features, Source, Truth, VideoFeatures
-from metrics.flow import FLOW_ERROR_TO_TRUTH, FLOW_FIDELITY, LAYOUT_LEAKAGE_FLOW, WARPING_ERROR
-from metrics.identity import IDENTITY_BY_PART, IDENTITY_EMBEDDED, IDENTITY_MASKED
-from metrics.leakage import (
+from metrics.appearance.appearance_consistency import APPEARANCE_CONSISTENCY, APPEARANCE_CONSISTENCY_UPSTREAM
+from metrics.appearance.appearance_error import LPIPS_TO_TRUTH, SSIM_TO_TRUTH, TRUE_APPEARANCE_ERROR
+from metrics.appearance.identity import IDENTITY_BY_PART, IDENTITY_EMBEDDED, IDENTITY_MASKED
+from metrics.appearance.leakage import (
     APPEARANCE_LEAKAGE,
     APPEARANCE_LEAKAGE_EMBEDDED,
     LAYOUT_LEAKAGE,
     VIEWPOINT_LEAKAGE,
 )
+from metrics.appearance.text_similarity import TEXT_SIMILARITY, TEXT_SIMILARITY_UPSTREAM
+from metrics.features import Candidates, Features, Source, Truth, VideoFeatures
 from metrics.metric import Metric
-from metrics.motion_agreement import AMPLITUDE_RATIO, MOTION_AGREEMENT, MOTION_LAG, PCK
-from metrics.motion_fidelity import MOTION_FIDELITY, MOTION_FIDELITY_UPSTREAM
-from metrics.pose_change import ARRIVAL, JUMP
-from metrics.temporal_consistency import TEMPORAL_CONSISTENCY, TEMPORAL_CONSISTENCY_ADJACENT
-from metrics.text_similarity import TEXT_SIMILARITY, TEXT_SIMILARITY_UPSTREAM
-from metrics.trajectories import FRECHET_TO_TRUTH, MOTION_FIDELITY_HYBRID
+from metrics.motion.centred_agreement import ACTION_RETRIEVAL, MOTION_AGREEMENT_CENTRED
+from metrics.motion.dynamic_degree import DYNAMIC_DEGREE
+from metrics.motion.flow import FLOW_ERROR_TO_TRUTH, FLOW_FIDELITY, LAYOUT_LEAKAGE_FLOW, WARPING_ERROR
+from metrics.motion.motion_agreement import AMPLITUDE_RATIO, MOTION_AGREEMENT, MOTION_LAG, PCK
+from metrics.motion.motion_fidelity import MOTION_FIDELITY, MOTION_FIDELITY_UPSTREAM
+from metrics.motion.pose_change import ARRIVAL, JUMP
+from metrics.motion.temporal_consistency import TEMPORAL_CONSISTENCY, TEMPORAL_CONSISTENCY_ADJACENT
+from metrics.motion.trajectories import FRECHET_TO_TRUTH, MOTION_FIDELITY_HYBRID
 
 __all__ = ["METRICS", "Candidates", "Features", "Metric", "Source", "Truth", "VideoFeatures"]
 

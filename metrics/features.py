@@ -184,11 +184,11 @@ class Features:
         target: Target image, as a video of one frame.
         reference: Video whose action was to be transferred.
         prompt: Embedding of the method's prompt, floating [D], unit norm.
-        prompt_cut: The same of its first `metrics.text_similarity.UPSTREAM_CHARACTERS` characters.
+        prompt_cut: The same of its first `metrics.appearance.text_similarity.UPSTREAM_CHARACTERS` characters.
         truth: Right answer; same length, size and keypoints as `generated`.
         perceptual_distance: Learned distance of each frame of `generated` from the truth's, floating [T], >= 0.
         candidates: Answers to choose from, right ones included; same length and keypoints as `generated`.
-        source: What the reference truly shows; same length and size as `reference`, same keypoints as `generated`.
+        source: Truth of the reference; same length and size as `reference`, same keypoints as `generated`.
 
     Raises:
         ValueError: If a field does not fit the others; the message names the field.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from metrics.features import VideoFeatures
-from metrics.flow import flow_name
+from metrics.motion.flow import flow_name
 from metrics.tracking import LucasKanade
 
 if TYPE_CHECKING:

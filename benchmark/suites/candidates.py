@@ -11,9 +11,9 @@ from flexiact.puppets.world.actions import DEV_ACTIONS, TEST_ACTIONS, PuppetActi
 from flexiact.puppets.world.clip import SIZE, projections
 from flexiact.puppets.world.rigs import RIGS
 from flexiact.puppets.world.scene import Scene
-from metrics.centred_agreement import true_movement
 from metrics.features import Candidates
-from metrics.motion_agreement import agreements
+from metrics.motion.centred_agreement import true_movement
+from metrics.motion.motion_agreement import agreements
 
 ALIKE_AGREEMENT = 0.95
 """A candidate that agrees this well with a right one is right too: on this body nobody could tell them apart."""

@@ -46,7 +46,7 @@ class Shown:
         target: uint8 [H, W, 3], the target in the case's target pose.
         truth: the right answers; None where nobody knows them.
         candidates: True answers for the other actions that could have been asked for; None if unknown.
-        source: What the reference truly shows; None if unknown.
+        source: Truth of the reference; None if unknown.
     """
 
     reference: Video

@@ -51,7 +51,7 @@ class Staged(Shown):
         wrong: the target performing the case's other action.
         reference_scene: Scene of `reference`: all but its action.
         target_scene: Scene of `target`.
-        source: What `reference` truly shows.
+        source: Truth of `reference`.
         target_keypoints: float32 [K, 2], true keypoints of the target image, nan where its body lacks one.
         in_words: the full caption of `answer`: subject, and how every channel moves.
     """

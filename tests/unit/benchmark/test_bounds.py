@@ -22,7 +22,7 @@ from flexiact.puppets.world.captions import caption
 from flexiact.puppets.world.clip import FPS, NUM_FRAMES, SIZE, render_clip
 from flexiact.puppets.world.rigs import BONES, KEYPOINTS
 from metrics import Features, VideoFeatures
-from metrics.motion_agreement import motion_agreement
+from metrics.motion.motion_agreement import motion_agreement
 from tests.support.harness import CASES
 
 NATIVE = Format(NUM_FRAMES, SIZE, SIZE, FPS)

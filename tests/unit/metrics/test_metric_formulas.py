@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from metrics import METRICS, Candidates, Features, VideoFeatures
-from metrics.appearance_error import MISS_PENALTY, lab, true_colours
+from metrics.appearance.appearance_error import MISS_PENALTY, lab, true_colours
 from metrics.features import cosines, detected
 from tests.support.metric_features import COLOURS, FIRST, NUM_FRAMES, SETTLED, features, perfect, still, truth
 

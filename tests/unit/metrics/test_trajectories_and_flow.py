@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from metrics import METRICS, Features, VideoFeatures
-from metrics.flow import flow
-from metrics.trajectories import MAX_TRACKLETS, frechet
+from metrics.motion.flow import flow
+from metrics.motion.trajectories import MAX_TRACKLETS, frechet
 from tests.support.metric_features import NUM_FRAMES, features, perfect
 
 

@@ -8,7 +8,7 @@ does not see which part has which colour: it keeps its value where limbs are exc
 import numpy as np
 from scipy.spatial import cKDTree
 
-from metrics.appearance_error import colours_of, shown_parts, true_colours
+from metrics.appearance.appearance_error import colours_of, shown_parts, true_colours
 from metrics.features import Features, cosines
 from metrics.metric import Metric
 

@@ -7,11 +7,11 @@ viewpoint has none, since what the right answer looks like from elsewhere is not
 import numpy as np
 from scipy.spatial import cKDTree
 
-from metrics.appearance_error import colours_of, shown_parts, true_colours
-from metrics.centred_agreement import found_movement, true_movement
+from metrics.appearance.appearance_error import colours_of, shown_parts, true_colours
 from metrics.features import Features, cosines
 from metrics.metric import Metric
-from metrics.motion_agreement import agreements, found_displacements, true_displacements
+from metrics.motion.centred_agreement import found_movement, true_movement
+from metrics.motion.motion_agreement import agreements, found_displacements, true_displacements
 
 MARGIN = 5.0
 """Delta E by which a colour must be nearer to the reference's than to the target's; less is shading."""
@@ -71,9 +71,9 @@ def appearance_leakage_embedded(features: Features) -> float | None:
 def layout_leakage(features: Features) -> float | None:
     """Agreement with going to where the reference's joints are, minus agreement with the truth: in [-2, 2].
 
-    Displacements from the target image as in `metrics.motion_agreement`, of the counted keypoints that both bodies
-    have. The reference's absolute tracks are taken as an answer: D = its position minus that in the target image.
-    0 for a still video; above 0 the answer is nearer to the reference's place than to its own.
+    Displacements from the target image as in `metrics.motion.motion_agreement`, of the counted keypoints that both
+    bodies have. The reference's absolute tracks are taken as an answer: D is its position minus that in the target
+    image. 0 for a still video; above 0 the answer is nearer to the reference's place than to its own.
     """
     truth, source = features.truth, features.source
     assert truth is not None and source is not None
@@ -93,8 +93,8 @@ def layout_leakage(features: Features) -> float | None:
 def viewpoint_leakage(features: Features) -> float | None:
     """Agreement with the right answer as seen from the reference's side, minus agreement with the truth: in [-2, 2].
 
-    Movements about their middle as in `metrics.centred_agreement`, so that neither place nor starting pose matters.
-    0 for a still video; above 0 the body moves as the reference's camera would see it.
+    Movements about their middle as in `metrics.motion.centred_agreement`, so that neither place nor starting pose
+    matters. 0 for a still video; above 0 the body moves as the reference's camera would see it.
     """
     made, truth, source = features.generated, features.truth, features.source
     assert made is not None and truth is not None and source is not None

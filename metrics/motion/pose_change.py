@@ -4,7 +4,7 @@ import numpy as np
 
 from metrics.features import Features, detected
 from metrics.metric import Metric
-from metrics.motion_agreement import found_displacements, true_displacements
+from metrics.motion.motion_agreement import found_displacements, true_displacements
 
 MAX_RATIO = 10.0
 """Upper bound of both ratios."""
@@ -15,8 +15,8 @@ _STILL_PX = 1e-6
 def arrival(features: Features) -> float | None:
     """Keypoint error over the still image's, in frames from `Truth.first_settled_frame` on: at most `MAX_RATIO`.
 
-    With displacements D as in `metrics.motion_agreement` (zero for a miss), the ratio is the mean of |Dg - Dt| over the
-    mean of |Dt|. The answer with the smallest ratio counts.
+    With displacements D as in `metrics.motion.motion_agreement` (zero for a miss), the ratio is the mean of |Dg - Dt|
+    over the mean of |Dt|. The answer with the smallest ratio counts.
     """
     assert features.truth is not None
     first = features.truth.first_settled_frame

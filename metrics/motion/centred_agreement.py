@@ -10,7 +10,7 @@ import numpy as np
 
 from metrics.features import Features, VideoFeatures, detected
 from metrics.metric import Metric
-from metrics.motion_agreement import agreements
+from metrics.motion.motion_agreement import agreements
 
 _ROUNDING_PX = 1e-4  # positions of one place differ by less in single precision
 _STILL = 1e-12

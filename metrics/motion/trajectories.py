@@ -9,7 +9,7 @@ import numpy as np
 
 from metrics.features import Features, VideoFeatures, detected
 from metrics.metric import Metric
-from metrics.motion_fidelity import moving_tracklets, similarity
+from metrics.motion.motion_fidelity import moving_tracklets, similarity
 
 MAX_DISTANCE = 1.0
 """Body sizes: the most that a keypoint can be away from its true path, and the cost of one that was never found."""
@@ -68,8 +68,8 @@ def motion_fidelity_hybrid(features: Features) -> float | None:
 
     After MTBench's hybrid motion fidelity: a match is .5 exp(-d) + .5 c, with d the discrete Frechet distance of the
     two paths in shares of the frame's width and height, and c the mean cosine of their velocities as in
-    `metrics.motion_fidelity`, where static and hidden points do no harm. The formula is the paper's; its code takes the
-    mean of all distances of points for d. 0 for a video in which nothing moves.
+    `metrics.motion.motion_fidelity`, where static and hidden points do no harm. The formula is the paper's; its code
+    takes the mean of all distances of points for d. 0 for a video in which nothing moves.
     """
     made, reference = features.generated, features.reference
     assert made is not None and reference is not None

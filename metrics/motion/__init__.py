@@ -1,0 +1,1 @@
+"""Metrics of movement: against the truth, against the reference, and its coherence in time."""
