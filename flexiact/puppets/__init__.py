@@ -1,1 +1,1 @@
-"""The puppet world: a procedural source of action-transfer tasks with known true answers, and what is trained on it."""
+"""The puppet world: procedural action-transfer tasks with known true answers, and the models trained on them."""

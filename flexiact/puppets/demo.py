@@ -1,4 +1,4 @@
-"""Two puppets instead of files: one shows an action, another of a different kind is to do it."""
+"""A demo without files: transfer an action from one puppet to a puppet of another kind."""
 
 from pathlib import Path
 
@@ -20,12 +20,12 @@ RIGS = "biped", "quadruped"
 
 
 def show(method: FlexiAct, fits: FitFolder, folder: Path, seed: int) -> Made:
-    """Render two puppets, transfer the action of the first to the second, and write what there is to see.
+    """Render two puppets, transfer the action of the first to the second, and write videos and image.
 
     Args:
         method: Method on the puppet backbone.
         fits: Folder of fits.
-        folder: gets reference.mp4, target.png, result.mp4, and the three in side_by_side.mp4.
+        folder: Folder for reference.mp4, target.png, result.mp4, and side_by_side.mp4 with all three.
         seed: Seed of the puppets, of the fit and of the transfer.
 
     Raises:

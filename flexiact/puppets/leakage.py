@@ -1,4 +1,4 @@
-"""How far training stays from what is tested: `python -m flexiact.puppets.leakage` prints docs/puppets.md's figures."""
+"""Distances of training from tested actions: `python -m flexiact.puppets.leakage` prints docs/puppets.md's figures."""
 
 import argparse
 import sys

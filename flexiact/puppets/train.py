@@ -1,13 +1,14 @@
-"""Train what the puppet world ships: `python -m flexiact.puppets.train RECIPE`.
+"""Train the shipped weights of the puppet world: `python -m flexiact.puppets.train RECIPE`.
 
-Every recipe goes on from its state folder, so a stopped run continues with the same command and ends as if it had never
-been stopped. Order: vae_encoder, vae_decoder and the backbone's trunk at any time, also at once; then a branch of the
-backbone, refadapter and control; clip, pose and pose_driver at any time. `explained` measures on development actions
-how much of each kind of movement the backbone knows, `judge` how well it draws test actions of held-out worlds.
+Every recipe resumes from its state folder: after a stop, the same command continues the run, and the result is the same
+as without a stop. Order: first vae_encoder, vae_decoder and the backbone's trunk, one after another or at once; then a
+branch of the backbone, refadapter and control. clip, pose and pose_driver may be trained at any time. `explained`
+measures on development actions how much of each kind of movement the backbone has learned. `judge` measures how well it
+draws test actions in held-out worlds.
 
-The backbone is a trunk without an end: `backbone` trains it, `backbone --branch-at SAMPLES` finishes a state that it
-has kept and writes the weights; `--finish` does both within `--minutes`. On a processor, `--processes` of
-one thread each may be as many as there are cores.
+The backbone's training is a trunk of any length that a branch finishes. `backbone` trains the trunk; with `--branch-at`
+it finishes a kept checkpoint of the trunk and writes the weights. `--finish` does both within `--minutes`. On a CPU,
+`--processes` (of one thread each) may be as many as there are cores.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     return run(parser(), _run, arguments)
 
 

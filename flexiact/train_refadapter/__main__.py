@@ -5,14 +5,14 @@
 DATA is a folder of video files, each with its caption in a text file of the same name (`jump.mp4`, `jump.txt`), or a
 .csv file with the header `path,caption`, whose paths are relative to its folder and stay inside.
 
-Videos and captions are encoded once, by all processes together, into --cache; the training reads only that. Checkpoints
-and the loss curve are kept in --state: after a stop the same command goes on there and ends as if nothing had happened.
-More --steps go on as well; any other change that changes numbers needs another --state.
+Videos and captions are encoded once, by all processes together, into --cache; training reads only this cache.
+Checkpoints and the loss curve are kept in --state: after a stop the same command resumes there, and the result is the
+same as without a stop. It also resumes with more --steps; any other change that affects the result needs a new --state.
 
-Every process draws --batch-size videos a step, and gradients are averaged over processes. On CPUs accelerate starts one
-process only; more are started by `ACCELERATE_USE_CPU=true torchrun --nproc-per-node 2 -m flexiact.train_refadapter`.
+Every process draws --batch-size videos per step, and gradients are averaged over processes. On CPUs accelerate starts
+only one process; start more by `ACCELERATE_USE_CPU=true torchrun --nproc-per-node 2 -m flexiact.train_refadapter`.
 
-Exit codes: 0 done; 2 stopped, for the reason in the line on standard error.
+Exit codes: 0 done; 2 stopped, with the reason in one line on standard error.
 """
 
 import argparse

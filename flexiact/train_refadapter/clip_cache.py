@@ -1,14 +1,14 @@
 """Untrimmed videos for RefAdapter's training: encoded once by all processes, then drawn from files on disk.
 
-A clip's file holds latents of a few random windows and of a few random frames, and the states of its caption. A step
-draws one window and one frame of them, so that any frame of the video may be the condition of any of its windows.
+A clip's file holds the latents of a few random windows, those of a few random frames, and the text states of its
+caption. A step draws one window and one frame, so that any stored frame may be the condition of any stored window.
 
-Departure from the paper (arXiv 2505.03730), whose condition is any frame of the video, new at every step: here there
-are `CacheConfig.windows` and `CacheConfig.frames` of a clip for the whole training, and the VAE's posterior is sampled
-once for each. They cannot be cut out of latents of the whole video, since the VAE is causal and puts four frames into
-one. With the paper's 40,000 steps of 8 on 42,000 clips a clip is drawn 7.6 times.
+Departure from the paper (arXiv 2505.03730): there the condition is a new random frame of the video at every step. Here
+a clip has `CacheConfig.windows` windows and `CacheConfig.frames` frames for the whole training, and the VAE's posterior
+is sampled once for each. They cannot be cut out of the latents of the whole video, since the VAE is causal and merges
+four frames into one. With the paper's 40,000 steps of 8 clips on 42,000 clips, a clip is drawn 7.6 times.
 
-A window's frames are 1 / fps of the backbone apart, as nearly as the video's own rate allows.
+A window's frames are 1 / (the backbone's fps) apart, as nearly as the video's own rate allows.
 """
 
 import hashlib
@@ -49,17 +49,17 @@ from flexiact.train_refadapter.clips import Clip, some_of
 from flexiact.train_refadapter.configs import CacheConfig
 
 CACHE_VERSION = 2
-"""Raised when the same clip begins to give other files."""
+"""Raised when the same clip gives other files."""
 
 MARKS_FILE = "videos.json"
-"""In the cache: size, time of change and digest of every video."""
+"""File in the cache with size, modification time and digest of every video."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class CacheError(ValueError):
-    """A file of the cache that cannot be read, which only the process that wanted it knows; the message is one line."""
+    """A file of the cache cannot be read; only the process that needs it knows. The message is one line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +67,10 @@ class CachedClips:
     """Encoded clips on disk.
 
     Attributes:
-        files: one a clip.
-        empty: states of the empty caption [L, width].
-        image_dropout: chance of a condition of zeros; the paper's.
-        caption_dropout: chance of the empty caption; the paper's.
+        files: Files, one per clip.
+        empty: Text states of the empty caption [L, width].
+        image_dropout: Probability of a condition of zeros; the paper's.
+        caption_dropout: Probability of the empty caption; the paper's.
     """
 
     files: tuple[Path, ...]
@@ -84,10 +84,10 @@ class CachedClips:
         return hashlib.sha256("\n".join(file.stem for file in self.files).encode()).hexdigest()
 
     def draw(self, backbone: Backbone, batch_size: int, generator: torch.Generator) -> Batch:
-        """Random clips, each with one of its windows, and one of its frames as the condition.
+        """Draw random clips, each with one of its windows, and one of its frames as the condition.
 
-        A window's first clean latent is replaced by that frame's, so that the model learns to start from an image
-        whose pose and place are not the window's own. Where the image is dropped the window stays whole.
+        A window's first clean latent is replaced by that of the frame, so that the model learns to start from an image
+        with another pose and place than the window's own. If the image is dropped, the window stays whole.
 
         Raises:
             CacheError: If a file is missing or damaged.
@@ -98,14 +98,14 @@ class CachedClips:
         whole = torch.cat(clean).to(backbone.device)
         condition = as_condition(torch.cat(images).to(backbone.device), whole.shape[1])
         given = torch.tensor(with_image, device=backbone.device).view(-1, 1, 1, 1, 1)
-        # Where the image is dropped, the window does not give it away either.
+        # If the image is dropped, the window must not reveal it either.
         lead = 1 + backbone.num_padding_frames  # padding frames repeat the first one
         first = torch.where(given, clean_latent(backbone, condition).expand(-1, lead, -1, -1, -1), whole[:, :lead])
         condition = torch.where(given, condition, torch.zeros_like(condition))
         return Batch(torch.cat([first, whole[:, lead:]], 1), condition, torch.stack(texts).to(backbone.device))
 
     def _row(self, path: Path, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, bool]:
-        """A window [1, F, C, h, w], an image [1, 1, C, h, w], text states [L, width], and whether the image is seen."""
+        """A window [1, F, C, h, w], an image [1, 1, C, h, w], text states [L, width], and True if the image is seen."""
         try:
             with safe_open(path, "pt") as file:
                 windows, images = file.get_slice("windows"), file.get_slice("images")
@@ -128,18 +128,17 @@ class CachedClips:
 def cache_clips(
     folder: Path, backbone: Backbone, clips: Sequence[Clip], config: CacheConfig, accelerator: Accelerator
 ) -> CachedClips:
-    """Encode what is not in the cache yet, every process its share.
+    """Encode the clips that are missing from the cache; every process does its share.
 
     Args:
         folder: Folder of the cache, made if missing; all processes must see it.
         backbone: Backbone with the VAE, the text encoder and the size of the latents.
         clips: Clips, at least one.
-        config: Settings of what is kept of a clip.
-        accelerator: Accelerator of this process; all processes come here together and wait until all files exist.
+        config: Numbers of windows and frames kept per clip, and their seed.
+        accelerator: Accelerator of this process; all processes must call this together, and wait until all files exist.
 
     Raises:
-        ValueError: in all processes alike, when videos cannot be read or are too short, or the disk has too little
-            room.
+        ValueError: If videos cannot be read or are too short, or the disk has too little room; raised in all processes.
     """
     marks = _marks(folder, [clip.path for clip in clips], accelerator)
     about = {name: getattr(backbone, name) for name in (*BACKBONE_FIELDS, "fps")} | {"dtype": str(backbone.dtype)}
@@ -153,7 +152,7 @@ def cache_clips(
     sources: dict[Path, Clip | None] = {empty: None} | dict(zip(files, clips, strict=True))
 
     def make(path: Path) -> list[tuple[str, str]]:
-        if path.exists():  # asked only now: what others have written meanwhile must not change the shares
+        if path.exists():  # checked only now: files that others have written meanwhile must not change the shares
             return []
         clip = sources[path]
         with collected() as notes:
@@ -180,11 +179,11 @@ def cache_clips(
 
 
 def encode_clip(backbone: Backbone, clip: Clip, config: CacheConfig, generator: torch.Generator) -> dict[str, Tensor]:
-    """What is kept of a clip.
+    """Encode the windows, frames and caption that are kept of a clip.
 
     Returns:
-        windows [K, F, C, h, w] as the model diffuses latents, images [N, 1, C, h, w] as it sees conditions, text states
-        [L, width], and where windows start and images are: starts [K], moments [N], int64.
+        windows [K, F, C, h, w] (latents as the model diffuses them), images [N, 1, C, h, w] (latents as conditions),
+        text [L, width] (text states), and frame indices (int64): starts [K] of the windows, moments [N] of the images.
 
     Raises:
         ValueError: If the video cannot be read or is shorter than the backbone's clips.
@@ -216,12 +215,12 @@ def encode_clip(backbone: Backbone, clip: Clip, config: CacheConfig, generator: 
 def _in_shares(
     accelerator: Accelerator, items: Sequence[Item], work: Callable[[Item], Result], label: str
 ) -> list[Result]:
-    """Work on all items, each process on its share, and give all results, in the items' order, to all processes.
+    """Process all items, each process its share; return all results, in the items' order, in all processes.
 
-    An error stops no process, so that none waits for another that is gone and all problems are known at once.
+    An error stops no process. So no process waits for one that is gone, and all problems are reported at once.
 
     Raises:
-        ValueError: in all processes, when there were errors in any.
+        ValueError: If there were errors in any process; raised in all processes.
     """
     number, processes = accelerator.process_index, accelerator.num_processes
     done: list[Result] = []
@@ -242,7 +241,7 @@ def _in_shares(
 
 
 def _marks(folder: Path, paths: Sequence[Path], accelerator: Accelerator) -> dict[str, list[Any]]:
-    """Size, time of change (ns) and SHA-256 (hex) of each file; what has not changed is not read again."""
+    """Size, modification time (ns) and SHA-256 (hex) of each file; unchanged files are not read again."""
     try:
         known = dict(json.loads((folder / MARKS_FILE).read_text()))
     except (OSError, ValueError, TypeError):
@@ -279,5 +278,5 @@ def _empty(backbone: Backbone) -> dict[str, Tensor]:
 
 
 def _generator(path: Path) -> torch.Generator:
-    """From a file's name, and so from the clip's content and the seed."""
+    """Generator seeded with a file's name, and so with the clip's content and the seed."""
     return torch.Generator().manual_seed(int(path.stem[:8], 16))

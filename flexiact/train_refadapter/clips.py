@@ -1,4 +1,4 @@
-"""Which untrimmed videos a training reads, and their captions."""
+"""Untrimmed videos that a training reads, and their captions."""
 
 import csv
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ VIDEO_SUFFIXES = {
 }
 COLUMNS = ["path", "caption"]
 MAX_NAMED = 5
-"""So many of many names are spelled out in an error."""
+"""Largest number of names listed in an error."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """An untrimmed video and what it shows.
+    """An untrimmed video and its caption.
 
     Attributes:
         path: Path to the file.
-        caption: may be empty.
+        caption: Caption, possibly empty.
     """
 
     path: Path
@@ -32,10 +32,10 @@ class Clip:
 
 
 def list_clips(data: Path) -> list[Clip]:
-    """The videos of a folder, each with its caption in a text file of the same name, or those that a table names.
+    """List the videos of a folder, each with its caption in a text file of the same name, or those of a table.
 
-    A table is a .csv file with the columns `path` and `caption`, as `flexiact.media.tables` reads it; paths are
-    relative to its folder and stay inside. What systems leave beside files (`._jump.mp4`) is left alone.
+    A table is a .csv file with the columns `path` and `caption`, read by `flexiact.media.tables`; paths are relative to
+    its folder and stay inside. Hidden files that systems add (`._jump.mp4`) are ignored.
 
     Raises:
         ValueError: If there are no videos, captions or videos are missing (all are counted), a path leads outside,
@@ -55,7 +55,7 @@ def list_clips(data: Path) -> list[Clip]:
 
 
 def some_of(names: Sequence[str]) -> str:
-    """The first few of many names or problems, and how many more there are."""
+    """The first few of many names or problems, and the number of the others."""
     rest = len(names) - MAX_NAMED
     return "; ".join(names[:MAX_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
 

@@ -16,18 +16,18 @@ from flexiact.train_refadapter.configs import CacheConfig, RefAdapterConfig
 from flexiact.train_refadapter.trainer import LongRun, train_long
 
 PATIENCE = timedelta(hours=12)
-"""So long processes wait for each other: the shares of a large data set are not encoded in equal times."""
+"""Longest time that processes wait for each other: shares of a large data set take unequal times to encode."""
 
 
 def train_on_files(options: argparse.Namespace) -> int:
-    """Do what the command line asks for, as one of the processes of accelerate.
+    """Run the command in one of accelerate's processes.
 
     Returns:
-        The exit code: 2 in a process that leaves it to the main one to say what is wrong.
+        The exit code: 0, or 2 in a process that leaves the error message to the main process.
 
     Raises:
-        ValueError: in the main process, and in one whose own cache is at fault.
-        OSError: likewise.
+        ValueError: If the training fails; raised in the main process, and in one that cannot read its cache.
+        OSError: If the system fails; raised in the same processes.
     """
     state = options.state or Path(f"{options.out}.state")
     installed = options.tracker in [str(tracker) for tracker in get_available_trackers()]
@@ -54,10 +54,10 @@ def train(options: argparse.Namespace, state: Path, accelerator: Accelerator) ->
     """Encode, train, and write the adapter.
 
     Returns:
-        A line about it.
+        One line: the folder and the mean loss of the last steps.
 
     Raises:
-        ValueError: naming what is wrong.
+        ValueError: If the data, a setting or the state is wrong; the message names it.
     """
     config = RefAdapterConfig(options.rank, options.alpha, options.steps, options.learning_rate, options.batch_size)
     run = LongRun(config, options.seed, state, options.checkpoint_every, options.ema)
@@ -79,7 +79,7 @@ def train(options: argparse.Namespace, state: Path, accelerator: Accelerator) ->
 
 
 def release_encoders(backbone: Backbone) -> None:
-    """Free the memory of the networks that training does not call; their sizes can still be asked for."""
+    """Free the memory of the networks that training does not call; their sizes can still be read."""
     for network in (backbone.vae, backbone.text_encoder):
         network.to("meta")
     if backbone.device.type == "cuda":

@@ -5,22 +5,22 @@ from dataclasses import dataclass
 from flexiact.ranges import check_count, check_positive, check_seed
 
 MAX_STEPS = 2**20
-"""Steps of a process draw from neighbouring seeds; from here on they would be those of the next process."""
+"""Limit of the steps: steps of a process draw from consecutive seeds, and from here on they are the next process's."""
 
 
 @dataclass(frozen=True)
 class RefAdapterConfig:
-    """How the adapter is made and trained; the defaults are the paper's.
+    """Settings of the adapter and its training; the defaults are the paper's.
 
     Attributes:
         rank: Rank of every layer.
-        alpha: layers are scaled by alpha / rank.
+        alpha: Numerator of the layers' scale, alpha / rank.
         steps: Number of steps of AdamW.
-        learning_rate: constant.
-        batch_size: videos per step and process.
+        learning_rate: Learning rate, constant.
+        batch_size: Number of videos per step and process.
 
     Raises:
-        ValueError: naming the field that is out of range.
+        ValueError: If a field is out of range; the message names it.
     """
 
     rank: int = 64
@@ -38,15 +38,15 @@ class RefAdapterConfig:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """What of a clip is kept.
+    """Settings of the cache: the parts of a clip that are kept.
 
     Attributes:
-        windows: random windows of a clip, fewer where it has fewer.
-        frames: random frames of the whole clip, as conditions.
+        windows: Number of random windows of a clip; fewer if it has fewer.
+        frames: Number of random frames of the whole clip, used as conditions.
         seed: Seed of the choice and of the VAE's samples.
 
     Raises:
-        ValueError: naming the field that is out of range.
+        ValueError: If a field is out of range; the message names it.
     """
 
     windows: int = 4

@@ -1,6 +1,6 @@
-"""What a long training has come to, and its checkpoint: one safetensors file, which can hold no code.
+"""State of a long training, and its checkpoint: one safetensors file, which cannot hold code.
 
-The file is replaced as a whole, so that a run that is killed at any moment goes on from the last one.
+The file is replaced atomically, so a run that is killed at any moment resumes from the last checkpoint.
 """
 
 import json
@@ -22,24 +22,24 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's names
 
 
 class TrainingState:
-    """Weights, AdamW's moments, the weights' running average where one is wanted, and the loss of every step.
+    """Weights, AdamW's moments, an optional running average of the weights, and the loss of every step.
 
     Attributes:
         parameters: Parameters to train, in place.
         losses: Losses of the steps so far, over all processes.
-        average: running average of the parameters, None where none is kept.
+        average: Running average of the parameters; None if none is kept.
     """
 
     def __init__(
         self, parameters: Sequence[Tensor], plan: Optimisation, ema: float | None, about: Mapping[str, Any]
     ) -> None:
-        """Begin with no step taken.
+        """Start before the first step.
 
         Args:
             parameters: Parameters to train.
-            plan: rates.
-            ema: decay of the running average, see `update_average`; None keeps none.
-            about: JSON of all that the numbers depend on; a checkpoint with another one is refused.
+            plan: Optimisation settings.
+            ema: Decay of the running average, see `update_average`; None keeps none.
+            about: Everything that the result depends on, as JSON values; a checkpoint with other values is refused.
         """
         self.parameters = list(parameters)
         self.losses: list[float] = []
@@ -48,13 +48,13 @@ class TrainingState:
         self._optimiser = new_optimiser(self.parameters, plan)
 
     def take(self, step: int) -> None:
-        """Use the parameters' gradients as those of a step, counted from 0."""
+        """Take a step, counted from 0, with the parameters' gradients."""
         take_step(self._optimiser, self.parameters, self._plan)
         if self.average is not None and self._ema is not None:
             update_average(self.average, [parameter.detach() for parameter in self.parameters], self._ema, step)
 
     def use_average(self) -> None:
-        """Put the average, where there is one, in the parameters' place."""
+        """Replace the parameters by their average, if there is one."""
         if self.average is not None:
             for parameter, average in zip(self.parameters, self.average, strict=True):
                 parameter.data.copy_(average)
@@ -74,10 +74,10 @@ class TrainingState:
             raise ValueError(f"state: {path} cannot be written ({one_line(error)})") from error
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint, if there is one.
+        """Resume from a checkpoint, if there is one.
 
         Raises:
-            ValueError: If it is damaged, or the numbers of its run depended on something else.
+            ValueError: If it is damaged, or its run had other settings or data.
         """
         if not path.exists():
             return
@@ -122,6 +122,6 @@ class TrainingState:
 def update_average(average: list[Tensor], weights: list[Tensor], decay: float, step: int) -> None:
     """Move a running average towards the weights after a step (from 0), in place: a <- d a + (1 - d) w.
 
-    d = min(decay, (1 + step) / (10 + step)), so that the beginning, where the weights change most, is soon forgotten.
+    d = min(decay, (1 + step) / (10 + step)), so the first steps, in which the weights change most, are soon forgotten.
     """
     get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))(average, weights, None)

@@ -1,4 +1,4 @@
-"""RefAdapter's training: on batches that a recipe hands over, or long runs under accelerate that go on after a kill.
+"""RefAdapter's training: on given batches, or as a long run under accelerate that resumes after a kill.
 
 Paper: FlexiAct (arXiv 2505.03730): AdamW at a constant rate, 40,000 steps of 8 untrimmed clips, weight 1 in training.
 """
@@ -26,22 +26,22 @@ from flexiact.train_refadapter.state import TrainingState
 from flexiact.training import Optimisation, check_finite, denoising_loss, frozen, optimise
 
 LOG_EVERY = 50
-"""Steps between looks at the losses: reading a number makes a GPU wait."""
+"""Number of steps between reads of the losses: each read makes a GPU wait."""
 
 
 @dataclass(frozen=True)
 class LongRun:
-    """A training that is kept on disk.
+    """Settings of a training whose state is kept on disk.
 
     Attributes:
-        config: Settings of the adapter; more steps may be asked for later, since the rate is constant.
+        config: Settings of the adapter; the number of steps may be raised later, since the rate is constant.
         seed: Seed of the adapter's initial weights and of all draws.
-        state: folder of checkpoint.safetensors and curve.csv, made when missing; one that all processes see.
-        checkpoint_every: steps between checkpoints.
-        ema: decay of a running average of the weights, which then is the result; None (as in the paper) keeps none.
+        state: Folder of checkpoint.safetensors and curve.csv, made if missing; all processes must see it.
+        checkpoint_every: Number of steps between checkpoints.
+        ema: Decay of a running average of the weights, which then is the result; None (as in the paper) keeps none.
 
     Raises:
-        ValueError: naming the field that is out of range.
+        ValueError: If a field is out of range; the message names it.
     """
 
     config: RefAdapterConfig
@@ -58,19 +58,19 @@ class LongRun:
 
     @property
     def checkpoint(self) -> Path:
-        """The file that a stopped run goes on from."""
+        """Path to the file that a stopped run resumes from."""
         return self.state / "checkpoint.safetensors"
 
 
 def train_refadapter(
     backbone: Backbone, batches: Iterable[Batch], config: RefAdapterConfig, *, seed: int
 ) -> tuple[RefAdapter, list[float]]:
-    """Train an adapter from nothing in this process; the backbone is left as it was.
+    """Train a new adapter in this process; the backbone is left unchanged.
 
     Args:
         backbone: Backbone to adapt.
         batches: Batches with conditions from anywhere in a video.
-        config: size, steps and rate.
+        config: Size, steps and learning rate.
         seed: Seed of the adapter's initial weights, of noise and of timesteps.
 
     Returns:
@@ -92,26 +92,26 @@ def train_refadapter(
 def train_long(
     backbone: Backbone, clips: CachedClips, run: LongRun, accelerator: Accelerator
 ) -> tuple[RefAdapter, list[float]]:
-    """Train an adapter, or go on where its state folder ends; the backbone is left as it was.
+    """Train an adapter, or resume from its state folder; the backbone is left unchanged.
 
     All processes take each step together, with the mean of their gradients: P processes of B videos learn from P B
-    videos a step. Randomness of a step depends on seed, process and step alone, so a run that was stopped ends as one
-    that was not, bit by bit where the device computes alike twice (a CPU does). One process of P B videos draws others
-    than P processes of B, and so learns as well but not the same numbers.
+    videos per step. The randomness of a step depends on seed, process and step alone. So a resumed run ends like an
+    unbroken one, bit by bit if the device is deterministic (a CPU is). One process of P B videos draws other clips than
+    P processes of B: equal quality, different weights.
 
     Args:
         backbone: Backbone to adapt; its VAE and text encoder are not called.
         clips: Clips to draw from.
-        run: size, steps, rate and where the state is kept.
+        run: Size, steps, learning rate and state folder.
         accelerator: Accelerator of this process; its trackers get the loss of every step.
 
     Returns:
         The adapter, the same in all processes, and the mean loss over processes of every step from the first on.
 
     Raises:
-        ValueError: in all processes alike, when the state is damaged, of another run or beyond `config.steps`, or the
-            loss is not finite.
-        CacheError: in the one process that cannot read a clip's file; the launcher then ends the others.
+        ValueError: If the state is damaged, of another run or beyond `config.steps`, or the loss is not finite; raised
+            in all processes.
+        CacheError: If a clip's file cannot be read; raised in that process alone, and the launcher ends the others.
     """
     adapter = _new_adapter(backbone, run.config, run.seed)
     plan = Optimisation(run.config.steps, run.config.learning_rate)
@@ -129,16 +129,16 @@ def train_long(
 def step_generator(seed: int, process: int, step: int) -> torch.Generator:
     """The source of all randomness of one step in one process.
 
-    A CPU generator reads 32 bits of its seed; within a run no two of them are equal for up to 4096 processes.
+    A CPU generator reads 32 bits of its seed; within a run of up to 4096 processes no two seeds are equal.
     """
     start = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4])
     return torch.Generator().manual_seed((start + process * MAX_STEPS + step) % 2**32)
 
 
 def average_gradients(parameters: Sequence[Tensor], accelerator: Accelerator) -> None:
-    """Give all processes the mean of their gradients, in one exchange: many small ones would each wait for the network.
+    """Average gradients over all processes in one exchange: many small exchanges would each wait for the network.
 
-    Done by hand, since the layers that learn are no module of their own that could be wrapped for distributed training.
+    This is done by hand, since the trained layers are not one module that could be wrapped for distributed training.
     """
     if accelerator.num_processes == 1:
         return
@@ -187,7 +187,7 @@ def _advance(
 
 
 def _about(backbone: Backbone, clips: CachedClips, run: LongRun, accelerator: Accelerator) -> dict[str, Any]:
-    """What the numbers of a run depend on, as JSON takes it."""
+    """Everything that the result of a run depends on, as JSON values."""
     about = asdict(run.config)
     del about["steps"]
     return about | {
@@ -201,7 +201,7 @@ def _about(backbone: Backbone, clips: CachedClips, run: LongRun, accelerator: Ac
 
 
 def _note(state: TrainingState, recent: Sequence[Tensor], curve: Path, accelerator: Accelerator) -> None:
-    """Take the latest losses, averaged over processes, into the state, its curve on disk and the trackers."""
+    """Write the latest losses, averaged over processes, to the state, the curve on disk and the trackers."""
     losses = accelerator.reduce(torch.stack(list(recent)), "mean")
     first = len(state.losses) + 1
     check_finite([losses], first + len(recent) - 1)

@@ -1,1 +1,1 @@
-"""What the shipped puppet weights are worth: figures on held-out worlds."""
+"""Accuracy of the shipped puppet weights on held-out worlds."""

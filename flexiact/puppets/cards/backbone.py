@@ -1,7 +1,7 @@
-"""Judging the puppet backbone on held-out worlds before any method runs on it: does it follow a full caption?
+"""Measure on held-out worlds whether the puppet backbone follows full captions, before any method runs on it.
 
-Judged apart are test actions of the large movements it was trained on, and all others. Generated clips stand beside a
-still image, the same scene doing another action, and the truth through the VAE.
+Test actions of the large movements that it was trained on are judged apart from all others. Generated clips are
+compared with a still image, the same scene doing another action, and the true clip after the VAE.
 """
 
 from collections.abc import Mapping
@@ -34,9 +34,9 @@ class Judgement:
     """Errors against the true clip, one row per world and one column per name in `CANDIDATES`.
 
     Attributes:
-        pixel: root mean squared error, grey levels of 255, over frames after the first quarter.
-        keypoint: mean distance in pixels between what the pose judge finds and the truth, over the same frames.
-        motion: cosine between differences of adjacent frames, of the candidate and of the truth.
+        pixel: Root mean squared error in grey levels of 255, over the frames after the first quarter.
+        keypoint: Mean distance in pixels between the pose judge's keypoints and the true ones, over the same frames.
+        motion: Cosine between the candidate's differences of adjacent frames and the true ones.
     """
 
     pixel: np.ndarray
@@ -47,7 +47,7 @@ class Judgement:
 def judge(
     backbone: Backbone, pose: PoseEstimator, actions: Mapping[str, PuppetAction], worlds: int, seed: int
 ) -> Judgement:
-    """Generates `worlds` clips of `actions` from first frame and full caption: held-out looks, rigs of training."""
+    """Judge `worlds` clips made from first frame and full caption; skins and backgrounds are held out, rigs are not."""
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for index in tqdm(range(worlds), desc="judging", delay=5):
@@ -71,7 +71,7 @@ def judge(
 def _draw(
     generator: torch.Generator, actions: Mapping[str, PuppetAction], index: int
 ) -> tuple[Scene, PuppetAction, PuppetAction]:
-    """A scene, an action that its body can do, and another one."""
+    """Draw a scene, an action that its body can do, and another such action."""
     scene = random_scene(generator, "test", TRAINING_RIGS[index % len(TRAINING_RIGS)])
     able = [n for n, a in actions.items() if {m.channel for m in a} <= set(RIGS[scene.rig].channels)]
     first, second = torch.randperm(len(able), generator=generator)[:2].tolist()
@@ -96,7 +96,7 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def as_markdown(judgement: Judgement) -> str:
-    """The model card's table, and in words whether captions are followed."""
+    """Table of the model card, and a sentence that says whether captions are followed."""
     lines = ["| candidate | pixel RMSE | keypoint error (px) | motion cosine |", "|---|---|---|---|"]
     for column, name in enumerate(CANDIDATES):
         cells = [f"{field[:, column].mean():.3f}" for field in (judgement.pixel, judgement.keypoint, judgement.motion)]

@@ -1,4 +1,4 @@
-"""Measuring the image-and-text judge on held-out worlds, and writing its model card."""
+"""Measure the image-and-text judge on held-out worlds and write its model card."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,10 +27,10 @@ class Pairs:
     """Held-out figures, each seen twice.
 
     Attributes:
-        images: float [2, N, 3, S, S] in 0..1; the second from another camera, in another action and background.
+        images: float [2, N, 3, S, S] in 0..1; the second view has another camera, action and background.
         captions: Captions of level subject, [2][N].
-        wrong_rig: the first view's captions with another body, [N].
-        wrong_skin: the first view's captions with another skin, [N].
+        wrong_rig: Captions of the first view that name another body, [N].
+        wrong_skin: Captions of the first view that name another skin, [N].
     """
 
     images: Tensor
@@ -40,7 +40,7 @@ class Pairs:
 
 
 def held_out() -> Pairs:
-    """Draws the test pairs: test split, frames in the middle of test actions."""
+    """Draw the test pairs: scenes of the test split, frames from the middle of test actions."""
     generator = torch.Generator().manual_seed(TEST_SEED)
     count, actions = GALLERY * GALLERIES, list(TEST_ACTIONS.values())
     first = [random_scene(generator, "test") for _ in range(count)]
@@ -127,7 +127,7 @@ def _conditions() -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
-    """Measures the finished judge on the test split and writes README.md.
+    """Measure the finished judge on the test split and write README.md.
 
     Returns:
         The main figures: retrieval accuracies in galleries of 32.

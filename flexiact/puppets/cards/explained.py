@@ -1,9 +1,9 @@
-"""How much of a movement the backbone knows: what the first step of denoising explains of it, by kind of movement.
+"""Share of each kind of movement that the backbone has learned, measured by one denoising step.
 
-For clips of held-out looks, noised to a given timestep, the clean latents are predicted in one step from the first
-frame and the full caption. Explained is 1 - |predicted - clean|^2 / |still - clean|^2, where `still` holds the latents
-of the first frame repeated: 0 is what a still image knows, 1 is all. Only development actions and random ones are
-looked at, so that decisions about training may rest on these figures.
+Clips with held-out skins and backgrounds are noised to a given timestep. The clean latents are predicted in one step
+from the first frame and the full caption. The explained share is 1 - |predicted - clean|^2 / |still - clean|^2, where
+`still` repeats the latents of the first frame: 0 is as good as a still image, 1 is exact. Only development actions and
+random ones are used, so decisions about training may rest on these figures.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -62,7 +62,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Clips of one kind: latents and those of the still image [N, F, C, h, w], the first frame's, and caption ids."""
+    """Clips of one kind: latents of clip and still image [N, F, C, h, w], of the first frame, and caption ids."""
 
     latents: Tensor
     still: Tensor
@@ -71,7 +71,7 @@ class HeldOut:
 
 
 class Trained(NamedTuple):
-    """What is measured: pixels [B, 3, T, H, W] to latents [B, F, C, h, w], the captions' tokenizer, and the model."""
+    """Model to measure, its encoder from pixels [B, 3, T, H, W] to latents [B, F, C, h, w], and its tokenizer."""
 
     encode: Callable[[Tensor], Tensor]
     tokenizer: PreTrainedTokenizerFast
@@ -95,7 +95,7 @@ def _drawn(kind: str, count: int, generator: torch.Generator) -> list[tuple[Scen
 
 
 def held_out_clips(trained: Trained, count: int, seed: int) -> dict[str, HeldOut]:
-    """`count` clips of the development actions and of every kind, rendered and encoded."""
+    """Render and encode `count` clips of the development actions, and as many of every kind."""
     clips = {}
     for number, kind in enumerate((DEVELOPMENT, *KINDS)):
         drawn = _drawn(kind, count, torch.Generator().manual_seed(seed * 1000 + number))
@@ -127,12 +127,12 @@ def explained(model: TextToVelocity, clips: HeldOut, timestep: int, seed: int) -
 
 
 def explained_table(model: TextToVelocity, clips: Mapping[str, HeldOut], seed: int) -> dict[str, list[float]]:
-    """For every kind its share at each of `TIMESTEPS`."""
+    """Explained shares of every kind at each of `TIMESTEPS`."""
     return {kind: [explained(model, those, t, seed) for t in TIMESTEPS] for kind, those in clips.items()}
 
 
 def load_trained(folder: Path) -> Trained:
-    """A finished backbone folder, in single precision."""
+    """Load a finished backbone folder in single precision."""
     vae = AutoencoderKLCogVideoX.from_pretrained(folder / "vae").float().eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
     transformer = CogVideoXTransformer3DModel.from_pretrained(folder / "transformer")
@@ -142,7 +142,7 @@ def load_trained(folder: Path) -> Trained:
 
 
 def load_trunk(state: Path, seed: int) -> Trained:
-    """The trunk as it stands, with the average of its weights."""
+    """Load the trunk's latest checkpoint, with the average of its weights."""
     path, code = state / "backbone" / CHECKPOINT, world_code(state, seed)
     tokenizer = new_tokenizer()
     model = TextToVelocity(new_text_encoder(len(tokenizer)), new_transformer(LATENT_CHANNELS, SIZE // BLOCK))
@@ -153,7 +153,7 @@ def load_trunk(state: Path, seed: int) -> Trained:
 
 
 def as_markdown(table: Mapping[str, Sequence[float]]) -> str:
-    """The card's table, one row a kind, and the mean over the kinds that move limbs."""
+    """Table of the card: one row per kind, and the mean over the kinds that move limbs."""
     lines = [f"| movement | {' | '.join(f't = {t}' for t in TIMESTEPS)} |", "|---|" + "---|" * len(TIMESTEPS)]
     limbs = np.mean([shares for kind, shares in table.items() if "limbs" in kind], axis=0).tolist()
     for name, shares in (*table.items(), ("limbs, mean", limbs)):

@@ -1,6 +1,6 @@
-"""How far the named large actions are from each other, and how much of each the limbs carry.
+"""Distances between the named large actions, and the share of each that the limbs carry.
 
-`python -m flexiact.puppets.cards.large_actions > flexiact/puppets/cards/large_actions.csv` writes what is published.
+`python -m flexiact.puppets.cards.large_actions > flexiact/puppets/cards/large_actions.csv` writes the published table.
 """
 
 import csv
@@ -24,11 +24,11 @@ from flexiact.puppets.world.scene import random_scene
 LIMB_CHANNELS = tuple(channel for channel in CHANNELS if channel.startswith(LIMBS))
 
 SCENES_A_BODY = 5
-"""Few more change no share by .03; single scenes differ by .1."""
+"""Number of scenes per body. A few more change no share by .03; single scenes differ by .1."""
 
 _SEED = 0
 _BODIES = tuple(rig for rig in RIGS if set(LIMB_CHANNELS) <= set(RIGS[rig].channels))
-"""Bodies with all limbs: on others an action's limbs cannot carry what they should."""
+"""Bodies with all limbs; other bodies cannot show an action's whole limb movement."""
 
 
 def large_actions() -> dict[str, PuppetAction]:
@@ -37,7 +37,7 @@ def large_actions() -> dict[str, PuppetAction]:
 
 
 def pixel_energy(action: PuppetAction) -> float:
-    """Sum of squared differences from the neutral picture (sRGB in 0..1), over frames and pixels, mean over scenes."""
+    """Squared difference from the neutral picture (sRGB in 0..1), summed over frames and pixels, mean over scenes."""
     generator = torch.Generator().manual_seed(_SEED)
     scenes = [random_scene(generator, "test", rig) for _ in range(SCENES_A_BODY) for rig in _BODIES]
     values = torch.cat([torch.zeros(1, len(CHANNELS)), curves(action, NUM_FRAMES)])
@@ -46,7 +46,7 @@ def pixel_energy(action: PuppetAction) -> float:
 
 
 def limb_share(action: PuppetAction) -> float:
-    """Energy of the limbs' movement alone over that plus the energy of all other movement alone, 0..1."""
+    """Share of the limbs, 0..1: energy of their movement alone / (this + energy of all other movement alone)."""
     limbs = restricted(action, LIMB_CHANNELS)
     others = tuple(motion for motion in action if motion not in limbs)
     if not limbs or not others:
@@ -56,13 +56,13 @@ def limb_share(action: PuppetAction) -> float:
 
 
 def distance_table() -> dict[str, dict[str, float]]:
-    """`action_distance` of every two named large actions."""
+    """`action_distance` of every pair of named large actions."""
     actions = large_actions()
     return {a: {b: action_distance(actions[a], actions[b]) for b in actions} for a in actions}
 
 
 def as_csv() -> str:
-    """One line an action: name, pool, share of the limbs, distance to every other."""
+    """CSV text with one line per action: name, pool, limb share, distance to every other action."""
     actions, distances, text = large_actions(), distance_table(), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["action", "pool", "limb_share", *actions])

@@ -1,4 +1,4 @@
-"""Calibrating the pose judge, measuring it on held-out worlds, and writing its model card."""
+"""Calibrate the pose judge, measure it on held-out worlds, and write its model card."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -48,7 +48,7 @@ class Frames:
 
 
 def held_out(split: str, seed: int, scenes_per_rig: int = SCENES_PER_RIG) -> Frames:
-    """Renders clips of every rig: test actions in the test split, random actions in any other."""
+    """Render clips of every rig: test actions in the test split, random actions in any other."""
     generator = torch.Generator().manual_seed(seed)
     rigs = tuple(rig for rig in (TRAINING_RIGS if split == "train" else RIGS) for _ in range(scenes_per_rig))
     scenes = [random_scene(generator, split, rig) for rig in rigs]
@@ -70,7 +70,7 @@ def held_out(split: str, seed: int, scenes_per_rig: int = SCENES_PER_RIG) -> Fra
 
 
 def degraded(frames: np.ndarray, how: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """Applies a degradation to uint8 frames [..., S, S, 3]."""
+    """Apply a degradation to uint8 frames [..., S, S, 3]."""
     flat = torch.from_numpy(frames.reshape(-1, *frames.shape[-3:])).permute(0, 3, 1, 2).float() / 255
     result = (how(flat).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     return result.numpy().reshape(frames.shape)
@@ -113,11 +113,11 @@ def figureless(bare: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def calibrated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Fits the score's temperature and threshold on fresh worlds of the judges' own split.
+    """Fit the score's temperature and threshold on fresh worlds of the judges' own split.
 
     The temperature makes the mean score equal the share of points that lie within the radius on both axes, over clean
-    and moderately degraded frames. The threshold is the smallest hundredth, at least 0.3, that all but 1 % of the
-    points reported on figureless images of every kind stay below.
+    and moderately degraded frames. The threshold is the smallest multiple of 0.01, at least 0.3, above 99 % of the
+    scores on every kind of figureless image.
     """
     judge = MMPoseEstimator(folder)
     data = held_out("judge", CALIBRATION_SEED, 30)
@@ -147,26 +147,26 @@ def calibrated(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def found_threshold(estimator: PoseEstimator, data: Frames) -> float:
-    """The smallest hundredth, at least 0.3, that 99 % of the points on every kind of figureless image stay below."""
+    """Smallest multiple of 0.01, at least 0.3, above 99 % of the scores on every kind of figureless image."""
     empty = [np.quantile(estimator.estimate(images)[1], 0.99) for images in figureless(data.bare).values()]
     return round(max(0.3, float(np.ceil(max(empty) * 100) / 100)), 2)
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """PCK@0.1 with points below the threshold as misses, mean error in pixels of the found ones (nan: none), misses."""
+    """PCK@0.1 (points below the threshold are misses), mean error of found points in px (nan: none), share missed."""
 
     pck: float
     error_px: float
     missed: float
 
     def cells(self) -> str:
-        """The three as cells of a Markdown table."""
+        """The three values as cells of a Markdown table."""
         return f"{self.pck:.3f} | {self.error_px:.2f} | {self.missed:.3f}"
 
 
 def accuracy(judge: PoseEstimator, data: Frames, frames: np.ndarray, rig: str | None = None) -> Accuracy:
-    """Measures the judge on (degraded) frames [N, T, S, S, 3] of held-out clips, of one rig or all."""
+    """Measure the judge on (degraded) frames [N, T, S, S, 3] of held-out clips, of one rig or all."""
     keep = np.array([rig in (None, r) for r in data.rigs])
     points, scores = judge.estimate(frames[keep].reshape(-1, SIZE, SIZE, 3))
     truth = data.keypoints[keep]
@@ -179,7 +179,7 @@ def accuracy(judge: PoseEstimator, data: Frames, frames: np.ndarray, rig: str | 
 
 
 def displacement_agreement(judge: PoseEstimator, data: Frames, frames: np.ndarray) -> float:
-    """Mean over clips of the cosine between found and true displacements from the target image; misses do not move."""
+    """Mean cosine over clips of found and true displacements from the target image; missed points are still."""
     count, length = frames.shape[:2]
     points, scores = (v.reshape(count, length, *v.shape[1:]) for v in judge.estimate(frames.reshape(-1, SIZE, SIZE, 3)))
     rest, rest_scores = judge.estimate(data.targets)
@@ -225,7 +225,7 @@ def tables(estimator: PoseEstimator, data: Frames) -> dict[str, str]:
 
 
 def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
-    """Measures the finished judge on the test split and writes README.md.
+    """Measure the finished judge on the test split and write README.md.
 
     Returns:
         The main figures: PCK@0.1 and agreement on clean frames.

@@ -1,4 +1,4 @@
-"""How far training stays from what is tested: the figures of docs/puppets.md."""
+"""Distances of training actions from tested actions: the figures of docs/puppets.md."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def _large_action(generator: torch.Generator) -> PuppetAction:
     return random_large_action(generator, RIGS[rig].channels)
 
 
-# Who is trained on which actions.
+# Actions that each model is trained on.
 TRAINING: dict[str, Callable[[torch.Generator], PuppetAction]] = {
     "backbone and RefAdapter": _large_action,
     "control weights and judges": random_action,
@@ -45,14 +45,14 @@ def _spread(distances: Tensor) -> str:
 
 
 def as_markdown(count: int, seed: int) -> str:
-    """The splits in figures.
+    """Figures of the splits, as Markdown.
 
     Args:
         count: Number of training actions to draw.
         seed: Seed of the draws.
 
     Raises:
-        ValueError: unless the count is 1 or more.
+        ValueError: If the count is below 1.
     """
     check_count("actions", count)
     names = list(TEST_ACTIONS)

@@ -1,4 +1,4 @@
-"""The state of a training run in one safetensors file, replaced atomically: nothing in it is ever unpickled."""
+"""State of a training run in one safetensors file, replaced atomically; nothing is ever unpickled."""
 
 import json
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copies weights named as by `weights_of` into the model.
+    """Copy weights, named as in `weights_of`, into the model.
 
     Raises:
-        ValueError: another model's weights.
+        ValueError: If the weights belong to another model.
     """
     own = weights_of(model)
     if own.keys() != weights.keys():
@@ -39,11 +39,11 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 @dataclass
 class Progress:
-    """What changes during a run besides model and optimisers.
+    """Progress of a run: its state without model and optimisers.
 
     Attributes:
         seed: Seed of the run.
-        step: optimiser steps done.
+        step: Number of optimiser steps done.
         about: Other facts that a resumed run needs, such as its origin.
         averages: Averaged weights by name, by width.
     """
@@ -55,7 +55,7 @@ class Progress:
 
 
 def save(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
-    """Writes the whole state; a run stopped while it writes leaves the old file."""
+    """Write the whole state; a run killed while writing leaves the old file intact."""
     tensors = {f"model/{name}": value for name, value in weights_of(model).items()}
     for width, average in progress.averages.items():
         tensors |= {f"average/{width}/{name}": value for name, value in average.items()}
@@ -72,7 +72,7 @@ def read_header(path: Path) -> Progress:
     """Step, seed and `about` of a checkpoint, without its tensors.
 
     Raises:
-        ValueError: a file of another format.
+        ValueError: If the file has another format.
     """
     with safe_open(path, "pt") as file:
         run = json.loads((file.metadata() or {}).get("run", "{}"))
@@ -84,7 +84,7 @@ def read_header(path: Path) -> Progress:
 
 
 def read_average(path: Path, width: float) -> dict[str, Tensor]:
-    """One of a checkpoint's averages, weights by name."""
+    """Read one average of a checkpoint: weights by name."""
     prefix = f"average/{width}/"
     with safe_open(path, "pt") as file:
         names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 (the file is no mapping)
@@ -92,10 +92,10 @@ def read_average(path: Path, width: float) -> dict[str, Tensor]:
 
 
 def load(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], seed: int) -> Progress:
-    """Puts a stored state into model and optimisers and returns its progress.
+    """Load a checkpoint into model and optimisers and return its progress.
 
     Raises:
-        ValueError: another seed's run, another model's or another format.
+        ValueError: If the checkpoint has another seed, another model or another format.
     """
     progress = read_header(path)
     if progress.seed != seed:

@@ -22,22 +22,22 @@ _LOG_EVERY = 50
 
 
 def kept_name(step: int | str) -> str:
-    """File name of the state kept for good after a step."""
+    """File name of the checkpoint that is kept after a step."""
     return f"step-{step}.safetensors"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides the outcome of a training run.
+    """Settings that decide the outcome of a training run.
 
     Attributes:
-        steps: optimiser steps in all.
+        steps: Number of optimiser steps in all.
         seed: Seed of every random draw; step i always sees the same generator, so a resumed run equals an unbroken one.
-        learning_rate: peak value, reached after `warmup` steps, held, then brought down to zero linearly over the last
-            `decay` share of the steps; 0 holds it to the end.
-        draws: device of the steps' generators; another device draws other numbers.
-        averages: relative widths of the power-function averages of the weights that are kept.
-        kept: steps after which the state is kept for good, see `kept_name`.
+        learning_rate: Peak value. It is reached after `warmup` steps, held, and lowered linearly to zero over the last
+            `decay` share of the steps; a `decay` of 0 holds it to the end.
+        draws: Device of the steps' generators; another device draws other numbers.
+        averages: Relative widths of the power-function averages of the weights.
+        kept: Steps after which the checkpoint is kept, see `kept_name`.
     """
 
     steps: int
@@ -62,13 +62,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pace:
-    """When a run is looked at, stored and stopped, which never changes what it computes.
+    """Times at which a run is logged, stored and stopped; they never change its result.
 
     Attributes:
-        checkpoint_minutes: between two checkpoints.
-        stop_minutes: Minutes until the run is stored and stopped; None goes on to its end.
-        look_every: steps between two looks at loss and clock; each makes a GPU wait.
-        publish: called with the progress after every checkpoint.
+        checkpoint_minutes: Minutes between two checkpoints.
+        stop_minutes: Minutes until the run is stored and stopped; None runs to the end.
+        look_every: Number of steps between two reads of loss and clock; each read makes a GPU wait.
+        publish: Function that gets the progress after every checkpoint.
     """
 
     checkpoint_minutes: float = 5.0
@@ -78,7 +78,7 @@ class Pace:
 
 
 def look_every(device: torch.device) -> int:
-    """Steps between two looks that cost a device nothing to speak of; a divisor of the curve's 50."""
+    """Number of steps between two reads that costs a device little time; a divisor of the curve's 50."""
     return 1 if device.type == "cpu" else 25
 
 
@@ -88,7 +88,7 @@ def step_generator(seed: int, step: int, device: str = "cpu") -> torch.Generator
 
 
 class _Matrix(nn.Module):
-    """Parametrisation that stores a convolution's weight as the matrix that Muon wants."""
+    """Parametrisation that stores a convolution's weight as the matrix that Muon needs."""
 
     def __init__(self, shape: torch.Size) -> None:
         super().__init__()
@@ -112,16 +112,17 @@ def _restore_convolutions(model: nn.Module) -> None:
 
 
 def put_kept(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copies weights named as in checkpoints, where convolutions are matrices, into the model."""
+    """Copy weights of a checkpoint, where convolutions are matrices, into the model."""
     _flatten_convolutions(model)
     checkpoint.put_weights(model, weights)
     _restore_convolutions(model)
 
 
 def build_optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
-    """Muon for hidden matrices, which learns these small models in about half the steps, and AdamW for the rest.
+    """Build Muon for hidden matrices and AdamW for the rest.
 
-    Input and output layers count as the rest: parameters whose name holds "embed", "proj_out", "conv_in" or "conv_out".
+    Muon trains these small models in about half the steps. Input and output layers belong to the rest: parameters whose
+    name contains "embed", "proj_out", "conv_in" or "conv_out".
     """
     rest_names = ("embed", "proj_out", "conv_in", "conv_out", "shared")
     matrices: list[nn.Parameter] = []
@@ -144,22 +145,22 @@ def train(
     pace: Pace = Pace(),  # noqa: B008 (frozen)
     about: dict[str, str] | None = None,
 ) -> bool:
-    """Trains `model` in place; once finished it holds the first of the plan's averages where there are any.
+    """Train `model` in place. A finished model holds the first of the plan's averages, if there are any.
 
     Args:
-        model: moved to its device already.
-        loss_of: the loss of a step, drawing all randomness from the generator it is given. Where several processes
-            train, of this process's rows.
-        plan: steps, seed and rates.
+        model: Model, already on its device.
+        loss_of: Function from step and generator to the loss. All randomness comes from the generator. With several
+            processes it is the loss of this process's rows.
+        plan: Steps, seed and learning rate.
         folder: Folder of checkpoint.safetensors and curve.csv; a second call resumes from there.
         pace: Times to store and to stop.
-        about: Facts to store with the run, added to those of before; "origin" stands in the curve.
+        about: Facts to store with the run, added to those of earlier starts; "origin" is written to the curve.
 
     Returns:
-        Whether the run is finished.
+        True if the run is finished.
 
     Raises:
-        ValueError: the loss is not finite, or the folder holds another run.
+        ValueError: If the loss is not finite, or the folder holds another run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _flatten_convolutions(model)
@@ -179,7 +180,7 @@ def train(
 
 
 class _Writer:
-    """Stores a run: only process 0 writes."""
+    """Writer of a run's files; only process 0 writes."""
 
     def __init__(
         self,
@@ -207,7 +208,7 @@ class _Writer:
             return
         if self.progress.step % _LOG_EVERY == 0 or last:
             self._log()
-        if kept:  # first, so that a run stopped between the two comes by here again
+        if kept:  # first, so that a run stopped between the two stores this again
             self._store(kept_name(self.progress.step))
         if last or kept or time.monotonic() - self.stored >= 60 * self.pace.checkpoint_minutes:
             self._store(CHECKPOINT)
@@ -219,7 +220,7 @@ class _Writer:
         self.stored = time.monotonic()
 
     def _forget_later_rows(self) -> None:
-        """Steps after the stored state are done again, and logged again."""
+        """Drop the curve's rows after the checkpoint; their steps are run and logged again."""
         header, *rows = (self.folder / _CURVE).read_text().splitlines(keepends=True)
         done = [row for row in rows if int(row.split(",")[0]) <= self.progress.step]
         (self.folder / _CURVE).write_text("".join([header, *done]))
@@ -237,7 +238,7 @@ class _Writer:
 
 
 def _update(model: nn.Module, plan: Plan, writer: _Writer) -> None:
-    """The step of the optimisers and averages once gradients are there."""
+    """Step the optimisers with the gradients, then update the averages."""
     progress, step = writer.progress, writer.progress.step
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in writer.optimizers:
@@ -270,7 +271,7 @@ def _run(model: nn.Module, loss_of: Callable[[int, torch.Generator], Tensor], pl
         if look:
             figures = torch.tensor([float(torch.stack(unread).mean()), float(writer.out_of_time())])
             unread.clear()
-        # All processes must stop after the same step: whoever is out of time stops all.
+        # All processes must stop after the same step: one that is out of time stops all.
         mean, stop = processes.average(model.parameters(), figures).tolist()
         if not math.isfinite(mean):
             raise ValueError(f"loss: not finite at step {step}; lower the learning rate")

@@ -1,4 +1,4 @@
-"""What the puppet backbone is trained on: the velocity's squared error, and terms that may be added to it."""
+"""Loss of the puppet backbone: the velocity's squared error and optional terms."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from flexiact.puppets.engine import processes
 
 LEAST_MOVEMENT = 0.05
-"""Energy below which a clip's loss is divided no further: 20 times less than a latent's variance."""
+"""Lower bound of the energy that a clip's loss is divided by: a twentieth of a latent's variance."""
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """Weights of the terms beside the squared error; with all of them 0 it stands alone.
+    """Weights of the optional terms of the loss; if all are 0, the loss is the squared error alone.
 
     Attributes:
         movement: Share of `movement_weights` in the weights of clips, 0 to 1.
@@ -30,7 +30,7 @@ class LossTerms:
     pointing: float = 0.0
 
     def scaled(self, share: float) -> "LossTerms":
-        """All weights times `share`, with which training brings them to 0: the first two shift the best prediction."""
+        """Return all weights times `share`, which falls to 0 in training: the first two shift the best prediction."""
         return LossTerms(*(share * weight for weight in astuple(self)))
 
 
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Noising:
-    """How a model is shown its batch: noise schedule [T] (alphas_cumprod), rotary positions, precision of products."""
+    """Settings of the noising: schedule [T] (alphas_cumprod), rotary positions, dtype of matrix products."""
 
     alphas: Tensor
     rotary: tuple[Tensor, Tensor]
@@ -62,14 +62,18 @@ def movement_weights(clean: Tensor) -> Tensor:
 def contrast_loss(predicted: Tensor, other: Tensor) -> Tensor:
     """Minus the squared distance [B] to the velocity that would lead to another clip (arXiv 2506.05350, equation 5).
 
-    Other than there, `other` has the noise of the clip itself: only the clean latents differ, and the best prediction
+    Unlike in the paper, `other` has the noise of the clip itself. Only the clean latents differ, so the best prediction
     keeps the right share of noise.
     """
     return -(predicted - other).square().flatten(1).mean(1)
 
 
 def timesteps(uniform: Tensor, high_noise_share: float, count: int) -> Tensor:
-    """Timesteps [B] below `count` of uniform draws [2, B]: the first row's place, moved up where the second says so."""
+    """Map uniform draws [2, B] to timesteps [B] below `count`.
+
+    The first row gives the timestep. Where the second is below `high_noise_share`, the sixth root of the first moves it
+    towards pure noise.
+    """
     u, high_noise = uniform
     # The sixth root of a draw just below 1 rounds to 1.
     return (torch.where(high_noise < high_noise_share, u ** (1 / 6), u) * count).long().clamp(max=count - 1)
@@ -77,11 +81,11 @@ def timesteps(uniform: Tensor, high_noise_share: float, count: int) -> Tensor:
 
 @contextmanager
 def _attention_on(device: torch.device, precision: torch.dtype) -> Iterator[None]:
-    """On a processor plain matrix products in half precision: a third faster for so few tokens than fused attention."""
+    """Use plain half-precision products on a CPU: for so few tokens they are a third faster than fused attention."""
     if device.type != "cpu" or precision == torch.float32:
         yield
         return
-    reduced = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # holds for processors too
+    reduced = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # applies to CPUs too
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     try:
         with sdpa_kernel(SDPBackend.MATH):
@@ -98,17 +102,18 @@ def velocity_loss(
     high_noise_share: float,
     terms: LossTerms = LossTerms(),  # noqa: B008 (frozen)
 ) -> Tensor:
-    """Mean squared error of the velocity, which is 1 / (1 - abar) times that of the clean latent, and the terms.
+    """Mean squared error of the velocity plus the optional terms.
 
-    Everything is drawn and weighted for the whole batch; the model then sees this process's rows.
+    The velocity's squared error is 1 / (1 - abar) times that of the clean latent. Draws and weights are made for the
+    whole batch; the model sees this process's rows only.
 
     Args:
-        model: noisy and condition latents, ids, timesteps and rotary positions to velocity.
-        batch: clips, on the generator's device; each one's next is the one that `contrast_loss` avoids.
-        noising: schedule, positions and precision.
-        generator: source of all randomness.
+        model: Network from noisy and condition latents, ids, timesteps and rotary positions to velocity.
+        batch: Clips, on the generator's device; `contrast_loss` pushes each clip away from the next one.
+        noising: Schedule, positions and dtype.
+        generator: Source of all randomness.
         high_noise_share: Share of timesteps drawn as u^(1/6) of the schedule's length, close to pure noise.
-        terms: weights of what is added.
+        terms: Weights of the optional terms.
     """
     alphas, mine, device = noising.alphas, processes.rows(len(batch.clean)), batch.clean.device
     uniform = torch.rand(2, len(batch.clean), generator=generator, device=device)

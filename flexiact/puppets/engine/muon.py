@@ -13,9 +13,9 @@ _STEPS = 5
 def orthogonalised(matrices: Tensor) -> Tensor:
     """Newton-Schulz iteration on matrices [N, m, n]: singular values go to about 1, singular vectors stay.
 
-    Every step is X <- (a I + b G + c G^2) X with G = X X^T. All factors are polynomials of the first G and commute, so
-    the iteration runs on matrices as wide as the shorter side alone and touches X twice. In single precision, where
-    this equals the iteration on X to about 1e-6; torch.optim.Muon's own runs in bfloat16.
+    Every step is X <- (a I + b G + c G^2) X with G = X X^T. All factors are polynomials of the first G and commute. So
+    the iteration runs on square matrices of the shorter side and touches X only twice. It runs in single precision,
+    where it equals the iteration on X to about 1e-6; torch.optim.Muon runs in bfloat16.
     """
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
     wide = wide.float()
@@ -32,9 +32,9 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class BatchedMuon(torch.optim.Optimizer):
-    """torch.optim.Muon (Nesterov momentum .95, step lengths matched to AdamW's, no weight decay), in half its time.
+    """torch.optim.Muon in half its time: Nesterov momentum .95, step lengths matched to AdamW's, no weight decay.
 
-    Steps have the length 0.2 lr sqrt(max(m, n)) a matrix [m, n] (Moonshot, arXiv 2502.16982, equation 4).
+    The step of a matrix [m, n] has the length 0.2 lr sqrt(max(m, n)) (Moonshot, arXiv 2502.16982, equation 4).
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
@@ -42,7 +42,7 @@ class BatchedMuon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step for every parameter that has a gradient; `closure` is not called."""
+        """Take one step for every parameter that has a gradient; `closure` is not called."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:

@@ -1,7 +1,7 @@
-"""Training by several processes of one thread each, which small networks use better than threads.
+"""Training in several processes of one thread each, which is faster for small networks than several threads.
 
-Every process draws the whole batch from the step's generator, works on its rows and averages gradients, so that a step
-means the same with any number of processes, up to rounding.
+Every process draws the whole batch from the step's generator, works on its rows and averages gradients. So a step gives
+the same result with any number of processes, up to rounding.
 """
 
 import os
@@ -18,12 +18,12 @@ from torch.multiprocessing.spawn import spawn
 
 
 def rank() -> int:
-    """This process's number; 0 writes files and bars."""
+    """Number of this process; process 0 writes files and progress bars."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def count() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -31,7 +31,7 @@ def rows(size: int) -> slice:
     """This process's rows of a batch.
 
     Raises:
-        ValueError: the batch cannot be shared evenly.
+        ValueError: If the batch cannot be shared evenly.
     """
     if size % count():
         raise ValueError(f"batch: {size} clips cannot be shared by {count()} processes; choose a multiple")
@@ -40,7 +40,7 @@ def rows(size: int) -> slice:
 
 
 def average(parameters: Iterable[nn.Parameter], figures: Tensor) -> Tensor:
-    """Averages gradients, in place, and figures (float32 [K]) over all processes in one message; returns figures."""
+    """Average gradients, in place, and figures (float32 [K]) over all processes in one message; return the figures."""
     if count() == 1:
         return figures
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -53,11 +53,11 @@ def average(parameters: Iterable[nn.Parameter], figures: Tensor) -> Tensor:
 
 
 def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
-    """Calls `work(*arguments)` in this process, or in `processes` new ones of one thread each that see each other.
+    """Call `work(*arguments)` in this process, or in `processes` new, connected ones of one thread each.
 
     Args:
         processes: Number of processes.
-        work: a function of a module, since the new processes import it.
+        work: Function of a module, since the new processes import it.
         arguments: Picklable arguments of `work`.
     """
     if processes == 1:
@@ -68,7 +68,7 @@ def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
 
 
 def _member(rank: int, processes: int, meeting: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # one machine: no name of a host has to be resolved
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # one machine: no host name has to be resolved
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=processes, timeout=timedelta(minutes=10))
     try:

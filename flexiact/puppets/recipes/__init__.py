@@ -1,1 +1,1 @@
-"""How the shipped puppet weights are trained."""
+"""Recipes that train the shipped puppet weights."""

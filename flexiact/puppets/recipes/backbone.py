@@ -17,18 +17,18 @@ from flexiact.sampling import rotary_embedding_of
 
 MAX_TEXT_TOKENS = 40
 TEXT_WIDTH = 128
-# How often a training clip is described in each of its `wordings` (subject, coarse, three of the whole action), and not
-# at all.
+# Shares of training clips described in each of the `wordings` (subject, coarse, three of the whole action), and of
+# those without a caption.
 WORDING_SHARES = (0.12, 0.12, 0.34, 0.16, 0.16, 0.10)
 IMAGE_DROPOUT = 0.05
 # Share of the timesteps drawn close to pure noise, as u^(1/6) of the schedule's length with u uniform; the others are
-# uniform. The action is decided at high noise and is the hardest to learn, so most of the training goes there at first;
-# the time of falling rates serves the rest, down to the grain of the picture.
+# uniform. The action is decided at high noise and is the hardest part to learn, so most of the training goes there at
+# first. While the learning rate falls, more goes to the rest, down to the grain of the picture.
 EARLY_HIGH_NOISE_SHARE, LATE_HIGH_NOISE_SHARE = 0.75, 0.4
 
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word of the closed vocabulary; commas are dropped."""
+    """Tokenizer with one token per word of the closed vocabulary; commas are dropped."""
     return PreTrainedTokenizerFast(
         tokenizer_object=word_tokenizer(("<pad>", "</s>", UNKNOWN), "$A </s>", r"[,\s]+"),
         pad_token="<pad>",
@@ -56,10 +56,10 @@ def new_text_encoder(vocabulary_size: int) -> T5EncoderModel:
 
 
 def new_transformer(latent_channels: int, latent_size: int) -> CogVideoXTransformer3DModel:
-    """CogVideoX-5B-I2V's form (rotary positions, image latents on channels) at 3 M parameters."""
+    """CogVideoX-5B-I2V's architecture (rotary positions, image latents on channels) with 3 M parameters."""
     return CogVideoXTransformer3DModel(
-        # Wide heads as in the 5B model: rotary positions share a head's width among time, rows and columns, and with
-        # half of it captions were followed several times later in training.
+        # Wide heads as in the 5B model: rotary positions divide a head's width among time, rows and columns. With half
+        # the width the model needed several times as much training to follow captions.
         num_attention_heads=2,
         attention_head_dim=64,
         num_layers=8,
@@ -79,9 +79,9 @@ def new_transformer(latent_channels: int, latent_size: int) -> CogVideoXTransfor
 def new_scheduler() -> CogVideoXDDIMScheduler:
     """CogVideoX's noise schedule: zero terminal SNR, velocity prediction, trailing steps.
 
-    Shifted to higher noise as in CogVideoX-2B: unshifted, the puppets' action is decided in the first tenth of the
-    schedule, where few sampling steps and few of a fit's uniformly drawn timesteps fall.
-    Sampled by DDIM: the 5B model's stochastic DPM sampler adds noise at every step, more than a small model takes out.
+    The schedule is shifted to higher noise as in CogVideoX-2B. Without the shift the puppets' action is decided in the
+    first tenth of the schedule, where few sampling steps and few of a fit's uniform timesteps fall.
+    The sampler is DDIM: the 5B model's stochastic DPM sampler adds more noise at every step than a small model removes.
     """
     return CogVideoXDDIMScheduler(
         beta_start=0.00085,
@@ -96,7 +96,7 @@ def new_scheduler() -> CogVideoXDDIMScheduler:
 
 
 class TextToVelocity(nn.Module):
-    """What is trained: text encoder and transformer together, and the `pointer` that the loss may use."""
+    """Networks that are trained together: text encoder, transformer, and the `pointer` that the loss may use."""
 
     def __init__(self, text_encoder: T5EncoderModel, transformer: CogVideoXTransformer3DModel) -> None:
         super().__init__()
@@ -121,22 +121,22 @@ def rotary_positions(transformer: CogVideoXTransformer3DModel, latents: Tensor) 
     return found
 
 
-@cache  # on a GPU every copy waits for all that was asked before
+@cache  # every copy to a GPU waits for all earlier work
 def _wording_shares(device: torch.device) -> Tensor:
     return torch.tensor(WORDING_SHARES, device=device)
 
 
 def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: torch.Generator) -> Batch:
-    """Random clips with dropout applied.
+    """Draw random clips and apply dropout.
 
     Args:
         clips: Clips of `cached_clips`, on the generator's device.
         condition: Name of the conditioning image, "first" or "other".
         size: Size of the batch.
-        generator: source of all randomness.
+        generator: Source of all randomness.
 
     Returns:
-        Clean latents, zero-padded condition latents, caption ids and, where clips hold some, keypoints.
+        Clean latents, zero-padded condition latents, caption ids and, if the clips hold them, keypoints.
     """
     device = clips["latents"].device
     rows = torch.randint(len(clips["latents"]), (size,), generator=generator, device=device)
@@ -156,10 +156,10 @@ def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: t
 def save_backbone(
     out: Path, vae: AutoencoderKLCogVideoX, model: TextToVelocity, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """Writes diffusers' own folder layout in half precision, with the world's format beside it in puppets.json."""
+    """Write diffusers' folder layout in half precision, and the world's format in puppets.json."""
     vae.half().save_pretrained(out / "vae")
     model.transformer.half().save_pretrained(out / "transformer")
-    # transformers loads the precision it finds, diffusers single precision: so stored, the stock pipeline just runs.
+    # transformers loads the stored dtype, diffusers float32: stored as float32, both agree in the stock pipeline.
     model.text_encoder.float().save_pretrained(out / "text_encoder")
     tokenizer.save_pretrained(out / "tokenizer")
     scheduler = new_scheduler()

@@ -1,7 +1,7 @@
-"""How the puppet backbone is trained: one long trunk at a constant rate, and branches that finish it at marked points.
+"""Training of the puppet backbone: one long trunk at a constant learning rate, and branches that finish it.
 
-A branch goes on from a stored state of the trunk and brings the rate to zero over a tenth more samples; what it writes
-can be used, while the trunk goes on. So nobody has to know beforehand how long training will last.
+A branch starts from a kept checkpoint of the trunk and lowers the rate to zero over a tenth more samples. Its weights
+are ready for use while the trunk continues. So the length of the training need not be fixed beforehand.
 """
 
 import hashlib
@@ -38,36 +38,36 @@ from flexiact.puppets.recipes.vae import assembled, world_code
 from flexiact.puppets.recipes.words import read_words
 
 MARKS = (62_500, 125_000, 250_000, 500_000, 1_000_000, 1_500_000)
-"""Samples at which the trunk's state is kept for a branch; its end is kept too."""
+"""Numbers of samples after which the trunk's checkpoint is kept for a branch; its last one is kept too."""
 LINEAR_CODE = "linear_code.safetensors"
-"""File of the code in a finished folder, for those who train adapters of the backbone."""
+"""File of the linear code in a finished folder, needed to train adapters of the backbone."""
 AVERAGES = (0.05, 0.10)
 LEARNING_RATE = 2e-3
 BRANCH_SHARE = 0.1
 TRUNK_SHARE = 0.87
-"""Of the minutes of a run that is to be finished: the branch takes a tenth of the trunk's time, loading the rest."""
+"""The trunk's share of the minutes of `train_within`: its branch takes a tenth of its time, loading the rest."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class BackboneRun:
-    """What to train.
+    """Settings of a training run.
 
     Attributes:
-        state: folder of clips and all states; a branch also reads the halves of the VAE there.
+        state: Folder of clips and checkpoints; a branch also reads the halves of the VAE there.
         seed: Seed of clips, first weights and steps.
         steps: Number of steps of the trunk.
-        device: "cpu" or "cuda". A GPU holds the clips and draws from them itself, others than a processor would.
-        batch: clips a step, over all processes.
+        device: "cpu" or "cuda". A GPU holds the clips and draws from them itself, other ones than a CPU draws.
+        batch: Number of clips per step, over all processes.
         shards: Number of shards of 256 clips.
         processes: Number of one-thread processes that make clips and, on a CPU, train; 1 works in this process.
         minutes: Minutes until the run is stored and stopped, clips included; None for no limit.
-        from_weights: a finished weights folder to begin with instead of random weights.
-        average: Average, one of `AVERAGES`, that a branch writes.
+        from_weights: Folder of finished weights to start from; None starts from random weights.
+        average: Relative width, one of `AVERAGES`, of the average that a branch writes.
         terms: Weights of the loss terms; in branches they fall to 0 with the rate.
-        compiled: True to let torch.compile fuse the model, which needs a C++ compiler: a third faster on a processor.
-        taught: True to begin with the text encoder that `train words` has left in the state folder.
-        snapshots: a folder that gets the averaged weights every minute, None for none.
+        compiled: True to fuse the model with torch.compile: a third faster on a CPU, but it needs a C++ compiler.
+        taught: True to start with the text encoder that `train words` has left in the state folder.
+        snapshots: Folder that gets the averaged weights every minute; None for none.
     """
 
     state: Path
@@ -87,7 +87,7 @@ class BackboneRun:
 
     @property
     def trainers(self) -> int:
-        """Processes that share a batch."""
+        """Number of processes that share a batch."""
         return self.processes if self.device == "cpu" else 1
 
     @property
@@ -106,7 +106,7 @@ class BackboneRun:
 
 
 def train_trunk(run: BackboneRun) -> str:
-    """Trains the trunk on linear codes of clips, or goes on; returns where it stands."""
+    """Train or resume the trunk on linear codes of clips; return a line on its progress."""
     folder = run.state / "backbone"
     _train(run, run.trunk, folder)
     done = read_header(folder / CHECKPOINT).step * run.batch
@@ -115,10 +115,10 @@ def train_trunk(run: BackboneRun) -> str:
 
 
 def train_branch(run: BackboneRun, samples: int, out: Path) -> str:
-    """Finishes the trunk's state after `samples` samples and writes the whole pipeline folder to `out`.
+    """Finish the trunk's checkpoint after `samples` samples and write the whole pipeline folder to `out`.
 
     Raises:
-        ValueError: no such state is kept, or there is no VAE.
+        ValueError: If no such checkpoint is kept, or the VAE is missing.
     """
     assembled(run.state)  # refuses a branch that could not be written
     trunk, folder = run.state / "backbone", run.state / f"backbone-branch-{samples}"
@@ -137,15 +137,15 @@ def train_branch(run: BackboneRun, samples: int, out: Path) -> str:
 
 
 def train_within(run: BackboneRun, out: Path) -> str:
-    """Trains the trunk and finishes it, all within `run.minutes`; every minute what there is is written to `out`.
+    """Train the trunk and finish it within `run.minutes`; write the weights so far to `out` every minute.
 
     Raises:
-        ValueError: no minutes are given, or there is no VAE.
+        ValueError: If no minutes are given, or the VAE is missing.
     """
     begun, minutes, folder = time.monotonic(), run.minutes, run.state / "backbone"
     if minutes is None:
         raise ValueError("--finish: say within how many --minutes")
-    assembled(run.state)  # refuses what could not be written
+    assembled(run.state)  # refuses a run that could not be written
     run = replace(run, snapshots=out)
     _train(replace(run, minutes=TRUNK_SHARE * minutes), run.trunk, folder)
     step = read_header(folder / CHECKPOINT).step
@@ -177,7 +177,7 @@ def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) 
 
 
 def _shards_so_far(before: str | None, shards: int, checkpoint: Path) -> str:
-    """From which step on how many shards were drawn from: a long run may be given more of them when it goes on."""
+    """Record of the number of shards from each step on: a long run may get more shards when it resumes."""
     if before is None:
         return f"{shards} from step 0"
     last = before.split(", ")[-1].split()[0]
@@ -222,8 +222,8 @@ def _write(run: BackboneRun, model: TextToVelocity, out: Path) -> None:
 
 
 def _compile(model: TextToVelocity, device: str) -> None:
-    # For a GPU block by block: the blocks are alike and compiled once, which takes seconds where the whole takes a
-    # minute. The rest is small there.
+    # On a GPU, compile block by block: the blocks are alike and compile once, in seconds instead of a minute for the
+    # whole model. The rest is small.
     parts = (model.transformer, model.text_encoder) if device == "cpu" else model.transformer.transformer_blocks
     for part in parts:
         part.compile(dynamic=False)
@@ -235,10 +235,10 @@ def _untrained(clips: dict[str, Tensor]) -> TextToVelocity:
 
 
 def new_model(run: BackboneRun, clips: dict[str, Tensor]) -> TextToVelocity:
-    """The model before the first step: random by the run's seed, or the weights that the run starts from.
+    """Model before the first step: random weights from the run's seed, or those of `from_weights`.
 
     Raises:
-        ValueError: `from_weights` is no finished folder, or one of another model or vocabulary.
+        ValueError: If `from_weights` is not a finished folder, or holds another model or vocabulary.
     """
     torch.manual_seed(run.seed)
     model = _untrained(clips)
@@ -276,10 +276,10 @@ def _digest(folder: Path) -> str:
 
 
 def faster_precision(run: BackboneRun, clips: dict[str, Tensor]) -> str:
-    """Which of `PRECISIONS` trains faster on this device, measured on a process's share of a batch; says so.
+    """Name of the faster one of `PRECISIONS` on this device, measured on a process's share of a batch and printed.
 
-    Processors without instructions for bfloat16 emulate it, and some that have them gain nothing for small products.
-    GPUs that have them gain much, and are not measured.
+    CPUs without bfloat16 instructions emulate it, and some CPUs with them gain nothing for small products. GPUs with
+    them gain much and are not measured.
     """
     if run.device != "cpu":
         return "bfloat16"

@@ -1,7 +1,7 @@
 """The image-and-text judge: a small open_clip model of its own configuration, trained on puppet frames and captions.
 
-Two contrastive losses: a frame against its caption, and a frame against another one of the same figure in another pose,
-layout and viewpoint, so that nearness of two images means the same identity.
+It has two contrastive losses: a frame against its caption, and a frame against another one of the same figure in
+another pose, layout and viewpoint. So images with close embeddings show the same identity.
 """
 
 import json
@@ -36,7 +36,7 @@ IDENTITY_WEIGHT = 0.5
 
 
 def clip_config() -> dict[str, Any]:
-    """`open_clip_config.json`: the model and the preprocessing, as open_clip's "local-dir:" schema reads them."""
+    """Content of `open_clip_config.json`: model and preprocessing, in the schema of open_clip's "local-dir:"."""
     return {
         "model_cfg": {
             "embed_dim": 128,
@@ -44,7 +44,7 @@ def clip_config() -> dict[str, Any]:
             "text_cfg": {
                 "context_length": CONTEXT_LENGTH,
                 "vocab_size": len(vocabulary()) + 4,
-                "hf_tokenizer_name": "puppets",  # says "Hugging Face"; the files come from the same folder
+                "hf_tokenizer_name": "puppets",  # selects a Hugging Face tokenizer; its files are in the same folder
                 "width": 96,
                 "heads": 3,
                 "layers": 2,
@@ -57,7 +57,7 @@ def clip_config() -> dict[str, Any]:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Writes a tokenizer of whole words over the captions' vocabulary; other words become the unknown token."""
+    """Write a tokenizer of whole words over the captions' vocabulary; other words become the unknown token."""
     tokenizer = word_tokenizer((PAD, BOS, EOS, UNKNOWN), f"{BOS} $A {EOS}", r"[\s,.;:]+")
     tokenizer.save(str(folder / "tokenizer.json"))
     kinds = {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS, "unk_token": UNKNOWN}
@@ -86,7 +86,7 @@ def random_moments(action: PuppetAction, generator: torch.Generator) -> Tensor:
 
 
 def render_pool(folder: Path, scenes: int, seed: int) -> Pool:
-    """Renders the training pairs once, or opens those of an earlier start with the same count and seed."""
+    """Render the training pairs once, or open those of an earlier start with the same count and seed."""
     texts, shape = folder / "captions.json", (scenes, 2, FRAMES_PER_CLIP, SIZE, SIZE, 3)
 
     def render(files: Sequence[np.ndarray]) -> None:
@@ -119,7 +119,7 @@ def _chance(generator: torch.Generator) -> float:
 def random_caption(levels: list[str], generator: torch.Generator) -> str:
     """A subject caption (half the time), a shortened one, or one that also says what moves.
 
-    A single frame does not show an action, so longer captions only teach that such words do not change who is seen.
+    A single frame does not show an action, so longer captions only teach that such words leave the identity unchanged.
     """
     draw = _chance(generator)
     if draw < 0.5:
@@ -131,7 +131,7 @@ def random_caption(levels: list[str], generator: torch.Generator) -> str:
 
 
 def normalised(images: Tensor, config: dict[str, Any]) -> Tensor:
-    """Frames [B, 3, S, S] in 0..1 as the model takes them."""
+    """Frames [B, 3, S, S] in 0..1, normalised for the model."""
     mean, std = (torch.tensor(config["preprocess_cfg"][k], device=images.device).view(3, 1, 1) for k in ("mean", "std"))
     return (images - mean) / std
 
@@ -158,17 +158,17 @@ def clip_loss(model: Any, tokenizer: Any, pool: Pool, generator: torch.Generator
 
 
 def train_clip(state: Path, out: Path, steps: int, seed: int, device: torch.device | str = "cpu") -> dict[str, float]:
-    """Trains the image-and-text judge and writes a folder that open_clip loads as "local-dir:<folder>".
+    """Train the image-and-text judge and write a folder that open_clip loads as "local-dir:<folder>".
 
     Args:
-        state: folder of the rendered pairs, the checkpoint and curve.csv; a second start goes on from there.
-        out: folder of the finished judge.
-        steps: optimiser steps of 32 figures, two frames each.
+        state: Folder of the rendered pairs, the checkpoint and curve.csv; a second start resumes from it.
+        out: Folder of the finished judge.
+        steps: Number of optimiser steps of 32 figures, two frames each.
         seed: Seed of the frames, the initial weights and every step.
         device: Device to train on.
 
     Returns:
-        Figures on the test split: see `judge_clip_card.write_card`.
+        Figures on the test split, see `cards.clip_judge.write_card`.
     """
     device = torch.device(device)
     pool = render_pool(state / "pool", POOL_SCENES, seed)
@@ -176,7 +176,7 @@ def train_clip(state: Path, out: Path, steps: int, seed: int, device: torch.devi
     (out / "open_clip_config.json").write_text(json.dumps(clip_config(), indent=1) + "\n")
     write_tokenizer(out)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the processor's alone
+        torch.default_generator.manual_seed(seed)  # the CPU's generator alone
         model = create_model(f"local-dir:{out}", load_weights=False).to(device)
     tokenizer = get_tokenizer(f"local-dir:{out}")
     plan = Plan(steps, seed, learning_rate=2e-3, warmup=100, averages=(0.10,))

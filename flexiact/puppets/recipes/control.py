@@ -1,9 +1,9 @@
-"""Recipe of the puppets' control weights: the shipped backbone learns to follow a skeleton as well.
+"""Recipe of the puppets' control weights: the shipped backbone learns to follow a skeleton.
 
-Clips are the training world's; their control videos are drawn from the true keypoints with the faults of an estimator:
-jitter, missed points and uncertain scores. As in MimicMotion and AnimateAnyone the skeleton is the clip's own: fitting
-another body's skeleton happens at transfer only. All weights of the transformer are trained, as in CogVideoX-Fun;
-the text encoder stays as it is.
+Clips come from the training split. Their control videos are drawn from the true keypoints with the faults of an
+estimator: jitter, missed points and uncertain scores. As in MimicMotion and AnimateAnyone the skeleton is the clip's
+own; another body's skeleton is fitted at transfer only. All weights of the transformer are trained, as in
+CogVideoX-Fun; the text encoder is frozen.
 """
 
 from functools import cache, partial
@@ -39,8 +39,8 @@ MAX_JITTER_PX, MISSED_SHARE, LOWEST_SCORE = 2.0, 0.03, 0.5
 def detected(clip: Clip, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A clip's keypoints [T, K, 2] and scores [T, K] as an estimator might report them.
 
-    Jitter is normal, of one strength for a clip, up to `MAX_JITTER_PX`; a `MISSED_SHARE` of the points scores 0, the
-    others between `LOWEST_SCORE` and 1. Points that the body lacks score 0.
+    Jitter is normal; its strength is drawn once per clip, up to `MAX_JITTER_PX`. A `MISSED_SHARE` of the points scores
+    0, the others between `LOWEST_SCORE` and 1. Points that the body lacks score 0.
     """
     shape = clip.keypoints.shape[:2]
     strength = MAX_JITTER_PX * torch.rand((), generator=generator)
@@ -58,7 +58,7 @@ def _shard(backbone: Backbone, seed: int, index: int) -> dict[str, Tensor]:
 def _batch(backbone: Backbone, generator: torch.Generator) -> dict[str, Tensor]:
     """Clips with their control videos.
 
-    Latents hold a clip's and behind them, on channels, its control video's, so that one draw of rows serves both.
+    The latents of a clip and of its control video are joined on channels, so one draw of rows serves both.
     """
     scenes = [random_scene(generator, "train") for _ in range(_RENDERED)]
     actions = [random_action(generator) for _ in range(_RENDERED)]
@@ -78,7 +78,7 @@ def _batch(backbone: Backbone, generator: torch.Generator) -> dict[str, Tensor]:
 
 
 def recipe_mark(backbone: Backbone, seed: int) -> str:
-    """Names what decides about clips and weights besides this module, so that a change of it starts anew."""
+    """Name of all that clips and weights depend on outside this module; after a change the recipe starts anew."""
     return f"{backbone.revision[:12]}-drawing{DRAWING_VERSION}-renderer{RENDERER_VERSION}-seed{seed}"
 
 
@@ -88,19 +88,19 @@ def _shipped(device: str) -> Backbone:
 
 
 def _shipped_shard(device: str, seed: int, index: int) -> dict[str, Tensor]:
-    """What several processes call, which read the backbone themselves."""
+    """Make a shard in a process of its own, which loads the backbone itself."""
     return _shard(_shipped(device), seed, index)
 
 
 def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int, workers: int = 1) -> dict[str, Tensor]:
-    """Clips of `shards` shards, made where missing, in a folder of their own for all that decides about them.
+    """Clips of `shards` shards, made if missing, in a folder named after all that the clips depend on.
 
     Args:
-        backbone: the shipped one, on its device.
+        backbone: Shipped backbone, on its device.
         folder: Parent of the folder of shards.
         seed: Seed of all clips.
         shards: Number of shards of `SHARD_CLIPS` clips.
-        workers: processes of one thread each that make them; 1 makes them in this one.
+        workers: Number of one-thread processes that make missing shards; 1 makes them in this process.
 
     Returns:
         latents [N, F, 2C, h, w] (a clip's, then its control's), first [N, 1, 2C, h, w] (an image's, then zeros), both
@@ -111,7 +111,7 @@ def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int, work
 
 
 class ControlToVelocity(nn.Module):
-    """What is trained: the widened transformer; the text encoder is called, not held."""
+    """The widened transformer, which is trained; the text encoder is called, but is no submodule."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class ControlToVelocity(nn.Module):
 def train_control(
     state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int, workers: int = 1
 ) -> Path:
-    """Trains control weights on the shipped backbone and writes what differs from it, with a card, to `out`."""
+    """Train control weights on the shipped backbone; write the weights that differ from it, with a card, to `out`."""
     backbone = load_backbone("puppets", str(device))
     clips = control_clips(backbone, state / "control-clips", seed, shards, workers)
     model = ControlToVelocity(backbone)

@@ -1,4 +1,4 @@
-"""What the backbone is trained on: how the figure of a training clip moves."""
+"""Movements of the figures in the backbone's training clips."""
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from flexiact.puppets.world.actions import (
 from flexiact.puppets.world.clip import NUM_FRAMES
 from flexiact.puppets.world.rigs import CHANNELS, RIGS
 
-# Half of the clips begin in their action. The others go into it from another pose, as an image-to-video model must when
-# the image is of another moment: half of these from the neutral pose, half from a moment of another action.
+# Half of the clips begin in their action. The others move into it from another pose, as an image-to-video model must if
+# the image shows another moment. Half of these start from the neutral pose, half from a moment of another action.
 IN_ACTION_SHARE, FROM_NEUTRAL_SHARE = 0.5, 0.25
 BLEND_LENGTHS = (0.25, 0.5)  # shares of the clip's duration
 
@@ -29,7 +29,7 @@ def random_pose(generator: torch.Generator, rig: str) -> Tensor:
 def random_course(generator: torch.Generator, rig: str) -> tuple[PuppetAction, Tensor]:
     """A random large action, and the channel values [T, 21] of a clip of it.
 
-    The action, and the whole course with its way into the action, keep their distance from every named action.
+    Both the action and the whole course, with its way into the action, keep their distance from every named action.
     """
     while True:
         action = random_large_action(generator, RIGS[rig].channels)

@@ -1,4 +1,4 @@
-"""What a generated frame suffers, done to a rendered one: the judges are trained and measured on it.
+"""Degradations that make rendered frames look generated; the judges are trained and measured on them.
 
 All functions take and return float frames [B, 3, H, W] in 0..1.
 """
@@ -22,25 +22,25 @@ def blur(frames: Tensor, sigma_px: float) -> Tensor:
 
 
 def coarse(frames: Tensor, factor: int) -> Tensor:
-    """Loses detail as a strongly compressing autoencoder does: down by `factor`, and smoothly up again."""
+    """Remove detail as a strongly compressing autoencoder does: scale down by `factor`, and smoothly up again."""
     small = F.avg_pool2d(frames, factor)
     return F.interpolate(small, size=frames.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 def add_noise(frames: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """Adds white noise of the given standard deviation (1 is the full range)."""
+    """Add white noise of the given standard deviation (1 is the full range)."""
     noise = torch.randn(frames.shape, generator=generator).to(frames)
     return (frames + sigma * noise).clamp(0, 1)
 
 
 def lower_contrast(frames: Tensor, share: float) -> Tensor:
-    """Keeps the given share of each frame's contrast around its mean colour."""
+    """Keep the given share of each frame's contrast around its mean colour."""
     mean = frames.mean((2, 3), keepdim=True)
     return mean + share * (frames - mean)
 
 
 def ghost(frames: Tensor, others: Tensor, share: float) -> Tensor:
-    """Mixes in a share of other frames, as when a limb is half in two places."""
+    """Mix in a share of other frames, as when a limb is half in two places."""
     return torch.lerp(frames, others, share)
 
 
@@ -52,7 +52,7 @@ def _dct_matrix(size: int = 8) -> Tensor:
 
 
 def jpeg_like(frames: Tensor, step: float) -> Tensor:
-    """Rounds the 8x8 cosine coefficients to a step that grows with frequency; H and W divisible by 8."""
+    """Round the 8x8 cosine coefficients to a step that grows with frequency; H and W divisible by 8."""
     dct = _dct_matrix().to(frames)
     size = frames.shape[-1]
     blocks = frames.unfold(2, 8, 8).unfold(3, 8, 8)
@@ -64,7 +64,7 @@ def jpeg_like(frames: Tensor, step: float) -> Tensor:
 
 
 def shuffle_blocks(frames: Tensor, generator: torch.Generator, block: int = 16) -> Tensor:
-    """Puts the blocks of every frame in another order, so that no figure is left."""
+    """Put the blocks of every frame in another order, so that no figure is left."""
     count = frames.shape[-1] // block
     blocks = frames.unfold(2, block, block).unfold(3, block, block).flatten(2, 3)
     order = torch.randperm(count * count, generator=generator).to(frames.device)
@@ -77,13 +77,13 @@ def _uniform(generator: torch.Generator, low: float, high: float) -> float:
 
 
 def random_degradation(frames: Tensor, others: Tensor, generator: torch.Generator, ghosts: bool = True) -> Tensor:
-    """A random chain of degradations; each step takes a random part of the batch, about a quarter stays clean.
+    """Apply a random chain of degradations, each to a random part of the batch; about a quarter stays clean.
 
     Args:
         frames: [B, 3, H, W] in 0..1.
-        others: neighbouring frames of the same clips, for ghosting.
+        others: Neighbouring frames of the same clips, for ghosting.
         generator: Source of all randomness, on the CPU.
-        ghosts: mix in `others`.
+        ghosts: True to mix in `others`.
     """
     steps: tuple[tuple[float, Callable[[Tensor, Tensor], Tensor]], ...] = (
         (0.20 if ghosts else 0.0, lambda x, o: ghost(x, o, _uniform(generator, 0.1, 0.45))),

@@ -1,8 +1,8 @@
-"""A linear code of puppet clips: what the VAE's encoder learns to give, so that a small model can learn the latents.
+"""Linear code of puppet clips: the target of the VAE's encoder, so that a small model can learn the latents.
 
-Every 4x4x4 block of pixels becomes its largest principal components. A figure that moves then moves through the latents
-in the same way everywhere, and a blurred latent decodes to a blurred picture instead of to speckle. The transformer and
-the VAE's two halves can be trained at the same time, since all three know the code beforehand.
+Every 4x4x4 block of pixels is reduced to its largest principal components. So a moving figure moves through the latents
+in the same way everywhere, and a blurred latent decodes to a blurred picture instead of speckle. The code is known
+before training, so the transformer and both halves of the VAE can be trained at the same time.
 """
 
 from dataclasses import dataclass
@@ -47,18 +47,18 @@ def fit_linear_code(pixels: Tensor, channels: int) -> LinearCode:
     covariance = (blocks - mean).T @ (blocks - mean) / len(blocks)
     values, vectors = torch.linalg.eigh(covariance)
     basis = vectors.T.flip(0)[:channels]
-    # An eigenvector's sign is arbitrary; fixed, so that every machine learns the same latents.
+    # An eigenvector's sign is arbitrary; it is fixed here, so that every machine learns the same latents.
     basis = basis * basis.gather(1, basis.abs().argmax(1, keepdim=True)).sign()
     scale = values.flip(0)[:channels].mean().rsqrt()
     return LinearCode(basis.float(), mean.float(), scale.float())
 
 
 def save_linear_code(code: LinearCode, path: Path) -> None:
-    """Writes a code as safetensors, under its name only when it is whole."""
+    """Write a code as safetensors; the file gets its name only when it is complete."""
     with replacing(path) as partial:
         save_file({"basis": code.basis, "mean": code.mean, "scale": code.scale}, partial)
 
 
 def load_linear_code(path: Path) -> LinearCode:
-    """Reads what `save_linear_code` wrote."""
+    """Read a code that `save_linear_code` wrote."""
     return LinearCode(**read_tensors(path)[0])

@@ -1,8 +1,8 @@
-"""A term of the backbone's loss: the middle of the transformer has to know where every keypoint is in every frame.
+"""Term of the backbone's loss: the transformer's middle block must know where every keypoint is in every frame.
 
-The velocity's error is owned by whatever fills most pixels. Here every keypoint counts alike, a hand as much as the
-trunk: from the tokens after the middle block, a linear layer points at the token of the latent frame in which the
-keypoint lies. The layer is dropped after training.
+The velocity's error is dominated by whatever fills most pixels. In this term every keypoint has equal weight, a hand as
+much as the trunk. From the tokens after the middle block, a linear layer points at the token of the latent frame in
+which the keypoint lies. The layer is dropped after training.
 """
 
 import torch
@@ -16,14 +16,14 @@ from flexiact.puppets.world.rigs import KEYPOINTS
 
 
 def token_shares(points: Tensor, side: int) -> Tensor:
-    """How far each of side x side tokens holds a point, bilinearly: [..., side * side] of points [..., 2] in pixels."""
+    """Bilinear shares [..., side * side] of points [..., 2], in pixels, in the tokens of a side x side grid."""
     at = (points * side / SIZE - 0.5).clamp(0, side - 1)
     columns, rows = (1 - (at[..., None] - torch.arange(side, device=at.device)).abs()).clamp(min=0).unbind(-2)
     return (rows[..., :, None] * columns[..., None, :]).flatten(-2)
 
 
 class Pointer(nn.Module):
-    """Watches a transformer's middle block; called after the transformer, it gives the term for the same clips."""
+    """Watcher of a transformer's middle block; call it after the transformer to get the term for the same clips."""
 
     def __init__(self, transformer: CogVideoXTransformer3DModel) -> None:
         super().__init__()
@@ -37,12 +37,12 @@ class Pointer(nn.Module):
         self._tokens = outputs[0]
 
     def forward(self, points: Tensor) -> Tensor:
-        """Mean cross-entropy, in nats, of pointing at `points` [B, T, 13, 2] in pixels; nan where there is no part."""
+        """Mean cross-entropy, in nats, of pointing at `points` [B, T, 13, 2] in pixels; nan for a missing part."""
         tokens = functional.layer_norm(self._tokens.float(), self._tokens.shape[-1:])
         logits = self.proj_out(tokens).view(len(points), -1, self.side**2, BLOCK, len(KEYPOINTS))
-        # A latent frame stands for four frames, the first one for a single frame, its last.
+        # A latent frame stands for four frames; the first one stands for a single frame, the last of its four.
         logits = logits.permute(0, 1, 3, 4, 2).flatten(1, 2)[:, BLOCK - 1 :]
         known = points[..., 0].isfinite()
         shares = token_shares(points.nan_to_num(), self.side)
         entropy = -(shares * logits.log_softmax(-1)).sum(-1)
-        return (entropy * known).sum() / known.sum()  # picking out the known ones would make a GPU wait
+        return (entropy * known).sum() / known.sum()  # selecting the known ones would make a GPU wait

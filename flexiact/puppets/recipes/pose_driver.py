@@ -1,6 +1,6 @@
-"""The pose driver: the estimator that a pose-guided method sees with, a stranger to the judge that measures the result.
+"""The pose driver: the pose estimator of pose-guided methods, independent of the judge that measures their results.
 
-Another architecture (ResNet and heatmaps), another seed and other worlds: the training split alone, so that held-out
+It has another architecture (ResNet and heatmaps), another seed and other worlds: the training split alone. So held-out
 skins, backgrounds and the held-out rig are as new to it as to the method. A score is the height of a heatmap's peak;
 absent parts and figureless frames have flat maps.
 """
@@ -38,7 +38,7 @@ HEATMAP_CELLS = 32  # along a side
 SIGMA_CELLS = 1.5
 BASE_CHANNELS = 12  # of the first stage; the next ones double it
 POOL_SCENES = 4000
-SEED_OFFSET = 500_009  # the same --seed gives the judge and the driver other frames and other initial weights
+SEED_OFFSET = 500_009  # the same --seed gives judge and driver different frames and initial weights
 
 
 def driver_config() -> dict[str, Any]:
@@ -48,7 +48,7 @@ def driver_config() -> dict[str, Any]:
         "input_size": [SIZE, SIZE],
         "heatmap_size": [HEATMAP_CELLS, HEATMAP_CELLS],
         "sigma": SIGMA_CELLS,
-        # Not its unbiased decoding: that one throws points with a flat map far out of the frame.
+        # Unbiased decoding would throw points with a flat map far out of the frame.
         "unbiased": False,
     }
     model = {
@@ -79,10 +79,10 @@ def driver_config() -> dict[str, Any]:
 
 
 def heatmap_labels(keypoints: Tensor, exists: Tensor) -> Tensor:
-    """Targets of the head [B, 13, 32, 32], as mmpose's codec encodes them but for a batch and not rounded to cells.
+    """Targets [B, 13, 32, 32] of the head in the encoding of mmpose's codec, for a batch and not rounded to cells.
 
     Args:
-        keypoints: [B, 13, 2], (x, y) in pixels; those outside the frame are learnt as lying on its border.
+        keypoints: [B, 13, 2], (x, y) in pixels; points outside the frame are learnt as lying on its border.
         exists: bool [B, 13]; where False the map is zero.
     """
     cells = torch.arange(HEATMAP_CELLS, device=keypoints.device)
@@ -92,7 +92,7 @@ def heatmap_labels(keypoints: Tensor, exists: Tensor) -> Tensor:
 
 
 def heatmap_loss(model: Any, images: Tensor, keypoints: Tensor, exists: Tensor) -> Tensor:
-    """mmpose's loss of a batch, in units in which a model that answers nothing scores about 1."""
+    """mmpose's loss of a batch, scaled so that a model with empty answers scores about 1."""
     labels = heatmap_labels(keypoints, exists)
     with quiet():
         answer = model.head.forward(model.extract_feat(normalised(model, images)))
@@ -101,7 +101,7 @@ def heatmap_loss(model: Any, images: Tensor, keypoints: Tensor, exists: Tensor) 
 
 
 def train_driver(state: Path, out: Path, steps: int, seed: int, device: torch.device | str = "cpu") -> dict[str, float]:
-    """Trains the driver, finds its threshold on fresh worlds of the training split and writes its card.
+    """Train the driver, find its threshold on fresh worlds of the training split and write its card.
 
     Returns:
         PCK@0.1 and agreement on clean frames of the test split.
@@ -115,7 +115,7 @@ def train_driver(state: Path, out: Path, steps: int, seed: int, device: torch.de
 
 
 def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
-    """Measures the finished driver on the test split, as the judge's card does, and writes README.md."""
+    """Measure the finished driver on the test split, as the judge's card does, and write README.md."""
     driver, data = HeatmapEstimator(folder), held_out("test", TEST_SEED)
     text = CARD.format(
         parameters=f"{sum(p.numel() for p in driver.model.parameters()) / 1e6:.2f}",

@@ -1,7 +1,7 @@
 """The pose judge: a small mmpose top-down model, trained on puppet frames with mmpose's own loss.
 
-The whole frame is the box. Where a frame shows no figure, or a body lacks a part, the target is the flat distribution,
-so that the sharpness of what the model answers says whether there is anything to find.
+The whole frame is the bounding box. If a frame shows no figure, or a body lacks a part, the target is the flat
+distribution. So the sharpness of the model's answer says whether there is anything to find.
 """
 
 import json
@@ -42,7 +42,7 @@ PREPROCESSOR = {
     "std": [64.0, 64.0, 64.0],
     "bgr_to_rgb": True,
 }
-MARGIN_PX = 8.0  # points this far outside the frame are learnt as lying on its border; farther ones not at all
+MARGIN_PX = 8.0  # points up to this far outside the frame are learnt as lying on its border; farther ones are ignored
 
 
 def _metainfo() -> dict[str, Any]:
@@ -88,7 +88,7 @@ def pose_config() -> dict[str, Any]:
             "norm_cfg": {"type": "BN"},
             "act_cfg": {"type": "SiLU"},
         },
-        # At 64x64 the last stage is 2x2, too few places for a head: three stages together, at the finest one's 8x8.
+        # At 64x64 the last stage is 2x2, too coarse for a head: join three stages at the finest one's 8x8.
         "neck": {"type": "FeatureMapProcessor", "select_index": [0, 1, 2], "concat": True},
         "head": {
             "type": "RTMCCHead",
@@ -109,7 +109,7 @@ def pose_config() -> dict[str, Any]:
 
 
 def whole_config(model: dict[str, Any], codec: dict[str, Any], scoring: dict[str, float]) -> dict[str, Any]:
-    """An mmengine config of a model of whole puppet frames: with mmpose's test pipeline and our reading of scores."""
+    """mmengine config of a model of whole puppet frames, with mmpose's test pipeline and our reading of scores."""
     pipeline = [
         {"type": "LoadImage"},
         {"type": "GetBBoxCenterScale", "padding": 1.0},
@@ -164,7 +164,7 @@ def _render_chunk(scenes: list[Scene], generator: torch.Generator) -> tuple[np.n
 
 
 def render_pool(folder: Path, scenes: int, seed: int, split: str = "judge") -> Pool:
-    """Renders frames of a split's worlds once, or opens those of an earlier start with the same count and seed."""
+    """Render frames of a split's worlds once, or open those of an earlier start with the same count and seed."""
     shape, points = (SIZE, SIZE, 3), (FRAMES_PER_SCENE, len(KEYPOINTS), 2)
     arrays = {
         "frames": ((scenes, FRAMES_PER_SCENE, *shape), "u1"),
@@ -184,11 +184,11 @@ def render_pool(folder: Path, scenes: int, seed: int, split: str = "judge") -> P
 
 
 def simcc_labels(keypoints: Tensor, exists: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Targets of the head, as mmpose's codec encodes them (here for a batch at once, and without rounding to bins).
+    """Targets of the head in the encoding of mmpose's codec, for a batch and not rounded to bins.
 
     Args:
         keypoints: [B, 13, 2], (x, y) in pixels.
-        exists: bool [B, 13]; where False the label is zero, which mmpose's loss reads as the flat distribution.
+        exists: bool [B, 13]; False gives a label of zeros, which mmpose's loss reads as the flat distribution.
 
     Returns:
         Labels of x and of y [B, 13, 128], and weights [B, 13].
@@ -200,13 +200,13 @@ def simcc_labels(keypoints: Tensor, exists: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def keypoint_weights(keypoints: Tensor, exists: Tensor) -> Tensor:
-    """Weight in the loss [B, 13] of points [B, 13, 2]: none far outside the frame, less where there is no point."""
+    """Loss weights [B, 13] of points [B, 13, 2]: 0 far outside the frame, `FLAT_WEIGHT` for a missing part."""
     far = ((keypoints < -MARGIN_PX) | (keypoints > SIZE + MARGIN_PX)).any(-1)
     return torch.where(exists, torch.where(far, 0.0, 1.0), FLAT_WEIGHT)
 
 
 def draw_batch(pool: Pool, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Frames [B, 3, S, S] in 0..1 after degradation, keypoints [B, 13, 2] and exists [B, 13] (all False: no figure)."""
+    """Draw frames [B, 3, S, S] in 0..1, degraded, keypoints [B, 13, 2] and exists [B, 13] (all False: no figure)."""
     rows = torch.randint(len(pool.frames), (BATCH,), generator=generator)
     which = torch.randint(FRAMES_PER_SCENE, (BATCH,), generator=generator)
     beside = torch.where(which == 0, 1, which - 1)
@@ -227,7 +227,7 @@ def draw_batch(pool: Pool, generator: torch.Generator, device: torch.device) -> 
 
 
 def normalised(model: Any, images: Tensor) -> Tensor:
-    """Images [B, 3, S, S] in 0..1 as mmpose's preprocessor hands them to the network."""
+    """Normalise images [B, 3, S, S] in 0..1 as mmpose's preprocessor does."""
     mean, std = (getattr(model.data_preprocessor, name).view(1, 3, 1, 1) for name in ("mean", "std"))
     return (images * 255 - mean) / std
 
@@ -246,7 +246,7 @@ def pose_loss(model: Any, images: Tensor, keypoints: Tensor, exists: Tensor) -> 
 
 
 def save_half(model: nn.Module, path: Path) -> None:
-    """Writes a model's weights as safetensors, floating-point tensors in half precision."""
+    """Write a model's weights as safetensors, floating-point tensors in half precision."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {n: t.detach().cpu() for n, t in model.state_dict().items()}
     save_file({n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in state.items()}, path)
@@ -254,12 +254,12 @@ def save_half(model: nn.Module, path: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What sets one estimator's training apart from another's.
+    """Settings that differ between the trainings of estimators.
 
     Attributes:
-        config: mmengine's, as `whole_config` makes it.
+        config: mmengine config, made by `whole_config`.
         split: Split of the worlds that it sees.
-        scenes: rendered, three frames each.
+        scenes: Number of scenes to render, three frames each.
         loss: Loss function of the model and a batch's images, keypoints and existence.
     """
 
@@ -272,13 +272,13 @@ class Recipe:
 def train_estimator(
     recipe: Recipe, state: Path, out: Path, steps: int, seed: int, device: torch.device | str = "cpu"
 ) -> None:
-    """Trains an estimator and writes config.json and model.safetensors.
+    """Train an estimator and write config.json and model.safetensors.
 
     Args:
-        recipe: model, worlds and loss.
-        state: folder of the rendered frames, the checkpoint and curve.csv; a second start goes on from there.
-        out: folder of the finished estimator.
-        steps: optimiser steps of 64 frames.
+        recipe: Model, worlds and loss.
+        state: Folder of the rendered frames, the checkpoint and curve.csv; a second start resumes from it.
+        out: Folder of the finished estimator.
+        steps: Number of optimiser steps of 64 frames.
         seed: Seed of the frames, the initial weights and every step.
         device: Device to train on.
     """
@@ -292,10 +292,10 @@ def train_estimator(
 
 
 def train_pose(state: Path, out: Path, steps: int, seed: int, device: torch.device | str = "cpu") -> dict[str, float]:
-    """Trains the pose judge, calibrates it and writes its card (see `train_estimator`).
+    """Train the pose judge, calibrate it and write its card (see `train_estimator`).
 
     Returns:
-        Figures on the test split: see `judge_pose_card.write_card`.
+        Figures on the test split, see `cards.pose_judge.write_card`.
     """
     config = pose_config()
     train_estimator(Recipe(config, "judge", POOL_SCENES, pose_loss), state, out, steps, seed, device)

@@ -1,4 +1,4 @@
-"""Recipe of the puppets' RefAdapter: cached untrimmed clips handed to `flexiact.train_refadapter.trainer`."""
+"""Recipe of the puppets' RefAdapter: it passes cached untrimmed clips to `flexiact.train_refadapter.trainer`."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +22,7 @@ CONFIG = RefAdapterConfig(rank=16, alpha=16, steps=1500, learning_rate=5e-4, bat
 
 
 def _batches(backbone: Backbone, clips: dict[str, Tensor], generator: torch.Generator) -> Iterator[Batch]:
-    """Batches whose condition is another moment of the untrimmed recording, without end."""
+    """Endless batches whose condition is another moment of the untrimmed recording."""
     texts: dict[bytes, Tensor] = {}
 
     def encoded(ids: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def _batches(backbone: Backbone, clips: dict[str, Tensor], generator: torch.Gene
 
     while True:
         clean, condition, ids, _ = draw_batch(clips, "other", CONFIG.batch_size, generator)
-        # Where the image is dropped its latent is not given away by the clip either.
+        # If the image is dropped, the clip must not reveal its latent either.
         given = condition[:, :1].flatten(1).abs().sum(1).view(-1, 1, 1, 1, 1) > 0
         first = torch.where(given, clean_latent(backbone, condition), clean[:, :1])
         yield Batch(torch.cat([first, clean[:, 1:]], 1), condition, torch.cat([encoded(row) for row in ids]))
@@ -43,7 +43,7 @@ def _batches(backbone: Backbone, clips: dict[str, Tensor], generator: torch.Gene
 def train(
     state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int, workers: int = 1
 ) -> None:
-    """Trains the adapter on the shipped backbone and writes it to `out` in peft's format; `workers` make the clips."""
+    """Train the adapter on the shipped backbone and write it to `out` in peft's format; `workers` make the clips."""
     backbone = load_backbone("puppets", str(device))
     stored = PUPPET_WEIGHTS / "backbone" / LINEAR_CODE
     if not stored.exists():

@@ -1,7 +1,7 @@
-"""What recipes render once and keep on disk: shards of latents and captions, and pools of frames.
+"""Data that recipes render once and keep on disk: shards of latents and captions, and pools of frames.
 
-A shard is a pure function of its number and of what its folder is named after (`recipe_mark`), so shards may be made in
-any order and by several processes at once; each is written to a temporary name and then renamed.
+A shard is a pure function of its number and of its folder's name (`recipe_mark`). So shards may be made in any order
+and by several processes at once. Each is written to a temporary name and then renamed.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from flexiact.puppets.world.scene import Scene, random_scene
 CPU = torch.device("cpu")
 SHARD_CLIPS = 256
 CLIPS_VERSION = 5
-"""Raised when shards begin to hold something else, or the same seed gives other scenes, actions or captions."""
+"""Raised when the content of shards changes, or the same seed gives other scenes, actions or captions."""
 _BATCH = 16
 # Shards draw from generators of their own: no step of any recipe shares a seed with them.
 _SHARD_SEED_OFFSET = 7_000_000
@@ -50,14 +50,14 @@ def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_linear(code: LinearCode, pixels: Tensor) -> Tensor:
-    """What `encode` gives where the VAE has learnt the code: float16 [B, F, C, h, w]."""
+    """Latents that `encode` returns once the VAE has learnt the code: float16 [B, F, C, h, w]."""
     return code.encode(pixels).permute(0, 2, 1, 3, 4).half()
 
 
 class _Drawn(NamedTuple):
-    """What some clips show: channel values [B, T, 21] of the clips and [B, 1, 21] of another moment, and all captions.
+    """Content of some clips: scenes, channel values [B, T, 21], those of another moment [B, 1, 21], and all captions.
 
-    Drawn on the processor; only pictures and latents are made on a device.
+    It is drawn on the CPU; only pictures and latents are made on a device.
     """
 
     scenes: list[Scene]
@@ -105,7 +105,7 @@ def _rendered(
 
 
 def recipe_mark(code: LinearCode, seed: int) -> str:
-    """Names what decides about clips besides their number."""
+    """Name of all that clips depend on, except their number."""
     digest = hashlib.sha256(b"".join(x.numpy().tobytes() for x in (code.basis, code.mean, code.scale)))
     return f"v{CLIPS_VERSION}-renderer{RENDERER_VERSION}-code{digest.hexdigest()[:8]}-seed{seed}"
 
@@ -119,7 +119,7 @@ def cached_clips(
     workers: int = 1,
     device: torch.device = CPU,
 ) -> dict[str, Tensor]:
-    """All clips of `shards` shards, made where missing, in a folder of their own for all that decides about them.
+    """Clips of `shards` shards, made if missing, in a folder named after all that the clips depend on.
 
     Draws are the same on every device; pictures and latents are the same up to rounding.
 
@@ -129,7 +129,7 @@ def cached_clips(
         folder: Parent of the folder of shards.
         seed: Seed of all clips.
         shards: Number of shards of `SHARD_CLIPS` clips.
-        workers: processes of one thread each that make them; 1 makes them in this one.
+        workers: Number of one-thread processes that make missing shards; 1 makes them in this process.
         device: Device that clips are rendered and encoded on, and that holds the result.
 
     Returns:
@@ -145,7 +145,7 @@ def _shard(
 ) -> dict[str, Tensor]:
     generator = step_generator(seed, _SHARD_SEED_OFFSET + index)
     drawn = [_draw_clips(generator) for _ in range(SHARD_CLIPS // _BATCH)]
-    # A GPU takes a shard at once. A processor's products may round otherwise for more clips: there it stays a few.
+    # A GPU takes a shard at once. A CPU takes a few clips, since its products may round differently for more.
     return joined(
         _rendered(code, tokenizer, d, device) for d in (drawn if device.type == "cpu" else [_together(drawn)])
     )
@@ -158,9 +158,9 @@ def cached_shards(
     workers: int = 1,
     device: torch.device = CPU,
 ) -> dict[str, Tensor]:
-    """The first `shards` shards of a folder on a device, one behind another, made where missing.
+    """Concatenate the first `shards` shards of a folder on a device; make those that are missing.
 
-    `make` gives a shard's tensors for its number; for more workers than one (see `cached_clips`) it must be picklable.
+    `make` returns a shard's tensors for its number; with several workers (see `cached_clips`) it must be picklable.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {index: folder / f"{index:04d}.safetensors" for index in range(shards)}
@@ -178,7 +178,7 @@ def _write_shards(make: Callable[[int], dict[str, Tensor]], missing: dict[int, P
 
 
 def joined(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of equal names, one behind another along their first axis."""
+    """Concatenate tensors of equal names along their first axis."""
     parts = list(parts)
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
@@ -189,9 +189,9 @@ def rendered_once(
     arrays: Mapping[str, tuple[tuple[int, ...], str]],
     render: Callable[[Sequence[np.ndarray]], None],
 ) -> list[np.ndarray]:
-    """Arrays on disk, read-only, filled by `render` unless an earlier start did it with the same settings `about`.
+    """Read-only arrays on disk, filled by `render` unless an earlier start did so with the same settings `about`.
 
-    `arrays` gives shape and dtype by the name of the file; all are handed over and returned in its order.
+    `arrays` maps file names to shape and dtype; the arrays are passed and returned in its order.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done, stamp, paths = folder / "pool.json", json.dumps(about), [folder / f"{name}.npy" for name in arrays]

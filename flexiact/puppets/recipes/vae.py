@@ -1,7 +1,7 @@
 """Recipe of the puppet VAE: a small AutoencoderKLCogVideoX, 4x in space and in time, 20 channels.
 
-Its halves are trained apart, at the same time if wanted: the encoder to give the linear code, the decoder to draw clips
-from it.
+Its halves are trained separately, possibly at the same time: the encoder to output the linear code, the decoder to draw
+clips from it.
 """
 
 import math
@@ -26,14 +26,14 @@ LATENT_CHANNELS = 20
 HALVES = ("encoder", "decoder")
 _LINEAR_CODE_CLIPS = 512
 _FIGURE_CLIPS = 64  # of the development split
-# The posterior's standard deviation, in units of a latent's: the encoder is sure of what it sees.
+# Standard deviation of the posterior, in units of a latent's; small, so that the code is nearly certain.
 POSTERIOR_STD = 0.05
-_POSTERIOR_WEIGHT = 1e-3  # of the squared error of its logarithm
-# Strongest noise on the latents that the decoder learns from; samplers leave some, and the encoder errs.
+_POSTERIOR_WEIGHT = 1e-3  # weight of the squared error of its logarithm
+# Strongest noise on the latents that the decoder learns from: samplers leave some, and the encoder makes errors.
 DECODER_NOISE = 0.15
 BATCH = 2
 # A pixel that changes by `_FULL_CHANGE` (of the range -1..1) or more between frames weighs 1 + `MOTION_WEIGHT` times as
-# much as one that stays: limbs in movement are a small share of a clip and what it is made for.
+# much as a still one: moving limbs are a small share of a clip, but its purpose.
 MOTION_WEIGHT = 3.0
 _FULL_CHANGE = 0.2
 
@@ -56,12 +56,12 @@ def new_vae() -> AutoencoderKLCogVideoX:
 
 
 def to_tensor(videos: list[Video]) -> Tensor:
-    """Frames as the VAE takes them: float32 [B, 3, T, H, W] in -1..1."""
+    """Frames of videos as input of the VAE: float32 [B, 3, T, H, W] in -1..1."""
     return as_pixels(torch.from_numpy(np.stack([v.frames for v in videos])))
 
 
 def as_pixels(frames: Tensor) -> Tensor:
-    """The same of frames uint8 [B, T, H, W, 3], on their device."""
+    """Convert frames uint8 [B, T, H, W, 3] to the VAE's input, see `to_tensor`, on their device."""
     return frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
@@ -82,7 +82,7 @@ def motion_weights(clips: Tensor) -> Tensor:
 
 
 def motion_cosine(made: np.ndarray, real: np.ndarray) -> float:
-    """Cosine between differences of adjacent frames of two videos [T, H, W, 3]; 0 where one stands still."""
+    """Cosine between differences of adjacent frames of two videos [T, H, W, 3]; 0 if one stands still."""
     a, b = (np.diff(frames.astype(np.float64), axis=0).ravel() for frames in (made, real))
     return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
 
@@ -120,10 +120,10 @@ def world_code(state: Path, seed: int) -> LinearCode:
 
 
 def train_encoder(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
-    """Trains the encoder to give the linear code and saves it to `state`/vae-encoder.safetensors.
+    """Train the encoder to output the linear code and save it to `state`/vae-encoder.safetensors.
 
     Returns:
-        The share of the code's variance that is missed on clips of the development split.
+        Share of the code's variance that is missed on clips of the development split.
     """
     torch.manual_seed(seed)
     model, code = new_vae().to(device), world_code(state, seed)
@@ -145,7 +145,7 @@ def train_encoder(state: Path, steps: int, seed: int, device: torch.device) -> d
 
 
 def train_decoder(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
-    """Trains the decoder to draw clips from their linear code and saves it to `state`/vae-decoder.safetensors.
+    """Train the decoder to draw clips from their linear code and save it to `state`/vae-decoder.safetensors.
 
     Returns:
         `vae_figures` of clips of the development split that are drawn from the exact code.
@@ -169,10 +169,10 @@ def train_decoder(state: Path, steps: int, seed: int, device: torch.device) -> d
 
 
 def assembled(state: Path) -> AutoencoderKLCogVideoX:
-    """The VAE of both trained halves in `state`.
+    """Assemble the VAE from both trained halves in `state`.
 
     Raises:
-        ValueError: a half has not been trained yet.
+        ValueError: If a half has not been trained yet.
     """
     whole = new_vae()
     for half in HALVES:

@@ -1,8 +1,9 @@
-"""The text encoder is taught what captions mean before the transformer sees a picture.
+"""Training of the text encoder: it learns the meaning of captions before the transformer sees a picture.
 
 A linear layer reads from the mean of the encoder's tokens how every channel of the figure moves. The transformer
-attends to the same tokens, so one of its layers can read off the same. Without this, it has to find out what words mean
-through noisy latents. The linear layer is dropped afterwards; the encoder is trained on together with the transformer.
+attends to the same tokens, so one of its layers can read the same from them. Without this training, it has to learn the
+meaning of words through noisy latents. The linear layer is dropped afterwards; the encoder is trained further together
+with the transformer.
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,8 @@ from flexiact.puppets.world.scene import random_scene
 WORDS = "words.safetensors"
 BATCH = 64
 LEARNING_RATE = 3e-3
-# Shares of the wordings (subject, coarse, three of the whole action) in a batch. Less than the whole action has no one
-# right answer: the mean over all that it may be is what there is to learn.
+# Shares of the wordings (subject, coarse, three of the whole action) in a batch. A caption of less than the whole
+# action has no single right answer: the encoder learns the mean over all possible ones.
 _SHARES = (0.05, 0.10, 0.45, 0.20, 0.20)
 _WHOLE_ACTION = (0.0, 0.0, 1.0, 0.0, 0.0)
 _HELD_OUT = 512
@@ -50,7 +51,7 @@ class CourseReader(nn.Module):
 def told_courses(
     generator: torch.Generator, count: int, split: str, shares: Sequence[float]
 ) -> tuple[list[str], Tensor]:
-    """Random captions, each in one of the `wordings` by their shares, and the courses [count, T, 21] they tell of."""
+    """Random captions, each in one of the `wordings` by their shares, and the courses [count, T, 21] they describe."""
     texts, courses = [], []
     for _ in range(count):
         scene = random_scene(generator, split)
@@ -61,10 +62,10 @@ def told_courses(
 
 
 def train_words(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
-    """Trains the encoder and saves it to `state`/words.safetensors.
+    """Train the encoder and save it to `state`/words.safetensors.
 
     Returns:
-        The share of the courses' variance that is explained for captions of the whole action, in development scenes.
+        Share of the courses' variance that is explained for captions of the whole action, in development scenes.
     """
     torch.manual_seed(seed)
     tokenizer = new_tokenizer()
@@ -88,10 +89,10 @@ def train_words(state: Path, steps: int, seed: int, device: torch.device) -> dic
 
 
 def read_words(state: Path) -> dict[str, Tensor]:
-    """Weights of the taught encoder.
+    """Read the weights of the trained text encoder.
 
     Raises:
-        ValueError: it has not been trained.
+        ValueError: If it has not been trained.
     """
     if not (state / WORDS).exists():
         raise ValueError(f"--taught: {state / WORDS} does not exist; run `train words` first")

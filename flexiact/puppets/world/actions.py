@@ -33,9 +33,9 @@ class Motion:
     """One moving channel.
 
     Attributes:
-        channel: a name in `CHANNELS`.
-        shape: a name in `SHAPES`.
-        amplitude: signed; 1 is a full natural movement, useful range 0.3 to 1.5.
+        channel: Name in `CHANNELS`.
+        shape: Name in `SHAPES`.
+        amplitude: Signed size; 1 is a full natural movement, useful range 0.3 to 1.5.
     """
 
     channel: str
@@ -185,11 +185,11 @@ def nearest_named(values: Tensor) -> float:
 
 
 def blended(pose: Tensor, values: Tensor, length: float) -> Tensor:
-    """Goes from a pose into an action within the first part of a clip.
+    """Blend from a pose into an action over the first part of a clip.
 
     Args:
-        pose: channel values [21] of the first frame.
-        values: channel values [T, 21] of the action.
+        pose: Channel values [21] of the first frame.
+        values: Channel values [T, 21] of the action.
         length: Share of the clip's duration after which only the action is left, in [0, 1]; 0 gives the action itself.
 
     Returns:
@@ -225,8 +225,8 @@ def _pair(limb: str, motion: str) -> tuple[str, str]:
     return f"{limb}_left_{motion}", f"{limb}_right_{motion}"
 
 
-# Channels that move alike in a large movement, as often as each is drawn. Limbs come oftener than whole bodies: they
-# are harder to learn, and most test actions are theirs.
+# Channels that move alike in a large movement, each listed as often as it is drawn. Limbs are drawn more often than
+# whole bodies: they are harder to learn, and most test actions use them.
 _LARGE_PARTS: tuple[tuple[str, ...], ...] = (
     *[("trunk_pitch",)] * 2, ("hop",), ("shift",),
     *[_pair("fore", motion) for motion in ("swing", "spread")] * 2,
@@ -240,7 +240,7 @@ def _amplitude(generator: torch.Generator) -> float:
 
 
 def _possible(motion: str, amplitude: float) -> float:
-    """Spreading or bending the wrong way is anatomically impossible."""
+    """Amplitude that anatomy allows: limbs cannot spread or bend the wrong way."""
     return abs(amplitude) if motion in ("spread", "flex") else amplitude
 
 
@@ -284,17 +284,17 @@ def random_action(generator: torch.Generator) -> PuppetAction:
 
 
 def random_large_action(generator: torch.Generator, channels: Sequence[str] = CHANNELS) -> PuppetAction:
-    """Like `random_action`, of large movements alone: those that move the whole body or a pair of limbs alike.
+    """A random training action of large movements only: they move the whole body, or a pair of limbs alike.
 
     Args:
-        generator: source of all randomness.
-        channels: those that the body has.
+        generator: Source of all randomness.
+        channels: Channels that the body has.
     """
     return _random_action(generator, lambda: _random_large_part(generator, channels))
 
 
 def is_large(action: PuppetAction) -> bool:
-    """Whether an action consists of movements that `random_large_action` draws."""
+    """Return True if an action consists of movements that `random_large_action` draws."""
     known = {tuple(Motion(c, m.shape, m.amplitude) for c in part) for part in _LARGE_PARTS for m in action}
     covered = {m for part in known if set(part) <= set(action) for m in part}
     return covered == set(action)

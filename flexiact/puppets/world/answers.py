@@ -1,6 +1,6 @@
 """The true answers of a transfer: the target, in its own layout and viewpoint, doing the reference's action.
 
-Also how far apart reference and target are on the four axes of heterogeneity.
+Also the distances of reference and target on the four axes of heterogeneity.
 """
 
 import math
@@ -17,11 +17,11 @@ from flexiact.puppets.world.scene import Camera, Scene
 
 # A channel counts when it alone moves some keypoint of the reference this far in the reference's own view.
 VISIBLE_MOTION_PX = 2.0
-# Another action is as right as the canonical one when the reference would look the same: mean keypoint difference
+# Another action is as correct as the canonical one if the reference would look the same: a mean keypoint difference
 # below this share of the mean keypoint movement.
 AMBIGUITY_SHARE = 0.2
-# A right answer may begin in the action at once, or hold the target image's pose and move into the action during this
-# share of the clip.
+# A right answer may begin in the action, or begin in the target image's pose and move into the action during this share
+# of the clip.
 BLEND_SHARES = (0.0, 0.25, 0.5)
 
 
@@ -62,7 +62,7 @@ def _depth_flipped(action: PuppetAction) -> PuppetAction:
 
 
 def visible_channels(scene: Scene, action: PuppetAction) -> tuple[str, ...]:
-    """Channels of the action that exist on the scene's body and can be seen to move in its view."""
+    """Channels of the action that exist on the scene's body and visibly move in its view."""
     still = _keypoints(scene, ())
     channels = []
     for name in dict.fromkeys(m.channel for m in action):
@@ -73,7 +73,7 @@ def visible_channels(scene: Scene, action: PuppetAction) -> tuple[str, ...]:
 
 
 def answers(reference: Scene, target: Scene, action: PuppetAction) -> Answers:
-    """What a perfect transfer of `action`, as seen on `reference`, may look like on `target`."""
+    """Correct results of transferring `action`, as seen on `reference`, to `target`."""
     seen = visible_channels(reference, action)
     shared = [c for c in seen if c in RIGS[target.rig].channels]
     total = len({m.channel for m in action})
@@ -90,7 +90,7 @@ def answers(reference: Scene, target: Scene, action: PuppetAction) -> Answers:
 
 
 def arrived(pose: Tensor, values: Tensor) -> Tensor:
-    """Channel values [T, 21] that go from a pose to an action's first frame by the longest blend, and stay there."""
+    """Channel values [T, 21] that go from a pose to an action's first frame over the longest blend, and stay there."""
     return blended(pose, values[:1].expand_as(values), max(BLEND_SHARES))
 
 
@@ -116,7 +116,7 @@ def _view_direction(camera: Camera) -> tuple[float, float, float]:
 
 
 def skeleton_distances(reference: Scene, targets: Sequence[Scene]) -> list[float]:
-    """Share of channels that one body alone has, plus the mean |log| ratio of the lengths of the bones both have."""
+    """Share of channels that only one body has, plus the mean |log| length ratio of the bones that both have."""
     scenes = [reference, *targets]
     values = torch.zeros(len(scenes), 1, len(CHANNELS))
     bones, _ = pose([scene.rig for scene in scenes], torch.tensor([scene.proportions for scene in scenes]), values)
@@ -132,7 +132,7 @@ def skeleton_distances(reference: Scene, targets: Sequence[Scene]) -> list[float
 
 
 def axes(reference: Scene, target: Scene) -> dict[str, float]:
-    """How far two scenes are apart; `pose_distance` is the fourth axis.
+    """Distances of two scenes on three axes; `pose_distance` is the fourth.
 
     Returns:
         "layout", "viewpoint" and "skeleton", by `layout_distance`, `viewpoint_deg` and `skeleton_distances`.
@@ -145,11 +145,11 @@ def axes(reference: Scene, target: Scene) -> dict[str, float]:
 
 
 def pose_distance(target: Scene, answer: PuppetAction, target_pose: Sequence[float] = NEUTRAL_POSE) -> float:
-    """How far the target image's pose is from where the answer begins.
+    """Distance of the target image's pose from the pose in which the answer begins.
 
     Args:
         target: Scene of the image.
-        answer: the canonical one on this target.
+        answer: Canonical answer on this target.
         target_pose: 21 channel values of the image's figure.
 
     Returns:

@@ -1,12 +1,12 @@
-"""One small grammar of captions at three levels, and the closed vocabulary that the tokenizer is made of.
+"""A small grammar of captions at three levels, and the closed vocabulary of the tokenizer.
 
 subject   striped red blue bird, left, large, profile         who and where only
 coarse    ... moving forelimbs, trunk                         and which parts move
 full      ... trunk bows pulse strongly none half full half none           and how every channel moves
 
-The level `full` names the course of a movement twice: by a word, and by how far it has gone at the start, at a quarter,
-in the middle, at three quarters and at the end. Two paraphrases leave out one or the other and tell the parts in
-another order.
+The level `full` describes the course of a movement twice: by a word, and by its extent at the start, at a quarter, in
+the middle, at three quarters and at the end. Two paraphrases leave out one or the other and list the parts in another
+order.
 """
 
 from collections.abc import Sequence
@@ -31,12 +31,12 @@ _VERBS: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 _AMOUNTS = ("barely", "slightly", "somewhat", "clearly", "strongly", "fully")
 _AMOUNT_STEP, _LEAST_AMOUNT = 0.15, 0.6
-# How far a movement has gone, in halves of its amplitude; negative is the other way.
+# Extent of a movement in halves of its amplitude; negative is the opposite way.
 _COURSE = {-2: "opposite", -1: "half-opposite", 0: "none", 1: "half", 2: "full"}
 _COURSE_FRAMES = 5
-_ALTERNATELY = "alternately"  # the left limb as told, the right one the other way
+_ALTERNATELY = "alternately"  # the left limb as described, the right one the opposite way
 PARAPHRASES = 3
-"""Ways to word the level `full`; the first is the canonical one."""
+"""Number of wordings of the level `full`; the first is the canonical one."""
 _PLACES, _SIZES = ("left", "centre", "right"), ("small", "middling", "large")
 _VIEWS = ("frontal", "oblique", "profile")
 _PARTS = {limb: "-".join(reversed(limb.split("_"))) + "limb" for limb in LIMBS}  # fore_left -> left-forelimb
@@ -72,7 +72,7 @@ def _part(channel: str) -> str:
 
 
 def _course(shape: str) -> str:
-    """How far a shape has gone at the start, at each quarter and at the end."""
+    """Words for a shape's extent at the start, at each quarter and at the end."""
     values = SHAPES[shape](torch.linspace(0, 1, _COURSE_FRAMES))
     return " ".join(_COURSE[round(float(v) * 2)] for v in values)
 
@@ -103,16 +103,16 @@ def _grouped(action: PuppetAction) -> list[tuple[Motion, str]]:
 
 
 def caption(scene: Scene, action: PuppetAction, level: str, paraphrase: int = 0) -> str:
-    """Describes a clip.
+    """Describe a clip.
 
     Args:
-        scene: who, where and from which side.
+        scene: Scene with figure, layout and viewpoint.
         action: Action to describe; channels that the body lacks are not mentioned.
         level: "subject", "coarse" or "full".
         paraphrase: Number of a wording of the level "full", 0 to `PARAPHRASES` - 1; other levels have one.
 
     Raises:
-        ValueError: unknown level or paraphrase.
+        ValueError: If the level or the paraphrase is unknown.
     """
     if level not in LEVELS:
         raise ValueError(f"level: unknown '{level}', choose from {', '.join(LEVELS)}")
@@ -135,12 +135,12 @@ def wordings(scene: Scene, action: PuppetAction) -> list[str]:
 
 
 def word_tokenizer(special: Sequence[str], template: str, separators: str) -> Tokenizer:
-    """One token a word, lower case, over the closed vocabulary; other words become `UNKNOWN`.
+    """Tokenizer with one token per lower-case word of the closed vocabulary; other words become `UNKNOWN`.
 
     Args:
         special: Special tokens, which have the first ids; `UNKNOWN` is among them.
         template: Template of a text: `$A` for its words, and special tokens around it, separated by spaces.
-        separators: Regular expression of what stands between words and is dropped.
+        separators: Regular expression of the separators between words, which are dropped.
     """
     ids = {word: i for i, word in enumerate((*special, *vocabulary()))}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))

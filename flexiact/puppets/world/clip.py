@@ -36,12 +36,12 @@ class Clip:
 
 
 def bone_visibility(scenes: Sequence[Scene]) -> torch.Tensor:
-    """bool [B, 12]: which bones each scene's body has."""
+    """Mask of the bones that each scene's body has: bool [B, 12]."""
     return torch.tensor([[i in RIGS[s.rig].bones for i in range(len(BONES))] for s in scenes])
 
 
 def projections(scenes: Sequence[Scene], values: torch.Tensor, size: int = SIZE) -> Projection:
-    """Poses and projects scenes with channel values [B, T, 21] (the stance is added here)."""
+    """Pose and project scenes with channel values [B, T, 21] (the stance is added here)."""
     stance = torch.tensor([s.stance for s in scenes])[:, None]
     proportions = torch.tensor([s.proportions for s in scenes])
     bones, radii = pose([s.rig for s in scenes], proportions, values + stance)
@@ -49,7 +49,7 @@ def projections(scenes: Sequence[Scene], values: torch.Tensor, size: int = SIZE)
 
 
 def render_values(scenes: Sequence[Scene], values: torch.Tensor, size: int = SIZE) -> list[Clip]:
-    """Renders scenes with channel values [B, T, 21]: the general form behind `render_clips`."""
+    """Render scenes with channel values [B, T, 21]; `render_clips` is built on it."""
     projection = projections(scenes, values, size)
     batch, frames = values.shape[:2]
     images, parts = draw(projection, scenes, bone_visibility(scenes), size)
@@ -63,16 +63,16 @@ def render_values(scenes: Sequence[Scene], values: torch.Tensor, size: int = SIZ
 def render_clips(
     scenes: Sequence[Scene], actions: Sequence[PuppetAction], num_frames: int = NUM_FRAMES, size: int = SIZE
 ) -> list[Clip]:
-    """Renders each scene performing its action over the whole clip."""
+    """Render each scene performing its action over the whole clip."""
     values = torch.stack([curves(a, num_frames) for a in actions])
     return render_values(scenes, values, size)
 
 
 def render_clip(scene: Scene, action: PuppetAction, num_frames: int = NUM_FRAMES, size: int = SIZE) -> Clip:
-    """Renders one scene performing one action."""
+    """Render one scene performing one action."""
     return render_clips([scene], [action], num_frames, size)[0]
 
 
 def target_clip(scene: Scene, size: int = SIZE, target_pose: Sequence[float] = NEUTRAL_POSE) -> Clip:
-    """The scene's target image as a clip of one frame: the figure in a pose (21 channel values) that no action made."""
+    """The scene's target image as a clip of one frame: the figure in a pose (21 channel values) without an action."""
     return render_values([scene], torch.tensor(target_pose)[None, None], size)[0]

@@ -9,10 +9,10 @@ from torch import Tensor
 from flexiact.puppets.world.rigs import BONES, KEYPOINT_BONES
 from flexiact.puppets.world.scene import COLOURS, PATTERNS, Camera, Scene
 
-# Any change to what a scene and an action look like raises this number.
+# Raised whenever the picture of a scene and an action changes.
 RENDERER_VERSION = 3
 _CAMERA_DISTANCE = 4.0  # body units; only the strength of perspective depends on it
-_CHUNK = 18  # frames that a processor draws at a time: the working set then stays in its cache
+_CHUNK = 18  # frames that a CPU draws at a time, so that the working set stays in its cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +28,12 @@ class Projection:
         return torch.stack([self.ends[:, bone, end] for bone, end in KEYPOINT_BONES], 1)
 
     def to(self, device: torch.device) -> "Projection":
-        """The same on another device."""
+        """Copy on another device."""
         return Projection(self.ends.to(device), self.radii.to(device), self.depth.to(device))
 
 
 def project(bones: Tensor, radii: Tensor, cameras: Sequence[Camera], size: int) -> Projection:
-    """Projects bones [B, T, 12, 2, 3] with radii [B, 12, 2] (body units) to a square image of `size` pixels."""
+    """Project bones [B, T, 12, 2, 3] with radii [B, 12, 2] (body units) to a square image of `size` pixels."""
     batch, frames = bones.shape[:2]
     rows = torch.tensor([[c.yaw_deg, c.pitch_deg, c.scale, c.x, c.y] for c in cameras])
     yaw, pitch, scale, x, y = (column.view(batch, 1, 1, 1) for column in rows.unbind(-1))
@@ -89,7 +89,7 @@ def _pattern(kind: Tensor, along: Tensor, across: Tensor) -> Tensor:
 
 
 def _draw_bone(image: Tensor, parts: Tensor, bone: dict[str, Tensor], grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Paints one bone per frame over `image` [N, 3, S, S] and marks it in `parts` [N, S, S]."""
+    """Paint one bone per frame over `image` [N, 3, S, S] and mark it in `parts` [N, S, S]."""
     start, axis = bone["ends"][:, 0, :, None, None], (bone["ends"][:, 1] - bone["ends"][:, 0])[..., None, None]
     dx, dy = grid[0] - start[:, 0], grid[1] - start[:, 1]
     length2 = (axis**2).sum(1) + 1e-6
@@ -111,13 +111,13 @@ def _draw_bone(image: Tensor, parts: Tensor, bone: dict[str, Tensor], grid: Tens
 
 
 def draw(projection: Projection, scenes: Sequence[Scene], visible: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Draws N = B * T frames on the device of the projection.
+    """Draw N = B * T frames on the device of the projection.
 
     Args:
-        projection: bones in pixels, the T frames of each scene in a row.
+        projection: Bones in pixels; the T frames of each scene are consecutive.
         scenes: B scenes, for skins and backgrounds.
         visible: bool [B, 12], False for bones that a body does not have.
-        size: side of the square frames in pixels.
+        size: Side of the square frames in pixels.
 
     Returns:
         Frames uint8 [N, size, size, 3] and parts int8 [N, size, size], the front bone's index or -1.

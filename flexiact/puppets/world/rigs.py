@@ -53,7 +53,7 @@ class Rig:
     hind: tuple[float, float, float, float, float, float] | None
     tail: tuple[float, float, float, float] | None  # base, end, radius, elevation
     fore_bend: float  # sign of the elbow: +1 bends forward
-    hover: float  # height of the pelvis where there are no hind limbs
+    hover: float  # height of the pelvis if there are no hind limbs
     missing: tuple[str, ...]  # channels that this body cannot perform
 
     @property
@@ -102,7 +102,7 @@ NUM_PROPORTIONS = 9  # multipliers: trunk, head, fore, hind and tail length; tru
 
 
 def _rotate(v: Tensor, axis: int, angle: Tensor) -> Tensor:
-    """Rotates vectors [..., 3] about a body axis (0 x, 1 y, 2 z) by angles [...] in radians, right-handed."""
+    """Rotate vectors [..., 3] about a body axis (0 x, 1 y, 2 z) by angles [...] in radians, right-handed."""
     i, j = (axis + 1) % 3, (axis + 2) % 3
     out = list(v.unbind(-1))
     cos, sin = angle.cos(), angle.sin()
@@ -193,7 +193,7 @@ def bone_radii(rigs: Sequence[str], proportions: Tensor) -> Tensor:
 
 
 def pose(rigs: Sequence[str], proportions: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Poses a batch of figures of any rigs.
+    """Pose a batch of figures of any rigs.
 
     Args:
         rigs: B rig names.

@@ -1,4 +1,4 @@
-"""What one puppet clip shows apart from its action: a figure, its skin, a camera and a background."""
+"""Everything in a puppet clip except its action: a figure, its skin, a camera and a background."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,14 +18,14 @@ SPLITS: tuple[str, ...] = ("train", "dev", "test", "judge")
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the figure is seen from (viewpoint) and where it stands in the frame (layout).
+    """Viewpoint (direction in which the figure is seen) and layout (its place and size in the frame).
 
     Attributes:
         yaw_deg: 0 from the front, 90 from the figure's right side (it then faces right in the image).
-        pitch_deg: elevation of the camera.
-        scale: share of the frame's side that one body unit (the neutral figure's extent) takes.
-        x: horizontal offset of the figure's centre from the frame's centre, as a share of the side; right is positive.
-        y: vertical offset likewise; down is positive.
+        pitch_deg: Elevation of the camera.
+        scale: Share of the frame's side that one body unit (the neutral figure's extent) takes.
+        x: Horizontal offset of the figure's centre from the frame's centre, as a share of the side; right is positive.
+        y: Vertical offset in the same unit; down is positive.
     """
 
     yaw_deg: float
@@ -39,7 +39,8 @@ class Camera:
 class Skin:
     """A figure's look: two colours (names in `COLOURS`), the trunk's pattern, and its repeats along the trunk.
 
-    The world's convention tells sides apart: left limbs have the second colour, right limbs a dark shade of the first.
+    A convention of the world tells the sides apart: left limbs have the second colour, right limbs a dark shade of the
+    first.
     """
 
     primary: str
@@ -60,7 +61,7 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything about a clip but its action. `stance` is a small constant offset of all 21 channels."""
+    """Everything in a clip except its action. `stance` is a small constant offset of all 21 channels."""
 
     rig: str
     proportions: tuple[float, ...]
@@ -71,7 +72,7 @@ class Scene:
 
 
 def scene_to_dict(scene: Scene) -> dict[str, Any]:
-    """A JSON-able form with floats kept as they are."""
+    """Convert a scene to JSON types; floats are kept exactly."""
     return asdict(scene)
 
 
@@ -79,7 +80,7 @@ def scene_from_dict(data: dict[str, Any]) -> Scene:
     """Inverse of `scene_to_dict`.
 
     Raises:
-        ValueError: a field is missing, unknown or of the wrong length.
+        ValueError: If a field is missing, unknown or of the wrong length.
     """
     try:
         scene = Scene(
@@ -102,14 +103,14 @@ def scene_from_dict(data: dict[str, Any]) -> Scene:
 
 
 def skin_split(skin: Skin) -> str:
-    """The split that a combination of colours and pattern is for: a fifth each for "dev" and "test", else "train"."""
+    """Split that a combination of colours and pattern belongs to: a fifth each "dev" and "test", the rest "train"."""
     names = list(COLOURS)
     code = (names.index(skin.primary) * 8 + names.index(skin.secondary)) * 4 + PATTERNS.index(skin.pattern)
     return {0: "test", 1: "dev"}.get((code * 2654435761 % 2**32) % 5, "train")
 
 
 def backdrop_split(backdrop: Backdrop) -> str:
-    """The split that a background is for, by the hue of its upper part: green "test", red "dev", the others "train"."""
+    """Split that a background belongs to, by the hue of its upper part: green "test", red "dev", others "train"."""
     lead = backdrop.top[1] - backdrop.top[0]
     return "test" if lead > 0.06 else "dev" if lead < -0.06 else "train"
 
@@ -119,7 +120,7 @@ def _uniform(generator: torch.Generator, low: float, high: float) -> float:
 
 
 def random_skin(generator: torch.Generator, split: str) -> Skin:
-    """A random skin of a split, of any for "judge"."""
+    """A random skin of a split; "judge" draws from all splits."""
     names = list(COLOURS)
     while True:
         first, second, pattern = (int(torch.randint(n, (), generator=generator)) for n in (8, 8, 4))
@@ -129,7 +130,7 @@ def random_skin(generator: torch.Generator, split: str) -> Skin:
 
 
 def random_backdrop(generator: torch.Generator, split: str) -> Backdrop:
-    """A random background of a split, of any for "judge"."""
+    """A random background of a split; "judge" draws from all splits."""
 
     def colour(low: float, high: float) -> tuple[float, float, float]:
         level = _uniform(generator, low, high)
@@ -157,17 +158,17 @@ def random_camera(generator: torch.Generator) -> Camera:
 
 
 def random_scene(generator: torch.Generator, split: str, rig: str | None = None, camera: Camera | None = None) -> Scene:
-    """Draws a scene.
+    """Draw a scene.
 
     Args:
-        generator: source of all randomness.
-        split: "train", "dev" or "test", each with skins and backgrounds of its own, and the held-out rig in "test"
-            alone; or "judge" (anything: a measuring instrument has to know the whole world).
-        rig: a name in `RIGS`; drawn when absent.
-        camera: drawn when absent.
+        generator: Source of all randomness.
+        split: "train", "dev" or "test", each with its own skins and backgrounds; only "test" has the held-out rig. Or
+            "judge", which draws from all of these: a measuring instrument has to know the whole world.
+        rig: Name in `RIGS`; None draws one.
+        camera: Camera; None draws one.
 
     Raises:
-        ValueError: unknown split or rig.
+        ValueError: If the split or the rig is unknown.
     """
     if split not in SPLITS:
         raise ValueError(f"split: unknown '{split}', choose from {', '.join(SPLITS)}")
