@@ -1,1 +1,1 @@
-"""Methods FlexiAct is compared with: one module each, all speaking the protocol of `flexiact.task`."""
+"""Methods that FlexiAct is compared with, one module each; all follow the protocol of `flexiact.task`."""

@@ -1,4 +1,4 @@
-"""DiTFlow: make the displacements that attention implies between frames those of the reference, without training.
+"""DiTFlow: pull the displacements that attention implies between frames to those of the reference, without training.
 
 Pondaven et al., "Video Motion Transfer with Diffusion Transformers", CVPR 2025, arXiv 2412.07776, section 3. For video
 tokens u of frame i and v of frame j, with queries and keys of one block averaged over its H heads of width d,
@@ -6,22 +6,23 @@ tokens u of frame i and v of frame j, with queries and keys of one block average
     A_ij[u, v] = softmax_v (temperature / (H sqrt(d)) sum_h q_h[u] k_h[v]),    softmax over the tokens of frame j,
     flow_ij[u] = sum_v A_ij[u, v] place(v) - place(u)                            (in tokens),
 
-the attention motion flow. That of the reference comes from one pass over its clean latents at timestep 0 with the empty
+the attention motion flow. The reference's flow comes from one pass over its clean latents at timestep 0 with the empty
 prompt, with argmax in place of the mean over v. In the first 20 % of steps Adam changes the latents (or the rotary
 positions) to lower the mean squared difference of both flows where the reference moves.
 
 Departures from the paper:
-- The model starts from an image, the paper's from text: the reference's pass is conditioned on its first frame.
-- The released code also copies keys and values of block 0 from the noised reference in the guided steps. Left out: it
-  carries the reference's look, and the image gives the target's.
+- The model starts from an image, the paper's from text. The reference's pass is therefore conditioned on its first
+  frame.
+- In the guided steps the released code also copies keys and values of block 0 from the noised reference. They carry the
+  reference's look; here the image determines the look, so they are left out.
 - The released code changes the positions of queries and of keys apart; `optimise="rotary"` changes one set for both.
-- It samples the 5B model with a guidance scale that falls from step to step; here it is the backbone's own, constant.
-- Where nothing at all moves in the reference there is no guidance (the published mean over no element is undefined).
-- The middle block is 20 of 42, as published; of 30 it is 14, where the released code takes 15; on the puppets it
-  was tuned.
+- It samples the 5B model with a guidance scale that falls from step to step; here the scale is the backbone's own.
+- If nothing moves in the reference there is no guidance (the published mean over no element is undefined).
+- The middle block is 20 of 42, as published. Of 30 blocks it is 14; the released code has 15. On the puppets it is
+  tuned.
 
-Memory beyond `baselines.guidance`: the attention map, its logits and their gradients, 4 bytes a value for S^2 values of
-S video tokens each (1.2 GB each for the 17,550 of CogVideoX-5B, about 4 GB in all).
+Memory in addition to `baselines.guidance`: the attention map, its logits and their gradients, each of S^2 values with 4
+bytes for S video tokens (1.2 GB each for the 17,550 of CogVideoX-5B, about 4 GB in all).
 """
 
 import math
@@ -48,11 +49,11 @@ ACTION_KEY = "motion_flow"
 
 @dataclass(frozen=True, kw_only=True)
 class DiTFlowGuidance(AdamConfig):
-    """The defaults are the paper's, for CogVideoX-5B.
+    """Settings of DiTFlow's guidance; the defaults are the paper's for CogVideoX-5B.
 
     Attributes:
         temperature: Factor of the logits before the softmax.
-        optimise: Target of Adam: the latents, or the positions of the guided steps (kept from step to step).
+        optimise: Target of Adam: the latents, or the positions of the guided steps (carried from step to step).
     """
 
     temperature: float = 2.0
@@ -67,8 +68,8 @@ class DiTFlowGuidance(AdamConfig):
 PAPER = Config(LookConfig(), DiTFlowGuidance())
 PRESETS = {
     "paper": PAPER,
-    # Found by `benchmark.tune`: first with the middle block (3), which hardly tells a still video from the true one
-    # here, then the block among all, then share, rates and guidance again.
+    # Found by `benchmark.tune`: first with the middle block (3), which hardly distinguishes a still video from the true
+    # one here, then the block among all, then share, rates and guidance again.
     "puppets": PAPER.changed(
         block=4,
         learning_rate=0.02,
@@ -81,7 +82,7 @@ PRESETS = {
 
 
 class DiTFlow(GuidedMethod[LookConfig, DiTFlowGuidance]):
-    """Guidance by attention motion flow; `motion_flow` of the reference is kept, [F, F, tokens, 2], (x, y)."""
+    """Guidance by attention motion flow; an action is the reference's `motion_flow`, [F, F, tokens, 2], (x, y)."""
 
     method_id = "DiTFlow"
     version = 1
@@ -91,7 +92,7 @@ class DiTFlow(GuidedMethod[LookConfig, DiTFlowGuidance]):
         """See `GuidedMethod`.
 
         Raises:
-            ValueError: naming the setting that this backbone cannot have.
+            ValueError: If this backbone cannot have a setting; the message names it.
         """
         super().__init__(backbone, config)
         rotary = backbone.transformer.config.use_rotary_positional_embeddings
@@ -99,21 +100,21 @@ class DiTFlow(GuidedMethod[LookConfig, DiTFlowGuidance]):
             raise ValueError(f"optimise: backbone {backbone.name} has no rotary positions")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """One entry."""
+        """The shape of the only entry."""
         frames, height, width = self.grid
         return {ACTION_KEY: (frames, frames, height * width, 2)}
 
     def look(self, reference: Video, caption: str, generator: torch.Generator) -> dict[str, Tensor]:
-        """The strongest flow; the caption is not read."""
+        """The reference's strongest flow; the caption is not read."""
         logits = head_mean_logits(*self.seen(reference, generator).queries_and_keys())
         return {ACTION_KEY: strongest_flow(logits, self.grid)}
 
     def seen(self, video: Video, generator: torch.Generator) -> BlockCapture:
-        """One pass over a video at timestep 0, with the empty prompt."""
+        """The block's capture in one pass over a video at timestep 0, with the empty prompt."""
         return self.whole_pass(*self.encoded(video, generator), encode_text(self.backbone, [""]), 0)[0]
 
     def guide(self, action: dict[str, Tensor]) -> Guide:
-        """Lower the loss by changing the latents, or the positions of one step after the other."""
+        """A guide that lowers the loss by changing each step's latents, or the positions from step to step."""
         reference = action[ACTION_KEY]
         optimised: Rotary | None = None
 
@@ -129,7 +130,7 @@ class DiTFlow(GuidedMethod[LookConfig, DiTFlowGuidance]):
         return guide
 
     def loss(self, seen: BlockCapture, reference: Tensor) -> Tensor:
-        """Mean squared difference between the flow of a pass and the reference's, where that is not 0."""
+        """Mean squared difference between the flow of a pass and the reference's, where the reference's is not 0."""
         flow = mean_flow(head_mean_logits(*seen.queries_and_keys()), self.grid, self.config.transfer.temperature)
         moving = reference.norm(dim=-1) > 0
         return (flow[moving] - reference[moving]).square().mean()
@@ -159,9 +160,9 @@ class DiTFlow(GuidedMethod[LookConfig, DiTFlowGuidance]):
 
 
 def head_mean_logits(query: Tensor, key: Tensor) -> Tensor:
-    """Mean over heads of q k / sqrt(d), float32 [S, S], of one clip's queries and keys [1, H, S, d].
+    """Mean over heads of q k / sqrt(d), float32 [S, S], for one clip's queries and keys [1, H, S, d].
 
-    The sum over heads is one product of all channels, so that no map of a single head exists.
+    The sum over heads is one product of all channels, so that no map of a single head is stored.
     """
     heads, width = query.shape[1], query.shape[3]
     rows, columns = (states[0].transpose(0, 1).flatten(1).float() for states in (query, key))
@@ -172,12 +173,12 @@ def mean_flow(logits: Tensor, grid: tuple[int, int, int], temperature: float) ->
     """Displacement of every token to every frame, as the mean place under softmax(temperature * logits).
 
     Args:
-        logits: [S, S], S the frames x height x width of the grid.
-        grid: frames, height, width, in tokens.
-        temperature: factor of the logits.
+        logits: Logits, [S, S], with S = frames x height x width of the grid.
+        grid: Frames, height and width in tokens.
+        temperature: Factor of the logits.
 
     Returns:
-        [frames of the token, frames, height * width, 2], (x, y) in tokens.
+        Displacements, [frames of the token, frames, height * width, 2], (x, y) in tokens.
     """
     attention = (_by_frame(logits, grid) * temperature).softmax(dim=-1)
     places = _places(grid, logits.device)
@@ -185,7 +186,7 @@ def mean_flow(logits: Tensor, grid: tuple[int, int, int], temperature: float) ->
 
 
 def strongest_flow(logits: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    """As `mean_flow`, with the place of the largest logit in each frame; no gradients."""
+    """Displacement of every token to the place of its largest logit in every frame; no gradients."""
     places = _places(grid, logits.device)
     return places[_by_frame(logits, grid).argmax(dim=-1)] - places
 
@@ -196,7 +197,7 @@ def _by_frame(logits: Tensor, grid: tuple[int, int, int]) -> Tensor:
 
 
 def _places(grid: tuple[int, int, int], device: torch.device) -> Tensor:
-    """(x, y) of every token of a frame, float32 [height * width, 2]."""
+    """Coordinates (x, y) of every token of a frame, float32 [height * width, 2]."""
     _, height, width = grid
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1).float()

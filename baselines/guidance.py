@@ -1,13 +1,13 @@
-"""What methods that guide the sampler without training share: settings, the passes they look into, Adam on latents.
+"""Base of methods that guide the sampler without training: settings, guiding passes, Adam on latents.
 
-Each of them keeps features of the reference and, in the first steps of a transfer, changes what a step is predicted
-from, so that the features of the video being made come closer. Features are those of one block, where a guiding pass
-ends. RefAdapter acts in all passes, those over the reference too: what is compared comes from one network.
+Each method stores features of the reference. In the first steps of a transfer it changes the inputs of the prediction,
+so that the features of the new video come closer to them. Features are those of one block, where a guiding pass ends.
+RefAdapter acts in all passes, also over the reference, so that all compared features come from one network.
 
-Memory of one guiding pass, beyond the weights: for L tokens (text and video) of width C in b bytes, every block keeps
-12 L C b for the backward pass; with checkpointing L C b, and 12 L C b for the block at work. Measured on the puppet
-backbone in float32 (12.2 and 1.0). At CogVideoX-5B's native size (L = 17,776, C = 3,072, 21 blocks to the middle one,
-bfloat16) that comes to 28 GB without and 3.6 GB with checkpointing, not measured there.
+Memory of one guiding pass, in addition to the weights: for L tokens (text and video) of width C in b bytes, every block
+stores 12 L C b for the backward pass. With checkpointing it stores L C b, and the block at work 12 L C b. Measured on
+the puppet backbone in float32: 12.2 and 1.0. At CogVideoX-5B's native size (L = 17,776, C = 3,072, 21 blocks to the
+middle one, bfloat16) this gives 28 GB without and 3.6 GB with checkpointing, not measured there.
 """
 
 from abc import ABC, abstractmethod
@@ -34,7 +34,7 @@ from flexiact.training import frozen
 
 @dataclass(frozen=True, kw_only=True)
 class LookConfig:
-    """What looking at the reference reads.
+    """Settings that looking at the reference reads.
 
     Attributes:
         block: Index of the block whose features guide, from 0; None: the middle one.
@@ -45,11 +45,11 @@ class LookConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceConfig(AdaptedSettings):
-    """What every guided transfer reads besides.
+    """Further settings of every guided transfer.
 
     Attributes:
-        guided_share: Share of the sampler's steps that are guided, the first ones, in (0, 1].
-        checkpointing: Whether guiding passes compute activations twice instead of storing them.
+        guided_share: Share of the sampler's steps that are guided, from the first on, in (0, 1].
+        checkpointing: True to use activation checkpointing in guiding passes.
     """
 
     guided_share: float = 0.2
@@ -68,7 +68,7 @@ class AdamConfig(GuidanceConfig):
     Attributes:
         adam_steps: Number of Adam steps before each prediction.
         learning_rate: Learning rate in the first guided step.
-        final_learning_rate: Learning rate in the last guided step; linear between them.
+        final_learning_rate: Learning rate in the last guided step; it is linear between them.
     """
 
     adam_steps: int = 5
@@ -92,7 +92,7 @@ Guidance = TypeVar("Guidance", bound=GuidanceConfig)
 
 
 class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
-    """A method that keeps what one block sees of the reference; a subclass says what (`look`) and how it `guide`s.
+    """A method that stores features of one block; a subclass defines them (`look`) and guides by them (`guide`).
 
     Attributes:
         block: Index of the block whose features guide.
@@ -102,10 +102,10 @@ class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
     uses_reference = True
 
     def __init__(self, backbone: Backbone, config: Config[Look, Guidance] | None = None) -> None:
-        """Take the backbone's preset where no configuration is given; read RefAdapter's weights if that uses them.
+        """Store the backbone, and the configuration or its preset; read RefAdapter's weights if that uses them.
 
         Raises:
-            ValueError: naming the setting that this backbone cannot have.
+            ValueError: If this backbone cannot have a setting; the message names it.
         """
         super().__init__(backbone, config)
         blocks, block = backbone.transformer.config.num_layers, self.config.fit.block
@@ -117,7 +117,7 @@ class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
 
     @classmethod
     def preset(cls, backbone: Backbone) -> Config[Look, Guidance]:
-        """The configuration meant for a backbone; a block that was tuned is that backbone's, others get the middle."""
+        """The default configuration for a backbone; without its own preset, that of its size with the middle block."""
         config = super().preset(backbone)
         return config if backbone.name in cls.presets else config.changed(block=None)
 
@@ -127,43 +127,43 @@ class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
 
     @abstractmethod
     def look(self, reference: Video, caption: str, generator: torch.Generator) -> dict[str, Tensor]:
-        """What is kept of the reference, on any device."""
+        """Features of the reference to store, on any device."""
 
     @abstractmethod
     def guide(self, action: dict[str, Tensor]) -> Guide:
-        """How steps are guided by an action, whose entries are as `shapes` says and on the backbone's device."""
+        """A guide by an action, whose entries have the shapes of `shapes` and are on the backbone's device."""
 
     def fit_config(self) -> dict[str, Any]:
-        """All settings that looking at the reference reads, with RefAdapter where there is one."""
+        """All settings that looking at the reference reads, with RefAdapter's if it is used."""
         weight = self.config.transfer.adapter_weight
         adapter = {"refadapter_weight": weight, "refadapter": refadapter_digest(self.backbone, weight)}
         return super().fit_config() | {"block": self.block} | (adapter if weight else {})
 
     def transfer_config(self) -> dict[str, Any]:
-        """All settings, since guiding passes look as well."""
+        """All settings, because guiding passes look as well."""
         return super().fit_config() | {"block": self.block} | super().transfer_config()
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
         """Look at the reference, without training.
 
         Raises:
-            ValueError: naming the field, for a reference of another size or length than the backbone's.
+            ValueError: If the reference's size or length is not the backbone's; the message names the field.
         """
         check_fit(self.backbone, reference, caption, seed)
         kept = self.look(reference, caption, torch.Generator().manual_seed(seed))
         return {name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous() for name, tensor in kept.items()}
 
     def transfer(self, action: Action, request: Request) -> Video:
-        """Make the video of `request.target`, guided by what was kept of the reference.
+        """Make the video of `request.target`, guided by the stored features of the reference.
 
         Raises:
-            ValueError: naming the field, for an action of another model or a target of another size.
+            ValueError: If the action is of another model or the target of another size; the message names the field.
         """
         check_action(action, self.shapes())
         return self.guided(request, self.guide({name: t.to(self.backbone.device) for name, t in action.items()}))
 
     def encoded(self, video: Video, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Clean latents of a video, and its first frame as a condition: each [1, F, C, h, w]."""
+        """Clean latents of a video, and the condition from its first frame: each [1, F, C, h, w]."""
         latents = encode_video(self.backbone, video.frames, generator)
         return latents, encode_image(self.backbone, video.frames[0], generator)
 
@@ -182,7 +182,7 @@ class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
     def whole_pass(
         self, latents: Tensor, condition: Tensor, text: Tensor, timestep: int
     ) -> tuple[BlockCapture, Tensor]:
-        """One pass without guidance: what the block saw, and the prediction.
+        """The block's capture and the prediction in one pass without guidance.
 
         Raises:
             ValueError: If the prediction is not finite.
@@ -199,7 +199,7 @@ class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
         """Make the video of a request, guided in the first `guided_steps` steps.
 
         Raises:
-            ValueError: naming the field, for a target of another size or output that is not finite.
+            ValueError: If the target has another size, or the output is not finite; the message names the field.
         """
 
         def guide_first(step: Step) -> Step:
@@ -209,14 +209,15 @@ class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
 
     @contextmanager
     def passes(self, step: Step) -> Iterator[Callable[[Tensor, Rotary | None], BlockCapture]]:
-        """Within it, (latents, positions) -> what the block sees of them at a step with its prompt, with gradients.
+        """Yield a function of latents and positions that returns the block's capture at a step, with gradients.
 
-        Without classifier-free guidance: the prompt's branch alone, as published. Blocks behind are left out.
+        There is no classifier-free guidance: only the prompt's branch is computed, as published. Later blocks are left
+        out.
         """
         transformer = self.backbone.transformer
         denoiser = Denoiser(self.backbone)
-        # Diffusers' own processor writes positions in place, which gradients by positions do not survive. The one for
-        # extra tokens does not, and with none of them it computes the same.
+        # Diffusers' own processor applies positions in place, which breaks gradients with respect to them. The one for
+        # extra tokens does not, and without such tokens it computes the same.
         width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
         no_tokens = torch.zeros(transformer.config.num_layers, 0, width, device=self.backbone.device)
         timestep = torch.full((1,), step.timestep, device=self.backbone.device)
@@ -238,9 +239,9 @@ class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
 
 
 def adam(start: Tensor, loss_of: Callable[[Tensor], Tensor], steps: int, learning_rate: float) -> Tensor:
-    """Take `steps` steps of Adam (betas .9 and .999) from `start` down `loss_of`; given back in float32.
+    """Take `steps` steps of Adam (betas .9 and .999) from `start` to lower `loss_of`; return the value in float32.
 
-    Cast to bfloat16, moves of less than half the spacing of its numbers would come back as no move at all.
+    In bfloat16, changes below half the spacing of its numbers would be lost.
 
     Raises:
         ValueError: If the loss is not finite.

@@ -1,4 +1,4 @@
-"""The backbone and the prompt, nothing else: what action transfer has to beat."""
+"""The backbone with the prompt and nothing else: the baseline that action transfer has to beat."""
 
 from flexiact.arguments import check_action
 from flexiact.backbone.backbone import Backbone
@@ -6,11 +6,11 @@ from flexiact.configured import Config, ConfiguredMethod, NoSettings, SamplerSet
 from flexiact.task import Action, Request, Video
 
 OWN = Config(NoSettings(), SamplerSettings())
-PRESETS = {"puppets": OWN.changed(guidance_scale=1.0)}  # where tuning found better than the backbone's own
+PRESETS = {"puppets": OWN.changed(guidance_scale=1.0)}  # tuning found better than the backbone's own
 
 
 class ImageToVideo(ConfiguredMethod[NoSettings, SamplerSettings]):
-    """Plain image-to-video generation; it never looks at the reference."""
+    """Plain image-to-video generation; the reference is never read."""
 
     method_id = "ImageToVideo"
     version = 1
@@ -19,7 +19,7 @@ class ImageToVideo(ConfiguredMethod[NoSettings, SamplerSettings]):
 
     @classmethod
     def preset(cls, backbone: Backbone) -> Config[NoSettings, SamplerSettings]:
-        """What tuning found for a backbone, else its own sampler."""
+        """Tuned settings for a backbone if there are any, otherwise its own sampler."""
         return PRESETS.get(backbone.name, OWN)
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
@@ -30,7 +30,7 @@ class ImageToVideo(ConfiguredMethod[NoSettings, SamplerSettings]):
         """Make the video that the prompt describes.
 
         Raises:
-            ValueError: naming the field, for an action that is not empty or a target of another size.
+            ValueError: If the action is not empty or the target has another size; the message names the field.
         """
         check_action(action, {})
         return self.sample(request)

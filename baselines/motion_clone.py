@@ -1,27 +1,27 @@
-"""MotionClone: hold each place's strongest attention over time to that of the reference, without training.
+"""MotionClone: pull each place's strongest attention over time to that of the reference, without training.
 
 Ling et al., "MotionClone: Training-Free Motion Cloning for Controllable Video Generation", ICLR 2025, arXiv 2406.05338,
-section 3. Temporal attention A[h, p, i, j] of head h is how much place p at frame i looks at itself at frame j. Of the
-reference, noised to timestep 400 and seen once with the null prompt, only the largest value over j of each (h, p, i)
-and its index are kept. In the first 40 % of the timesteps the latents go down the gradient of
+section 3. Temporal attention A[h, p, i, j] of head h is the attention of place p at frame i to itself at frame j. One
+pass with the null prompt over the reference, noised to timestep 400, gives A*. Only its largest value over j for each
+(h, p, i) and the index j* are stored. In the first 40 % of the timesteps the latents descend the gradient of
 
-    loss = mean over (h, p, i) of (A[h, p, i, j*] - A*[h, p, i, j*])^2,    j* the index kept,
+    loss = mean over (h, p, i) of (A[h, p, i, j*] - A*[h, p, i, j*])^2
 
 by guidance_weight * (1 - abar) * gradient. The paper's weight is 2,000.
 
 Departures from the paper, whose model is AnimateDiff, a U-Net with attention over time alone:
 - A is the block's attention on tokens of the same place in all frames, renormalised: a softmax over frames of the joint
-  attention's logits. The middle block is taken, on the puppets one that was tuned.
+  attention's logits. The block is the middle one, on the puppets a tuned one.
 - The reference's pass is conditioned on its first frame.
-- The released code lowers the noise in the direction term of DDIM, which moves the next latents by
+- The released code lowers the noise in the direction term of DDIM. This moves the next latents by
   weight * sqrt(1 - abar) * sqrt(1 - abar of the next step) * gradient. Here the step's own latents move before its
-  prediction, by almost the same amount, so that the prediction sees it and any sampler will do.
+  prediction, by almost the same amount. The prediction sees the move, and any sampler can be used.
 - The released code sums the loss over the six temporal attentions of one decoder block, each a mean over its own
-  places. Here it is one block's mean: the weight is to be tuned for every backbone, 2,000 is not the same force.
-- It samples in 300 steps of which 180 share the first 40 % of timesteps, one gradient each. Here each of the 20 guided
-  steps of 50 takes `gradient_steps` = 9, so that as many gradients act over the same timesteps. The weight's ramps over
-  the first and last 10 of the 180 are left out. These are its settings for text alone, which the paper describes; for a
-  given first frame the released code has weaker ones, 40 of 100 steps over the first 30 %.
+  places. Here it is one block's mean. A weight of 2,000 is therefore not the same force; every backbone needs tuning.
+- It samples in 300 steps; 180 of them share the first 40 % of timesteps, with one gradient each. Here each of the 20
+  guided steps of 50 takes `gradient_steps` = 9, so that as many gradients act over the same timesteps. The weight's
+  ramps over the first and last 10 of the 180 are left out. These are its settings for text alone, which the paper
+  describes; for a given first frame the released code has weaker ones, 40 of 100 steps over the first 30 %.
 - The released sampler has a negative prompt; here it is the empty one.
 """
 
@@ -43,7 +43,7 @@ STRENGTH_KEY, FRAME_KEY = "attention", "frame"
 
 @dataclass(frozen=True, kw_only=True)
 class MotionCloneLook(LookConfig):
-    """The default is the paper's.
+    """Settings of the look at the reference; the default is the paper's.
 
     Attributes:
         reference_timestep: Timestep to which the reference is noised.
@@ -58,7 +58,7 @@ class MotionCloneLook(LookConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MotionCloneGuidance(GuidanceConfig):
-    """The defaults are the paper's.
+    """Settings of MotionClone's guidance; the defaults are the paper's.
 
     Attributes:
         gradient_steps: Number of gradient steps before each guided prediction.
@@ -79,8 +79,8 @@ PAPER = Config(MotionCloneLook(), MotionCloneGuidance())
 PRESETS = {
     "paper": PAPER,
     # Found by `benchmark.tune`: weight, timestep and guidance in the middle block, then the block among all, then
-    # share, weight, steps and timestep again. Two steps instead of the paper's nine, for speed: they lower the loss
-    # tenfold.
+    # share, weight, steps and timestep again. It takes two steps instead of the paper's nine, for speed; they lower the
+    # loss tenfold.
     "puppets": PAPER.changed(
         block=5,
         gradient_steps=2,
@@ -95,8 +95,8 @@ PRESETS = {
 class MotionClone(GuidedMethod[MotionCloneLook, MotionCloneGuidance]):
     """Guidance by sparse temporal attention.
 
-    Of the reference are kept `attention`, the strongest value of every query, in (0, 1], and `frame`, the index of its
-    frame: each [heads, places, F].
+    An action holds `attention`, the reference's strongest value for every query, in (0, 1], and `frame`, the index of
+    its frame: each [heads, places, F].
     """
 
     method_id = "MotionClone"
@@ -107,7 +107,7 @@ class MotionClone(GuidedMethod[MotionCloneLook, MotionCloneGuidance]):
         """See `GuidedMethod`.
 
         Raises:
-            ValueError: naming the setting that this backbone cannot have.
+            ValueError: If this backbone cannot have a setting; the message names it.
         """
         super().__init__(backbone, config)
         last, timestep = len(backbone.scheduler.alphas_cumprod) - 1, self.config.fit.reference_timestep
@@ -115,18 +115,18 @@ class MotionClone(GuidedMethod[MotionCloneLook, MotionCloneGuidance]):
             raise ValueError(f"reference_timestep: expected 0 to {last}, got {timestep}")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Two entries of one shape."""
+        """Shapes of the two entries, which are equal."""
         frames, height, width = self.grid
         shape = (self.backbone.transformer.config.num_attention_heads, height * width, frames)
         return {STRENGTH_KEY: shape, FRAME_KEY: shape}
 
     def look(self, reference: Video, caption: str, generator: torch.Generator) -> dict[str, Tensor]:
-        """The strongest attention; the caption is not read."""
+        """The reference's strongest attention; the caption is not read."""
         strength, frame = self.attention(reference, generator).max(dim=-1)
         return {STRENGTH_KEY: strength, FRAME_KEY: frame}
 
     def attention(self, video: Video, generator: torch.Generator) -> Tensor:
-        """Between frames at the same place, in one pass over a noised video: float32 [heads, places, F, F]."""
+        """Attention between frames at the same place in one pass over a noised video, float32 [heads, places, F, F]."""
         clean, condition = self.encoded(video, generator)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         timestep = self.config.fit.reference_timestep
@@ -136,7 +136,7 @@ class MotionClone(GuidedMethod[MotionCloneLook, MotionCloneGuidance]):
         return temporal_attention(*seen.queries_and_keys(), self.grid[0])
 
     def guide(self, action: dict[str, Tensor]) -> Guide:
-        """Move the latents down the gradient.
+        """A guide that moves the latents down the gradient.
 
         Raises:
             ValueError: If a frame of the action does not exist.
@@ -166,12 +166,12 @@ def temporal_attention(query: Tensor, key: Tensor, num_frames: int) -> Tensor:
     """Attention between frames at the same place, renormalised over frames.
 
     Args:
-        query: Queries of one clip's video tokens [1, heads, frames * places, d].
-        key: Keys of the same shape.
+        query: Queries of one clip's video tokens, [1, heads, frames * places, d].
+        key: Keys, with the same shape.
         num_frames: Number of frames of the token grid.
 
     Returns:
-        Float32 [heads, places, frames of the query, frames]; sums to 1 over the last.
+        Attention, float32 [heads, places, frames of the query, frames]; it sums to 1 over the last axis.
     """
     rows, columns = (
         states[0].float().unflatten(1, (num_frames, -1)).transpose(1, 2) for states in (query, key)
@@ -180,11 +180,11 @@ def temporal_attention(query: Tensor, key: Tensor, num_frames: int) -> Tensor:
 
 
 def top_loss(attention: Tensor, strength: Tensor, frame: Tensor) -> Tensor:
-    """Mean squared difference from `strength` of the attention on the frame kept for each query.
+    """Mean squared difference between `strength` and the attention to the stored frame of each query.
 
     Args:
-        attention: [heads, places, frames of the query, frames].
-        strength: [heads, places, frames of the query].
-        frame: int64, as strength.
+        attention: Attention, [heads, places, frames of the query, frames].
+        strength: Stored attention, [heads, places, frames of the query].
+        frame: Stored frame indices, int64, with the shape of `strength`.
     """
     return (attention.gather(-1, frame[..., None])[..., 0] - strength).square().mean()

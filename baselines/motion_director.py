@@ -1,25 +1,25 @@
 """MotionDirector (Zhao et al., arXiv 2310.08465) on an image-to-video DiT: FlexiAct's baseline "MD-I2V".
 
-A spatial LoRA learns what single frames look like; a temporal LoRA, trained on the clip with the spatial one attached
-and frozen, is left with the motion. Its loss has an appearance-debiased term (section 4.2): on prediction and target
-alike phi(e)_i = sqrt(beta^2 + 1) e_i - beta e_anchor, beta = 1, the anchor a random frame of the clip. Only the
-temporal LoRA is used at inference.
+A spatial LoRA learns the look of single frames. A temporal LoRA is trained on the clip with the spatial one attached
+and frozen, so that it learns the motion. Its loss has an appearance-debiased term (section 4.2), which compares
+phi(e)_i = sqrt(beta^2 + 1) e_i - beta e_anchor of prediction and target. Here beta = 1, and the anchor is a random
+frame of the clip. Only the temporal LoRA is used at inference.
 
 Departures from the paper and its released code:
 
-- The paper's U-Net has spatial and temporal transformers, one for each LoRA. A DiT attends to space and time at once:
-  both LoRAs are on the same attention and feed-forward layers of every block.
-- The LoRAs are trained one after the other instead of alternating, and the spatial one is never left out while the
-  temporal one trains (the released code does so in a fifth of the steps). Steps are FlexiAct's 300 and 3,000; the
+- The paper's U-Net has spatial and temporal transformers, one for each LoRA. A DiT attends to space and time at once,
+  so both LoRAs are on the same attention and feed-forward layers of every block.
+- The LoRAs are trained one after the other instead of alternating. The spatial one is always attached while the
+  temporal one trains; the released code leaves it out in a fifth of the steps. Steps are FlexiAct's 300 and 3,000; the
   released code takes 150 of each on ModelScope and ZeroScope.
-- The model sees an image: of a clip its first frame, of a single frame the frame itself, hence the spatial LoRA has
-  less to learn. Images and captions are dropped now and then, as in FlexiAct's training on this backbone.
-- A single frame is encoded as a clip of one latent frame, instead of cut out of the clip's latents, which are
+- The model sees an image: the first frame of a clip, or the single frame itself. The spatial LoRA therefore has less to
+  learn. Images and captions are sometimes dropped, as in FlexiAct's training on this backbone.
+- A single frame is encoded as a clip of one latent frame. It is not cut out of the clip's latents, because these are
   compressed in time here.
-- e is what the model predicts, velocity for CogVideoX, as in the released code; the paper writes noise.
-- No LoRA dropout (0.1 in the released code), no flipped frames, gradients clipped to norm 1.
-- The initial noise holds none of the reference's inverted latent (half of it in the released code): a transfer starts
-  from the request's seed alone.
+- e is the quantity that the model predicts, velocity for CogVideoX, as in the released code; the paper writes noise.
+- There is no LoRA dropout (0.1 in the released code) and no flipped frame. Gradients are clipped to norm 1.
+- A transfer starts from the request's seed alone. In the released code half of the initial noise is the reference's
+  inverted latent.
 """
 
 import math
@@ -49,13 +49,13 @@ BETAS = (0.9, 0.999)
 
 @dataclass(frozen=True, kw_only=True)
 class MotionDirectorFit(DrawConfig):
-    """The defaults are MD-I2V's where FlexiAct gives them, otherwise those of MotionDirector's released code.
+    """Settings of the fit; the defaults are MD-I2V's where FlexiAct gives them, otherwise the released code's.
 
     Attributes:
-        rank: Rank of both LoRAs, whose products are added unscaled.
+        rank: Rank of both LoRAs; their products are added unscaled.
         spatial_steps: Number of AdamW steps on single frames.
         temporal_steps: Number of AdamW steps on the clip.
-        learning_rate: Learning rate of both, constant.
+        learning_rate: Learning rate of both LoRAs, constant.
         weight_decay: Weight decay of AdamW.
         debias_weight: Weight of the appearance-debiased term; 0 leaves it out.
     """
@@ -78,7 +78,7 @@ class MotionDirectorFit(DrawConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MotionDirectorTransfer(AdaptedSettings):
-    """The default is that of the released code.
+    """Settings of the transfer; the default is the released code's.
 
     Attributes:
         temporal_weight: Weight of the temporal LoRA.
@@ -94,8 +94,8 @@ class MotionDirectorTransfer(AdaptedSettings):
 PAPER = Config(MotionDirectorFit(), MotionDirectorTransfer())
 PRESETS = {
     "paper": PAPER,
-    # Rank and steps, and so their ratio (the paper's is 1:10), are set for speed and a small model; rate, temporal
-    # weight and guidance were found by `benchmark.tune`.
+    # Rank and steps, and with them the steps' ratio (the paper's is 1:10), are set for speed and a small model; rate,
+    # temporal weight and guidance were found by `benchmark.tune`.
     "puppets": PAPER.changed(
         rank=8,
         spatial_steps=30,
@@ -109,7 +109,7 @@ PRESETS = {
 
 
 class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]):
-    """Spatial and temporal LoRA at `fit`, the temporal one at `transfer`; an action is the temporal one's weights."""
+    """MotionDirector: `fit` trains both LoRAs, `transfer` uses the temporal one, whose weights are the action."""
 
     method_id = "MotionDirector"
     version = 1
@@ -117,14 +117,14 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
     presets = PRESETS
 
     def transfer_config(self) -> dict[str, Any]:
-        """What `transfer` reads, the LoRA's rank with it."""
+        """All settings that `transfer` reads, including the LoRA's rank."""
         return super().transfer_config() | {"rank": self.config.fit.rank}
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
-        """Fit the spatial LoRA to frames of the reference, then the temporal one to all of it.
+        """Fit the spatial LoRA to frames of the reference, then the temporal one to the whole reference.
 
         Raises:
-            ValueError: naming the field, for a reference of another size or length than the backbone's.
+            ValueError: If the reference's size or length is not the backbone's; the message names the field.
         """
         check_fit(self.backbone, reference, caption, seed)
         config, generator = self.config.fit, torch.Generator().manual_seed(seed)
@@ -152,11 +152,11 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
         """Make the video of `request.target` with the temporal LoRA alone.
 
         Raises:
-            ValueError: naming the field, for an action of another model or a target of another size.
+            ValueError: If the action is of another model or the target of another size; the message names the field.
         """
         if not isinstance(action, Mapping) or not all(isinstance(entry, Tensor) for entry in action.values()):
             raise ValueError(f"action: expected tensors by name, got {type(action).__name__}")
-        temporal = self._lora("action", torch.Generator().manual_seed(0))  # whatever is drawn, the action replaces it
+        temporal = self._lora("action", torch.Generator().manual_seed(0))  # the action replaces the drawn weights
         temporal.fill(action)
         with temporal.attached(self.config.transfer.temporal_weight):
             return self.sample(request)
@@ -167,7 +167,7 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
         seed = int(torch.randint(2**31, (), generator=generator))
         layers = LowRankLayers(self.backbone.transformer, name, TARGETS, config, seed)
-        for parameter in layers.parameters():  # half precision would lose small steps
+        for parameter in layers.parameters():  # in half precision small steps would be lost
             parameter.data = parameter.data.float()
         return layers
 
@@ -188,14 +188,14 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
 def motion_loss(
     denoiser: Denoiser, scheduler: Any, batch: Batch, generator: torch.Generator, debias_weight: float
 ) -> Tensor:
-    """Mean of |p - e|^2 + debias_weight |phi(p)_i - phi(e)_i|^2, p being predicted and e what should have been.
+    """Mean of |p - e|^2 + debias_weight |phi(p)_i - phi(e)_i|^2, with prediction p and target e.
 
-    Timesteps are uniform; they, noise and anchors are drawn from `generator` on the CPU.
+    Timesteps are uniform; `generator` draws them, noise and anchors on the CPU.
 
     Args:
-        denoiser: the model.
-        scheduler: says which noise levels there are and what the model predicts.
-        batch: clean latents and conditions.
+        denoiser: Model to train.
+        scheduler: Scheduler with the noise levels and the model's prediction type.
+        batch: Clean latents and conditions.
         generator: Source of all randomness.
         debias_weight: Weight of the appearance-debiased term.
 
@@ -218,14 +218,14 @@ def motion_loss(
 
 
 def appearance_debiased(values: Tensor, anchor: Tensor) -> Tensor:
-    """Take phi(e)_i = sqrt(2) e_i - e_anchor of every latent frame i.
+    """Compute phi(e)_i = sqrt(2) e_i - e_anchor for every latent frame i.
 
     Args:
-        values: e, [B, F, C, h, w].
-        anchor: int64 [B], one frame for each row.
+        values: Values e, [B, F, C, h, w].
+        anchor: Index of the anchor frame of each row, int64 [B].
 
     Returns:
-        As values.
+        phi(e), with the shape of `values`.
     """
     rows = torch.arange(len(values), device=values.device)
     return math.sqrt(2) * values - values[rows, anchor][:, None]

@@ -1,28 +1,29 @@
 """Motion Inversion (Wang et al., arXiv 2403.20193) on an image-to-video DiT: motion as embeddings added to features.
 
-Of every attention layer, with the model frozen, two embeddings are learned from one clip: m_QK [1, frames, C] is added
-to the normed features before the query and key projections, m_V [height * width, frames, C] before that of values:
+The model is frozen. For every attention layer two embeddings are learned from one clip. m_QK [1, frames, C] is added to
+the normed features before the query and key projections, m_V [height * width, frames, C] before the value projection:
 
     softmax((x + m_QK) W_q ((x + m_QK) W_k)^T / sqrt(d)) (x + m_V) W_v.
 
-At inference m_V still holds the reference's looks. For the motion of objects it is replaced by the differences between
-its frames, which drop what does not change (the first frame, having none before it, stays as it is: so the released
-code); for the motion of the camera it is left out.
+After the fit m_V still holds the reference's look. For the motion of objects it is replaced by the differences between
+its frames, which drop static content; the first frame is unchanged, as in the released code. For the motion of the
+camera m_V is left out.
 
 Departures from the paper and its released code:
 
-- The paper's U-Net attends along time alone, each place by itself, and has embeddings in the layers of lowest
-  resolution. A DiT attends to all places and times at once, at one resolution: every block has both embeddings, added
-  to its video tokens only, never to text. m_QK of a frame is the same at all its places, hence blind to space.
-- m_V is as large as that: 42 x 1,350 x 13 x 3,072 numbers, 8.4 GiB in float32, for CogVideoX-5B. With its gradient,
-  AdamW's two moments and what indexing a block's part gives back, a fit holds some 42 GiB of them beside the weights.
-- Frames are latent ones (pairs of them where the model has temporal patches).
-- The model sees the clip's first frame. Images and captions are dropped now and then, as in FlexiAct's training on
-  this backbone. Rotary or other positions stay on.
-- The loss is on what the model predicts, velocity for CogVideoX, as in the released code; for a model that predicts
-  anything else it is that of velocity in its place (see `denoising_loss`). Gradients are clipped to norm 1.
-- The initial noise holds none of the reference's inverted latent (half of it in the released code): a transfer starts
-  from the request's seed alone.
+- The paper's U-Net attends along time alone, at each place separately, and has embeddings in the layers of lowest
+  resolution. A DiT attends to all places and times at once, at one resolution. Every block therefore has both
+  embeddings, added to its video tokens only, never to text. m_QK of a frame is the same at all places, so it is blind
+  to space.
+- m_V has 42 x 1,350 x 13 x 3,072 numbers for CogVideoX-5B, 8.4 GiB in float32. With its gradient, AdamW's two moments
+  and the gradients of indexing single blocks, a fit needs some 42 GiB for m_V in addition to the weights.
+- Frames are latent frames (pairs of them if the model has temporal patches).
+- The model sees the clip's first frame. Images and captions are sometimes dropped, as in FlexiAct's training on this
+  backbone. Rotary or other positions stay on.
+- The loss is that of the model's prediction, velocity for CogVideoX, as in the released code. For other prediction
+  types it is the velocity's loss too (see `denoising_loss`). Gradients are clipped to norm 1.
+- A transfer starts from the request's seed alone. In the released code half of the initial noise is the reference's
+  inverted latent.
 """
 
 from contextlib import AbstractContextManager
@@ -53,7 +54,7 @@ BETAS = (0.9, 0.999)
 
 @dataclass(frozen=True, kw_only=True)
 class MotionInversionFit(DrawConfig):
-    """The defaults are those of the released code; the dropouts are FlexiAct's.
+    """Settings of the fit; the defaults are the released code's, the dropouts FlexiAct's.
 
     Attributes:
         fit_steps: Number of AdamW steps.
@@ -74,11 +75,11 @@ class MotionInversionFit(DrawConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MotionInversionTransfer(AdaptedSettings):
-    """The defaults are those of the released code.
+    """Settings of the transfer; the defaults are the released code's.
 
     Attributes:
         motion: "object" or "camera" motion; "camera" leaves m_V out.
-        debias: Whether an object's motion is given by the frame differences of m_V instead of m_V.
+        debias: True to replace m_V by its frame differences for the motion of objects.
     """
 
     motion: Motion = "object"
@@ -98,7 +99,7 @@ PRESETS = {
 
 
 class MotionInversion(ConfiguredMethod[MotionInversionFit, MotionInversionTransfer]):
-    """Embeddings of every block, learned by `fit` and given to another video by `transfer`."""
+    """Embeddings of every block, which `fit` learns and `transfer` adds to another video."""
 
     method_id = "MotionInversion"
     version = 1
@@ -109,7 +110,7 @@ class MotionInversion(ConfiguredMethod[MotionInversionFit, MotionInversionTransf
         """Fit both embeddings, from zeros, to the whole reference.
 
         Raises:
-            ValueError: naming the field, for a reference of another size or length than the backbone's.
+            ValueError: If the reference's size or length is not the backbone's; the message names the field.
         """
         check_fit(self.backbone, reference, caption, seed)
         config, generator = self.config.fit, torch.Generator().manual_seed(seed)
@@ -131,7 +132,7 @@ class MotionInversion(ConfiguredMethod[MotionInversionFit, MotionInversionTransf
         """Make the video of `request.target` doing the action.
 
         Raises:
-            ValueError: naming the field, for an action of another model or a target of another size.
+            ValueError: If the action is of another model or the target of another size; the message names the field.
         """
         check_action(action, embedding_shapes(self.backbone))
         query_key, value = (action[key].to(self.backbone.device) for key in KEYS)
@@ -156,20 +157,20 @@ def embedding_shapes(backbone: Backbone) -> dict[str, tuple[int, ...]]:
 
 
 def frame_differences(value: Tensor) -> Tensor:
-    """Replace every frame of m_V [blocks, places, frames, width] but the first by its change since the one before."""
+    """Replace each frame of m_V [blocks, places, frames, width], except the first, by its change from the previous."""
     return torch.cat([value[:, :, :1], value[:, :, 1:] - value[:, :, :-1]], dim=2)
 
 
 def attention_kwargs(query_key: Tensor, value: Tensor | None) -> dict[str, Any]:
-    """What the processors are given: m_QK, and m_V or None."""
+    """Keyword arguments of the processors: m_QK, and m_V or None."""
     return {"motion_query_key": query_key, "motion_value": value}
 
 
 class MotionEmbeddingProcessor:
-    """Attention of one block with motion embeddings added to its video tokens; holds nothing but which block it is."""
+    """Attention of one block with motion embeddings added to its video tokens; its only state is the block's index."""
 
     def __init__(self, block: int) -> None:
-        """Take the block's place in the embeddings."""
+        """Store the block's index in the embeddings."""
         self.block = block
 
     def __call__(
@@ -200,5 +201,5 @@ class MotionEmbeddingProcessor:
 
 
 def motion_embedding_attached(transformer: CogVideoXTransformer3DModel) -> AbstractContextManager[None]:
-    """Let every block of the transformer take motion embeddings; the processors of before return on leaving."""
+    """Let every block of the transformer take motion embeddings; on exit the former processors return."""
     return processors_attached(transformer, MotionEmbeddingProcessor)

@@ -1,24 +1,24 @@
 """Pose guidance: the reference's skeleton, fitted to the target's body, is the model's control video.
 
 After MimicMotion (Zhang et al., arXiv 2406.19680) and AnimateAnyone (Hu et al., arXiv 2311.17117): keypoints are
-estimated frame by frame in the reference and once in the target image, moved onto the target's body by a linear fit
-over keypoints, drawn, encoded and injected. Fitting learns nothing: it estimates.
+estimated in every frame of the reference and in the target image. A linear fit over keypoints moves them onto the
+target's body. They are drawn, encoded and injected. `fit` learns nothing, it only estimates.
 
 Departures:
 
 - Both papers build on U-Nets: AnimateAnyone adds a small convolutional pose guider's output to the noise latents,
   MimicMotion to the first layer's features. On this DiT the control video goes through the model's own VAE and is
-  concatenated on channels, as in CogVideoX-Fun; `flexiact.backbone.control` says which form of weights serves.
+  concatenated on channels, as in CogVideoX-Fun; `flexiact.backbone.control` describes the form of the weights.
 - The target image enters as the first frame of an image-to-video model, without a reference network or cross-attention.
-- Linear fit: `fit="vertical"` is MimicMotion's released one. The scale is the slope of least squares on the vertical
-  axis over points of head and trunk (`points="trunk"`), the same on both axes since both pictures have one shape, and
-  the offsets are those of least squares; its pairs are all frames of the reference with the target image
-  (`anchor="all"`). For bodies that are no upright people there is a scale found on both axes (`"uniform"`) and one for
-  each (`"axes"`), all points, and `anchor="first"`, the reference's first frame alone, for references that begin at
-  rest. What happens to a scale that is open or not above 0 is said in `flexiact.pose.skeleton`.
+- `fit="vertical"` is MimicMotion's released linear fit. Its scale is the least-squares slope on the vertical axis over
+  points of head and trunk (`points="trunk"`), used on both axes because both pictures have the same shape. The offsets
+  are those of least squares. All frames of the reference are paired with the target image (`anchor="all"`).
+- For bodies other than upright people there are further choices: one scale found on both axes (`"uniform"`) or one per
+  axis (`"axes"`), all points, and `anchor="first"`, the reference's first frame alone, for references that begin at
+  rest. `flexiact.pose.skeleton` says what happens to a scale that is undetermined or not above 0.
 - Points below the estimator's threshold are not drawn; others are as bright as their scores (MimicMotion's
-  confidence-aware guidance). No hands, no faces, no training loss weighted by region.
-- One figure in the frame, no detector: the whole frame is the box.
+  confidence-aware guidance). There are no hands, no faces, and no training loss weighted by region.
+- There is one figure in the frame and no detector: the whole frame is the box.
 """
 
 from collections.abc import Callable, Mapping
@@ -63,10 +63,10 @@ FITS: Mapping[Fit, Callable[[np.ndarray, np.ndarray], AxisFit]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PoseFit:
-    """The default is MimicMotion's kind of estimator.
+    """Settings of the fit; the default is MimicMotion's kind of estimator.
 
     Attributes:
-        estimator: A name that `flexiact.pose.rtmpose` knows; rtmpose-m finds people, rtmpose-m-ap10k animals.
+        estimator: Name of an estimator in `flexiact.pose.rtmpose`; rtmpose-m finds people, rtmpose-m-ap10k animals.
     """
 
     estimator: str = "rtmpose-m"
@@ -74,11 +74,11 @@ class PoseFit:
 
 @dataclass(frozen=True, kw_only=True)
 class PoseTransfer(AdaptedSettings):
-    """The defaults are MimicMotion's.
+    """Settings of the transfer; the defaults are MimicMotion's.
 
     Attributes:
         anchor: Frames of the reference that are fitted to the target image.
-        fit: Axes on which the scale is found: the vertical one, both together, or each for itself.
+        fit: Axes on which the scale is found: the vertical one, both together, or each separately.
         points: Points that are fitted: those of head and trunk, or all.
     """
 
@@ -100,7 +100,7 @@ PRESETS = {
 
 
 class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
-    """Estimates at `fit`; estimates, fits, draws and samples at `transfer`. An action is keypoints and their scores."""
+    """Pose guidance by estimated skeletons; an action holds keypoints and their scores."""
 
     method_id = "PoseGuided"
     version = 1
@@ -117,8 +117,8 @@ class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
 
         Args:
             backbone: Backbone with control weights.
-            config: the backbone's preset unless given.
-            estimator: instead of the configuration's.
+            config: Configuration; None: the backbone's preset.
+            estimator: Estimator; None: the configuration's.
 
         Raises:
             ValueError: If weights are missing, damaged or made for another backbone.
@@ -129,11 +129,11 @@ class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
         self._control = load_control(backbone)
 
     def fit_config(self) -> dict[str, Any]:
-        """What `fit` reads; the estimator by the name of its weights."""
+        """All settings that `fit` reads, with the name of the estimator's weights."""
         return super().fit_config() | {"estimator": self.estimator.name}
 
     def transfer_config(self) -> dict[str, Any]:
-        """What `transfer` reads, which estimates as well; weights by their digests."""
+        """All settings that `transfer` reads, including those of its own estimate, with the digests of weights."""
         return super().transfer_config() | {
             "estimator": self.estimator.name,
             "score_threshold": self.estimator.score_threshold,
@@ -145,7 +145,7 @@ class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
         """Estimate the reference's keypoints; neither the caption nor the seed changes them.
 
         Raises:
-            ValueError: naming the field, for a reference of another size or length than the backbone's.
+            ValueError: If the reference's size or length is not the backbone's; the message names the field.
         """
         check_fit(self.backbone, reference, caption, seed)
         keypoints, scores = self.estimator.estimate(reference.frames)
@@ -155,7 +155,7 @@ class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
         """Make the video of `request.target` following the fitted skeleton.
 
         Raises:
-            ValueError: naming the field, for an action of another estimator or a target of another size.
+            ValueError: If the action is of another estimator or the target of another size; the message names which.
         """
         self.backbone.check_frames("target", request.target[None])
         latents = encode_control(self.backbone, self.control_video(action, request.target))
@@ -163,10 +163,10 @@ class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
             return self.sample(request)
 
     def control_video(self, action: Action, target: np.ndarray) -> np.ndarray:
-        """The skeleton video uint8 [T, H, W, 3] that a transfer to a target image [H, W, 3] is guided by.
+        """The skeleton video, uint8 [T, H, W, 3], that guides a transfer to a target image [H, W, 3].
 
         Raises:
-            ValueError: beginning with "action", when it is not one of this estimator's.
+            ValueError: If the action is not one of this estimator; the message begins with "action".
         """
         keypoints, scores = self._checked(action)
         points, target_scores = self.estimator.estimate(target[None])

@@ -1,30 +1,30 @@
-"""SMM: make the changes between frames of spatially averaged features those of the reference, without training.
+"""SMM: pull the changes of spatially averaged features between frames to those of the reference, without training.
 
 Yatim et al., "Space-Time Diffusion Features for Zero-Shot Text-Driven Motion Transfer" (DMT), CVPR 2024, arXiv
-2311.17009, section 4: the spatial marginal mean phi_i is a block's output at frame i averaged over its places. With
-phi of the video being made and phi* of the reference, both at the same timestep,
+2311.17009, section 4. The spatial marginal mean phi_i is a block's output at frame i averaged over its places. With phi
+for the new video and phi* for the reference, both at the same timestep,
 
     loss = sum over frames i < j of 1 - cos(phi_i - phi_j, phi*_i - phi*_j).
 
 The reference is inverted by DDIM; its features at each guided timestep are those of the inverted latents. A transfer
-starts from the low spatial frequencies of the inverted latents at the last timestep and the high ones of random noise,
-and takes 10 steps of Adam on the latents before each prediction in the first 40 % of steps.
+starts from the low spatial frequencies of the inverted latents at the last timestep and the high ones of random noise.
+In the first 40 % of steps it takes 10 steps of Adam on the latents before each prediction.
 
 Departures from the paper, whose model is a U-Net that starts from text:
-- The features are the video tokens' after the middle block, as in adaptations to diffusion transformers, on the puppets
-  after one that was tuned. One of those adaptations compares the reference's differences with themselves, so that
-  nothing is guided; here the video's own are compared.
+- The features are those of the video tokens after the middle block, as in adaptations to diffusion transformers; on the
+  puppets the block is tuned. One of those adaptations compares the reference's differences with themselves, so that
+  nothing is guided; here the new video's are compared.
 - The reference is inverted with its caption as the prompt and conditioned on its first frame.
-- The paper's text has squared differences, its released code 1 - cosine, which is what competes.
-- The inversion starts at timestep 0, where CogVideoX' latents are all but clean, and evaluates every level at its own
+- The paper's text has squared differences, its released code 1 - cosine. The released form is used here.
+- The inversion starts at timestep 0, where CogVideoX' latents are nearly clean, and evaluates every level at its own
   timestep.
-- The released code starts every step again from its own result noised anew (restart sampling), sums the loss over
-  several modules of one decoder block, and has a negative prompt. Here there is one pass a step, one block's output and
-  the empty prompt.
-- A sampler that draws noise of its own (DPM) is used as it is.
-- Bilinear resampling with `align_corners=False`.
+- The released code adds noise to each step's result and repeats the step from there (restart sampling), sums the loss
+  over several modules of one decoder block, and has a negative prompt. Here there is one pass per step, one block's
+  output and the empty prompt.
+- A sampler that draws its own noise (DPM) is used unchanged.
+- Bilinear resampling has `align_corners=False`.
 
-What a fit keeps at CogVideoX-5B's native size with 50 steps: 20 x 13 x 3,072 features and the inverted latents, 8 MB.
+Size of a fit at CogVideoX-5B's native size with 50 steps: 20 x 13 x 3,072 features and the inverted latents, 8 MB.
 """
 
 from dataclasses import dataclass, replace
@@ -48,11 +48,11 @@ FEATURES_KEY, INVERTED_KEY = "features", "inverted"
 
 @dataclass(frozen=True, kw_only=True)
 class SmmGuidance(AdamConfig):
-    """The defaults are the paper's.
+    """Settings of SMM's guidance; the defaults are the paper's.
 
     Attributes:
-        low_pass: Factor by which latents are made smaller and larger again to find their low frequencies; 1 takes all
-            of the inverted latents and no noise of the seed's.
+        low_pass: Factor by which latents are reduced and enlarged again to find their low frequencies; with 1 a
+            transfer starts from the whole inverted latents, without the seed's noise.
     """
 
     guided_share: float = 0.4
@@ -69,9 +69,9 @@ class SmmGuidance(AdamConfig):
 PAPER = Config(LookConfig(), SmmGuidance())
 PRESETS = {
     "paper": PAPER,
-    # Found by `benchmark.tune`: guidance and rates in the middle block (3), which hardly tells a still video from the
-    # true one here, then the block among all, then share, rates and low_pass again. The very best trial had low_pass 1:
-    # no noise of the seed's is left then, and seeds would be copies. It was not taken.
+    # Found by `benchmark.tune`: guidance and rates in the middle block (3), which hardly distinguishes a still video
+    # from the true one here, then the block among all, then share, rates and low_pass again. The best trial of all had
+    # low_pass 1. It was not taken, because all seeds would then give the same video.
     "puppets": PAPER.changed(
         block=7,
         learning_rate=0.05,
@@ -87,7 +87,7 @@ PRESETS = {
 class SpatialMarginalMean(GuidedMethod[LookConfig, SmmGuidance]):
     """Guidance by spatially averaged features.
 
-    Of the reference are kept `features` [guided steps, F, width] and `inverted` latents [F, C, h, w].
+    An action holds `features` [guided steps, F, width] and `inverted` latents [F, C, h, w] of the reference.
     """
 
     method_id = "SpatialMarginalMean"
@@ -95,12 +95,12 @@ class SpatialMarginalMean(GuidedMethod[LookConfig, SmmGuidance]):
     presets = PRESETS
 
     def fit_config(self) -> dict[str, Any]:
-        """What looking reads, with the timesteps of the guided steps."""
+        """All settings that looking reads, with the timesteps of the guided steps."""
         steps, _ = self.config.transfer.resolved(self.backbone)
         return super().fit_config() | {"num_inference_steps": steps, "guided_steps": self.guided_steps}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Two entries."""
+        """Shapes of the two entries."""
         config = self.backbone.transformer.config
         width = config.num_attention_heads * config.attention_head_dim
         return {FEATURES_KEY: (self.guided_steps, self.grid[0], width), INVERTED_KEY: self.backbone.latent_shape}
@@ -122,7 +122,7 @@ class SpatialMarginalMean(GuidedMethod[LookConfig, SmmGuidance]):
         return {FEATURES_KEY: kept, INVERTED_KEY: latents[0]}
 
     def guide(self, action: dict[str, Tensor]) -> Guide:
-        """Start from the low frequencies of the inverted latents, and lower the loss by changing latents."""
+        """A guide that starts from the inverted latents' low frequencies and changes latents to lower the loss."""
         features, inverted, settings = action[FEATURES_KEY], action[INVERTED_KEY][None], self.config.transfer
 
         def guide(step: Step) -> Step:
@@ -146,7 +146,7 @@ class SpatialMarginalMean(GuidedMethod[LookConfig, SmmGuidance]):
         return seen.features()[0].float().unflatten(0, (self.grid[0], -1)).mean(dim=1)
 
     def _timesteps(self) -> list[int]:
-        """Those of the sampler, falling."""
+        """Timesteps of the sampler, falling."""
         scheduler = type(self.backbone.scheduler).from_config(self.backbone.scheduler.config)
         scheduler.set_timesteps(self.config.transfer.resolved(self.backbone)[0])
         return [int(timestep) for timestep in scheduler.timesteps]
@@ -160,13 +160,13 @@ def smm_loss(features: Tensor, reference: Tensor) -> Tensor:
 
 
 def renoised(latents: Tensor, prediction: Tensor, abar: Tensor, higher: Tensor, kind: str) -> Tensor:
-    """One step of DDIM against its direction (arXiv 2010.02502, equation 14), to the next noisier level.
+    """Take one inverse step of DDIM (arXiv 2010.02502, equation 14), to the next noisier level.
 
     Args:
         latents: Latents at level abar.
-        prediction: The model's prediction at that level.
-        abar: product of alphas at the level of the latents.
-        higher: product of alphas at the noisier level.
+        prediction: Prediction of the model at that level.
+        abar: Product of alphas at the level of the latents.
+        higher: Product of alphas at the noisier level.
         kind: Prediction type of the model.
     """
     clean = predicted_clean(prediction.float(), latents, abar, kind)
@@ -180,7 +180,7 @@ def with_low_frequencies(noise: Tensor, source: Tensor, factor: int) -> Tensor:
 
 
 def low_frequencies(latents: Tensor, factor: int) -> Tensor:
-    """Latents [B, F, C, h, w] made smaller by `factor` (sides of 1 or more) and larger again, bilinear, antialiased."""
+    """Latents [B, F, C, h, w] reduced by `factor` (to sides of 1 or more) and enlarged again, bilinear, antialiased."""
     height, width = latents.shape[-2:]
     frames = latents.flatten(0, 1)
     for size in ((max(1, height // factor), max(1, width // factor)), (height, width)):

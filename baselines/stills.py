@@ -1,4 +1,4 @@
-"""Single frames as clips of their own: what they are trained on, and where the transformer takes them to be."""
+"""Train on single frames as one-frame clips: their batches, and their positions in the transformer."""
 
 import copy
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from flexiact.task import Video
 def still_batches(
     stills: Backbone, reference: Video, caption: str, config: DrawConfig, generator: torch.Generator
 ) -> Iterator[Batch]:
-    """Batches of random frames without end, each a clip of its own whose condition it is; encoded once, here and now.
+    """Endless batches of random frames as one-frame clips, each its own condition; the call itself encodes them, once.
 
     Args:
-        stills: the backbone for clips of one frame.
-        reference: Video that frames are drawn from.
+        stills: Backbone for clips of one frame.
+        reference: Video from which frames are drawn.
         caption: Caption of the reference.
-        config: batch size and dropouts.
+        config: Batch size and dropouts.
         generator: Source of all randomness, on the CPU.
     """
     clean = torch.cat([encode_video(stills, frame[None], generator) for frame in reference.frames])
@@ -32,9 +32,9 @@ def still_batches(
 
 @contextmanager
 def first_frame_positions(transformer: CogVideoXTransformer3DModel, num_latent_frames: int) -> Iterator[None]:
-    """Let clips of so few latent frames have the first learned positions; without learned ones nothing changes.
+    """Let clips of `num_latent_frames` keep the first learned positions; without learned positions nothing changes.
 
-    Left to itself the model would give another length than its own sinusoidal positions instead of what it learned.
+    For any length except its native one diffusers recomputes sinusoidal positions.
     """
     config, own = transformer.config, transformer.patch_embed
     if not config.use_learned_positional_embeddings:
@@ -42,7 +42,7 @@ def first_frame_positions(transformer: CogVideoXTransformer3DModel, num_latent_f
         return
     grid = (config.sample_height // config.patch_size) * (config.sample_width // config.patch_size)
     kept = config.max_text_seq_length + num_latent_frames // (config.patch_size_t or 1) * grid
-    short = copy.copy(own)  # shares every weight
+    short = copy.copy(own)  # a copy that shares every weight
     short.sample_frames = (num_latent_frames - 1) * config.temporal_compression_ratio + 1
     short._buffers = own._buffers | {"pos_embedding": own.pos_embedding[:, :kept]}
     try:

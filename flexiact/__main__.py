@@ -1,6 +1,6 @@
 """Make the subject of one image do the action of one reference video: `python -m flexiact`.
 
-Exit codes: 0 done; 2 no video was made, for the reason in the line on standard error; 130 interrupted.
+Exit codes: 0 done; 2 no video was made, and one line on standard error says why; 130 interrupted.
 """
 
 import argparse
@@ -29,15 +29,15 @@ ONLY_PUPPETS = (
 )
 DEMO_FOLDER = Path("flexiact-demo")
 _NEEDED = ("image", "reference", "caption", "prompt", "out")
-_LEARNING = ("reference", "caption", "fit_steps")  # says nothing about an action that was learned before
+_LEARNING = ("reference", "caption", "fit_steps")  # options that only learning an action reads
 
 
 class _UsageError(ValueError):
-    """What the command line alone gets wrong; the message is one line."""
+    """A mistake in the command line alone; the message is one line."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; reading it loads no network library."""
+    """The parser of the command line; parsing loads no network library."""
     p = OneLineParser(
         prog="python -m flexiact",
         description=(__doc__ or "").split(": ")[0],
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: Command-line arguments; None takes those of the process.
+        arguments: Command-line arguments; None: those of the process.
 
     Returns:
         The exit code.
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse what needs no library to be refused."""
+    """Refuse wrong options that can be found without loading a library."""
     given = [name for name in (*_NEEDED, "action") if getattr(args, name) is not None]
     if args.demo or args.web:
         odd = [name for name in given if args.web or name != "out"]
@@ -118,7 +118,7 @@ def _run(args: argparse.Namespace) -> int:
         serve(_setup(args))
         return 0
     start = time.perf_counter()
-    # From here on networks are loaded: seconds, not milliseconds.
+    # From here on networks are loaded, which takes seconds instead of milliseconds.
     from torch import OutOfMemoryError
 
     from flexiact.progress import in_words

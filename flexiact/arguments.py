@@ -1,4 +1,4 @@
-"""What every method refuses: the arguments of `fit`, and an action that is not its own."""
+"""Checks that every method makes: the arguments of `fit`, and that an action is its own."""
 
 from collections.abc import Mapping
 
@@ -11,10 +11,10 @@ from flexiact.task import Action, Video
 
 
 def check_fit(backbone: Backbone, reference: Video, caption: str, seed: int) -> None:
-    """Refuse what `fit` cannot take.
+    """Refuse arguments that `fit` cannot use.
 
     Raises:
-        ValueError: naming the argument.
+        ValueError: If an argument is wrong; the message names it.
     """
     check_seed(seed)
     backbone.check_frames("reference", reference.frames, backbone.num_frames)
@@ -23,10 +23,10 @@ def check_fit(backbone: Backbone, reference: Video, caption: str, seed: int) -> 
 
 
 def check_action(action: Action, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse an action whose float32 entries are not named and shaped as said, or are not finite.
+    """Refuse an action unless its entries have the names and shapes in `shapes`, dtype float32 and finite values.
 
     Raises:
-        ValueError: naming the entry.
+        ValueError: If an entry is wrong; the message names it.
     """
     if not isinstance(action, Mapping) or set(action) != set(shapes):
         names = sorted(action) if isinstance(action, Mapping) else type(action).__name__

@@ -1,4 +1,4 @@
-"""What a step of a fit sees: random crops of one reference, as latents."""
+"""Batches of a fit: random crops of one reference, encoded as latents."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from flexiact.task import Video
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one training step sees, on the backbone's device.
+    """Tensors of one training step, on the backbone's device.
 
     Attributes:
-        clean: latents to be noised [B, F, C, h, w].
-        condition: [B, F, C, h, w], zeros where the image is dropped.
-        text: states [B, L, width], of the empty text where the caption is dropped.
+        clean: Clean latents, to be noised, [B, F, C, h, w].
+        condition: Condition latents, [B, F, C, h, w]; zeros where the image is dropped.
+        text: Text states, [B, L, width]; those of the empty text where the caption is dropped.
     """
 
     clean: torch.Tensor
@@ -30,12 +30,12 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawConfig:
-    """How batches are drawn from encoded clips; the dropouts are FlexiAct's.
+    """Settings of batches drawn from encoded clips; the default dropouts are FlexiAct's.
 
     Attributes:
         batch_size: Number of clips in a batch, drawn with replacement.
-        image_dropout: Chance that a condition is replaced by zeros.
-        caption_dropout: Chance that the caption is replaced by the empty one.
+        image_dropout: Probability that a condition is replaced by zeros.
+        caption_dropout: Probability that the caption is replaced by the empty one.
     """
 
     batch_size: int = 1
@@ -49,22 +49,22 @@ class DrawConfig:
 
     @property
     def windows(self) -> tuple[int, float]:
-        """Number of random crops of a reference, and the smallest side of one as a share: here the frame as it is."""
+        """Number of crops of a reference, and the smallest side of one as a share of the frame's: 1 crop, the frame."""
         return 1, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(DrawConfig):
-    """Everything `FlexiAct.fit` reads; the defaults are the paper's, and the released code's where it says more.
+    """Settings of `FlexiAct.fit`. The defaults are the paper's, or the released code's where the paper has none.
 
     Attributes:
         embedding_tokens: Number of learned tokens of each block.
         fit_steps: Number of AdamW steps.
         learning_rate: Learning rate, constant as in the released code.
         crops: Number of random crops of the reference.
-        crop_min_scale: Smallest side of a crop, as a share of the frame's (ours; not given in the paper).
-        debias_weight: Weight of the loss on changes between adjacent latent frames (in the released code, not in the
-            paper); 0 leaves it out.
+        crop_min_scale: Smallest side of a crop, as a share of the frame's (our choice; the paper gives none).
+        debias_weight: Weight of the loss on changes between adjacent latent frames (in the released code only); 0
+            leaves it out.
         weight_decay: Weight decay of AdamW.
         max_grad_norm: Norm to which gradients are scaled down.
     """
@@ -90,17 +90,17 @@ class FitConfig(DrawConfig):
 
     @property
     def windows(self) -> tuple[int, float]:
-        """Number of random crops of a reference, and the smallest side of one as a share."""
+        """Number of random crops of a reference, and the smallest side of one as a share of the frame's."""
         return self.crops, self.crop_min_scale
 
 
 def reference_batches(
     backbone: Backbone, reference: Video, caption: str, config: DrawConfig, generator: torch.Generator
 ) -> Iterator[Batch]:
-    """Batches of random crops of the reference without end; every crop and text is encoded once, here and now.
+    """Endless batches of random crops of the reference; the call itself encodes every crop and text, once.
 
-    Crops differ in place and size, so that what they share is the action and not the layout. The condition of a crop
-    is its own first frame.
+    Crops differ in place and size, so that they share the action but not the layout. The condition of a crop is its
+    own first frame.
     """
     clips = random_crops(reference.frames, *config.windows, generator)
     clean = torch.cat([encode_video(backbone, clip, generator) for clip in clips])
@@ -111,13 +111,13 @@ def reference_batches(
 def drawn_batches(
     clean: torch.Tensor, conditions: torch.Tensor, texts: torch.Tensor, config: DrawConfig, generator: torch.Generator
 ) -> Iterator[Batch]:
-    """Batches of random clips without end, images and captions dropped as often as the configuration says.
+    """Endless batches of random clips, with images and captions dropped as often as the configuration says.
 
     Args:
-        clean: latents of the clips [N, F, C, h, w].
-        conditions: Condition latents of the clips [N, F, C, h, w].
-        texts: states [2, L, width], of the empty text and of the caption.
-        config: batch size and dropouts.
+        clean: Clean latents of the clips, [N, F, C, h, w].
+        conditions: Condition latents of the clips, [N, F, C, h, w].
+        texts: Text states of the empty text and of the caption, [2, L, width].
+        config: Batch size and dropouts.
         generator: Source of all randomness, on the CPU.
     """
     size = config.batch_size
@@ -130,12 +130,12 @@ def drawn_batches(
 
 
 def random_crops(frames: np.ndarray, count: int, min_scale: float, generator: torch.Generator) -> list[np.ndarray]:
-    """Crop a clip at random, the same window in all frames, and resize it back: `count` arrays like `frames`.
+    """Crop a clip at random, with one window for all frames, and resize it back: `count` arrays shaped like `frames`.
 
-    A window keeps the proportions; its side is uniform in [min_scale, 1] of the frame's, its place uniform.
+    A window keeps the frame's proportions. Its side is uniform in [min_scale, 1] of the frame's; its place is uniform.
 
     Raises:
-        ValueError: If count is below 1 or min_scale outside (0, 1].
+        ValueError: If `count` is below 1 or `min_scale` outside (0, 1].
     """
     if count < 1:
         raise ValueError(f"crops: expected 1 or more, got {count}")

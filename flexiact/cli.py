@@ -1,4 +1,4 @@
-"""What commands share: one parser, one way to tell errors, and the options about the device."""
+"""Parts that commands share: the parser, the report of errors, and the options about the device."""
 
 import argparse
 import sys
@@ -12,14 +12,14 @@ BACKBONE_HELP = "puppets, cogvideox-5b-i2v, cogvideox-1.5-5b-i2v@COMMIT, or a fo
 
 
 Work = Callable[[argparse.Namespace], int | None]
-"""What a command does with its options: it returns an exit code, None for 0."""
+"""The work of a command with its parsed options; it returns an exit code, or None for 0."""
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Leaves the usage to --help."""
+    """A parser whose errors are one line; only --help prints the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """End with the message and exit code 2."""
+        """Exit with the message and code 2."""
         self.exit(2, f"{self.prog}: error: {message} (--help shows the options)\n")
 
 
@@ -29,13 +29,13 @@ def run(
     """Parse the arguments and do the work; the body of every command's `main`.
 
     Args:
-        parser: The command's own.
-        work: Called with the parsed options. Its ValueErrors and OSErrors are told in one line on standard error.
-        arguments: Command-line arguments; None takes those of the process.
-        interrupted: The line on standard error after Ctrl-C.
+        parser: Parser of the command.
+        work: Function of the parsed options. Its ValueErrors and OSErrors become one line on standard error.
+        arguments: Command-line arguments; None: those of the process.
+        interrupted: Line to print on standard error after Ctrl-C.
 
     Returns:
-        The exit code: the work's own, 2 after an error, 130 after Ctrl-C.
+        The exit code: that of the work, 2 after an error, 130 after Ctrl-C.
     """
     options = parser.parse_args(arguments)
     try:
@@ -50,12 +50,12 @@ def run(
 
 
 def add_device_options(p: argparse.ArgumentParser) -> None:
-    """Add --device, --offload and --quantise; the last two make `flexiact.backbone.loading.Savings`."""
+    """Add --device, --offload and --quantise; the last two are the fields of `flexiact.backbone.loading.Savings`."""
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)")
     p.add_argument("--offload", action="store_true", help="networks take turns on the GPU (python -m flexiact.memory)")
     p.add_argument("--quantise", choices=QUANTISE, help="the transformer's weights; other numbers; needs bitsandbytes")
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, without line breaks; its class where it says nothing."""
+    """The message of an error on one line, or its class if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__

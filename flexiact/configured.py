@@ -1,4 +1,4 @@
-"""What methods with settings share: a configuration in two halves, keys derived from it, presets and RefAdapter."""
+"""Base of methods with settings: a configuration in two halves, the keys derived from it, presets and RefAdapter."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 LARGE = 10**9
-"""Parameters from which on a backbone without a preset of its own gets the paper's."""
+"""Number of parameters from which on a backbone without a preset of its own gets the paper's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
-    """What the sampler reads in every method.
+    """Settings of the sampler in every method.
 
     Attributes:
         num_inference_steps: Number of denoising steps; None: the backbone's own.
@@ -37,7 +37,7 @@ class SamplerSettings:
 
     @property
     def adapter_weight(self) -> float:
-        """Weight of RefAdapter; 0: it is not used."""
+        """Weight of RefAdapter; 0 means that it is not used."""
         return 0.0
 
     def resolved(self, backbone: Backbone) -> tuple[int, float]:
@@ -49,17 +49,17 @@ class SamplerSettings:
         )
 
     def described(self, backbone: Backbone) -> dict[str, Any]:
-        """All settings as they are used on a backbone, as JSON."""
+        """All settings with the values they have on a backbone, as JSON."""
         steps, guidance = self.resolved(backbone)
         return asdict(self) | {"num_inference_steps": steps, "guidance_scale": guidance}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptedSettings(SamplerSettings):
-    """What the sampler reads in a method that RefAdapter can join.
+    """Settings of the sampler in a method that can use RefAdapter.
 
     Attributes:
-        refadapter_weight: Weight of RefAdapter; 0 or None: the backbone alone.
+        refadapter_weight: Weight of RefAdapter; 0 or None: RefAdapter is not used.
     """
 
     refadapter_weight: float | None = 0.0
@@ -70,17 +70,17 @@ class AdaptedSettings(SamplerSettings):
 
     @property
     def adapter_weight(self) -> float:
-        """Weight of RefAdapter; 0: it is not used."""
+        """Weight of RefAdapter; 0 means that it is not used."""
         return self.refadapter_weight or 0.0
 
     def described(self, backbone: Backbone) -> dict[str, Any]:
-        """All settings as they are used on a backbone, as JSON; RefAdapter's weights by their digest."""
+        """All settings with the values they have on a backbone, and the digest of RefAdapter's weights, as JSON."""
         return super().described(backbone) | {"refadapter": refadapter_digest(backbone, self.adapter_weight)}
 
 
 @dataclass(frozen=True)
 class NoSettings:
-    """The half of a verb that reads no settings."""
+    """The half of a configuration whose verb reads no settings."""
 
 
 Fit = TypeVar("Fit", bound="DataclassInstance")
@@ -89,7 +89,7 @@ Transfer = TypeVar("Transfer", bound=SamplerSettings)
 
 @dataclass(frozen=True)
 class Config(Generic[Fit, Transfer]):
-    """Settings in two halves, so that variants which differ at transfer alone share a fit.
+    """Settings in two halves, so that variants that differ only in `transfer` share a fit.
 
     Attributes:
         fit: Settings that `fit` reads.
@@ -100,10 +100,10 @@ class Config(Generic[Fit, Transfer]):
     transfer: Transfer
 
     def changed(self, **changes: Any) -> Self:
-        """With other values, each in the half that has a setting of its name.
+        """A copy with other values, each in the half that has a setting of its name.
 
         Raises:
-            ValueError: naming a setting that no half has, or whose value is out of range.
+            ValueError: If no half has a setting, or its value is out of range; the message names it.
         """
         halves: dict[str, Any] = {}
         for half, settings in (("fit", self.fit), ("transfer", self.transfer)):
@@ -115,26 +115,26 @@ class Config(Generic[Fit, Transfer]):
 
 
 def preset_of(presets: Mapping[str, Any], backbone: Backbone) -> Any:
-    """The entry of a backbone's name, else "paper" for `LARGE` models and "puppets" for others."""
+    """The entry with the backbone's name; without one, "paper" from `LARGE` parameters on, otherwise "puppets"."""
     if backbone.name in presets:
         return presets[backbone.name]
     return presets["paper" if backbone.num_parameters >= LARGE else "puppets"]
 
 
 class ConfiguredMethod(Generic[Fit, Transfer]):
-    """A method whose keys are all of its settings; a subclass adds what `ActionTransfer` lacks here.
+    """A method whose keys are all of its settings; a subclass adds the missing parts of `ActionTransfer`.
 
     Attributes:
-        presets: Configurations by name of a backbone; "paper" and "puppets" serve all others (see `preset_of`).
+        presets: Configurations by name of the backbone; "paper" and "puppets" serve all others (see `preset_of`).
     """
 
     presets: ClassVar[Mapping[str, Any]]
 
     def __init__(self, backbone: Backbone, config: Config[Fit, Transfer] | None = None) -> None:
-        """Take the backbone's preset where no configuration is given; read RefAdapter's weights if that uses them.
+        """Store the backbone, and the configuration or its preset; read RefAdapter's weights if that uses them.
 
         Raises:
-            ValueError: naming a setting that this backbone cannot have, or RefAdapter's files when they are damaged.
+            ValueError: If a setting does not fit this backbone, or RefAdapter's files are damaged.
         """
         self.backbone = backbone
         self.config: Config[Fit, Transfer] = self.preset(backbone) if config is None else config
@@ -142,13 +142,13 @@ class ConfiguredMethod(Generic[Fit, Transfer]):
 
     @classmethod
     def preset(cls, backbone: Backbone) -> Config[Fit, Transfer]:
-        """The configuration meant for a backbone."""
+        """The default configuration for a backbone."""
         config: Config[Fit, Transfer] = preset_of(cls.presets, backbone)
         return config
 
     @classmethod
     def from_preset(cls, backbone: Backbone, **changes: Any) -> Self:
-        """The method with changes to the configuration meant for the backbone."""
+        """The method with changes to the backbone's default configuration."""
         return cls(backbone, cls.preset(backbone).changed(**changes))
 
     def fit_config(self) -> dict[str, Any]:
@@ -156,19 +156,19 @@ class ConfiguredMethod(Generic[Fit, Transfer]):
         return asdict(self.config.fit)
 
     def transfer_config(self) -> dict[str, Any]:
-        """All settings that `transfer` reads, as they are used on the backbone."""
+        """All settings that `transfer` reads, with the values they have on the backbone."""
         return self.config.transfer.described(self.backbone)
 
     def sample(self, request: Request, step_kwargs: StepKwargs | None = None, guide: Guide | None = None) -> Video:
-        """Make the video of a request by the configuration, with RefAdapter where that says so.
+        """Make the video of a request with the configured sampler, and with RefAdapter if the configuration uses it.
 
         Args:
             request: Target image, prompt and seed.
-            step_kwargs: Arguments of the attention processors in each step.
-            guide: Changes latents and positions before each step.
+            step_kwargs: Keyword arguments of the attention processors for each step.
+            guide: Function that may change latents and positions before each step.
 
         Raises:
-            ValueError: naming the field, for a target of another size or output that is not finite.
+            ValueError: If the target has another size, or the output is not finite; the message names the field.
         """
         steps, guidance = self.config.transfer.resolved(self.backbone)
         with adapted(self._adapter, self.config.transfer.adapter_weight):

@@ -1,7 +1,7 @@
-"""What FlexiAct learns of an action, and when in the denoising it is heard.
+"""The embedding in which FlexiAct stores an action, and the schedule of its bias over the denoising steps.
 
-Early steps (large timesteps) settle motion, which is low in frequency; late ones settle appearance. The schedule lets
-video tokens look at the embedding early and less so later, so that the action passes and the reference's looks do not.
+Early steps (large timesteps) settle motion, which is low in frequency; late ones settle appearance. With the schedule
+video tokens attend to the embedding early, and less so later. The action passes then, but not the reference's look.
 """
 
 import math
@@ -23,7 +23,7 @@ PAPER_RATIOS = (0.0585, 0.0180)
 """Signal-to-noise ratios of CogVideoX-5B at the paper's thresholds, timesteps 700 and 800."""
 
 PAPER_SHARE = 226 / (226 + 226 + 17_550)
-"""Equal-logits attention share of the paper's 226 embedding tokens beside 226 of text and 17,550 of video."""
+"""Equal-logits attention share of the paper's 226 embedding tokens, with 226 text and 17,550 video tokens."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class FrequencySchedule:
     cosine: alpha / 2 * (cos(pi * (high - t) / (high - low)) + 1), the paper's;
     linear: alpha * (t - low) / (high - low);
     hard: 0, a switch at `high`.
-    constant is alpha everywhere. A bias of 0 leaves the embedding in the attention.
+    constant is alpha everywhere. With a bias of 0 the embedding stays in the attention.
 
     Raises:
-        ValueError: naming the field, for numbers that are not finite, low above high, or an unknown shape.
+        ValueError: If a number is not finite, low is above high, or the shape is unknown; the message names the field.
     """
 
     alpha: float = 1.0
@@ -68,17 +68,17 @@ class FrequencyAwareEmbedding:
     """One matrix of learned tokens per block.
 
     Attributes:
-        tokens: float32 [num_blocks, length, width].
+        tokens: Tokens of all blocks, float32 [num_blocks, length, width].
     """
 
     tokens: torch.Tensor
 
     @classmethod
     def zeros(cls, backbone: Backbone, length: int) -> "FrequencyAwareEmbedding":
-        """Where every fit starts; on the backbone's device, ready for gradients.
+        """The embedding that every fit starts from: zeros on the backbone's device, which require gradients.
 
         Raises:
-            ValueError: If length is below 1.
+            ValueError: If `length` is below 1.
         """
         if length < 1:
             raise ValueError(f"embedding_tokens: expected 1 or more, got {length}")
@@ -87,10 +87,10 @@ class FrequencyAwareEmbedding:
 
     @classmethod
     def from_action(cls, action: Action, backbone: Backbone) -> "FrequencyAwareEmbedding":
-        """Take the tokens of an action onto the backbone's device.
+        """Copy the tokens of an action to the backbone's device.
 
         Raises:
-            ValueError: naming the entry that is missing, unknown, of another shape or type, or not finite.
+            ValueError: If an entry is missing, unknown, of another shape or dtype, or not finite; the message names it.
         """
         return cls(action_tokens(action, backbone.transformer.config).to(backbone.device))
 
@@ -99,7 +99,7 @@ class FrequencyAwareEmbedding:
         return {ACTION_KEY: self.tokens.detach().to("cpu", torch.float32, copy=True).contiguous()}
 
     def attention_kwargs(self, bias: float = 0.0) -> dict[str, Any]:
-        """What the processors of `flexiact.backbone.attention` are given."""
+        """Keyword arguments of the processors in `flexiact.backbone.attention`."""
         return {"extra_tokens": self.tokens, "extra_bias": bias}
 
 
@@ -113,7 +113,7 @@ def timestep_of(alphas_cumprod: torch.Tensor, ratio: float) -> int:
     """The timestep whose signal-to-noise ratio is nearest to `ratio`, in logarithms.
 
     Args:
-        alphas_cumprod: [timesteps], falling.
+        alphas_cumprod: Noise schedule, [timesteps], falling.
         ratio: Ratio above 0.
     """
     abar = alphas_cumprod.double().clamp(1e-12, 1 - 1e-12)
@@ -121,22 +121,22 @@ def timestep_of(alphas_cumprod: torch.Tensor, ratio: float) -> int:
 
 
 def matched_schedule(backbone: Backbone, schedule: FrequencySchedule) -> FrequencySchedule:
-    """The schedule with the paper's thresholds at the same signal-to-noise ratios on a backbone's noise schedule."""
+    """The schedule with thresholds at the paper's signal-to-noise ratios on a backbone's noise schedule."""
     low, high = (timestep_of(backbone.scheduler.alphas_cumprod, ratio) for ratio in PAPER_RATIOS)
     return replace(schedule, low=low, high=high)
 
 
 def matched_tokens(backbone: Backbone) -> int:
-    """How many tokens have the paper's attention share (`PAPER_SHARE`) beside a backbone's text and video tokens."""
+    """Number of embedding tokens that have the paper's attention share (`PAPER_SHARE`) on a backbone."""
     others = backbone.max_text_tokens + backbone.num_video_tokens
     return max(1, round(others * PAPER_SHARE / (1 - PAPER_SHARE)))
 
 
 def attention_share(backbone: Backbone, embedding_tokens: int, bias: float) -> float:
-    """Share of a video query's softmax mass on the embedding, in [0, 1], were all other things equal.
+    """Share of a video query's softmax mass on the embedding, in [0, 1], if all logits without the bias were equal.
 
-    L e^bias / (L e^bias + text + video tokens): how loud a bias makes an embedding depends on the ratio of token
-    counts, which differs between models (226 to 17,550 in the paper).
+    It is L e^bias / (L e^bias + text + video tokens). The effect of a bias depends on the ratio of token counts, which
+    differs between models (226 to 17,550 in the paper).
     """
     heard = embedding_tokens * math.exp(bias)
     return heard / (heard + backbone.max_text_tokens + backbone.num_video_tokens)
@@ -161,14 +161,14 @@ def schedule_report(backbone: Backbone, schedule: FrequencySchedule, embedding_t
 
 
 def action_tokens(action: Action, config: Any) -> torch.Tensor:
-    """The tokens of an action, float32 [num_blocks, length, width], as they are.
+    """The tokens of an action, float32 [num_blocks, length, width], not copied.
 
     Args:
         action: Action that `fit` learned.
-        config: Configuration of the transformer that they are meant for.
+        config: Configuration of the transformer that the tokens are for.
 
     Raises:
-        ValueError: naming the entry that is missing, unknown, of another shape or type, or not finite.
+        ValueError: If an entry is missing, unknown, of another shape or dtype, or not finite; the message names it.
     """
     if not isinstance(action, Mapping) or set(action) != {ACTION_KEY}:
         names = sorted(action) if isinstance(action, Mapping) else type(action).__name__

@@ -1,4 +1,4 @@
-"""Fits on disk: found again by everything that they depend on, and by nothing else."""
+"""Cache of fits on disk; the key is a digest of everything that a fit depends on, and of nothing else."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from flexiact.method import FlexiAct
 from flexiact.task import Action, Video
 
 BACKBONE_FIELDS = ("revision", "num_frames", "height", "width", "max_text_tokens")
-"""Of the backbone: what a fit depends on, the type of its numbers aside."""
+"""Fields of the backbone, in addition to its dtype, that a fit depends on."""
 
 
 def fit_description(method: FlexiAct, reference: Video, caption: str, seed: int) -> dict[str, Any]:
-    """Everything a fit depends on, as JSON takes it.
+    """Everything that a fit depends on, as JSON.
 
     Args:
         method: Method on its backbone.
-        reference: Reference at the backbone's size and length, as `fit` gets it.
+        reference: Reference at the backbone's size and length, the one that `fit` reads.
         caption: Caption of the reference.
         seed: Seed of the fit.
     """
@@ -40,7 +40,7 @@ def fit_description(method: FlexiAct, reference: Video, caption: str, seed: int)
 
 @dataclass(frozen=True)
 class FitFolder:
-    """One file a fit, found by a name that is a digest of all that the fit depends on.
+    """A folder with one file per fit, named by the digest of all that the fit depends on.
 
     Attributes:
         path: Path to the folder.
@@ -49,7 +49,7 @@ class FitFolder:
     path: Path
 
     def check(self) -> None:
-        """Find out, before anything expensive, whether fits can be kept here.
+        """Check, before anything expensive, that fits can be stored here.
 
         Raises:
             ValueError: If the folder cannot be made or written to.
@@ -57,18 +57,18 @@ class FitFolder:
         make_folder("cache", self.path)
 
     def file(self, name: str) -> Path:
-        """Where a fit is, or would be."""
+        """Path to a fit, which need not exist."""
         return self.path / f"{name}.safetensors"
 
     def load(self, name: str) -> tuple[Action, dict[str, str]] | None:
-        """A fit and its header, None when there is none or its file is damaged (then it is made again)."""
+        """A fit and its header; None if it is missing or its file is damaged, so that it is made again."""
         try:
             return read_tensors(self.file(name))
         except (OSError, SafetensorError):
             return None
 
     def save(self, name: str, action: Action, header: Mapping[str, str]) -> None:
-        """Keep a fit; its file appears whole or not at all.
+        """Store a fit; its file appears whole or not at all.
 
         Raises:
             WriteError: If it cannot be written.

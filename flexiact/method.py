@@ -1,4 +1,4 @@
-"""FlexiAct: learn the action of one reference video as an embedding, and give it to any target image."""
+"""FlexiAct: learn the action of one reference video as an embedding, and transfer it to any target image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,11 +20,11 @@ from flexiact.training import Optimisation, denoising_loss, frozen, optimise
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig(AdaptedSettings):
-    """Everything `FlexiAct.transfer` reads beyond the action; the defaults are the paper's.
+    """Settings of `FlexiAct.transfer`; the defaults are the paper's.
 
     Attributes:
-        schedule: Schedule of the embedding's bias; None: bias 0 throughout, the embedding stays in the attention.
-        refadapter_weight: Weight of RefAdapter; 0 or None: the backbone alone.
+        schedule: Schedule of the embedding's bias; None: bias 0 throughout, with the embedding in the attention.
+        refadapter_weight: Weight of RefAdapter; 0 or None: RefAdapter is not used.
     """
 
     schedule: FrequencySchedule | None = field(default_factory=FrequencySchedule)
@@ -33,14 +33,14 @@ class TransferConfig(AdaptedSettings):
 
 @dataclass(frozen=True)
 class FlexiActConfig(Config[FitConfig, TransferConfig]):
-    """The paper's settings unless others are given."""
+    """Settings of FlexiAct; the defaults are the paper's."""
 
     fit: FitConfig = field(default_factory=FitConfig)
     transfer: TransferConfig = field(default_factory=TransferConfig)
 
 
 PRESETS: dict[str, FlexiActConfig] = {
-    # With the released code's second loss, of which the paper does not speak.
+    # With the second loss of the released code, which the paper does not mention.
     "paper": FlexiActConfig(),
     # As the authors' released code: its inference never fills the mask that it builds for the bias (`vid2embed` stays
     # 0), so the embedding has bias 0 at every step; RefAdapter's weight is 0.7 all the same.
@@ -63,8 +63,8 @@ PRESETS: dict[str, FlexiActConfig] = {
 def preset(backbone: Backbone) -> FlexiActConfig:
     """The configuration for a backbone.
 
-    Where `PRESETS` names the backbone, that one as it is. Others get the paper's for 1e9 parameters and more, else the
-    puppets', with the schedule's thresholds at the paper's signal-to-noise ratios on their own noise schedule.
+    A backbone that `PRESETS` names gets its entry unchanged. Others get the paper's from 1e9 parameters on, otherwise
+    the puppets'; the schedule's thresholds are then at the paper's signal-to-noise ratios on their own noise schedule.
     """
     config: FlexiActConfig = preset_of(PRESETS, backbone)
     schedule = config.transfer.schedule
@@ -74,11 +74,11 @@ def preset(backbone: Backbone) -> FlexiActConfig:
 
 
 def principled(backbone: Backbone) -> FlexiActConfig:
-    """The paper's settings by what they mean, on any backbone.
+    """The paper's settings transferred to any backbone by their meaning.
 
-    The schedule switches at the paper's signal-to-noise ratios, as many tokens are fitted as have the paper's attention
-    share, and RefAdapter has the paper's weight; none of these is tuned. Guidance and the fit's steps, rate and batch
-    are those of the backbone's preset, which may be.
+    The schedule switches at the paper's signal-to-noise ratios. The number of fitted tokens gives the paper's attention
+    share. RefAdapter has the paper's weight. None of these is tuned. Guidance and the fit's steps, rate and batch are
+    those of the backbone's preset, which may be tuned.
     """
     return preset(backbone).changed(
         embedding_tokens=matched_tokens(backbone),
@@ -88,7 +88,7 @@ def principled(backbone: Backbone) -> FlexiActConfig:
 
 
 class FlexiAct(ConfiguredMethod[FitConfig, TransferConfig]):
-    """The paper's method; embedding and RefAdapter are attached while `fit` and `transfer` run, at no other time."""
+    """The paper's method; embedding and RefAdapter are attached only while `fit` and `transfer` run."""
 
     method_id = "FlexiAct"
     version = 1
@@ -97,10 +97,10 @@ class FlexiAct(ConfiguredMethod[FitConfig, TransferConfig]):
     preset = staticmethod(preset)
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
-        """Fit the embedding to crops of the reference, RefAdapter detached and without bias.
+        """Fit the embedding to crops of the reference, without RefAdapter and without bias.
 
         Raises:
-            ValueError: naming the field, for a reference of another size or length than the backbone's.
+            ValueError: If the reference's size or length is not the backbone's; the message names the field.
         """
         check_fit(self.backbone, reference, caption, seed)
         config, generator = self.config.fit, torch.Generator().manual_seed(seed)
@@ -117,7 +117,7 @@ class FlexiAct(ConfiguredMethod[FitConfig, TransferConfig]):
         """Make the video of `request.target` doing the action.
 
         Raises:
-            ValueError: naming the field, for an action of another model or a target of another size.
+            ValueError: If the action is of another model or the target of another size; the message names the field.
         """
         embedding = FrequencyAwareEmbedding.from_action(action, self.backbone)
         schedule = self.config.transfer.schedule

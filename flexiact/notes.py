@@ -1,4 +1,4 @@
-"""What was changed on the way in, or not read: one line on standard error."""
+"""Notes on inputs that were changed or partly ignored when read: one line each on standard error."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -15,32 +15,32 @@ _tell: ContextVar[Callable[[str, str], object]] = ContextVar("tell", default=_pr
 
 
 def note(where: object, what: str) -> None:
-    """Say something about an input that is read otherwise than a user may expect.
+    """Print a note on an input that is read otherwise than a user may expect.
 
     Args:
-        where: the file or text that it is about.
-        what: Words about it, beginning with a verb.
+        where: File or text that the note is about.
+        what: Text of the note, beginning with a verb.
     """
     _tell.get()(str(where), what)
 
 
 @contextmanager
 def each_once() -> Iterator[None]:
-    """Let the same note be printed once, however often it is made inside: a command may read a file twice."""
+    """Print equal notes only once inside, because a command may read a file twice."""
     with _told_by(cache(_print)):
         yield
 
 
 @contextmanager
 def collected() -> Iterator[list[tuple[str, str]]]:
-    """Print no note inside, but list them for `tell`."""
+    """Collect the notes made inside in a list for `tell`, instead of printing them."""
     notes: list[tuple[str, str]] = []
     with _told_by(lambda where, what: notes.append((where, what))):
         yield notes
 
 
 def tell(notes: Iterable[tuple[str, str]]) -> None:
-    """Make one note of all that say the same: it names the first file, and how many others there are."""
+    """Merge notes with the same text into one, which names the first file and the number of others."""
     places: dict[str, dict[str, None]] = {}
     for where, what in notes:
         places.setdefault(what, {})[where] = None

@@ -1,4 +1,4 @@
-"""How long steps will go on: those of a model, whose loop does not know of it, or the items of a loop."""
+"""Progress bars: count a network's forward calls, or the items of a loop, and estimate the time left."""
 
 import sys
 import time
@@ -12,18 +12,18 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 LINE_EVERY_S = 20.0
-"""Where a bar cannot be drawn, a line is printed this often."""
+"""Interval between printed lines where a bar cannot be drawn."""
 
 
 @contextmanager
 def steps_shown(network: nn.Module, total: int, label: str, stream: TextIO | None = None) -> Iterator[None]:
-    """Count each call of a network as one step of `total`, and say how long the rest will take.
+    """Count each call of a network as one step of `total`, and show the estimated time left.
 
-    On a terminal this is a bar, elsewhere a line every `LINE_EVERY_S`.
+    A terminal shows a bar; other streams get a line every `LINE_EVERY_S`.
 
     Args:
-        network: called once a step; nothing of this stays on it.
-        total: steps that will be taken.
+        network: Network that is called once a step; its hook is removed at the end.
+        total: Number of steps that will be taken.
         label: Name of the work.
         stream: Stream to write to; None is standard error.
     """
@@ -38,13 +38,13 @@ def steps_shown(network: nn.Module, total: int, label: str, stream: TextIO | Non
 def counted(
     items: Iterable[Item], total: int, label: str, *, first: int = 0, stream: TextIO | None = None
 ) -> Iterator[Item]:
-    """Go through items, and say in the same way how long the rest of them will take.
+    """Yield items, and show the estimated time left as `steps_shown` does.
 
     Args:
         items: Items of the loop.
-        total: Number of items, those done before included.
+        total: Number of items, including those done before.
         label: Name of the work.
-        first: so many of `total` were done before.
+        first: Number of items that were done before.
         stream: Stream to write to; None is standard error.
     """
     with _counter(total, first, label, stream) as count:

@@ -1,7 +1,7 @@
 """RefAdapter: a low-rank adapter on the attention of every block, so that any image may be the condition.
 
-It is a peft LoRA on to_q, to_k, to_v and to_out.0, kept in peft's own file format. Its layers live beside the
-transformer and take the places of the layers they wrap only while attached; the wrapped layers are never written to.
+It is a peft LoRA on to_q, to_k, to_v and to_out.0, stored in peft's own file format. Its layers live outside the
+transformer and replace the layers that they wrap only while attached. The wrapped layers are never written to.
 """
 
 import json
@@ -31,9 +31,9 @@ _HARMLESS = {
     *("base_model_name_or_path", "revision", "task_type", "auto_mapping", "peft_version", "runtime_config"),
     *("exclude_modules", "megatron_core", "megatron_config"),
 }
-"""Entries of peft's configuration that are read here, or change no number once weights are learned."""
+"""Entries of peft's configuration that are read here, or have no effect once weights are learned."""
 
-_PLAIN_STARTS = {"gaussian", "orthogonal", "eva"}  # of LoRA weights; others take something out of the weights below
+_PLAIN_STARTS = {"gaussian", "orthogonal", "eva"}  # initial LoRA weights; other choices also change the wrapped weights
 
 
 class RefAdapter:
@@ -45,10 +45,10 @@ class RefAdapter:
     """
 
     def __init__(self, transformer: CogVideoXTransformer3DModel, rank: int, alpha: float, seed: int = 0) -> None:
-        """Make layers that change nothing yet (the paper's size: rank 64, alpha 32); `seed` draws the down halves.
+        """Make layers that change nothing yet (the paper has rank 64, alpha 32); `seed` draws the down halves.
 
         Raises:
-            ValueError: If rank is below 1 or alpha not above 0.
+            ValueError: If `rank` is below 1 or `alpha` not above 0.
         """
         check_count("rank", rank)
         check_positive("alpha", alpha)
@@ -61,7 +61,7 @@ class RefAdapter:
         """Read a folder in peft's format.
 
         Raises:
-            ValueError: If files are missing or damaged, for another transformer, or a weight is not finite.
+            ValueError: If files are missing, damaged or for another transformer, or a weight is not finite.
         """
         rank, alpha = read_config(folder)
         adapter = cls(transformer, rank, alpha)
@@ -79,7 +79,7 @@ class RefAdapter:
         weights = {PREFIX + key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         self._layers.config.save_pretrained(str(folder))
-        # peft keeps the targets in a set, whose order changes with Python's hash seed: equal adapters, equal files.
+        # peft keeps the targets in a set, whose order changes with Python's hash seed; equal adapters need equal files.
         config = json.loads((folder / CONFIG_FILE).read_text()) | {"target_modules": list(TARGETS)}
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
 
@@ -100,12 +100,12 @@ class RefAdapter:
 
 
 def read_config(folder: Path) -> tuple[int, float]:
-    """Rank and alpha of a folder in peft's format, such that products are scaled by alpha / rank.
+    """Rank and alpha of a folder in peft's format; products are scaled by alpha / rank.
 
-    peft divides by the root of the rank where `use_rslora` is set; the alpha given is that of the same strength.
+    If `use_rslora` is set, peft divides by the square root of the rank; the returned alpha gives the same scale.
 
     Raises:
-        ValueError: If the file is missing or damaged, or sets what these layers do not have (DoRA, patterns, ...).
+        ValueError: If the file is missing or damaged, or sets features that these layers lack (DoRA, patterns, ...).
     """
     try:
         config = json.loads((folder / CONFIG_FILE).read_text())
@@ -124,17 +124,17 @@ def read_config(folder: Path) -> tuple[int, float]:
 
 
 def refadapter_digest(backbone: Backbone, weight: float | None) -> str | None:
-    """Digest of the RefAdapter that a method uses at `weight`, for its configuration; None for weight 0 and None."""
+    """Digest of the backbone's RefAdapter for the configuration of a method; None if `weight` is 0 or None."""
     return folder_digest(backbone.refadapter) if weight and backbone.refadapter else None
 
 
 def adapted(adapter: RefAdapter | None, weight: float | None) -> AbstractContextManager[None]:
-    """Let the transformer compute with what `load_refadapter` gave at its weight, if it gave anything."""
+    """Attach the adapter that `load_refadapter` returned, at its weight; without an adapter nothing changes."""
     return adapter.attached(weight) if adapter and weight else nullcontext()
 
 
 def load_refadapter(backbone: Backbone, weight: float | None) -> RefAdapter | None:
-    """The backbone's RefAdapter for a method that uses it at `weight`; None for weight 0 and None.
+    """The backbone's RefAdapter for a method that uses it at `weight`; None if that is 0 or None.
 
     Raises:
         ValueError: If the weight is not a finite number, the backbone has no RefAdapter, or its files are damaged.

@@ -1,8 +1,8 @@
-"""From a target image and a prompt to a video: the one denoising loop that every method shares.
+"""The denoising loop that every method shares: from a target image and a prompt to a video.
 
-With nothing added the loop gives the numbers of diffusers' CogVideoXImageToVideoPipeline bit by bit (a test holds them
-together). What a method adds enters at two places: keyword arguments for the attention, step by step, and a guide,
-which may change what a step's prediction is made from.
+With nothing added the loop gives the numbers of diffusers' CogVideoXImageToVideoPipeline bit by bit (a test compares
+them). A method can add two things: keyword arguments of the attention for each step, and a guide, which may change the
+inputs of a step's prediction.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,16 +26,16 @@ StepKwargs = Callable[[int], dict[str, Any] | None]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What a step's prediction is made from.
+    """Inputs of a step's prediction.
 
     Attributes:
         index: Index of the step, from 0.
-        timestep: the model's, falling.
-        latents: noisy latents [1, F, C, h, w]; at index 0 they are the initial noise. A guide may give back float32,
-            which the model sees in its own type and the sampler goes on from as it is.
-        condition: [1, F, C, h, w].
-        text: states [rows, L, width]; the prompt's are the last row.
-        rotary: positions for this step alone; None: the model's own.
+        timestep: Timestep of the model; it falls from step to step.
+        latents: Noisy latents, [1, F, C, h, w]; the initial noise at index 0. A guide may return float32 latents: they
+            are cast to the model's dtype for the prediction, but the scheduler steps from the float32 values.
+        condition: Condition latents, [1, F, C, h, w].
+        text: Text states, [rows, L, width]; the last row is the prompt's.
+        rotary: Rotary positions for this step alone; None: the model's own.
     """
 
     index: int
@@ -47,18 +47,18 @@ class Step:
 
 
 Guide = Callable[[Step], Step]
-"""Called before each step's prediction; gives back the step with other latents or positions, or as it is."""
+"""A function called before each step's prediction; it may return the step with other latents or positions."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How to go from noise to a clip.
+    """Settings of the way from noise to a clip.
 
     Attributes:
         num_inference_steps: Number of steps of the sampler.
-        guidance_scale: weight of the prompt against the empty one, when both are given.
+        guidance_scale: Scale of classifier-free guidance, for text states with two rows.
         step_kwargs: Keyword arguments of the attention processors for each step; both guidance branches get the same.
-        guide: may change latents and positions before each step.
+        guide: Function that may change latents and positions before each step.
     """
 
     num_inference_steps: int
@@ -67,7 +67,7 @@ class Sampler:
     guide: Guide | None = None
 
 
-OFS = 2.0  # the constant that CogVideoX 1.5 was trained with, and the pipeline gives
+OFS = 2.0  # the constant that CogVideoX 1.5 was trained with and the pipeline passes
 
 
 @torch.no_grad()
@@ -82,19 +82,19 @@ def sample_video(
 ) -> Video:
     """Make the video of a request.
 
-    All noise (the VAE's posterior, the initial latents, the sampler's own) is drawn in this order from one CPU
-    generator seeded with `request.seed`, so that a seed means the same on every device.
+    One CPU generator, seeded with `request.seed`, draws all noise in this order: the VAE's posterior, the initial
+    latents, the sampler's own. A seed therefore means the same on every device.
 
     Args:
         backbone: Backbone; the target has its size, and the video gets its size, length and rate.
-        request: target image, prompt and seed.
-        num_inference_steps: steps of the sampler.
+        request: Target image, prompt and seed.
+        num_inference_steps: Number of sampler steps.
         guidance_scale: Scale of classifier-free guidance against the empty prompt; 1 or less turns it off.
         step_kwargs: Keyword arguments of the attention processors for each step; both guidance branches get the same.
-        guide: may change latents and positions before each step.
+        guide: Function that may change latents and positions before each step.
 
     Raises:
-        ValueError: naming the field, when the target has another size or the model's output is not finite.
+        ValueError: If the target has another size or the output is not finite; the message names the field.
     """
     backbone.check_frames("target", request.target[None])
     generator = torch.Generator().manual_seed(request.seed)
@@ -114,10 +114,10 @@ def denoise(
     """Denoise one clip from noise drawn from `generator`.
 
     Args:
-        backbone: the model and its scheduler; neither is changed.
-        text: states [2, L, width] of the empty prompt and the prompt, or [1, L, width] without guidance.
-        condition: [1, F, C, h, w], from `encode_image`.
-        sampler: steps, and what a method adds to them; its guidance scale counts when text has two rows.
+        backbone: Backbone with its scheduler; neither is changed.
+        text: Text states of the empty prompt and the prompt, [2, L, width], or of the prompt alone, [1, L, width].
+        condition: Condition latents from `encode_image`, [1, F, C, h, w].
+        sampler: Number of steps, and additions of a method; its guidance scale counts if `text` has two rows.
         generator: Source of all noise, on the CPU.
 
     Returns:
@@ -147,10 +147,10 @@ def denoise(
 
 
 class Denoiser:
-    """The transformer with what depends on the backbone's size alone filled in."""
+    """The transformer, called without the arguments that depend only on the backbone's size."""
 
     def __init__(self, backbone: Backbone) -> None:
-        """Compute positions once for all calls."""
+        """Compute rotary positions once for all calls."""
         self.transformer = backbone.transformer
         self.rotary = rotary_embedding(backbone)
         self.ofs = backbone.transformer.config.ofs_embed_dim and torch.full(
@@ -166,18 +166,18 @@ class Denoiser:
         attention_kwargs: dict[str, Any] | None = None,
         rotary: Rotary | None = None,
     ) -> torch.Tensor:
-        """What the model predicts: velocity, noise or clean latents, as its scheduler says.
+        """Predict velocity, noise or clean latents, depending on the scheduler's prediction type.
 
         Args:
-            noisy: latents [B, F, C, h, w].
-            condition: [B, F, C, h, w].
-            text: states [B, L, width].
-            timestep: int64 [B].
+            noisy: Noisy latents, [B, F, C, h, w].
+            condition: Condition latents, [B, F, C, h, w].
+            text: Text states, [B, L, width].
+            timestep: Timestep of each row, int64 [B].
             attention_kwargs: Keyword arguments of the attention processors.
-            rotary: positions instead of the model's own.
+            rotary: Rotary positions to use instead of the model's own.
 
         Returns:
-            [B, F, C, h, w].
+            The prediction, [B, F, C, h, w].
         """
         return self.transformer(
             hidden_states=torch.cat([noisy, condition], dim=2),
@@ -191,7 +191,7 @@ class Denoiser:
 
 
 def rotary_embedding(backbone: Backbone) -> Rotary | None:
-    """Cosines and sines [video tokens, head width] of the rotary positions, None for models without them."""
+    """Cosines and sines [video tokens, head width] of the rotary positions; None for models without them."""
     return rotary_embedding_of(backbone.transformer, backbone.latent_shape, backbone.device)
 
 
@@ -225,13 +225,13 @@ def rotary_embedding_of(
 
 
 Advance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(Prediction, latents) -> the latents of the next step."""
+"""A function of prediction and latents that returns the latents of the next step."""
 
 
 def _steps(scheduler: Any, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, Advance]]:
-    """Each timestep, and how to go on from it.
+    """Each timestep with the function that makes the latents of the next one.
 
-    The two schedulers differ in signature only: DPM looks back at one earlier step and draws noise.
+    The two schedulers differ only in their signatures: DPM also reads one earlier step and draws noise.
     """
     looks_back = isinstance(scheduler, CogVideoXDPMScheduler)
     earlier_clean, earlier_timestep = None, None

@@ -1,4 +1,4 @@
-"""The words of the task: a video, a request, what a fit learns, and what every method promises."""
+"""Types of the task: a video, a request, an action, and the protocol of every method."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import torch
 from flexiact.ranges import check_seed
 
 Action = Mapping[str, torch.Tensor]
-"""What `fit` learned: CPU tensors by name, savable as safetensors; empty when a method learns nothing."""
+"""The result of `fit`: CPU tensors by name, savable as safetensors; empty if a method learns nothing."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -19,12 +19,12 @@ class Video:
     """Decoded frames and their rate.
 
     Attributes:
-        frames: uint8 [T, H, W, 3], sRGB, first frame first, T >= 1.
-        fps: frames per second, finite and > 0; the mean where the rate varies.
-        times: float64 [T], seconds of each frame from the first, rising; None: evenly, at `fps`.
+        frames: Frames in order, uint8 [T, H, W, 3], sRGB, T >= 1.
+        fps: Frames per second, finite and > 0; the mean if the rate varies.
+        times: Times of the frames in seconds from the first, float64 [T], rising; None: evenly spaced, at `fps`.
 
     Raises:
-        ValueError: naming the field that is not as above.
+        ValueError: If a field is not as above; the message names it.
     """
 
     frames: np.ndarray
@@ -48,12 +48,12 @@ class Request:
     """One transfer to make.
 
     Attributes:
-        target: uint8 [H, W, 3], sRGB, the image that the video starts from.
+        target: Image that the video starts from, uint8 [H, W, 3], sRGB.
         prompt: Text for the text encoder; may be empty.
         seed: Seed of all noise in the transfer, 0 <= seed < 2**63.
 
     Raises:
-        ValueError: naming the field that is not as above.
+        ValueError: If a field is not as above; the message names it.
     """
 
     target: np.ndarray
@@ -71,14 +71,14 @@ class Request:
 class ActionTransfer(Protocol):
     """A method: `fit` once per reference (slow), `transfer` once per target.
 
-    Two configurations, because results are cached on them: a fit is found again by `fit_config`, a video by both. Each
-    is JSON and holds exactly what its verb reads, so that variants which differ at transfer alone share one fit.
+    There are two configurations, because they are keys of cached results: `fit_config` of a fit, both of a video. Each
+    is JSON and holds exactly what its verb reads, so that variants that differ only in `transfer` share one fit.
 
     Attributes:
-        method_id: names the class in keys and stored descriptions, whatever module it stands in. It never changes and
-            no other class has it, a subclass neither.
-        version: raised whenever the same configuration begins to give other numbers.
-        uses_reference: False for methods that read nothing but the prompt and the target.
+        method_id: Name of the class in keys and stored descriptions, independent of its module. It never changes, and
+            no other class has it, not even a subclass.
+        version: Version, raised whenever the same configuration begins to give other numbers.
+        uses_reference: False for methods that read only the prompt and the target.
     """
 
     method_id: str
@@ -86,11 +86,11 @@ class ActionTransfer(Protocol):
     uses_reference: bool
 
     def fit_config(self) -> dict[str, Any]:
-        """Everything `fit` reads beyond its arguments and the backbone."""
+        """Everything that `fit` reads in addition to its arguments and the backbone."""
         ...
 
     def transfer_config(self) -> dict[str, Any]:
-        """Everything `transfer` reads beyond its arguments and the backbone."""
+        """Everything that `transfer` reads in addition to its arguments and the backbone."""
         ...
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:

@@ -1,8 +1,7 @@
-"""Losses and loops: the fit of an embedding to one reference, and what RefAdapter's training shares with it.
+"""Losses and the optimiser's loop, for fits to one reference and for RefAdapter's training.
 
-A loop takes any iterable of batches and any function from a batch to a loss, so that a fit and a recipe on rendered
-clips both go through `optimise`; a long run under accelerate (`flexiact.train_refadapter.trainer`) takes the
-same steps.
+`optimise` takes any iterable of batches and any function from a batch to a loss, so that it serves fits and recipes on
+rendered clips alike. A long run under accelerate (`flexiact.train_refadapter.trainer`) takes the same steps.
 """
 
 import math
@@ -20,23 +19,23 @@ from flexiact.batches import Batch as Batch
 from flexiact.sampling import Denoiser
 
 MIN_NOISE = 1e-5
-"""Floor of 1 - abar in the loss's weight. CogVideoX' own schedules stay above 8e-4; one that starts free of noise would
-otherwise weigh its first timestep without bound."""
+"""Smallest 1 - abar in the loss's weight. In CogVideoX' own schedules it stays above 8e-4; in a schedule that starts
+without noise the weight of the first timestep would otherwise be unbounded."""
 
 CHECKPOINTING_PARAMETERS = 10**9
-"""From this size on activations are computed again in the backward pass: same numbers, a fraction of the memory."""
+"""Number of parameters from which on activation checkpointing is used: same numbers, a fraction of the memory."""
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW at a constant rate.
+    """Settings of AdamW at a constant rate.
 
     Attributes:
         steps: Number of optimiser steps.
-        learning_rate: constant.
-        weight_decay: decoupled.
+        learning_rate: Learning rate, constant.
+        weight_decay: Decoupled weight decay.
         betas: Betas of AdamW.
-        max_grad_norm: gradients are scaled down to this norm.
+        max_grad_norm: Norm to which gradients are scaled down.
     """
 
     steps: int
@@ -61,11 +60,11 @@ def denoising_loss(
     means over elements. Timesteps are uniform, drawn with noise and frames from `generator` on the CPU.
 
     Args:
-        denoiser: the model.
-        scheduler: says which noise levels there are and what the model predicts.
-        batch: clean latents and conditions.
+        denoiser: Model to train.
+        scheduler: Scheduler with the noise levels and the model's prediction type.
+        batch: Clean latents and conditions.
         generator: Source of all randomness, on the CPU.
-        debias_weight: Weight of the second term, which compares changes between adjacent frames instead of looks.
+        debias_weight: Weight of the second term, on changes between adjacent frames instead of their appearance.
         attention_kwargs: Keyword arguments of the attention processors.
 
     Returns:
@@ -86,10 +85,10 @@ def denoising_loss(
 
 
 def noised(clean: Tensor, scheduler: Any, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Clean latents [B, F, C, h, w] with noise at uniform timesteps, all drawn from `generator` on the CPU.
+    """Add noise to clean latents [B, F, C, h, w] at uniform timesteps; `generator` draws both on the CPU.
 
     Returns:
-        Timestep int64 [B], abar [B, 1, 1, 1, 1], noise and noisy latents [B, F, C, h, w]; float32 but for the first.
+        Timestep, int64 [B]; abar [B, 1, 1, 1, 1], noise and noisy latents [B, F, C, h, w], all float32.
     """
     abars = scheduler.alphas_cumprod
     timestep = torch.randint(len(abars), (len(clean),), generator=generator)
@@ -101,8 +100,8 @@ def noised(clean: Tensor, scheduler: Any, generator: torch.Generator) -> tuple[T
 def predicted_clean(prediction: Tensor, noisy: Tensor, abar: Tensor, prediction_type: str) -> Tensor:
     """The clean latents that a prediction implies.
 
-    With a terminal signal-to-noise ratio of zero (abar = 0) velocity is still well defined; noise says nothing of the
-    clean latents there, so `epsilon` takes abar as at least `MIN_NOISE`.
+    At a terminal signal-to-noise ratio of zero (abar = 0) a predicted velocity still determines the clean latents, but
+    predicted noise does not. For `epsilon`, abar is therefore at least `MIN_NOISE`.
 
     Raises:
         ValueError: For an unknown prediction type.
@@ -124,13 +123,13 @@ def optimise(
     *,
     label: str = "fit",
 ) -> list[float]:
-    """Take `plan.steps` steps, one batch each; a progress bar shows on a terminal once it takes longer than 5 s.
+    """Take `plan.steps` steps, one batch each; a terminal shows a progress bar after 5 s.
 
     Args:
         parameters: Parameters to train, in place.
         batches: Batches, at least as many as steps.
-        loss_of: the loss of a batch.
-        plan: steps and rates.
+        loss_of: Function from a batch to its loss.
+        plan: Settings of the optimiser.
         label: Label of the progress bar.
 
     Returns:
@@ -151,30 +150,30 @@ def optimise(
             loss.backward()
         take_step(optimiser, parameters, plan)
         losses.append(loss.detach())
-        if step % 50 == 49 or step == plan.steps - 1:  # not every step: reading a number makes a GPU wait
+        if step % 50 == 49 or step == plan.steps - 1:  # not in every step, because reading a number makes a GPU wait
             check_finite(losses[-50:], step)
     return [float(loss) for loss in losses]
 
 
 def new_optimiser(parameters: Sequence[Tensor], plan: Optimisation) -> torch.optim.AdamW:
-    """AdamW with the plan's numbers."""
+    """AdamW with the plan's settings."""
     return torch.optim.AdamW(
         parameters, lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay, fused=True
     )
 
 
 def take_step(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], plan: Optimisation) -> None:
-    """Scale the gradients down to the plan's norm, let the optimiser use them, and drop them."""
+    """Scale the gradients down to the plan's norm, take an optimiser step, and clear them."""
     torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
 
 
 def check_finite(losses: Sequence[Tensor], step: int) -> None:
-    """Refuse losses up to `step` that are not finite.
+    """Refuse losses that are not finite; the last one is that of `step`.
 
     Raises:
-        ValueError: naming the step.
+        ValueError: If a loss is not finite; the message names the step.
     """
     if not torch.isfinite(torch.stack(list(losses))).all():
         raise ValueError(f"loss: not finite by step {step}; lower the learning rate, or look at the input")
@@ -182,7 +181,7 @@ def check_finite(losses: Sequence[Tensor], step: int) -> None:
 
 @contextmanager
 def frozen(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
-    """Keep gradients from the transformer's own weights; large models compute activations twice instead of storing."""
+    """Freeze the transformer's own weights inside; turn on activation checkpointing for large models."""
     before = [(parameter, parameter.requires_grad) for parameter in transformer.parameters()]
     checkpointing = transformer.gradient_checkpointing
     large = sum(parameter.numel() for parameter, _ in before) >= CHECKPOINTING_PARAMETERS

@@ -149,7 +149,7 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Source:
-    """What the reference truly shows, for telling what of it an answer must not take over.
+    """True content of the reference, to find parts of it that an answer must not take over.
 
     Attributes:
         keypoints: Positions in the reference, floating [T, K, 2], pixels; nan where its body lacks one.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from flexiact.cli import OneLineParser, run
 
-if TYPE_CHECKING:  # at import time only the standard library is loaded, so that `--help` is fast
+if TYPE_CHECKING:  # importing this module loads only the standard library, so that `--help` is fast
     from reports.contact_sheet import Sheet
     from reports.results import Results
 
@@ -140,7 +140,7 @@ class Staging:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; reading it loads no table library."""
+    """The parser of the command line; parsing loads no table library."""
     p = OneLineParser(
         prog="python -m reports.build",
         description="Make the report of a run: leaderboard.{md,csv,tex,html}, figures and a contact sheet.",
@@ -158,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     return run(parser(), _build, arguments)
 
 

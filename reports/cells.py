@@ -1,4 +1,4 @@
-"""Tables as data: cells hold numbers, which only `reports.formats` and the page turn into text."""
+"""Tables as data: cells hold numbers, and only `reports.formats` and the page turn them into text."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from reports.wording import Write, number, percent
 
 @dataclass(frozen=True)
 class Interval:
-    """The ends of a 95% interval; NaN when there is none."""
+    """The ends of a 95% interval; NaN if there is none."""
 
     low: float
     high: float
@@ -17,14 +17,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Number:
-    """A number, with its interval where it has one.
+    """A number, with its interval if it has one.
 
     Attributes:
-        value: The number; NaN when there is none.
+        value: Value; NaN if there is none.
         low: Lower end of the interval.
         high: Upper end of the interval.
         write: Number format of all three.
-        videos: Number of videos with a value, where some of those made have none.
+        videos: Number of videos with a value, given if some of the made videos have none.
     """
 
     value: float
@@ -36,7 +36,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Share:
-    """A share of a number of things; nothing when there are none."""
+    """A share of a number of things; empty if there are none."""
 
     value: float
     of: int

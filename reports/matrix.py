@@ -1,4 +1,4 @@
-"""One figure in place of a table of all pairs: paired differences of every two methods on the headline."""
+"""Draw the paired differences of every two methods on the headline as one figure instead of a long table."""
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
@@ -13,7 +13,7 @@ _MOST_WRITTEN = 30
 
 
 def draw_matrix(results: Results, theme: Theme) -> Figure | None:
-    """Row minus column for every two methods; bold where the 95% interval excludes 0, without any correction."""
+    """Row minus column for every two methods; bold if the 95% interval, without any correction, excludes 0."""
     names = results.order
     if len(names) < 2 or not any(item.estimate.cases for item in results.pairs):
         return None

@@ -39,10 +39,10 @@ class StoredRun:
     """One run as stored.
 
     Attributes:
-        folder: the run directory.
-        info: run.json.
+        folder: Path to the run directory.
+        info: Content of run.json.
         samples: One row per planned video, made or missing, SAMPLE_COLUMNS at least.
-        scores: one row a video and metric, SCORE_COLUMNS at least.
+        scores: One row per video and metric, SCORE_COLUMNS at least.
         notes: Sentences on rows that were left out while reading, for the reader of the report.
     """
 
@@ -64,24 +64,24 @@ class StoredRun:
 
     @property
     def headline(self) -> str:
-        """The metric that the leaderboard is sorted by: the flagged one, else the first of the run."""
+        """Name of the metric that sorts the leaderboard: the flagged one, otherwise the first of the run."""
         metrics = self.info["metrics"]
         return next((name for name, entry in metrics.items() if entry["headline"]), next(iter(metrics)))
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the metrics, headline first, else in run.json's order."""
+        """Names of the metrics, headline first, then in run.json's order."""
         return [self.headline, *(name for name in self.info["metrics"] if name != self.headline)]
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """Those of `AXES` that some case says how far it is on; all of them where none says anything."""
+        """Names in `AXES` for which some case states its distance; all of `AXES` if no case states any."""
         said = {axis for case in self.info["cases"].values() for axis in case["terciles"]}
         return tuple(axis for axis in AXES if axis in said or not said)
 
     @property
     def truth_known(self) -> bool:
-        """Whether the right answers of the cases are known, as they are of puppets and not of real material."""
+        """True if the right answers of the cases are known: they are for puppets, but not for real material."""
         return bool((self.info.get("truth") or {}).get("known", True))
 
     @property
@@ -101,7 +101,7 @@ def load_run(folder: Path) -> StoredRun:
     scores = _load_table(folder / "scores.parquet", SCORE_COLUMNS)
     notes: list[str] = []
     samples = _described(samples, info, ("method", "case_id"), "videos", notes)
-    # A video of another version is as good as not made.
+    # A video of another version counts as not made.
     samples["status"] = samples["status"].where(_current(samples, info["methods"], "method", notes), "missing")
     scores = _described(scores, info, ("method", "case_id", "metric"), "scores", notes)
     scores = scores[_current(scores, info["metrics"], "metric", notes)].reset_index(drop=True)
@@ -150,10 +150,10 @@ def _check_info(info: dict[str, Any], path: Path) -> None:
 
 
 def check_fields(entry: object, fields: Iterable[str], where: str) -> None:
-    """Refuse what is no object with all of the fields.
+    """Refuse an entry that is not an object with all of the fields.
 
     Raises:
-        RunError: naming `where`, and the field that is missing.
+        RunError: If the entry is no object or lacks a field; the message names `where` and the field.
     """
     if not isinstance(entry, dict):
         raise RunError(f"{where}: expected an object, got {type(entry).__name__}")
@@ -181,7 +181,7 @@ def _load_table(path: Path, columns: list[str]) -> pd.DataFrame:
 def _described(
     table: pd.DataFrame, info: dict[str, Any], columns: tuple[str, ...], what: str, notes: list[str]
 ) -> pd.DataFrame:
-    """Keep the rows whose names run.json describes: a number nobody can explain is not shown."""
+    """Keep the rows whose names run.json describes, because a number that nobody can explain is not shown."""
     for column in columns:
         known = table[column].isin(list(info[column.removesuffix("_id") + "s"]))
         if not known.all():

@@ -1,4 +1,4 @@
-"""Colours and settings of plots, for light and for dark pages; SVG files that are the same on every build."""
+"""Colours and settings of plots for light and dark pages, and SVG files that are the same on every build."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one appearance."""
+    """Colours of plots on light or on dark pages."""
 
     suffix: str
     paper: str
@@ -25,7 +25,7 @@ class Theme:
     methods: tuple[str, ...]
 
 
-# Method colours: tints of Okabe and Ito's palette, which people with colour-blindness can tell apart.
+# Method colours: tints of Okabe and Ito's palette, which people with colour-blindness can distinguish.
 LIGHT = Theme(
     "", "#ffffff", "#1f2430", "#9aa1ad", "#0b62a4", "#c2571a", ("#8fbfe0", "#3f88c0", "#0b3d66"),
     ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7f7f7f", "#000000"),
@@ -39,7 +39,7 @@ _MARKERS = "osD^vPX*"
 
 
 def save_themed(name: str, draw: Callable[[Theme], Figure | None], folder: Path) -> bool:
-    """Draw a plot in every theme as `<name>.svg` and `<name>-dark.svg`; returns False if there is nothing to draw."""
+    """Draw a plot in every theme as `<name>.svg` and `<name>-dark.svg`; return False if there is nothing to draw."""
     folder.mkdir(parents=True, exist_ok=True)
     for theme in (LIGHT, DARK):
         # With a fixed salt and no date the same numbers give the same bytes.

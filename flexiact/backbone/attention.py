@@ -139,7 +139,7 @@ def attention_with_channel(
 def queries_and_keys(
     attn: Attention, states: torch.Tensor, rotary: Rotary | None, num_text: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Project to heads, norm, and add rotary positions to all tokens but the text's.
+    """Project to heads, norm, and add rotary positions to the video tokens.
 
     Args:
         attn: Attention of a block.

@@ -13,7 +13,7 @@ import torch
 from flexiact.backbone.backbone import Backbone
 from flexiact.notes import note
 
-_SHOWN_LETTERS = 30  # of a long text, in a note
+_SHOWN_LETTERS = 30  # largest number of letters of a long text that a note shows
 
 
 @torch.no_grad()
@@ -34,8 +34,8 @@ def encode_text(backbone: Backbone, texts: Sequence[str]) -> torch.Tensor:
 
 
 def note_long_text(backbone: Backbone, text: str) -> None:
-    """Say that `encode_text` cuts a text off, if it does."""
-    tokens = len(backbone.tokenizer(text, verbose=False).input_ids)  # no warning of its own about lengths
+    """Print a note if `encode_text` truncates a text."""
+    tokens = len(backbone.tokenizer(text, verbose=False).input_ids)  # without the tokenizer's own warning about lengths
     if tokens > backbone.max_text_tokens:
         start = text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}..."
         read = f"the first {backbone.max_text_tokens} are read, what follows is not"

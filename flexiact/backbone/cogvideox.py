@@ -12,7 +12,7 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Published:
-    """One model.
+    """Settings and configurations of one published model.
 
     Attributes:
         settings: Native settings of `flexiact.backbone.backbone.Backbone`, from num_frames on.

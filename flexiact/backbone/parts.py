@@ -1,4 +1,4 @@
-"""Whether a folder holds a whole model, told before loading: downloads stop halfway, variants have other names."""
+"""Check, before loading, that a folder holds a whole model: downloads stop halfway, and variants have other names."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ _WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 
 
 def check_parts(name: str, folder: Path) -> None:
-    """Refuse a folder in diffusers' layout of which something is missing, cut short, or named as a variant.
+    """Refuse a folder in diffusers' layout if a file is missing, cut short, or named as a variant.
 
     Raises:
         BackboneError: If a part is not whole; the message names the part or file.
@@ -34,7 +34,7 @@ def check_parts(name: str, folder: Path) -> None:
 
 
 def _weights(name: str, part: Path) -> list[Path]:
-    """The files of a network's weights: one, or all that an index names; [] for torch's older format."""
+    """Paths to a network's weights: one file, or all that an index names; [] for torch's older format."""
     for index in part.glob(_INDEX):
         if index.name.removesuffix(".index.json") in _WEIGHTS:
             _check_fetched(name, index)

@@ -1,4 +1,4 @@
-"""`python -m flexiact.checkpoints`."""
+"""Entry point of `python -m flexiact.checkpoints`."""
 
 import sys
 

@@ -100,12 +100,12 @@ def embedding_names(blocks: int) -> list[str]:
 
 
 def load_release(path: Path, sizes: Sizes | None = None) -> Release:
-    """Read a file of the release as tensors only, never as code; wrappers of other programs are taken off.
+    """Read a file of the release as tensors only, never as code; wrappers of other programs are removed.
 
     Args:
         path: Path to the file (a pickle or safetensors), to a folder that holds exactly one such file, or to the output
             folder of the release's training, whose last `checkpoint-N` counts.
-        sizes: Sizes of the backbone; None takes the file's own, which must agree with each other.
+        sizes: Sizes of the backbone; None: the file's own, which must agree with each other.
 
     Raises:
         ValueError: If there is no file or there are several, it is damaged, or `checked` refuses it.
@@ -120,7 +120,7 @@ def load_release(path: Path, sizes: Sizes | None = None) -> Release:
 
 
 def holds_release(names: Iterable[Any]) -> bool:
-    """Whether names are of the release, whatever stands before them."""
+    """True if any name is one of the release, with any prefix."""
     return any(re.search(rf"\.processor\.(?:[\w]+\.)?(?:lora_\w+\.|{_TOKENS}$)", str(name)) for name in names)
 
 
@@ -156,7 +156,7 @@ def save_release(release: Release, path: Path) -> None:
     Raises:
         ValueError: If the file exists or cannot be written.
     """
-    # Copies, since a view would be saved with its whole storage; a stream, since torch stores the name of a path.
+    # Copies, because a view would be saved with its whole storage; a stream, because torch stores the name of a path.
     with creating(path) as partial, partial.open("wb") as stream:
         torch.save({name: tensor.clone() for name, tensor in release.tensors.items()}, stream)
 
@@ -174,7 +174,7 @@ def creating(path: Path) -> Iterator[Path]:
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"out: {path} cannot be written ({one_line(error)})") from error
     finally:
-        with suppress(OSError):  # nothing there, or no folder for it
+        with suppress(OSError):  # the file or its folder may be missing
             partial.unlink()
 
 

@@ -4,15 +4,16 @@
     python -m flexiact.checkpoints import FILE OUT        the release's form to ours
     python -m flexiact.checkpoints export FILE OUT        ours to the release's
 
-Files that other programs wrapped (`module.` before names, an entry `state_dict`, safetensors) are unwrapped.
-A RefAdapter becomes the folder OUT, which `--refadapter` of the other commands reads; an embedding becomes OUT, an
-action in a .safetensors file. `flexiact.checkpoints.authors` and `.ours` describe the forms. FILE may be a folder that
-holds exactly one file of the release, or the output of its training, whose last `checkpoint-N` is taken. Pickles are
-opened as tensors only, never as code. Every name, shape and number is checked first, and a round trip keeps every bit.
+FILE may be a folder that holds exactly one file of the release, or the output folder of its training, whose last
+`checkpoint-N` is read. Wrappers of other programs (`module.` before names, an entry `state_dict`, safetensors) are
+removed. `import` turns a RefAdapter into the folder OUT, which `--refadapter` of the other commands reads, and an
+embedding into the action OUT, a .safetensors file. `flexiact.checkpoints.authors` and `.ours` describe the forms.
+Pickles are opened as tensors only, never as code. Every name, shape and number is checked first. A round trip keeps
+every bit.
 
 Sizes must be those of --backbone (published ones are known, nothing is fetched). With `none` the file's own sizes are
-taken, so that missing blocks at its end go unnoticed. Exit codes: 0 done; 2 nothing was written, for the reason in the
-line on standard error.
+used; missing blocks at its end are not noticed then. Exit codes: 0 done; 2 nothing was written, and one line on
+standard error says why.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from flexiact.cli import OneLineParser, one_line, run
 
-if TYPE_CHECKING:  # --help answers without the seconds that torch takes
+if TYPE_CHECKING:  # not at run time, because importing torch takes seconds that --help does not need
     from flexiact.checkpoints.authors import Release, Sizes
 
 BACKBONE = "cogvideox-5b-i2v"  # the authors published files for this backbone
@@ -33,7 +34,7 @@ ALPHA = 32  # alpha of the release's LoRA layers, which only its code states
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; reading it loads no network library."""
+    """The parser of the command line; parsing loads no network library."""
     usage = argparse.RawDescriptionHelpFormatter
     p = OneLineParser(prog="python -m flexiact.checkpoints", description=__doc__, formatter_class=usage)
     verbs = p.add_subparsers(dest="verb", required=True, metavar="show|import|export")
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     return run(parser(), _convert, arguments)
 
 
@@ -88,7 +89,7 @@ def import_file(
     Args:
         source: Path to a file or folder.
         out: Path to the folder or .safetensors file to make.
-        backbone: Name of the backbone whose sizes the file must have; "none" takes the file's own sizes.
+        backbone: Name of the backbone whose sizes the file must have; "none" for the file's own sizes.
         alpha: Alpha with which the release's LoRA layers were trained.
         reference: Path to the video that an embedding was fitted to, for its digest in the header.
 
@@ -127,7 +128,7 @@ def export_file(source: Path, out: Path, backbone: str = BACKBONE, alpha: float 
     Args:
         source: Path to a folder or .safetensors file.
         out: Path to the file to make.
-        backbone: Name of the backbone whose sizes it must have; "none" takes its own sizes.
+        backbone: Name of the backbone whose sizes it must have; "none" for its own sizes.
         alpha: Alpha with which a RefAdapter's file will be read; the release's code has 32.
 
     Returns:
@@ -148,7 +149,7 @@ def export_file(source: Path, out: Path, backbone: str = BACKBONE, alpha: float 
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file or folder is of our form; a .safetensors file is where it has no names of the release."""
+    """True if a file or folder has our form; a .safetensors file has it if it holds no names of the release."""
     if path.suffix != ".safetensors":
         return (path / "adapter_config.json").is_file()
     from flexiact.checkpoints.authors import holds_release

@@ -4,8 +4,8 @@ A RefAdapter is a folder in peft's format, which `flexiact.refadapter.RefAdapter
 .safetensors file. The header of the safetensors file holds the facts that are known about it (JSON). No number changes.
 
 LoRA scale: the release's layers add weight * alpha / rank * up(down(x)), with an alpha of 32 that is in its code, not
-in its files. peft, and so `RefAdapter.attached(weight)`, does the same: weight 1 means the same in both, half the
-product at rank 64.
+in its files. peft, and therefore `RefAdapter.attached(weight)`, does the same. Weight 1 means the same in both: half
+the product at rank 64.
 """
 
 import json

@@ -1,11 +1,11 @@
-"""The method inside a stock diffusers pipeline: RefAdapter as a LoRA file, an action attached for some calls.
+"""The method inside a stock diffusers pipeline, with RefAdapter as a LoRA file and an action attached for some calls.
 
     pipe.load_lora_weights(export_lora("refadapter", "refadapter_lora.safetensors"), adapter_name="refadapter")
     pipe.set_adapters("refadapter", 0.7)
     with attached(pipe, load_file("action.safetensors"), FrequencySchedule()):
         video = pipe(image, prompt, ...).frames[0]
 
-The numbers are those of `flexiact.method`, bit by bit (a test holds them together).
+The numbers are those of `flexiact.method`, bit by bit (a test compares them).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What programs wrap around a checkpoint: entries that hold it, and prefixes before its names."""
+"""Remove the wrappers that programs put around a checkpoint: entries that hold it, and prefixes of its names."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,19 +7,19 @@ from typing import Any
 from flexiact.notes import note
 
 _MODULES = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""What DistributedDataParallel, torch.compile, FSDP and checkpointing put between the parts of a name."""
+"""Words that DistributedDataParallel, torch.compile, FSDP and checkpointing put between the parts of a name."""
 
 _BLOCKS = "transformer_blocks."
-_DEPTH = 3  # of entries in entries
+_DEPTH = 3  # largest depth of nested entries
 
 
 def unwrapped(source: str, loaded: Mapping[Any, Any], holds: Callable[[Mapping[Any, Any]], bool]) -> Mapping[Any, Any]:
-    """The tensors by the names that they had in the model; a note says what was taken off.
+    """The tensors by their names in the model; a note says which wrappers were removed.
 
     Args:
-        source: name of the file.
+        source: Name of the file.
         loaded: Content of the file.
-        holds: whether a mapping has names of the kind that is looked for.
+        holds: Function that returns True if a mapping has names of the wanted kind.
 
     Raises:
         ValueError: If several entries hold such names, or names begin differently.
@@ -49,7 +49,7 @@ def _found(state: Mapping[Any, Any], holds: Callable[[Mapping[Any, Any]], bool],
 
 
 def _renamed(source: str, state: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
-    """By names that begin with their block, and what stood before or between; other names stay."""
+    """Values by names that begin with their block, and the removed prefixes and words; other names stay."""
     named: dict[str, Any] = {}
     dropped: set[str] = set()
     starts: set[str] = set()

@@ -1,4 +1,4 @@
-"""An animated WebP as a video, by Pillow: FFmpeg reads only still ones."""
+"""Read an animated WebP as a video with Pillow, because FFmpeg reads only still ones."""
 
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -12,11 +12,11 @@ from flexiact.media.image import to_rgb
 from flexiact.media.timing import Timing
 from flexiact.notes import note
 
-_PICTURE_RATE = 25.0  # of a single picture, which FFmpeg gives as well
+_PICTURE_RATE = 25.0  # frame rate of a single picture, the same as FFmpeg's
 
 
 def is_animation(path: Path) -> bool:
-    """Whether a file is a WebP, by its first bytes."""
+    """True if the first bytes of a file are those of a WebP."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -25,7 +25,7 @@ def is_animation(path: Path) -> bool:
 
 
 def scan(path: Path) -> Timing:
-    """When the frames are shown.
+    """Read the times of the frames.
 
     Raises:
         MediaError: If the file is damaged.
@@ -56,7 +56,7 @@ def _images(path: Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             for index in range(getattr(image, "n_frames", 1)):
                 image.seek(index)
-                image.load()  # which says how long the frame is shown
+                image.load()  # reads the duration of the frame
                 yield image
     except (OSError, SyntaxError, ValueError) as error:
         raise MediaError(f"{path}: no video, or a damaged one: cannot be decoded ({one_line(error)})") from error

@@ -1,4 +1,4 @@
-"""Colours by the profile that a picture carries (ICC), converted to sRGB by littleCMS through Pillow."""
+"""Convert the colours of pictures with an ICC profile to sRGB (littleCMS through Pillow)."""
 
 import io
 from functools import lru_cache
@@ -9,20 +9,20 @@ from PIL import Image, ImageCms
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _SAME = 2
-"""A profile that moves no colour by more levels of 256 is sRGB by another name: pixels stay as they are."""
+"""A profile that moves no colour by more than this many of 256 levels counts as sRGB, and pixels stay unchanged."""
 
 _SPACES = {"RGB": ("RGB", "RGBA"), "GRAY": ("L",), "CMYK": ("CMYK",)}
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
-    """An image with its colours in sRGB.
+    """Convert an image to sRGB.
 
     Args:
-        image: Image of mode RGB, RGBA, L, CMYK, or another without a colour space of its own.
-        profile: ICC profile of the image, if it has one.
+        image: Image of mode RGB, RGBA, L, CMYK, or another mode without its own colour space.
+        profile: ICC profile of the image; None if it has none.
 
     Returns:
-        The image, in the mode it had where nothing is converted, and what was done as the words of a note, or "".
+        The image, in its former mode if nothing was converted, and the text of a note on the change, or "".
     """
     if not profile:
         return image, ""
@@ -41,7 +41,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
 
 
 def _read(profile: bytes) -> tuple[str, str] | None:
-    """Colour space and name of a profile, None when it cannot be used."""
+    """Colour space and name of a profile; None if it cannot be used."""
     try:
         opened = ImageCms.getOpenProfile(io.BytesIO(profile))
         space = opened.profile.xcolor_space.strip()

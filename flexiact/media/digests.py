@@ -1,4 +1,4 @@
-"""SHA-256 of what results depend on: files, folders, and JSON values in one canonical form."""
+"""SHA-256 digests of files, folders and JSON values, on which keys of results rest."""
 
 import hashlib
 import json
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """The one text of a JSON value: sorted keys, no spaces, ASCII, tuples as lists.
+    """The canonical text of a JSON value: sorted keys, no spaces, ASCII, tuples as lists.
 
     Raises:
-        ValueError: If `value` holds something that JSON has no word for (NaN, a path, a tensor).
+        ValueError: If `value` holds something that JSON cannot represent (NaN, a path, a tensor).
     """
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -30,7 +30,7 @@ def file_digest(path: Path) -> str:
     Raises:
         OSError: If it cannot be read.
     """
-    with path.open("rb") as stream:  # in parts, because a file of a large model may exceed the memory
+    with path.open("rb") as stream:  # read in parts, because a file of a large model may exceed the memory
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -21,15 +21,15 @@ class WriteError(ValueError):
 
 
 def is_clutter(path: Path) -> bool:
-    """Whether a file is one that systems leave beside those of users: hidden ones, `._NAME` of Macs, thumbnails."""
+    """True for files that systems add to users' folders: hidden ones, `._NAME` on Macs, thumbnails."""
     return path.name.startswith(".") or path.name.lower() in {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, or in UTF-16 where it begins with the byte order mark of that; the mark is left out.
+    """Read a text file: UTF-16 if it begins with that byte order mark, otherwise UTF-8; the mark is left out.
 
     Raises:
-        OSError: If it cannot be read (UnicodeDecodeError: when it is neither).
+        OSError: If the file cannot be read (UnicodeDecodeError: if it has neither encoding).
     """
     content = path.read_bytes()
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -37,9 +37,9 @@ def read_text(path: Path) -> str:
 
 
 def spelled(root: Path, written: str) -> str:
-    """A path inside a folder as a table means it: as written, or with the slashes and accents that are on disk.
+    """Find the spelling on disk of a relative path from a table: as written, or with other slashes or accents.
 
-    Windows separates by backslashes; Macs write an accent as a letter of its own.
+    Windows separates with backslashes; Macs store an accent as a separate character.
     """
     slashed = written.replace("\\", "/")
     spellings = [written, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
@@ -47,7 +47,7 @@ def spelled(root: Path, written: str) -> str:
 
 
 def make_folder(name: str, folder: Path) -> Path:
-    """Make a folder, and check before any expensive work that it can be written to.
+    """Make a folder and check that it can be written to, before any expensive work.
 
     Raises:
         ValueError: If the folder cannot be made or written to; the message begins with `name`.
@@ -87,5 +87,5 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        # Copies, because tensors lie at odd addresses in the file, where products differ in their last bits.
+        # Copied, because tensors at odd addresses in the file would give products with other last bits.
         return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

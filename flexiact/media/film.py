@@ -1,4 +1,4 @@
-"""A video file through FFmpeg (PyAV): which stream is the film, when its frames are shown, and which way is up."""
+"""Read a video file with FFmpeg (PyAV): choose the film's stream, and find the times and orientation of its frames."""
 
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from flexiact.media.timing import Timing
 from flexiact.notes import note
 
 MISSING_SHARE = 0.05
-"""A file that yields this share less than its header promises, of frames and of seconds, counts as truncated."""
+"""A file whose frames and seconds fall short of its header by more than this share counts as truncated."""
 
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _HDR = {16: "PQ", 18: "HLG"}  # H.273, transfer characteristics
@@ -27,14 +27,14 @@ _RATE_TOLERANCE = 0.05
 
 @dataclass
 class _Seen:
-    """What one pass over the frames finds out.
+    """Findings of one pass over the frames.
 
     Attributes:
-        seconds: timestamp of each frame, None where it has none.
-        sizes: heights and widths.
-        end: second at which the last frame ends, 0 where frames have no timestamps.
-        turned: whether the header says to turn or mirror the picture.
-        hdr: name of the transfer function of a film of high dynamic range, "" for others.
+        seconds: Timestamp of each frame; None if it has none.
+        sizes: Heights and widths that occur.
+        end: End of the last frame in seconds; 0 if frames have no timestamps.
+        turned: True if the header says to turn or mirror the picture.
+        hdr: Name of the transfer function of a film with high dynamic range; "" for others.
     """
 
     seconds: list[float | None] = field(default_factory=list)
@@ -44,7 +44,7 @@ class _Seen:
     hdr: str = ""
 
     def add(self, frame: av.VideoFrame) -> None:
-        """Take down a frame."""
+        """Record a frame."""
         self.seconds.append(frame.time)
         self.sizes.add((frame.height, frame.width))
         self.turned = orientation(frame) != (False, False, False)
@@ -54,10 +54,10 @@ class _Seen:
 
 
 def scan(path: Path) -> Timing:
-    """When the frames are shown; all are decoded, none is kept. What is read otherwise than a header says is told.
+    """Read the times of the frames; all are decoded, none is kept. Notes name departures from the header.
 
     Raises:
-        MediaError: If the file is missing, holds no film, is damaged, ends before its header says, or frames change
+        MediaError: If the file is missing, holds no film, is damaged, ends before its header says, or its frames change
             size.
     """
     seen = _Seen()
@@ -96,11 +96,11 @@ def frames(path: Path, wanted: Container[int] | None = None) -> Iterator[tuple[i
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
-    """The container and its film: the first video stream that is no cover picture; errors become one line."""
+    """Open the container and its film, the first video stream that is no cover picture; errors become one line."""
     check_file(path, "a video")
     try:
         with av.open(str(path)) as container:
-            # FFmpeg would show any file that is called .txt as a film of a terminal.
+            # FFmpeg would decode any file with the suffix .txt as a film of a terminal.
             videos = [] if container.format.name == "tty" else list(container.streams.video)
             films = [stream for stream in videos if not stream.disposition & _PICTURES]
             if not films:
@@ -116,9 +116,9 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.s
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """How a frame is brought upright by its display matrix: swap the axes, then turn left and right, top and bottom.
+    """Steps that bring a frame upright by its display matrix: swap the axes, then mirror left-right, then top-bottom.
 
-    The matrix takes (x, y) to (a x + c y, b x + d y); of odd angles the nearest quarter counts.
+    The matrix maps (x, y) to (a x + c y, b x + d y); other angles are rounded to the nearest quarter turn.
     """
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
@@ -129,13 +129,13 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 
 
 def _looks_like_cover(stream: av.video.stream.VideoStream) -> bool:
-    """Whether a stream beside others may be a cover that is not marked: a single frame, or of a picture format."""
+    """True if a stream may be a cover that is not marked as one: it has a single frame or a picture format."""
     codec = stream.codec_context.name if stream.codec_context else ""
     return stream.frames == 1 or codec in {"mjpeg", "png", "bmp", "gif", "webp"}
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line; FFmpeg's own text would name the path again."""
+    """The reason of an error in one line, without the path that FFmpeg's own text repeats."""
     if isinstance(error, av.error.FFmpegError):
         return " ".join(str(error.strerror).split()) or type(error).__name__
     return one_line(error)
@@ -150,7 +150,7 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
 
 
 def _timing(path: Path, seconds: Sequence[float | None], told: float | None, guessed: float | None) -> Timing:
-    """By the timestamps; by the header's rate where a frame has none, or they do not rise."""
+    """Timing by the timestamps; if they do not rise or a frame has none, timing by the header's rate."""
     known = [second for second in seconds if second is not None]
     if len(known) == len(seconds) > 1 and all(a < b for a, b in zip(known, known[1:], strict=False)):
         timing = Timing.measured(known, told or guessed)
@@ -175,9 +175,10 @@ def _check_sound(frame: av.VideoFrame, path: Path) -> None:
 def _check_whole(
     path: Path, seen: _Seen, container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> None:
-    """Refuse a file that ends early, by frames and by time where the header says both.
+    """Refuse a file that ends early, by frames and by time if the header states both.
 
-    Frames alone do not tell: an edit list hides some, and a variable rate has fewer than the header's rate makes.
+    Frames alone are no proof: an edit list hides some, and a film with a variable rate has fewer than its header's rate
+    implies.
     """
     count, promised_s = len(seen.seconds), _promised_seconds(container, stream)
     first = seen.seconds[0] or 0.0
@@ -191,9 +192,9 @@ def _check_whole(
 
 
 def _promised_seconds(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float:
-    """How long the header says the film lasts, 0 when it does not say."""
+    """Duration of the film by its header, in seconds; 0 if the header states none."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    if container.duration and len(container.streams) == 1:  # with sound, the duration is of the longer stream
+    if container.duration and len(container.streams) == 1:  # with sound it is the duration of the longer stream
         return float(Fraction(container.duration, av.time_base))
     return 0.0

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 PICTURES_PER_SECOND = 24.0
-"""Frame rate of every folder of pictures, since none states its own; the rate of DAVIS' videos."""
+"""Frame rate of every folder of pictures, because none states its own; the rate of DAVIS' videos."""
 
 PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The frames in a folder by number, `NAME9.jpg` before `NAME10.jpg`; hidden and other files are ignored.
+    """Paths to the frames in a folder by number, `NAME9.jpg` before `NAME10.jpg`; hidden and other files are ignored.
 
     Raises:
         MediaError: If there is no frame, a name has no number or differs from the first one, or a number is missing
@@ -45,7 +45,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def scan(folder: Path) -> Timing:
-    """How many frames there are, once all are read; what was changed in them is told of the first that it concerns.
+    """Read all frames to check them and return their timing; a note on a change names only the first changed frame.
 
     Raises:
         MediaError: As for `pictures_in`, and if a picture cannot be read or differs from the first in size.
@@ -68,7 +68,7 @@ def scan(folder: Path) -> Timing:
 
 
 def frames(folder: Path, wanted: Container[int] | None = None) -> "Iterator[tuple[int, np.ndarray]]":
-    """Frames by their place in the order (None: all), uint8 [H, W, 3], upright; only those are read.
+    """Frames by their index in the order (None: all), uint8 [H, W, 3], upright; only those are read.
 
     Raises:
         MediaError: As for `pictures_in`, and if a picture cannot be read.

@@ -14,7 +14,7 @@ from flexiact.media.files import MediaError, replacing
 from flexiact.notes import note
 
 MUCH_CUT_AWAY = 0.4
-"""From this share of a picture on, a note says that it is lost when the centre is cut out."""
+"""Share of a picture from which on a note says that the centre crop loses it."""
 
 _DNG_VERSION = 50706  # TIFF tag
 Formats = Mapping[str, Sequence[tuple[int, bytes]]]
@@ -26,7 +26,7 @@ FOREIGN_PICTURES: Formats = {
     "a PDF": ((0, b"%PDF"),),
     "an SVG drawing": ((0, b"<svg"), (0, b"<?xml")),
 }
-"""Formats that no reader here takes, by bytes at a place of the file."""
+"""Formats that cannot be read here, each with the bytes that mark it and their places in the file."""
 
 _FILMS: Formats = {"a video, of which one frame is needed": ((4, b"ftyp"), (4, b"moov"), (0, b"\x1aE\xdf\xa3"))}
 
@@ -49,7 +49,7 @@ def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def note_cut(where: object, frame: np.ndarray, height: int, width: int) -> None:
-    """Say that `fit_image` loses much of a frame, if it does."""
+    """Print a note if `fit_image` loses much of a frame."""
     source_height, source_width = frame.shape[:2]
     scale = min(source_height / height, source_width / width)
     lost = 1 - scale**2 * height * width / (source_height * source_width)
@@ -62,10 +62,10 @@ def note_cut(where: object, frame: np.ndarray, height: int, width: int) -> None:
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read any image Pillow knows as uint8 [H, W, 3] sRGB; a note says what was changed.
+    """Read any image that Pillow knows as uint8 [H, W, 3] sRGB; a note names changes.
 
-    It is turned upright by its EXIF, transparency is put on white, 16 bits are cut to 8, and the colours of another
-    profile are converted (littleCMS).
+    The image is turned upright by its EXIF, transparency becomes white, 16 bits are reduced to 8, and the colours of
+    another profile are converted (littleCMS).
 
     Raises:
         MediaError: If the file is missing, not an image, or truncated.
@@ -77,7 +77,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def decode_image(path: Path) -> tuple[np.ndarray, str]:
-    """What `read_image` gives, and what its note says ("" for none), unsaid.
+    """Read an image as `read_image` does, but return the text of the note ("" for none) instead of printing it.
 
     Raises:
         MediaError: As for `read_image`.
@@ -102,7 +102,7 @@ def decode_image(path: Path) -> tuple[np.ndarray, str]:
 
 
 def foreign_format(path: Path, formats: Formats) -> str:
-    """Which of some formats a file is and what to do with it; "" when its first bytes do not tell."""
+    """Name of a file's format among `formats`, and advice for it; "" if its first bytes fit none."""
     with path.open("rb") as file:
         start = file.read(32)
     for name, marks in formats.items():
@@ -140,7 +140,7 @@ def check_file(path: Path, what: str) -> None:
 
 
 def to_rgb(image: Image.Image) -> tuple[np.ndarray, str]:
-    """An image of any mode as uint8 [H, W, 3] sRGB, and how its colours were changed ("": they were not).
+    """Convert an image of any mode to uint8 [H, W, 3] sRGB; also return a text on changes to its colours ("": none).
 
     Raises:
         ValueError: For pixels whose range is not known.

@@ -1,4 +1,4 @@
-"""Tables of text (CSV) as spreadsheets on any system and other programs write them."""
+"""Read text tables (CSV) in the forms that spreadsheets and other programs write."""
 
 import csv
 import io
@@ -9,30 +9,30 @@ from pathlib import Path
 from flexiact.media.files import read_text
 from flexiact.notes import note
 
-_SEPARATORS = "|,;\t"  # the first that the first line has often enough; semicolons are Excel's in much of Europe
+_SEPARATORS = "|,;\t"  # the first one that is frequent enough in line 1; Excel writes semicolons in much of Europe
 
 Row = tuple[int, list[str]]
-"""Number of a line and its cells."""
+"""Number of a line, and its cells."""
 
 
 class TableError(ValueError):
-    """A table that cannot be used; the message is one line and does not name it."""
+    """A table that cannot be used; the message is one line and does not name the file."""
 
 
 def read_table(path: Path, columns: int, *, strict: bool = False) -> list[Row]:
-    """The rows of a table, without space around cells, empty rows, and columns at the end that are empty throughout.
+    """Read the rows of a table, without space around cells, without empty rows and without empty columns at the end.
 
     Args:
         path: Path to the table, in UTF-8 or UTF-16.
-        columns: Columns that each row needs; all rows have as many as the first one.
-        strict: refuse quotation marks that do not close.
+        columns: Number of columns that each row needs at least; all rows have as many as the first one.
+        strict: True to refuse quotation marks that do not close.
 
     Raises:
-        TableError: If rows have other numbers of cells.
-        OSError: If the file cannot be read (UnicodeDecodeError, csv.Error: when it is no such text).
+        TableError: If a row has another number of cells.
+        OSError: If the file cannot be read (UnicodeDecodeError, csv.Error: if it is no such text).
     """
     text = read_text(path)
-    named = re.match(r"sep=(.)(\r\n|\r|\n)", text)  # how a spreadsheet is told the separator
+    named = re.match(r"sep=(.)(\r\n|\r|\n)", text)  # the line that tells a spreadsheet the separator
     text = text[named.end() :] if named else text
     first = next(iter(text.lstrip().splitlines()), "")
     separator = named[1] if named else next((m for m in _SEPARATORS if first.count(m) >= columns - 1), ",")
@@ -51,12 +51,12 @@ def read_table(path: Path, columns: int, *, strict: bool = False) -> list[Row]:
 
 
 def by_heading(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
-    """The rows below the heading, cells in the order of `columns`; a note names further columns, which are left out.
+    """The rows below the heading, with cells in the order of `columns`; a note names other columns, which are dropped.
 
     Args:
         path: Path to the table, for the note.
         rows: Rows of `read_table`.
-        columns: names in small letters; the heading may have them in any order and in capitals.
+        columns: Names in small letters; the heading may have them in any order and in capitals.
 
     Raises:
         TableError: If the heading lacks a column or has it twice.

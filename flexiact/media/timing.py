@@ -1,4 +1,4 @@
-"""When the frames of a video are shown, and which of them stand for a clip of equal steps in time."""
+"""Times of a video's frames, and the choice of frames for a clip with equal steps in time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from flexiact.task import Video
 
 @dataclass(frozen=True, eq=False)
 class Timing:
-    """When the frames of a video are shown.
+    """Number and times of a video's frames.
 
     Attributes:
-        count: number of frames.
-        fps: their rate; the mean where it varies.
-        times: float64 [count], seconds from the first frame, rising; None: evenly, at `fps`.
+        count: Number of frames.
+        fps: Frames per second; the mean if the rate varies.
+        times: Times in seconds from the first frame, float64 [count], rising; None: evenly spaced, at `fps`.
     """
 
     count: int
@@ -24,16 +24,16 @@ class Timing:
 
     @classmethod
     def of(cls, video: Video) -> "Timing":
-        """Of decoded frames."""
+        """Timing of decoded frames."""
         return cls(len(video.frames), video.fps, video.times)
 
     @classmethod
     def measured(cls, seconds: Sequence[float], rate: float | None) -> "Timing":
-        """From the timestamps, where they rise: steady when no frame is half a step or more away from even ones.
+        """Timing of rising timestamps; the rate is constant if all lie within half a step of even spacing.
 
         Args:
-            seconds: Rising times of the frames, at least two.
-            rate: Rate in the header, None if it has none; it is taken if the timestamps agree.
+            seconds: Times of the frames in seconds, rising, at least two.
+            rate: Rate in the header, which is used if the timestamps agree with it; None if there is none.
         """
         times = np.asarray(seconds, dtype=np.float64) - seconds[0]
         mean = (len(times) - 1) / times[-1]
@@ -43,7 +43,7 @@ class Timing:
         return cls(len(times), float(mean), times)
 
     def evenly(self, num_frames: int) -> list[int]:
-        """Indices of `num_frames` frames at equal times, first and last among them; frames are repeated if need be.
+        """Indices of `num_frames` frames at equal times, from the first to the last; frames are repeated if necessary.
 
         Raises:
             ValueError: If `num_frames` is below 1.
@@ -55,19 +55,20 @@ class Timing:
         return self._shown(np.linspace(0, self.times[-1], num_frames))
 
     def stretched(self, num_frames: int) -> float:
-        """The rate at which `num_frames` frames last as long as all of these."""
+        """The rate at which `num_frames` frames last as long as this video."""
         return self.fps * (num_frames - 1) / (self.count - 1) if self.count > 1 and num_frames > 1 else self.fps
 
     def steadily(self, fps: float) -> tuple[Sequence[int], float]:
-        """Indices of frames at a constant rate, and that rate: the video's own, or `fps` where its own varies."""
+        """Indices of frames at a constant rate, and that rate: the video's own, or `fps` if its own varies."""
         if self.times is None:
             return range(self.count), self.fps
         return self._shown(np.arange(int(self.times[-1] * fps) + 1) / fps), fps
 
     def _shown(self, moments: np.ndarray) -> list[int]:
-        """The frames on screen at some seconds, each from half the shortest step before its time on.
+        """Indices of the frames shown at some times in seconds.
 
-        So the nearest frame is taken where steps are equal, and a frame that is held stands until the next one comes.
+        A frame counts from half the shortest step before its time until the next one counts. With equal steps this is
+        the nearest frame.
         """
         assert self.times is not None
         early = np.diff(self.times).min() / 2

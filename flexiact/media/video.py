@@ -1,7 +1,7 @@
 """Read and write video (PyAV), fit it to a size and length, and digest decoded frames.
 
-Digests cover decoded frames, never files: containers hold write times and identifiers, so the same frames give other
-bytes on every write.
+Digests cover decoded frames, never files: containers hold write times and identifiers, so that every write of the same
+frames gives other bytes.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ from flexiact.media.timing import Timing
 from flexiact.task import Video
 
 FFV1_OPTIONS = {"level": "3", "slicecrc": "1"}
-"""A checksum in every slice makes the decoder report damage instead of showing it."""
+"""Options of FFV1; with a checksum in every slice the decoder reports damage instead of showing it."""
 
 
 def read_video(path: str | os.PathLike[str]) -> Video:
-    """Every frame once, upright, of a video file, an animated WebP or a folder of pictures; decoded twice.
+    """Read all frames, upright, of a video file, an animated WebP or a folder of pictures; they are decoded twice.
 
     Raises:
         MediaError: As for `read_timing`.
@@ -35,13 +35,13 @@ def read_video(path: str | os.PathLike[str]) -> Video:
 
 
 def read_clip(path: str | os.PathLike[str], num_frames: int, height: int, width: int) -> Video:
-    """`fit_frames(read_video(path), ...)` with only the clip kept: a long film needs no more memory.
+    """Read `fit_frames(read_video(path), ...)`, but keep only the clip, so that a long film needs no more memory.
 
-    Fewer frames than wanted are repeated evenly. A note says when much of the picture is cut away.
+    If there are too few frames, they are repeated evenly. A note tells if much of the picture is cut away.
 
     Raises:
         MediaError: As for `read_timing`, and for a single frame, which shows no action.
-        ValueError: If a wanted number is below 1.
+        ValueError: If a number or side is below 1.
     """
     timing = check_clip(path)
     indices = timing.evenly(num_frames)
@@ -50,7 +50,7 @@ def read_clip(path: str | os.PathLike[str], num_frames: int, height: int, width:
 
 
 def check_clip(path: str | os.PathLike[str]) -> Timing:
-    """`read_timing` of what shows an action.
+    """Read the timing of a video that shows an action.
 
     Raises:
         MediaError: As for `read_timing`, and for a single frame.
@@ -62,11 +62,11 @@ def check_clip(path: str | os.PathLike[str]) -> Timing:
 
 
 def read_timing(path: str | os.PathLike[str]) -> Timing:
-    """When a video's frames are shown; all are decoded, none is kept. Notes say what is not read as a header says.
+    """Read the times of a video's frames; all are decoded, none is kept. Notes name departures from the header.
 
     Raises:
-        MediaError: If the file is missing, holds no video, is damaged, or ends before its header says; if the
-            folder is none of pictures that `read_image` can read; if frames change size.
+        MediaError: If the file is missing, holds no video, is damaged, or ends before its header says; if the folder
+            is not one of pictures that `read_image` can read; if frames change size.
     """
     path = Path(path)
     if path.is_dir():
@@ -78,7 +78,7 @@ def first_frame(path: Path) -> np.ndarray:
     """The first frame of a video, upright: uint8 [H, W, 3].
 
     Raises:
-        MediaError: If there is none that can be read.
+        MediaError: If no frame can be read.
     """
     for _, frame in _frames(path, {0}):
         return frame
@@ -88,7 +88,7 @@ def first_frame(path: Path) -> np.ndarray:
 def read_frames(
     path: str | os.PathLike[str], indices: Collection[int], height: int, width: int
 ) -> dict[int, np.ndarray]:
-    """Some frames of a video by their index, each as `fit_image` makes it; a note says when that cuts much away.
+    """Read frames of a video by index and fit each with `fit_image`; a note tells if that cuts much away.
 
     Raises:
         MediaError: As for `read_timing`, and if the video ends before the last index.
@@ -113,9 +113,9 @@ def write_lossless(path: str | os.PathLike[str], video: Video) -> None:
 
 
 def write_preview(path: str | os.PathLike[str], video: Video, scale: int = 4) -> None:
-    """Write H.264 that browsers play (MP4, 4:2:0, index first), each pixel enlarged to `scale` x `scale`.
+    """Write H.264 that browsers play (MP4, 4:2:0, index first), with each pixel enlarged to `scale` x `scale`.
 
-    Odd sides lose their last row or column, since 4:2:0 needs even sides.
+    Odd sides lose their last row or column, because 4:2:0 needs even sides.
 
     Raises:
         WriteError: If the file cannot be written; nothing is left behind.

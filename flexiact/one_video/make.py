@@ -33,10 +33,10 @@ class Setup:
     """Settings of a method that makes videos.
 
     Attributes:
-        backbone: Name or folder, as for `flexiact.backbone.specs.find_spec`.
+        backbone: Name or folder, see `flexiact.backbone.specs.find_spec`.
         refadapter: Path to a folder in peft's format; None: the backbone's own; "none": no RefAdapter.
         method_preset: Name in `flexiact.method.PRESETS`; None: the backbone's preset.
-        device: Device, as for `flexiact.backbone.loading.resolve_device`.
+        device: Name of the device, see `flexiact.backbone.loading.resolve_device`.
         steps: Number of sampler steps; None: the backbone's own.
         fit_steps: Number of optimiser steps; None: the preset's.
         cache: Path to the folder of cached fits.
@@ -110,7 +110,7 @@ class Made:
 
 
 def load_method(setup: Setup) -> FlexiAct:
-    """The method on its backbone, with the changes of the setup.
+    """Load the method and its backbone, with the changes in the setup.
 
     Raises:
         ValueError: If something is unknown, missing or damaged; the message names the field.
@@ -191,7 +191,7 @@ def perform_again(method: FlexiAct, file: Path, request: Request) -> Made:
     """
     action, about = load_action(file)
     theirs, ours = (str(r).partition("+")[0] for r in (about.get("backbone_revision") or "", method.backbone.revision))
-    if theirs not in {"", ours}:  # quantised or not
+    if theirs not in {"", ours}:  # regardless of quantisation
         note(file, f"was made for revision {theirs:.12} of the backbone, this is {ours:.12}")
     video, transfer_s = _transfer(method, action, request)
     return Made(video, file, None, transfer_s)
@@ -226,7 +226,7 @@ def check_order(order: Order) -> None:
 
 
 def write_video(path: Path, video: Video) -> None:
-    """Write lossless Matroska for a name that ends in .mkv, otherwise MP4 for players, with small videos enlarged.
+    """Write lossless Matroska to a path that ends in .mkv, otherwise MP4 for players with small videos enlarged.
 
     Raises:
         ValueError: If the file cannot be written.

@@ -30,7 +30,7 @@ def serve(setup: "Setup") -> None:
     from flexiact.notes import each_once
     from flexiact.one_video.make import Order, Shown, check_order, load_method, make_video
 
-    gradio = import_module("gradio")  # by name: nothing else of the suite needs it
+    gradio = import_module("gradio")  # imported by name, because nothing else in the suite needs it
     method, fits = load_method(setup), FitFolder(setup.cache)
     folder = Path(tempfile.mkdtemp(prefix="flexiact-"))
 

@@ -50,7 +50,7 @@ def appearance_leakage(features: Features) -> float | None:
 
 
 def appearance_leakage_embedded(features: Features) -> float | None:
-    """How far the frames' embeddings have gone from the target image's to the reference's: in [0, 1].
+    """Drift of the frames' embeddings from the target image's towards the reference's, in [0, 1].
 
     Mean over frames of max(0, cos(y, r) - cos(g, r)) / (1 - cos(g, r)), with y the generated frame, r the reference's
     at the same time, g the target image. 0 for a still video and 1 for the reference itself. Frames of the reference

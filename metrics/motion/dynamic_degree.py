@@ -1,4 +1,4 @@
-"""How much moves at all? The tables show it next to the consistency metrics, which a still video would win."""
+"""Amount of movement in a video. The tables show it next to the consistency metrics, which a still video would win."""
 
 import numpy as np
 

@@ -109,7 +109,7 @@ def flow_error_to_truth(features: Features) -> float | None:
 
 
 def flow_fidelity(features: Features) -> float | None:
-    """How alike the histograms of speed and direction are that moving pixels have in both videos: in [0, 1].
+    """Similarity of both videos' histograms of the speed and direction of moving pixels, in [0, 1].
 
     After FlexiMMT (CVPR 2026): the mean of two Bhattacharyya coefficients sum sqrt(p q), of `SPEED_BINS` bins of the
     speed over its mean, up to the larger 99th percentile of both sides, and of `ANGLE_BINS` bins of the direction;
@@ -159,7 +159,7 @@ def layout_leakage_flow(features: Features) -> float | None:
 
 
 def warping_error(features: Features) -> float | None:
-    """How far the frames are from their successors warped back along the flow: root mean square, in grey levels.
+    """Distance of the frames from their successors warped back along the flow: root mean square, in grey levels.
 
     After Lai et al. (ECCV 2018), whose error is the mean square; in [0, 255], over pixels whose flow there and back
     agree (|F + B|^2 <= .01 (|F|^2 + |B|^2) + .5, in pixels), all steps and channels together. 0 for a still video.

@@ -24,9 +24,10 @@ _ROWS = 512  # tracklets compared at a time, to bound the memory to tens of mega
 
 
 def moving_tracklets(video: VideoFeatures) -> tuple[np.ndarray, ...]:
-    """Which of N tracklets count, bool [N]; of those M: unit velocities [M, S, 2] (0 if still or unseen), seen, moves.
+    """Mask of the N tracklets that count, and the steps of those M.
 
-    Seen and moves are bool [M, S].
+    Returns:
+        Mask, bool [N]; unit velocities [M, S, 2], 0 if still or unseen; seen and moves, each bool [M, S].
     """
     step, seen = steps(video)
     speed = np.linalg.norm(step, axis=-1)

@@ -1,4 +1,4 @@
-"""Where do things go? Distances of whole paths, which see magnitude and place; the cosines of velocities do not.
+"""Distances of whole paths of points. They see magnitude and place; the cosines of velocities do not.
 
 The discrete Frechet distance of two paths (Eiter and Mannila 1994) is the shortest leash on which two walkers, each of
 whom steps on or waits, can go along them. Pace does not matter to it, direction and place do. Frames in which a point

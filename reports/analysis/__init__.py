@@ -1,1 +1,1 @@
-"""From stored rows to numbers: means, intervals, claims, and how far metrics can be believed."""
+"""Numbers from stored rows: means, intervals, claims, and the belief that metrics deserve."""

@@ -1,8 +1,8 @@
-"""How far can each metric that needs no truth be believed?
+"""Measure how far each metric that needs no truth can be believed.
 
 On real videos there is no truth, so only such metrics can be computed. Here the truth is known, so each of them can be
-compared with the headline that uses it: over videos, inside a case, inside a method, and over methods. The plainest
-test is whether the metric prefers the true video to one that is plainly wrong.
+compared with the headline that uses the truth: over videos, inside a case, inside a method, and over methods. The
+simplest test is whether the metric prefers the true video to a clearly wrong one.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ WRONG_VIDEOS = ("still", "copy-reference", "wrong-action")
 
 _RESAMPLES_AT_ONCE = 500
 MIN_VIDEOS = 3
-"""With fewer values no rank correlation is computed."""
+"""Smallest number of values for which a rank correlation is computed."""
 
 
 def needs_truth(entry: dict[str, Any]) -> bool | None:
@@ -42,7 +42,7 @@ def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str, turned: bool 
         run: Run.
         rows: Table of `reports.analysis.statistics.tidy`.
         metric: Name of a metric.
-        turned: True to change signs so that more is better; a metric without a better side keeps its sign.
+        turned: True to change signs so that more is better; a metric without a better direction keeps its sign.
 
     Returns:
         Columns method, case_id, reference_id, seed, metric_value, headline_value.

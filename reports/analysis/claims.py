@@ -1,8 +1,8 @@
-"""Claims: which method is said to beat which, by rules that are fixed before there are results.
+"""Claims that one method beats another, by rules that are fixed before there are results.
 
-`claims.toml` lists the pairs that are tested. Each one gets a sign-flip test over references on the headline metric.
-Holm's correction counts every pair of the file, whether or not the run has both methods. The difference of any other
-pair is exploratory: it has an interval and no verdict.
+`claims.toml` lists the tested pairs. Each pair gets a sign-flip test over references on the headline metric. Holm's
+correction counts every pair of the file, even if the run lacks one of its methods. The difference of any other pair is
+exploratory: it has an interval but no verdict.
 """
 
 import tomllib
@@ -16,9 +16,9 @@ from reports.analysis.statistics import MIN_SEEDS, Comparison, compare
 
 FAMILY = Path(__file__).with_name("claims.toml")
 MIN_REFERENCES = 6
-"""With fewer references nothing is claimed: five allow no p-value below .05."""
+"""Smallest number of references for a claim; five references allow no p-value below .05."""
 ENOUGH_REFERENCES = 12
-"""With fewer references even a claim is exploratory."""
+"""Smallest number of references with which a claim is not exploratory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +27,9 @@ class Claim:
 
     Attributes:
         comparison: Paired difference on the headline metric.
-        p: p-value of the sign-flip test over references, corrected by Holm for all pairs of the family.
-        detectable: Smallest true difference that as many references find with a power of 80%.
-        verdict: "beats" or "is beaten by" for a claim; otherwise the reason why there is none.
+        p: p-value of the sign-flip test over references, with Holm's correction for all pairs of the family.
+        detectable: Smallest true difference that this number of references finds with a power of 80%.
+        verdict: "beats" or "is beaten by" for a claim, otherwise the reason why there is none.
     """
 
     comparison: Comparison
@@ -42,7 +42,7 @@ def family(path: Path = FAMILY) -> tuple[tuple[str, str], ...]:
     """The pairs (first, second) that are tested.
 
     Raises:
-        ValueError: If a pair does not name two methods, or stands there twice.
+        ValueError: If a pair does not name two methods, or is listed twice.
     """
     pairs = tuple(tuple(pair) for pair in tomllib.loads(path.read_text(encoding="utf-8"))["pairs"])
     if any(len(set(pair)) != 2 for pair in pairs) or len({frozenset(pair) for pair in pairs}) < len(pairs):
@@ -51,20 +51,20 @@ def family(path: Path = FAMILY) -> tuple[tuple[str, str], ...]:
 
 
 def smallest_p(references: int) -> float:
-    """The smallest corrected p that the family's sign-flip tests can give: all differences have one sign."""
+    """The smallest corrected p-value of the family's sign-flip tests, reached if all differences have one sign."""
     return min(1.0, len(family()) * 2 / 2**references)
 
 
 def claims(
     rows: pd.DataFrame, metric: str, higher_is_better: bool | None, pairs: tuple[tuple[str, str], ...]
 ) -> tuple[Claim, ...]:
-    """Test the pairs of a family that a run has both methods of.
+    """Test those pairs of a family for which a run has both methods.
 
     Args:
         rows: Table of `reports.analysis.statistics.tidy`.
         metric: Name of the headline metric.
-        higher_is_better: Better direction of the metric; None means that nothing is claimed.
-        pairs: The family.
+        higher_is_better: Better direction of the metric; None: nothing is claimed.
+        pairs: Pairs of the family.
     """
     present = set(rows["method"])
     made = [compare(rows, metric, *pair) if present.issuperset(pair) else None for pair in pairs]
@@ -98,7 +98,7 @@ def _verdict(rows: pd.DataFrame, item: Comparison, p: float, higher_is_better: b
 
 
 def _only_first_failed(rows: pd.DataFrame, metric: str, first: str, second: str) -> int:
-    """Number of videos without a value of the first method where the second one has a value."""
+    """Number of videos for which the second method has a value but the first has none."""
     mine = rows[(rows["metric"] == metric) & rows["method"].isin((first, second))]
     known = mine.assign(known=mine["value"].notna()).pivot_table(
         index=["case_id", "seed"], columns="method", values="known", aggfunc="any", fill_value=False

@@ -1,7 +1,7 @@
 """Inference over references: intervals, tests, corrections, power. Pure functions of one number per reference.
 
-References are what a benchmark samples. Cases and seeds of one reference are averaged first, so every function here
-takes one mean, or one mean paired difference, per reference.
+A benchmark is a sample of references. Cases and seeds of one reference are averaged first, so every function here takes
+one mean, or one mean paired difference, per reference.
 """
 
 import functools
@@ -15,7 +15,7 @@ ALPHA = 0.05
 RESAMPLES = 10_000
 POWER = 0.80
 EXACT_REFERENCES = 16
-"""Up to so many references every pattern of signs is tried."""
+"""Largest number of references for which every pattern of signs is tried."""
 SIGN_FLIPS = 200_000
 """Number of random sign patterns for more references."""
 
@@ -23,14 +23,14 @@ SIGN_FLIPS = 200_000
 def student_interval(means: np.ndarray) -> tuple[float, float]:
     """Student's 95% interval of the mean.
 
-    For normal means its coverage is exact for any number of references. A bootstrap over few references cannot reach
-    beyond the smallest and largest of them and holds the truth too seldom.
+    For normal means its coverage is exact with any number of references. A bootstrap over few references cannot reach
+    beyond the smallest and largest mean, so its interval contains the truth too rarely.
 
     Args:
-        means: float [n], one value per reference.
+        means: Means, float [n], one per reference.
 
     Returns:
-        Lower and upper end; NaN with fewer than two references.
+        Lower and upper end; NaN for fewer than two references.
     """
     if len(means) < 2:
         return float("nan"), float("nan")
@@ -42,15 +42,16 @@ def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
     """Two-sided p-value of a paired sign-flip test of mean difference 0.
 
     Under the null hypothesis that a difference is as likely as its opposite, every pattern of signs is equally likely.
-    The p-value is the share of patterns whose mean is at least as far from 0 as the observed one. All patterns are
-    tried up to `EXACT_REFERENCES`, `SIGN_FLIPS` random ones above (Ernst, "Permutation Methods", 2004).
+    The p-value is the share of patterns whose mean is at least as far from 0 as the observed one. Up to
+    `EXACT_REFERENCES` references all patterns are tried, above that `SIGN_FLIPS` random ones (Ernst, "Permutation
+    Methods", 2004).
 
     Args:
-        differences: float [n], one value per reference.
+        differences: Differences, float [n], one per reference.
         seed: Seed of the random patterns.
 
     Returns:
-        p in (0, 1]; the smallest that n references can give is 2 / 2^n. NaN without a reference.
+        p in (0, 1], at least 2 / 2^n for n references; NaN without a reference.
     """
     if not len(differences):
         return float("nan")
@@ -70,10 +71,11 @@ def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values of one family of tests (Holm, 1979): those below .05 hold together at 5%.
+    """Holm's adjusted p-values of one family of tests (Holm, 1979); the family-wise error of those below .05 is 5%.
 
     Args:
-        p_values: One per test; NaN for a test that could not be made, which stays NaN but counts in the family.
+        p_values: p-values, one per test; NaN for a test that could not be made, which stays NaN but counts in the
+            family.
     """
     count = len(p_values)
     order = np.argsort([np.inf if np.isnan(p) else p for p in p_values], kind="stable")
@@ -91,16 +93,16 @@ def detectable(spread: float, references: int, power: float = POWER) -> float:
     Args:
         spread: Standard deviation of the differences between references.
         references: Number of references.
-        power: Probability of finding it.
+        power: Probability of finding the difference.
 
     Returns:
-        A difference in the unit of `spread`; NaN with fewer than two references.
+        A difference in the unit of `spread`; NaN for fewer than two references.
     """
     if references < 2 or not np.isfinite(spread):
         return float("nan")
     freedom = references - 1
     critical = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
-    # The other side's tail is left out: at this power it is far below a thousandth.
+    # The tail of the other side is left out, because at this power it is far below a thousandth.
     shift = special.nctdtrinc(freedom, 1 - power, critical)
     return float(shift * spread / np.sqrt(references))
 
@@ -109,8 +111,8 @@ def equivalent(differences: np.ndarray, margin: float) -> bool:
     """True if two one-sided t-tests at 5% show the mean difference to lie within -margin to margin (Schuirmann, 1987).
 
     Args:
-        differences: float [n], one value per reference.
-        margin: Largest difference that counts as none, above 0.
+        differences: Differences, float [n], one per reference.
+        margin: Largest difference that counts as equivalent, above 0.
     """
     if len(differences) < 2:
         return False
@@ -122,12 +124,12 @@ def ranks(means: np.ndarray, draws: np.ndarray, higher_is_better: bool) -> np.nd
     """Ranks of methods in bootstrap resamples of the references.
 
     Args:
-        means: float [methods, references].
-        draws: int [resamples, references], how often each reference is drawn.
+        means: Means, float [methods, references].
+        draws: Number of times that each reference is drawn, int [resamples, references].
         higher_is_better: True if the largest mean ranks first.
 
     Returns:
-        Ranks [resamples, methods] from 1 (best); methods that tie share the mean of their ranks.
+        Ranks, [resamples, methods], from 1 (best); methods that tie share the mean of their ranks.
     """
     resampled = draws @ means.T
     return stats.rankdata(-resampled if higher_is_better else resampled, axis=1)
@@ -135,10 +137,10 @@ def ranks(means: np.ndarray, draws: np.ndarray, higher_is_better: bool) -> np.nd
 
 @functools.cache
 def cluster_weights(clusters: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
-    """How often each reference is drawn in each bootstrap resample: int [resamples, clusters], read-only.
+    """Number of times that each reference is drawn in each bootstrap resample, int [resamples, clusters], read-only.
 
-    For statistics without a closed form, such as rank correlations. The same for every statistic of as many references,
-    so that no interval depends on which others are computed.
+    The weights serve statistics without a closed form, such as rank correlations. All statistics with the same number
+    of references get the same weights, so that no interval depends on the others that are computed.
     """
     generator = np.random.default_rng(seed)
     weights = generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
@@ -147,14 +149,14 @@ def cluster_weights(clusters: int, seed: int = 0, resamples: int = RESAMPLES) ->
 
 
 def percentile_interval(statistics: np.ndarray, clusters: int) -> tuple[float, float]:
-    """Expanded percentile interval of bootstrap statistics; NaN are left out.
+    """Expanded percentile interval of bootstrap statistics; NaN values are left out.
 
-    A plain percentile interval over few references is too narrow. The tails are cut so much further out that it has its
-    95% for means of normal references (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
+    A plain percentile interval over few references is too narrow. The tails are therefore cut further out, so that the
+    coverage is 95% for means of normal references (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
 
     Args:
-        statistics: float [resamples].
-        clusters: Number of references drawn from, 2 or more.
+        statistics: Statistics, float [resamples].
+        clusters: Number of references, 2 or more.
     """
     statistics = statistics[np.isfinite(statistics)]
     if not len(statistics):

@@ -14,7 +14,7 @@ from reports.analysis.inference import student_interval
 from reports.run_folder import AXES, TERCILES, StoredRun
 
 MIN_SEEDS = 3
-"""With fewer seeds no difference is claimed."""
+"""Smallest number of seeds with which a difference is claimed."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranking(summary: pd.DataFrame, metric: str, higher_is_better: bool | None) -> list[str]:
-    """Names by the mean of `metric`, best first, those without a value last."""
+    """Names by the mean of `metric`, best first; names without a value come last."""
     rows = summary[summary["metric"] == metric]
     rows = rows.sort_values("mean", ascending=higher_is_better is False, na_position="last", kind="stable")
     return [str(name) for name in rows["method"]]
@@ -162,7 +162,7 @@ def by_tercile(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The metric for each tercile of each axis of difference between reference and target.
 
     Returns:
-        Columns axis, tercile, method, kind and those of Estimate; one row for each that has a value.
+        Columns axis, tercile, method, kind and those of Estimate; one row for each combination that has a value.
     """
     rows = rows[rows["metric"] == metric]
     records = []

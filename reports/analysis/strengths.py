@@ -27,7 +27,7 @@ EASY, CROSSED = "easy", "crossed"
 FACTORS = (*AXES, CROSSED)
 STRENGTHS = (0, 1, 2, 3)
 BASELINE, FLOOR = "i2v", "still"
-"""A method has to beat these on the easy suite: the backbone that never sees the reference, and a still image."""
+"""Names that a method has to beat on the easy suite: the backbone without the reference, and a still image."""
 
 COPY = "copy-reference"
 

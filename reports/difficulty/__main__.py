@@ -9,7 +9,7 @@ from flexiact.cli import OneLineParser, run
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; reading it loads no table library."""
+    """The parser of the command line; parsing loads no table library."""
     p = OneLineParser(
         prog="python -m reports.difficulty",
         description="Difficulty curves and claims over runs of puppets-easy and the suites that vary one axis.",

@@ -13,7 +13,7 @@ from reports.wording import duration, label, number
 
 
 def write_plot(stored: Mapping[str, Any], path: Path) -> bool:
-    """Draw the content of `reports.speed.table.load_speed` as a PNG; returns False if there is nothing to draw."""
+    """Draw the content of `reports.speed.table.load_speed` as a PNG; return False if there is nothing to draw."""
     with matplotlib.rc_context(style(LIGHT)):
         figure = draw(stored, LIGHT)
         if figure is None:

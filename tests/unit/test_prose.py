@@ -1,4 +1,4 @@
-"""Docstrings of the packages whose prose is done: every attribute and argument line names the thing."""
+"""Docstrings of the product: attribute and argument lines name the thing; summaries do not begin with a question."""
 
 import ast
 import re
@@ -21,6 +21,20 @@ _NOT_A_THING = re.compile(
     r"where|which|whose|why|with|within|without)\b",
     re.IGNORECASE,
 )
+_QUESTION = re.compile(r"(what|how|where|which|who|whether)\b", re.IGNORECASE)
+
+
+def docstrings(package: str) -> list[tuple[Path, str]]:
+    """Docstrings of all modules, classes and functions of a package, each with its file."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [
+        (path.relative_to(ROOT), ast.get_docstring(node) or "")
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, kinds)
+    ]
 
 
 def entries(docstring: str) -> Iterator[str]:
@@ -31,15 +45,18 @@ def entries(docstring: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_attribute_and_argument_lines_name_the_thing(package: str) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
     faults = [
-        f"{path.relative_to(ROOT)}: {text}"
-        for path in files
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, kinds)
-        for text in entries(ast.get_docstring(node) or "")
+        f"{path}: {text}"
+        for path, docstring in docstrings(package)
+        for text in entries(docstring)
         if _NOT_A_THING.match(text)
+    ]
+    assert not faults
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_summaries_name_the_result_or_begin_with_a_verb(package: str) -> None:
+    faults = [
+        f"{path}: {docstring.splitlines()[0]}" for path, docstring in docstrings(package) if _QUESTION.match(docstring)
     ]
     assert not faults
