@@ -205,7 +205,7 @@ def test_on_a_cpu_nothing_is_checked_but_the_options(monkeypatch: pytest.MonkeyP
 
 
 def test_a_gpu_with_too_little_memory_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("flexiact.backbone.loading.resolve_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (10**6, 10**6))
     with pytest.raises(BackboneError, match="^device: puppets needs .* 0.0 are free on the GPU") as caught:
         check_memory("puppets", "cuda", NO_SAVINGS)
