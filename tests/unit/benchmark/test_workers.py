@@ -109,7 +109,10 @@ def test_workers_end_with_the_process_that_plans(at_work) -> None:
 
 
 def cards(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    def resolved(name: str) -> torch.device:  # without trying the device, which is not there
+        return torch.device(("cuda" if count else "cpu") if name == "auto" else name)
+
+    monkeypatch.setattr("flexiact.backbone.loading.resolve_device", resolved)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
 
