@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from flexiact.cli import one_line
 from flexiact.media.files import MediaError, is_clutter
-from flexiact.media.timing import Timing
 from flexiact.notes import note
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from flexiact.media.timing import Timing
 
 PICTURES_PER_SECOND = 24.0
 """Frame rate of every folder of pictures, because none states its own; the rate of DAVIS' videos."""
@@ -44,7 +45,7 @@ def pictures_in(folder: Path) -> list[Path]:
     return [path for _, path in numbered]
 
 
-def scan(folder: Path) -> Timing:
+def scan(folder: Path) -> "Timing":
     """Read all frames to check them and return their timing; a note on a change names only the first changed frame.
 
     Raises:
@@ -64,6 +65,8 @@ def scan(folder: Path) -> Timing:
         if frame.shape != first:
             sizes = [f"{width} x {height}" for height, width, _ in (frame.shape, first)]
             raise MediaError(f"{path}: {sizes[0]} pixels when upright, {paths[0].name} has {sizes[1]}")
+    from flexiact.media.timing import Timing  # loads torch; suites are listed without it
+
     return Timing(len(paths), PICTURES_PER_SECOND)
 
 
