@@ -1,12 +1,12 @@
 """The run directory as a contract: every file, every key of run.json and of the small JSON files, every column.
 
-Types, units and meanings stand here alone. The harness refuses to write a description that breaks them, the two
-tables take their columns from them, and `python -m benchmark.store.contract` makes docs/run-directory.md and its JSON
-Schema of them. Pydantic checks both JSON and rows: the tables have two dozen columns of plain types, so a library for
-tables would add a dependency and no check that a row does not have.
+Types, units and meanings stand only here. The harness refuses to write a description that breaks them. The two tables
+take their columns from them. `python -m benchmark.store.contract` generates docs/run-directory.md and its JSON Schema
+from them. Pydantic checks both JSON and rows. A library for tables would add a dependency and no further check, since
+the tables have two dozen columns of plain types.
 
-A key that is described is always there, unless its default is named. `null` means that there is no such thing, that it
-is not known, or that it failed; a missing key means that the entry is of another kind.
+Every described key is present, unless its default is named. `null` means that there is no such thing, that it is not
+known, or that it failed. A missing key means that the entry is of another kind.
 """
 
 from dataclasses import dataclass as plain_dataclass
