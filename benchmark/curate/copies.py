@@ -1,4 +1,4 @@
-"""Suites made from the shipped default suite: with prompts in words, and with the reference as its own target."""
+"""Suites made from the shipped default suite: with texts that tell the movement, or with the references as targets."""
 
 from collections import Counter
 from dataclasses import dataclass, replace

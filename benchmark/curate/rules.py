@@ -29,7 +29,7 @@ from flexiact.puppets.world.rigs import KEYPOINTS, RIGS, TRAINING_RIGS
 from flexiact.puppets.world.scene import Scene, scene_to_dict
 
 MAX_LEFT_OUT_SHARE = 0.34
-"""Largest left-out share: at least two thirds of the action's channels are visible on the reference and the target."""
+"""At least two thirds of the action's channels are visible on the reference and exist on the target."""
 
 MARGIN_PX = 1.0
 """Least distance of every keypoint from the frame's edge: in the reference, the target image and every right answer."""
