@@ -22,11 +22,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train-puppets": ("flexiact.puppets.train", "train what the puppet world ships"),
     "leakage": ("flexiact.puppets.leakage", "how far training stays from what is tested"),
 }
-"""Of every command: what follows `python -m`, and one line for people."""
+"""The words after `python -m` for every command, and one line for people."""
 
 
 def main_of(module: str) -> Callable[[Sequence[str]], int]:
-    """The function that `python -m MODULE` calls with the words after it."""
+    """Return the function that `python -m MODULE` calls with its arguments."""
     spec = find_spec(module)
     is_package = spec is not None and spec.submodule_search_locations is not None
     found: Callable[[Sequence[str]], int] = import_module(f"{module}.__main__" if is_package else module).main
@@ -34,7 +34,7 @@ def main_of(module: str) -> Callable[[Sequence[str]], int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Hand the arguments to the command that the first of them names; return its exit code."""
+    """Run the command that the first argument names, with the other arguments; return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print("usage: flexiact-suite COMMAND [OPTION ...]    (COMMAND --help shows its options)\n")

@@ -1,4 +1,4 @@
-"""Where cells are made and measured, in whichever process: everything loaded, and the run directory to write to."""
+"""Everything that one process needs to make and measure cells: loaded networks and the run directory."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -12,18 +12,18 @@ from benchmark.store.schema import SampleRow
 
 
 class Listener(Protocol):
-    """Who is told how the work goes on (see benchmark.console.progress.Progress)."""
+    """Receiver of progress (see benchmark.console.progress.Progress)."""
 
     def starts(self, what: str) -> None:
-        """Hear what is being worked on."""
+        """Note the piece of work that starts."""
 
     def done(self, kind: str, seconds: float) -> None:
-        """Hear of one finished piece."""
+        """Note one finished piece."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Work that one process does, so that a fit is computed once and kept while it is needed.
+    """Cells that one process does, so that a fit is computed once and stays in memory while it is needed.
 
     Attributes:
         cells: Cells to measure; all share a fit, or belong to one bound and one reference.
@@ -35,7 +35,7 @@ class Unit:
 
     @property
     def method(self) -> str:
-        """Of the first cell."""
+        """Name of the first cell's method or bound."""
         return self.cells[0].method
 
     @property
@@ -45,12 +45,12 @@ class Unit:
 
 
 def units(cells: Iterable[Cell], rows: Mapping[str, SampleRow], references: Mapping[str, str]) -> list[Unit]:
-    """Part cells into units, each cell into one.
+    """Group cells into units; each cell belongs to one unit.
 
     Args:
         cells: Cells to measure; their order is kept.
         rows: Rows by key of the cells whose video exists.
-        references: id of the reference by case.
+        references: Id of the reference by case.
     """
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
@@ -64,11 +64,11 @@ def units(cells: Iterable[Cell], rows: Mapping[str, SampleRow], references: Mapp
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """One process's own.
+    """The executor and the scorer of one process.
 
     Attributes:
-        executor: makes videos.
-        scorer: measures them.
+        executor: Executor that makes videos.
+        scorer: Scorer that measures them.
     """
 
     executor: Executor

@@ -1,6 +1,6 @@
-"""run.json: everything that decides what a run is; `plan` makes the cells of it.
+"""Describe a run: run.json holds everything that decides what the run is, and `plan` makes its cells.
 
-Also: whether two descriptions can share one directory.
+The module also decides whether two descriptions can share one directory.
 """
 
 import json
@@ -25,14 +25,14 @@ _MIB = 1024.0**2
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, Any]:
-    """run.json's entry of a backbone."""
+    """Entry of a backbone in run.json."""
     names = "num_frames height width fps max_text_tokens num_inference_steps guidance_scale num_parameters".split()
     values = {name: getattr(backbone, name) for name in names}
     return {"name": backbone.name, "revision": backbone.revision, "dtype": str(backbone.dtype).split(".")[-1], **values}
 
 
 def describe_method(name: str, method: ActionTransfer, backbone: Backbone) -> dict[str, Any]:
-    """run.json's entry of a method: what it is called, what it is, what it loads, and all of its configuration."""
+    """Entry of a method in run.json: name, identity, weights that it loads, and its whole configuration."""
     fit_config, transfer_config = method.fit_config(), method.transfer_config()
     return {
         "kind": "method",
@@ -48,9 +48,9 @@ def describe_method(name: str, method: ActionTransfer, backbone: Backbone) -> di
 
 
 def adapter_mib(backbone: Backbone, config: Mapping[str, Any]) -> float:
-    """MiB of the weights, trained beforehand, that a method loads beside the backbone's own, such as RefAdapter's.
+    """MiB of the pretrained weights that a method loads in addition to the backbone's own, such as RefAdapter's.
 
-    A configuration names each by its digest, under the backbone's field that holds its folder.
+    A configuration names each of them by its digest, under the name of the backbone's field that holds its folder.
     """
     folders = [getattr(backbone, field.name) for field in fields(backbone) if config.get(field.name)]
     found = [path for folder in folders if isinstance(folder, Path) for path in folder.glob("*.safetensors")]
@@ -58,7 +58,7 @@ def adapter_mib(backbone: Backbone, config: Mapping[str, Any]) -> float:
 
 
 def describe_bounds(truth_known: bool) -> dict[str, dict[str, Any]]:
-    """run.json's entries of all bounds that can be made."""
+    """Entries in run.json of all bounds that can be made."""
     return {
         name: {
             "kind": "bound",
@@ -75,7 +75,7 @@ def describe_bounds(truth_known: bool) -> dict[str, dict[str, Any]]:
 
 
 def describe_metric(name: str, backends: Mapping[str, str], headline: str) -> dict[str, Any]:
-    """run.json's entry of a metric; `headline` names the one that tables are sorted by."""
+    """Entry of a metric in run.json; `headline` names the metric that tables are sorted by."""
     metric = METRICS[name]
     fields = "version unit higher_is_better bounds needs summary".split()
     flags = {"headline": name == headline, "backend": backend_of(metric, backends)}
@@ -90,15 +90,15 @@ def describe_run(
     methods: Mapping[str, ActionTransfer],
     metrics: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What run.json holds apart from command and provenance.
+    """Content of run.json without command and provenance.
 
     Args:
-        suite: its name, version and digest, as run.json has them.
+        suite: Name, version and digest of the suite, as in run.json.
         cases: Cases of the suite.
         seeds: Seeds of fits and transfers.
         backbone: Backbone of all methods.
-        methods: built methods by name.
-        metrics: name -> entry, as `describe_metric` gives it.
+        methods: Built methods by name.
+        metrics: Entries of metrics by name (see `describe_metric`).
 
     Raises:
         ValueError: If the truth of only some cases is known, or a configuration is not JSON.
@@ -119,7 +119,7 @@ def describe_run(
         "cases": {case.case_id: case.describe() for case in cases},
     }
     try:
-        # As it reads when it comes back from disk, so that old and new descriptions can be compared.
+        # In the form that comes back from disk, so that old and new descriptions can be compared.
         plain = dict(json.loads(json.dumps(run, allow_nan=False)))
     except TypeError as error:
         raise ValueError(f"a method's configuration is not JSON: {error}") from error
@@ -128,13 +128,13 @@ def describe_run(
 
 
 def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of a directory that holds what `stored` describes and gets what `fresh` describes.
+    """Merge the description that a directory holds with that of a new session.
 
     Methods, cases, seeds and metrics add up. A method or metric that is in both is taken from `fresh`: if it changed,
     its keys changed, and the old results no longer belong to the run.
 
     Raises:
-        UsageError: If the two cannot share a directory: another suite, backbone or truth, or changed cases.
+        UsageError: If suite, backbone or truth differ, or a case changed; the two cannot share a directory then.
     """
     stored = fresh if stored is None else stored
     if stored.get("suite") != fresh["suite"]:
@@ -167,6 +167,6 @@ def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[s
 
 
 def _in_order(entries: dict[str, Any], order: list[str]) -> dict[str, Any]:
-    """Entries in the table's order, those that the table lost at the end."""
+    """Entries in the table's order; entries that the table no longer has come last."""
     names = [name for name in order if name in entries]
     return {name: entries[name] for name in (*names, *(n for n in entries if n not in names))}

@@ -25,12 +25,12 @@ from flexiact.media.video import frames_digest, write_lossless, write_preview
 from flexiact.task import Action, ActionTransfer, Request, Video
 
 _MIB = 1024.0**2
-_PREVIEW_SIDE_PX = 256  # previews are enlarged by a whole number to about this
+_PREVIEW_SIDE_PX = 256  # a whole factor enlarges previews to about this size
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What a fit learned and what it cost."""
+    """A learned action and its cost."""
 
     action: Action
     seconds: float
@@ -38,14 +38,14 @@ class Fit:
 
 
 class Executor:
-    """Runs cells of one run. Cells of one fit are best given one after the other: only the last fit is kept.
+    """Runs cells of one run. Pass cells that share a fit one after the other: only the last fit stays in memory.
 
     Args:
         folder: Run directory; the caller has opened it.
         backbone: Backbone that the methods were built on.
-        methods: the built methods by name.
+        methods: Built methods by name.
         cases: Cases by id.
-        told: names of the methods that are told true keypoints (see `ToldKeypoints`).
+        told: Names of the methods that receive true keypoints (see `ToldKeypoints`).
     """
 
     def __init__(
@@ -81,19 +81,19 @@ class Executor:
         return row
 
     def needs_fit(self, cell: Cell) -> bool:
-        """Whether executing the cell means fitting first."""
+        """Return True if executing the cell has to fit first."""
         if cell.fit_key is None or cell.fit_key in self._failed_fits:
             return False
         in_memory = self._last_fit is not None and self._last_fit[0] == cell.fit_key
         return not in_memory and not self._fits.file(cell.fit_key).is_file()
 
     def write_inputs(self, case_id: str) -> None:
-        """Store what the case shows, for people to look at.
+        """Store reference and target of a case, for people to look at.
 
         Raises:
-            StoreError: If it cannot be written.
+            StoreError: If the run directory cannot be written.
             CaseError: If the case cannot be rendered.
-            MediaError: If its files cannot be read.
+            MediaError: If the files of the case cannot be read.
         """
         folder = self._folder.path / "inputs" / case_id
         if (folder / "target.png").is_file():
@@ -128,7 +128,7 @@ class Executor:
             _check_output(video, self._backbone)
         except StoreError:
             raise
-        except Exception as error:  # whatever a method does wrong is its result, not the end of the run
+        except Exception as error:  # an error of a method is its result, not the end of the run
             if self._backbone.device.type == "cuda":
                 torch.cuda.empty_cache()
             return replace(row, status="failed", error=error_text(error)), None
@@ -192,7 +192,7 @@ class Executor:
         return Fit(action, cost.seconds, cost.peak_gib)
 
     def _load_fit(self, fit_key: str) -> Fit | None:
-        """A stored fit, None when there is none or the file is damaged (then it is computed again)."""
+        """Load a stored fit; None if it is missing or damaged (then it is computed again)."""
         kept = self._fits.load(fit_key)
         try:
             return kept and Fit(kept[0], **json.loads(kept[1]["cost"]))
@@ -205,12 +205,12 @@ class Executor:
 
 
 def format_of(backbone: Backbone) -> Format:
-    """The format that a backbone's videos have."""
+    """Format of a backbone's videos."""
     return Format(backbone.num_frames, backbone.height, backbone.width, backbone.fps)
 
 
 def preview_scale(video: Video) -> int:
-    """By how much a preview is enlarged."""
+    """Whole factor by which a preview is enlarged."""
     return max(1, math.floor(_PREVIEW_SIDE_PX / min(video.frames.shape[1:3])))
 
 

@@ -1,11 +1,11 @@
-"""What a run computes with: the backbone, the judges, and the threads of a process."""
+"""Load the backbone and the judges of a run, and set the threads of a process."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # --help answers without the seconds that torch takes
+if TYPE_CHECKING:  # importing torch takes seconds, which --help should not cost
     import torch
 
     from flexiact.backbone.backbone import Backbone
@@ -17,16 +17,16 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of a run by name, so that every process can load its own.
+    """Names of a run's networks, so that every process can load its own copies.
 
     Attributes:
         backbone: Name or folder for `flexiact.backbone.backbone.load_backbone`.
-        refadapter: folder; None: the backbone's own.
-        steps: sampler steps; None: the backbone's own number.
-        control: folder; None: the backbone's own.
+        refadapter: Folder of RefAdapter; None: the backbone's own.
+        steps: Number of sampler steps; None: the backbone's own number.
+        control: Folder of the control weights; None: the backbone's own.
         savings: Ways to need less memory on a GPU.
         image_encoder: Image encoder for `load_judges`.
-        puppets: whether the videos show puppets.
+        puppets: True if the videos show puppets.
     """
 
     backbone: str
@@ -38,10 +38,10 @@ class Networks:
     puppets: bool
 
     def load(self, device: str) -> "tuple[Backbone, Perception]":
-        """The backbone and what measures its videos, on a device.
+        """Load the backbone and the judges onto a device.
 
         Raises:
-            ValueError: If one cannot be had.
+            ValueError: If one of them cannot be loaded.
         """
         backbone = load(self.backbone, device, self.refadapter, self.steps, self.control, self.savings)
         return backbone, load_judges(self.image_encoder, backbone.device, self.puppets)
@@ -55,10 +55,10 @@ def load(
     control: Path | None = None,
     savings: "Savings | None" = None,
 ) -> "Backbone":
-    """The backbone of a run, with deterministic kernels wherever torch has them.
+    """Load the backbone of a run, with deterministic kernels wherever torch has them.
 
     Raises:
-        ValueError: If it cannot be had or its weights are not finite.
+        ValueError: If the backbone cannot be loaded or its weights are not finite.
     """
     from dataclasses import replace
 
@@ -69,8 +69,8 @@ def load(
     from flexiact.memory.check import check_memory
 
     savings = savings or NO_SAVINGS
-    check_memory(name, device, savings)  # and the device itself, before any file is read
-    # Some kernels on a GPU have no deterministic form: torch then warns and goes on.
+    check_memory(name, device, savings)  # checks the device as well, before any file is read
+    # Some GPU kernels have no deterministic form; torch warns about them and uses them all the same.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     backbone = load_backbone(name, device, refadapter, control, savings)
@@ -78,12 +78,12 @@ def load(
 
 
 def load_judges(image_encoder: str | None, device: "torch.device", puppets: bool = True) -> "Perception":
-    """What measures the videos: the embedded pose estimator and image encoder, or another image encoder.
+    """Load the judges: the embedded pose estimator and either the embedded image encoder or another one.
 
     Args:
-        image_encoder: Name for `metrics.perception.load_image_encoder`; None takes the embedded encoder.
+        image_encoder: Name for `metrics.perception.load_image_encoder`; None loads the embedded encoder.
         device: Device that the judges run on.
-        puppets: whether the videos show puppets; the pose estimator knows nothing else and is left out otherwise.
+        puppets: True if the videos show puppets. The pose estimator knows only puppets and is left out otherwise.
 
     Raises:
         ValueError: If weights are missing or damaged.
@@ -97,16 +97,16 @@ def load_judges(image_encoder: str | None, device: "torch.device", puppets: bool
 
 
 def set_threads(threads: int | None) -> None:
-    """Fix the number of threads of this process, since it can change the last bits of a sum.
+    """Set the number of threads of this process, since it can change the last bits of a sum.
 
     Args:
-        threads: None takes $OMP_NUM_THREADS, or else one a core that this process may use.
+        threads: Number of threads; None: $OMP_NUM_THREADS if it is set, else one per core that this process may use.
     """
     given = os.environ.get("OMP_NUM_THREADS", "")
     count = threads or (int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0)))
     for name in _THREAD_VARIABLES:
         os.environ[name] = str(count)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; determinism needs it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA reads it at its start; determinism needs it
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import cv2
     import torch

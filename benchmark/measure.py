@@ -1,4 +1,4 @@
-"""What a piece of work costs: wall time and peak memory, measured here and never by the one that is measured."""
+"""Measure wall time and peak memory of a piece of work. The harness measures; no method reports its own cost."""
 
 import re
 import resource
@@ -15,12 +15,12 @@ _GIB = 1024.0**3
 
 @dataclass
 class Cost:
-    """Filled in when the measured block ends.
+    """Wall time and peak memory of a block; both are set when the block ends.
 
     Attributes:
         seconds: Wall time.
-        peak_gib: Peak memory: torch's largest allocation on a CUDA device; on a CPU the process's largest resident set,
-            loaded weights and libraries included.
+        peak_gib: Peak memory. On a CUDA device: the most that torch allocated. On a CPU: the process's largest
+            resident set, which includes loaded weights and libraries.
     """
 
     seconds: float = 0.0
@@ -29,7 +29,7 @@ class Cost:
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[Cost]:
-    """Measure a block; the cost is filled in even when the block raises."""
+    """Measure a block; the cost is set even if the block raises."""
     cost = Cost()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -49,7 +49,7 @@ def measured(device: torch.device) -> Iterator[Cost]:
 
 
 def _reset_peak_rss() -> None:
-    """Start the kernel's high-water mark anew; where that is not allowed, the mark stays that of the whole process."""
+    """Reset the kernel's peak of the resident set; if that is not allowed, the peak stays that of the whole process."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -57,7 +57,7 @@ def _reset_peak_rss() -> None:
 
 
 def _peak_rss() -> float:
-    """Bytes of the largest resident set since the mark was reset."""
+    """Largest resident set in bytes since the last reset."""
     try:
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     except OSError:

@@ -1,4 +1,4 @@
-"""The methods that compete. One line each; variants and ablations are entries with another configuration.
+"""The methods that compete, one line each. Variants and ablations are entries with another configuration.
 
 Reading the table loads nothing: a method's module is imported when the method is built.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flexiact.task import ActionTransfer
 
 TRUE_KEYPOINTS = "true keypoints"
-"""A need: the harness tells the method the true keypoints of what it shows (`benchmark.suites.truth.ToldKeypoints`)."""
+"""A need: the harness tells the method the true keypoints of its inputs (`benchmark.suites.truth.ToldKeypoints`)."""
 
 FLEXIACT = "flexiact.method.FlexiAct"
 MOTION_DIRECTOR = "baselines.motion_director.MotionDirector"
@@ -32,11 +32,11 @@ class MethodEntry:
     """One line of the leaderboard.
 
     Attributes:
-        build: Makes the method for a backbone, with the settings meant for that backbone.
+        build: Function that makes the method for a backbone, with the settings meant for that backbone.
         summary: One line for people.
         extra_supervision: Training material beyond the backbone and the one reference; "none" if there is none.
-        needs: Requirements: weights other than the backbone's own, as `Backbone` names them
-            ("refadapter", "control"), and `TRUE_KEYPOINTS`.
+        needs: Requirements: `TRUE_KEYPOINTS`, and weights other than the backbone's own by the names that `Backbone`
+            uses ("refadapter", "control").
     """
 
     build: Callable[[Backbone], ActionTransfer]
@@ -46,7 +46,7 @@ class MethodEntry:
 
 
 def build(path: str, backbone: Backbone, **changes: Any) -> ActionTransfer:
-    """The class at a path with the configuration meant for the backbone, and changes to it where any are given."""
+    """Build the class at a path with the configuration meant for the backbone; `changes` replace single settings."""
     module, _, name = path.rpartition(".")
     kind = getattr(import_module(module), name)
     method: ActionTransfer = kind.from_preset(backbone, **changes) if changes else kind(backbone)
@@ -62,7 +62,7 @@ def _method(path: str, summary: str, **changes: Any) -> MethodEntry:
 
 
 def _flexiact(summary: str, **changes: Any) -> MethodEntry:
-    """FlexiAct with RefAdapter."""
+    """Entry of FlexiAct with RefAdapter."""
     return replace(_method(FLEXIACT, summary, **changes), extra_supervision=_REFADAPTER_DATA, needs=("refadapter",))
 
 
@@ -73,7 +73,7 @@ def _principled(backbone: Backbone) -> ActionTransfer:
 
 
 def _plus_refadapter(path: str, name: str) -> MethodEntry:
-    """A competitor with RefAdapter at FlexiAct's weight on the backbone, tuned where that is tuned."""
+    """Entry of a competitor with its own tuned settings, and RefAdapter at FlexiAct's weight on the backbone."""
 
     def joined(backbone: Backbone) -> ActionTransfer:
         from flexiact.method import preset
@@ -84,7 +84,7 @@ def _plus_refadapter(path: str, name: str) -> MethodEntry:
 
 
 def _controlled(entry: MethodEntry, data: str, *needs: str) -> MethodEntry:
-    """An entry that is guided by a control video; `data`: what it has seen besides."""
+    """Copy of an entry that is guided by a control video; `data` names its additional training data."""
     return replace(entry, extra_supervision=f"{_CONTROL_DATA}; {data}", needs=("control", *needs))
 
 

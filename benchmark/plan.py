@@ -1,8 +1,8 @@
-"""From what a run describes to the cells it consists of, and each cell's keys. Pure: no file, no network, no clock.
+"""Plan the cells of a run, and each cell's keys, from the run's description. Pure: no file, no network, no clock.
 
-A *fit key* holds what `fit` reads and a *sample key* what the video depends on. Variants of a method that differ only
-at transfer therefore share fits, and a cell whose inputs changed has another key, so that old results are never taken
-for its own.
+A *fit key* covers everything that `fit` reads; a *sample key* covers everything that the video depends on. Variants of
+a method that differ only at transfer therefore share fits. A cell whose inputs changed has another key, so it never
+picks up old results.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,10 +12,10 @@ from typing import Any
 from benchmark.keys import key
 
 BACKBONE_FIT_FIELDS = ("revision", "num_frames", "height", "width", "fps", "max_text_tokens", "dtype")
-"""Of run.json's backbone entry: what a fit depends on."""
+"""Fields of run.json's backbone entry that a fit depends on."""
 
 BACKBONE_SAMPLE_FIELDS = ("num_inference_steps", "guidance_scale")
-"""What a transfer depends on besides."""
+"""Fields that a transfer depends on in addition."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Cell:
     """One video to be made.
 
     Attributes:
-        key: names the video.
-        fit_key: names the fit it needs; None for bounds, which fit nothing.
-        method: name of the method or bound.
-        kind: "method" or "bound".
+        key: Key of the video.
+        fit_key: Key of the fit that the video needs; None for bounds, which fit nothing.
+        method: Name of the method or bound.
+        kind: Type of the cell: "method" or "bound".
         case_id: Id of the case.
         seed: Seed of the fit and of the transfer.
     """
@@ -40,13 +40,13 @@ class Cell:
 
 
 def plan(run: Mapping[str, Any]) -> list[Cell]:
-    """All cells of a run, those that share a fit next to each other.
+    """All cells of a run; cells that share a fit are neighbours.
 
     Args:
-        run: run.json's fields `backbone`, `methods`, `cases`, `seeds`.
+        run: Description with run.json's fields `backbone`, `methods`, `cases`, `seeds`.
 
     Returns:
-        Methods x cases x seeds, and bounds x cases at the first seed, at all seeds where the bound is sampled.
+        Methods x cases x seeds, and bounds x cases: at all seeds if the bound is sampled, else at the first seed.
 
     Raises:
         ValueError: If two methods would make the same videos under two names.
@@ -65,9 +65,9 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
 
 
 def asked_of(cells: Iterable[Cell], run: Mapping[str, Any]) -> list[Cell]:
-    """Those of the cells that a run describes, which may be a part of the run that they are of.
+    """Cells that a session's description asks for, out of the cells of the whole run.
 
-    A bound that is one video for all seeds is there whichever seed it stands under.
+    A bound that is one video for all seeds counts under whichever seed it is stored.
     """
     methods, seeds = run["methods"], set(run["seeds"])
     return [
@@ -80,7 +80,7 @@ def asked_of(cells: Iterable[Cell], run: Mapping[str, Any]) -> list[Cell]:
 
 
 def _sampled(entry: Mapping[str, Any]) -> bool:
-    """Whether every seed gives another video."""
+    """Return True if every seed gives another video."""
     return bool(entry["kind"] == "method" or entry["sampled"])
 
 
@@ -128,13 +128,13 @@ def _bound_key(
         "config": entry["transfer_config"],
         "backbone": {field: backbone[field] for field in (*BACKBONE_FIT_FIELDS, *BACKBONE_SAMPLE_FIELDS)},
         "digests": case["digests"],
-        "wrong_action": case.get("wrong_action"),  # cases of files have none
+        "wrong_action": case.get("wrong_action"),  # missing for cases of files
     }
     return key("bound", depends | ({"seed": seed} if entry["sampled"] else {}))
 
 
 def _grouped(cells: list[Cell]) -> list[Cell]:
-    """Cells in the order of first appearance, those of one fit pulled together; bounds first."""
+    """Cells in the order of first appearance, with cells of one fit moved together and bounds first."""
     groups: dict[tuple[bool, str], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.kind == "method", cell.fit_key or cell.method), []).append(cell)

@@ -1,7 +1,7 @@
 """The main job: `python -m benchmark.run --methods all` makes a suite's videos, measures them and builds the report.
 
-Exit codes: 0 done; 1 done, but some videos failed; 2 not begun or not finished, for the reason in the line on standard
-error; 130 interrupted. Started again, the same command goes on where the last one stopped.
+Exit codes: 0 done; 1 done, but some videos failed; 2 not started or not finished, with the reason in one line on
+standard error; 130 interrupted. The same command, started again, resumes the run.
 """
 
 import argparse
@@ -36,11 +36,11 @@ FILE_SUITES: dict[str, Callable[[str], Suite]] = {
     "davis": davis_suite,
     "folder": folder_suite,
 }
-"""Suites of real material: what stands before the colon of `--suite`, and what reads the place after it."""
+"""Suites of real material: the word before the colon of `--suite`, and the function that reads the place after it."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; reading it loads no network library."""
+    """Parser of the command line; it loads no network library."""
     p = OneLineParser(prog="python -m benchmark.run", description=(__doc__ or "").split("\n\n")[0])
     names = "names, patterns like 'flexiact*', or all; several may be given"
     p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{names}: {', '.join(METHODS)}")
@@ -85,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
-    """Seeds of `0 1 2`, `0,1,2` or `0-2`, ascending, each once.
+    """Seeds from `0 1 2`, `0,1,2` or `0-2`: ascending, without duplicates.
 
     Raises:
-        UsageError: If a text is none of these, or a seed is too large.
+        UsageError: If a text has none of these forms, or a seed is too large.
     """
     seeds: set[int] = set()
     for text in (part for item in texts for part in item.split(",")):
@@ -104,10 +104,10 @@ def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
 
 
 def parse_workers(text: str) -> int | None:
-    """Number of workers, None for auto.
+    """Number of workers; None for `auto`.
 
     Raises:
-        UsageError: If the text is neither.
+        UsageError: If the text is neither a number nor `auto`.
     """
     if text == "auto":
         return None
@@ -129,7 +129,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
     RunFolder(out).check()
     set_threads(args.threads or 1)
 
-    # From here on networks are loaded: seconds, not milliseconds.
+    # From here on networks are loaded, which takes seconds.
     from benchmark.session import RunRequest
     from metrics import METRICS
 
@@ -153,12 +153,12 @@ def _run(args: argparse.Namespace, command: str) -> int:
 
 
 def open_suite(args: argparse.Namespace) -> Suite:
-    """The suite that is asked for.
+    """Open the suite that the arguments name.
 
     Raises:
-        UsageError: If there is none of that name or in that place, or real material is to be made by the puppets'
-            model or judged by their image encoder because no other one was named.
-        CaseError: If its files are not as they should be.
+        UsageError: If there is no suite of that name or in that place; or if the puppets' model would animate real
+            material, or their image encoder judge it, because the user named no other one.
+        CaseError: If a file of the suite is invalid.
     """
     kind, colon, place = args.suite.partition(":")
     if not colon:
@@ -185,10 +185,10 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite, work
     steps = args.steps or suite.num_inference_steps
     name = args.backbone or "puppets"
     _refuse_lacking(request.methods, find_spec(name)[1], args)
-    puppets = all(case.truth_known for case in request.cases)  # nobody knows the truth of anything else
+    puppets = all(case.truth_known for case in request.cases)  # only puppet cases have a known truth
     networks = Networks(name, args.refadapter, steps, args.control, savings, args.image_encoder, puppets)
     devices = worker_devices(workers, args.device)
-    # Where several GPUs work this process only describes the networks, which need not take up room on the first.
+    # With several GPUs this process only describes the networks and should not take memory on the first GPU.
     here = networks if len(set(devices)) == 1 else replace(networks, savings=replace(savings, offload=True))
     backbone, perception = here.load(devices[0])
     devices = devices if workers else affordable(devices)
@@ -198,7 +198,7 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite, work
 
 
 def _refuse_lacking(methods: Sequence[str], spec: "BackboneSpec", args: argparse.Namespace) -> None:
-    """Refuse methods whose weights nobody named, before the backbone's own are fetched or read."""
+    """Refuse methods whose weights are not given, before the backbone's own weights are fetched or read."""
     absent = {part for part in ("refadapter", "control") if not (getattr(args, part) or getattr(spec, part))}
     lacking = {name: sorted(absent & set(METHODS[name].needs)) for name in methods}
     for name, parts in lacking.items():

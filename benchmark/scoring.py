@@ -1,4 +1,4 @@
-"""Measure the videos: features once per video digest, then pure formulas; one stored object a video."""
+"""Measure the videos: features once per video digest, then pure formulas. Scores are one stored object per video."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ from metrics.features import Features, VideoFeatures
 from metrics.metric import Metric
 
 FEATURES_VERSION = 1
-"""Raised when perception begins to give other features under the same backend names."""
+"""Version of perception; raise it when the same backend names begin to give other features."""
 
 _FIELDS = ("image_embeddings", "tracks", "track_visible", "keypoints", "keypoint_scores")
 _FEATURE_BACKENDS = ("image_encoder", "tracker", "pose")
@@ -31,7 +31,7 @@ _PUPPET_POSE = "the shipped pose judge knows puppets alone"
 
 
 class Perceiver(Protocol):
-    """What scoring asks of perception (see metrics.perception.Perception).
+    """Interface that scoring needs of perception (see metrics.perception.Perception).
 
     Attributes:
         backends: Name of the measuring network by `Metric.backend`; begins with "none" if there is none.
@@ -39,7 +39,7 @@ class Perceiver(Protocol):
 
     @property
     def backends(self) -> Mapping[str, str]:
-        """What measures for each `Metric.backend`."""
+        """Name of the measuring network by `Metric.backend`."""
         ...
 
     def describe(self, video: Video) -> VideoFeatures:
@@ -47,16 +47,16 @@ class Perceiver(Protocol):
         ...
 
     def embed_text(self, text: str) -> np.ndarray | None:
-        """Embedding of a text, beside those of images; None when there is no image encoder."""
+        """Embedding of a text in the space of the image embeddings; None if there is no image encoder."""
         ...
 
     def perceptual_distance(self, frames: np.ndarray, true_frames: np.ndarray) -> np.ndarray | None:
-        """Distance of each frame from the true one; None when nothing measures it."""
+        """Distance of each frame from the true frame; None if no network measures it."""
         ...
 
 
 class Scorer:
-    """Scores the samples of one run."""
+    """Computes and stores the scores of one run's videos."""
 
     def __init__(
         self,
@@ -75,14 +75,14 @@ class Scorer:
         self._text = lru_cache(maxsize=None)(perception.embed_text)
 
     def missing(self, cell: Cell, row: SampleRow) -> list[str]:
-        """Names of the metrics that were not yet computed, in this version and with this backend, on this video.
+        """Names of the metrics not yet computed on this video, in their current version and with the current backend.
 
-        Those that failed on a video that was made are among them where failures are to be tried again.
+        If failures are to be retried, metrics that failed on an existing video are among them.
         """
         return self._missing(self._stored(cell, row), row)
 
     def score(self, cell: Cell, row: SampleRow) -> None:
-        """Compute and store what is missing; a metric that fails is stored as failed and the others go on.
+        """Compute and store the missing metrics; one that fails is stored as failed and the others continue.
 
         Raises:
             StoreError: If the run directory cannot be written.
@@ -154,7 +154,7 @@ class Scorer:
         return self._described(target), self._described(staged.reference)
 
     def _described(self, video: Video) -> VideoFeatures:
-        """Features of a video, from disk when the same frames were seen by the same networks before."""
+        """Features of a video; read from disk if the same networks have already seen the same frames."""
         name = key(
             "features",
             {
@@ -177,12 +177,12 @@ class Scorer:
 
 
 def evaluated(metric: Metric, features: Features) -> dict[str, Any]:
-    """Status, value and error of a metric: skipped where it is not defined, failed where it raises or is not finite."""
+    """Status, value and error of a metric: skipped if undefined here, failed if it raises or gives no finite value."""
     try:
         value = metric.compute(features)
         if value is None:
             return {"status": "skipped", "value": None, "error": _why_skipped(metric, features)}
-    except Exception as error:  # a fault in one formula must not take the others down
+    except Exception as error:  # an error in one formula must not stop the others
         return {"status": "failed", "value": None, "error": error_text(error)}
     if not math.isfinite(value):
         return {"status": "failed", "value": None, "error": f"the value is {value}"}
@@ -196,6 +196,6 @@ def _why_skipped(metric: Metric, features: Features) -> str:
 
 
 def backend_of(metric: Metric, backends: Mapping[str, str]) -> str:
-    """The concrete thing that measured a metric, "none" where there is no such thing (the metric is skipped then)."""
+    """Name of the network that measures a metric; "none" if there is none (then the metric is skipped)."""
     name = backends[metric.backend]
-    return "none" if name.startswith("none") else name  # the reason may hold this machine's paths
+    return "none" if name.startswith("none") else name  # the reason may hold paths of this machine

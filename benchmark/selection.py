@@ -1,4 +1,4 @@
-"""Pick entries of a table by name or pattern, and answer a wrong name with what there is."""
+"""Pick entries of a table by name or pattern, and answer an unknown name with the available names."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -8,19 +8,19 @@ _LISTED = 40  # longer lists are cut: nobody reads 250 case names in one line
 
 
 class UsageError(ValueError):
-    """Something the person at the keyboard can put right; the message is one line."""
+    """Mistake that the user can correct; the message is one line."""
 
 
 def select(patterns: Iterable[str], names: Sequence[str], what: str) -> list[str]:
-    """Names that any pattern matches, in the order of `names`, each once.
+    """Names that match any pattern, in the order of `names`, without duplicates.
 
     Args:
-        patterns: names, shell patterns (`flexiact*`), comma-separated lists of both, or `all`.
-        names: the table's names.
-        what: the word for one entry, for the error message.
+        patterns: Names, shell patterns (`flexiact*`), comma-separated lists of both, or `all`.
+        names: Names in the table.
+        what: Word for one entry, for the error message.
 
     Raises:
-        UsageError: If there is no pattern, or one matches nothing.
+        UsageError: If there is no pattern, or a pattern matches nothing.
     """
     wanted = [part.strip() for pattern in patterns for part in pattern.split(",") if part.strip()]
     if not wanted:
@@ -35,7 +35,7 @@ def select(patterns: Iterable[str], names: Sequence[str], what: str) -> list[str
 
 
 def unknown(name: str, names: Sequence[str], what: str) -> str:
-    """One line for a name that is not in the table: the closest match, then the list."""
+    """One line about a name that is not in the table: the closest match, then the list."""
     folded = {candidate.lower(): candidate for candidate in names}
     close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
     guess = f" (did you mean '{folded[close[0]]}'?)" if close else ""

@@ -1,4 +1,4 @@
-"""One run from description to tables, with everything that computes given from outside."""
+"""Run one session from description to tables. Backbone, perception and workers are arguments."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,19 +29,19 @@ from metrics import METRICS
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What is asked of a session.
+    """Request of a session.
 
     Attributes:
-        suite: name.
+        suite: Name of the suite.
         cases: Cases of the suite.
-        methods: names in `METHODS`; bounds are always made, those that need the truth only where it is known.
+        methods: Names in `METHODS`. Bounds are always made; those that need the truth, only where it is known.
         seeds: Seeds of fits and transfers.
-        metrics: names in `METRICS`.
-        out: the run directory.
-        headline: the metric that tables are sorted by.
+        metrics: Names in `METRICS`.
+        out: Path to the run directory.
+        headline: Name of the metric that tables are sorted by.
         suite_version: Version of the suite; None for a folder of material.
-        suite_digest: likewise.
-        retry_failed: make failed videos again, and compute failed metrics again.
+        suite_digest: Digest of the suite; None for a folder of material.
+        retry_failed: True to make failed videos again and to compute failed metrics again.
         command: Command that started the session, for run.json.
     """
 
@@ -60,12 +60,12 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a session did.
+    """Result of a session.
 
     Attributes:
-        made: videos made or failed in this session.
-        scored: videos scored in this session.
-        failed: rows of everything asked for that failed, now or earlier.
+        made: Number of videos that this session made or failed to make.
+        scored: Number of videos that this session scored.
+        failed: Rows of all requested videos that failed, now or earlier.
     """
 
     made: int
@@ -74,7 +74,7 @@ class Outcome:
 
 
 Load = Callable[[str], tuple[Backbone, Perceiver]]
-"""Loads what a session computes with onto a device."""
+"""Function that loads the networks of a session onto a device."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def build_methods(names: Iterable[str], backbone: Backbone) -> dict[str, ActionT
     """Build methods for a backbone.
 
     Raises:
-        UsageError: If one cannot be built on it; the message says which can.
+        UsageError: If a method cannot be built on the backbone; the message says which methods can.
     """
     built: dict[str, ActionTransfer] = {}
     refused: dict[str, str] = {}
@@ -110,7 +110,7 @@ def build_methods(names: Iterable[str], backbone: Backbone) -> dict[str, ActionT
 
 
 def _tell_losses(cases: Sequence[Case], backbone: Backbone) -> None:
-    """Say, here and not in every worker, what of pictures and texts the backbone does not get to see."""
+    """Report, here and not in every worker, the parts of pictures and texts that the backbone will not see."""
     tell(one for case in cases for one in case.losses(format_of(backbone)))
     for text in dict.fromkeys(text for case in cases for text in (case.caption, case.prompt)):
         note_long_text(backbone, text)
@@ -123,18 +123,18 @@ def run_session(
     provenance: Mapping[str, Any] | None = None,
     workers: Workers | None = None,
 ) -> Outcome:
-    """Make and measure what is missing, and write the tables.
+    """Make and measure all missing videos, and write the tables.
 
     Args:
         request: Request of the user.
         backbone: Backbone that the methods are built on.
         perception: Networks that measure.
         provenance: Provenance for run.json.
-        workers: the processes that work; None: this one does.
+        workers: Processes that make and measure; None: this process does.
 
     Raises:
-        UsageError: If the run directory holds something that this does not go with; nothing is written then.
-        CaseError: If a case is not what its file says.
+        UsageError: If the run directory holds a run that does not match; nothing is written then.
+        CaseError: If the material of a case differs from what its file says.
         StoreError: If the run directory cannot be written.
         WorkerError: If a worker was killed.
     """
@@ -156,7 +156,7 @@ def run_session(
         work = [cell for cell in asked if cell.key not in made or bench.scorer.missing(cell, made[cell.key])]
         run = _with_history(stored, described, request.command, provenance or {}, new=bool(work))
         folder.write_run(run)
-        write_tables(folder, run, cells, rows)  # of a session that is interrupted too: no row of what no longer is
+        write_tables(folder, run, cells, rows)  # also after an interrupt: no table keeps rows that are no longer valid
         for case in request.cases:
             bench.executor.write_inputs(case.case_id)
         _do(request, bench, work, made, workers)
@@ -170,7 +170,7 @@ def run_session(
 def _do(
     request: RunRequest, bench: Bench, work: Sequence[Cell], made: Mapping[str, SampleRow], workers: Workers | None
 ) -> None:
-    """Make and measure cells, here or in other processes; all results are files."""
+    """Make and measure cells, in this process or in workers; all results are files."""
     shares = units(work, made, {case.case_id: case.reference_id for case in request.cases})
     amount = _amount([cell for cell in work if cell.key not in made], len(work), bench.executor)
     with Progress(amount, workers=len(workers.devices) if workers else 1) as progress:
@@ -182,7 +182,7 @@ def _do(
 
 
 def _bench(request: RunRequest, load: Load, device: str) -> Bench:
-    """Everything that a worker needs, on its device."""
+    """Everything that a worker needs, loaded onto its device."""
     backbone, perception = load(device)
     return _equipped(request, backbone, perception, build_methods(request.methods, backbone))
 
@@ -207,9 +207,9 @@ def _amount(unmade: list[Cell], scores: int, executor: Executor) -> dict[str, in
 def _with_history(
     stored: Mapping[str, Any] | None, run: dict[str, Any], command: str, provenance: Mapping[str, Any], new: bool
 ) -> dict[str, Any]:
-    """The description with command and provenance of the first session, and those of later ones if either differs.
+    """Add history to a description: command and provenance of the first session, and of later ones that differ.
 
-    A session that adds nothing (`new` is False) leaves no trace.
+    A session that adds nothing (`new` is False) is not recorded.
     """
     session = {"command": command, "provenance": dict(provenance)}
     if stored is None:

@@ -1,8 +1,8 @@
-"""Units of work shared out over processes, each with one thread, one process a GPU where there are GPUs.
+"""Distribute units of work over processes. Each process has one thread; with GPUs there is one process per GPU.
 
-The process that plans holds the lock of the run directory, shows the progress and writes nothing that workers write.
-Workers write what `benchmark.bench.Bench` writes. No two of them write the same record, video, fit or scores, since
-cells that share a key share a unit. Two may write the same features: equal bytes, each put in place whole.
+The parent process holds the lock of the run directory, shows the progress, and writes no file that workers write.
+Workers write the files of `benchmark.bench.Bench`. No two of them write the same record, video, fit or scores, since
+cells that share a key share a unit. Two may write the same features: the bytes are equal and each file appears whole.
 """
 
 import multiprocessing
@@ -23,31 +23,31 @@ import psutil
 from benchmark.load import set_threads
 from benchmark.selection import UsageError
 
-if TYPE_CHECKING:  # the command answers wrong arguments without the seconds that torch takes
+if TYPE_CHECKING:  # importing torch takes seconds, which an error in the arguments should not cost
     from multiprocessing.queues import SimpleQueue
 
     from benchmark.bench import Bench, Listener, Unit
 
 _LISTEN_EVERY_S = 0.5
 _GROWTH = 2.0
-"""A worker at work needs about this many times the memory that the networks and libraries alone take."""
+"""A busy worker needs about this many times the memory that networks and libraries alone take."""
 
 
 class WorkerError(ChildProcessError):
-    """A worker process is gone; the message is one line and says what to do."""
+    """A worker process was killed; the message is one line and says what to do."""
 
 
 def worker_devices(asked: int | None, device: str) -> tuple[str, ...]:
-    """The device of every worker.
+    """Device of every worker.
 
     Args:
-        asked: number of workers; None: one a GPU, without GPUs as many as there are cores and memory for, counted
-            with the networks loaded in this process (see `affordable`).
-        device: Name for `flexiact.backbone.loading.resolve_device`; a GPU with a number stands for itself alone.
+        asked: Number of workers; None: one per GPU. Without GPUs: as many as cores and memory allow, measured once the
+            networks are loaded in this process (see `affordable`).
+        device: Name for `flexiact.backbone.loading.resolve_device`; a GPU with a number means that GPU alone.
 
     Raises:
-        UsageError: If more workers are asked for than there are GPUs.
-        BackboneError: If the device is unknown or not there.
+        UsageError: If there are fewer GPUs than requested workers.
+        BackboneError: If the device is unknown or missing.
     """
     import torch
 
@@ -64,13 +64,13 @@ def worker_devices(asked: int | None, device: str) -> tuple[str, ...]:
 
 
 def physical_cores() -> int:
-    """Cores that this process may use; two threads of one core count once."""
+    """Number of cores that this process may use; two threads of one core count once."""
     allowed = len(os.sched_getaffinity(0))
     return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
 def affordable(devices: tuple[str, ...]) -> tuple[str, ...]:
-    """As many of the CPU's workers as free memory holds, at least one; to be asked once networks are loaded here."""
+    """As many of the CPU workers as free memory holds, at least one; call it once networks are loaded here."""
     held = psutil.Process().memory_info().rss
     fitting = int(psutil.virtual_memory().available / (_GROWTH * held))
     return devices[: max(1, fitting)] if devices[0] == "cpu" else devices
@@ -79,22 +79,22 @@ def affordable(devices: tuple[str, ...]) -> tuple[str, ...]:
 def share_out(
     units: "Sequence[Unit]", devices: Sequence[str], open_bench: "Callable[[str], Bench]", listener: "Listener"
 ) -> None:
-    """Let one process a device do the units; which one does which changes no result.
+    """Let one process per device do the units; their distribution changes no result.
 
     Args:
         units: Units of one run.
         devices: Devices of the workers; "cpu" may occur several times.
-        open_bench: loads networks onto a device. Every worker calls it once; it is pickled.
-        listener: told what all workers do.
+        open_bench: Picklable function that loads networks onto a device; every worker calls it once.
+        listener: Listener that hears of the work of all workers.
 
     Raises:
-        WorkerError: If a worker was killed. The others are stopped, finished cells stay.
+        WorkerError: If a worker was killed. The other workers are stopped; finished cells are kept.
         StoreError: If the run directory cannot be written.
     """
     if not units:
         return
     devices = devices[: len(units)]
-    context = multiprocessing.get_context("spawn")  # a fork would inherit threads and CUDA's state
+    context = multiprocessing.get_context("spawn")  # a fork would inherit threads and the state of CUDA
     news, places = context.SimpleQueue(), context.SimpleQueue()
     for device in devices:
         places.put(device)
@@ -106,7 +106,7 @@ def share_out(
 
         with _not_interrupted():
             running = {next_one() for _ in devices}
-            pool.submit(os.getpid)  # the pool looks anew whom to watch: it overlooks the end of the process begun last
+            pool.submit(os.getpid)  # makes the pool update its watch list, which lacks the process started last
         while running:
             finished, running = wait(running, _LISTEN_EVERY_S, FIRST_COMPLETED)
             while not news.empty():
@@ -120,7 +120,7 @@ def share_out(
 
 @contextmanager
 def _closing(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
-    """End all workers however the block ends, and say in one line that one was killed."""
+    """End all workers when the block ends or raises; report a killed worker in one line."""
     try:
         yield pool
     except BrokenProcessPool:
@@ -137,7 +137,7 @@ def _closing(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
 
 
 def _longest(waiting: "list[Unit]", seconds: Mapping[str, float]) -> "Unit":
-    """Take out the unit that may take longest: of a method that was not seen yet, else by what its cells took."""
+    """Take out the unit expected to take longest: first of methods not seen yet, then by measured seconds per cell."""
     unit = max(waiting, key=lambda unit: (seconds.get(unit.method, inf) * unit.size, unit.size))
     waiting.remove(unit)
     return unit
@@ -145,7 +145,7 @@ def _longest(waiting: "list[Unit]", seconds: Mapping[str, float]) -> "Unit":
 
 @contextmanager
 def _not_interrupted() -> Iterator[None]:
-    """Processes started here never see Ctrl-C, not even while they import: the one that plans stops them."""
+    """Hide Ctrl-C from processes that start in this block, even during their imports; the parent process stops them."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -158,7 +158,7 @@ def _not_interrupted() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _News:
-    """Tells the process that plans what a `Listener` is told."""
+    """Listener inside a worker that forwards everything to the parent process."""
 
     queue: "SimpleQueue[tuple[str, tuple[object, ...]]]"
 
@@ -171,7 +171,7 @@ class _News:
 
 @dataclass
 class _Worker:
-    """This process."""
+    """State of this worker process."""
 
     device: str
     news: _News
@@ -182,7 +182,7 @@ _worker: _Worker
 
 
 def _start(places: "SimpleQueue[str]", news: "SimpleQueue[tuple[str, tuple[object, ...]]]") -> None:
-    """Make this process a worker."""
+    """Initialise this process as a worker."""
     global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
     set_threads(1)
@@ -190,7 +190,7 @@ def _start(places: "SimpleQueue[str]", news: "SimpleQueue[tuple[str, tuple[objec
 
 
 def _end_with_parent() -> None:
-    """Without this a worker would wait for work for ever when the process that plans is killed."""
+    """End this process with its parent; a worker would otherwise wait forever after its parent was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -198,7 +198,7 @@ def _end_with_parent() -> None:
 
 
 def _work(open_bench: "Callable[[str], Bench]", unit: "Unit") -> tuple[str, float]:
-    """Do a unit and return its method and seconds a cell; the first one loads networks, so that errors are told."""
+    """Do a unit; return its method and seconds per cell. The first call loads networks, so that errors are reported."""
     if _worker.bench is None:
         _worker.bench = open_bench(_worker.device)
     start = time.perf_counter()

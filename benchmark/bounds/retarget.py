@@ -1,13 +1,13 @@
-"""The ceiling that is not told the action: its curves, found in the reference's pixels and performed by the target.
+"""The ceiling without knowledge of the action: it finds the action in the reference's pixels; the target performs it.
 
-`oracle-codec` knows what the action is; no method can. Here it is recovered as classical motion retargeting would
-(Gleicher, "Retargetting motion to new characters", SIGGRAPH 1998): keypoints are estimated in the reference's frames,
-and the channel curves that best explain them are found by non-linear least squares through the rig's own kinematics and
-projection. The curves are then performed by the target's true figure.
+`oracle-codec` knows the action; no method can. Here the action is recovered by classical motion retargeting (Gleicher,
+"Retargetting motion to new characters", SIGGRAPH 1998). Keypoints are estimated in the reference's frames. Non-linear
+least squares through the rig's own kinematics and projection finds the channel curves that explain them best. The
+target's true figure then performs the curves.
 
-What it knows that no method is told: the scenes of reference and target from their specification, that is rig,
-proportions, stance and camera of both, and the target's skin and background to render it. What it is not told: anything
-about the action, its channels, shapes or amplitudes.
+The bound knows two things that no method is told. One is the specification of both scenes: rig, proportions, stance and
+camera. The other is the target's skin and background, which rendering needs. It is told nothing about the action: no
+channel, no shape, no amplitude.
 """
 
 from dataclasses import dataclass
@@ -29,19 +29,19 @@ from flexiact.task import Video
 
 @dataclass(frozen=True)
 class RetargetConfig:
-    """How curves are sought; channel values are in units of a full natural movement.
+    """Settings of the search for curves; channel values are in units of a full natural movement.
 
     Attributes:
-        noise_share: standard deviation of an estimated keypoint as a share of the frame's side.
-        outlier: residuals beyond this many standard deviations count linearly (soft L1), not by their square.
-        value_sd: standard deviation of a channel's values, before anything is known of it.
-        cutoff: frequency in half cycles a clip up to which curves are expected; beyond, the expected amplitude falls
-            with its square.
+        noise_share: Standard deviation of an estimated keypoint as a share of the frame's side.
+        outlier: Number of standard deviations beyond which residuals count linearly (soft L1), not by their square.
+        value_sd: Standard deviation of a channel's values, before anything is known about the channel.
+        cutoff: Frequency, in half cycles per clip, up to which curves are expected. Beyond it the expected amplitude
+            falls with the square of the frequency.
         frequencies: Number of cosines, from frequency 0 up, that make a curve (all, if the clip is shorter).
-        starts: searches, the first from standing still, the others from random constant poses.
+        starts: Number of searches; the first starts from standing still, the others from random constant poses.
         start_sd: Standard deviation of these poses.
-        rounds: times that each channel's own standard deviation is estimated and the best search goes on with it
-            (automatic relevance determination: MacKay 1994), so that channels that hardly move are drawn to 0.
+        rounds: Number of times that each channel's own standard deviation is estimated and the best search continues
+            with it (automatic relevance determination: MacKay 1994), which draws channels that hardly move to 0.
         evaluations: Largest number of evaluations in each search.
     """
 
@@ -56,16 +56,16 @@ class RetargetConfig:
     evaluations: int = 40
 
 
-_LEAST_SD_SHARE = 0.25  # of value_sd; a channel that seems still may move this much
+_LEAST_SD_SHARE = 0.25  # share of value_sd; a channel that seems still may move this much
 _GREATEST_SD = 1.5
 _TOLERANCE = 1e-4
 
 
 def retarget(staged: Staged, estimator: PoseEstimator, config: RetargetConfig | None = None) -> Video:
-    """The target performing what the estimator's keypoints of the reference show; channels it lacks are left out.
+    """Video of the target performing the curves found in the reference; channels that its body lacks are left out.
 
     Raises:
-        ValueError: `keypoint_names` of the estimator lacks one of the puppets'.
+        ValueError: If `keypoint_names` of the estimator lacks one of the puppets'.
     """
     num_frames, height, width = staged.reference.frames.shape[:3]
     form = Format(num_frames, height, width, staged.reference.fps)
@@ -73,7 +73,7 @@ def retarget(staged: Staged, estimator: PoseEstimator, config: RetargetConfig | 
 
 
 def shown_curves(staged: Staged, estimator: PoseEstimator, config: RetargetConfig | None = None) -> torch.Tensor:
-    """Channel curves [T, 21] that the reference's frames show an estimator; see `retarget`."""
+    """Channel curves [T, 21] that an estimator's keypoints of the reference show; see `retarget`."""
     absent = set(KEYPOINTS) - set(estimator.keypoint_names)
     if absent:
         raise ValueError(f"keypoint_names: the estimator finds no {', '.join(sorted(absent))}")
@@ -89,12 +89,12 @@ def shown_curves(staged: Staged, estimator: PoseEstimator, config: RetargetConfi
 def recover_curves(
     scene: Scene, keypoints: np.ndarray, weights: np.ndarray, config: RetargetConfig | None = None
 ) -> torch.Tensor:
-    """Channel curves that explain keypoints of a known figure seen by a known camera.
+    """Recover the channel curves that explain keypoints of a known figure seen by a known camera.
 
     Args:
-        scene: the figure (with its stance) and the camera.
-        keypoints: [T, 13, 2] as shares of the square frame's side; those that the body lacks are ignored.
-        weights: [T, 13], at least 0: how much each is believed; 0 leaves it out.
+        scene: Scene with the figure (and its stance) and the camera.
+        keypoints: Keypoints [T, 13, 2] as shares of the square frame's side; those that the body lacks are ignored.
+        weights: Confidence [T, 13] in each keypoint, at least 0; a keypoint of weight 0 is left out.
         config: Settings of the search for curves.
 
     Returns:
@@ -126,26 +126,26 @@ class _Search:
         self._given = keypoints[:, self._points].reshape(len(keypoints), -1)
         trust = np.sqrt(weights[:, self._points].astype(np.float64)) / config.noise_share
         self._trust = trust.repeat(2, axis=1)
-        # Orthonormal, so a coefficient's size does not depend on which clip it is of, and neither does the prior.
+        # The cosines are orthonormal, so neither a coefficient's size nor the prior depends on the clip.
         self._basis = dct(np.eye(len(keypoints)), axis=0, norm="ortho")[: config.frequencies]
         self._damping = np.sqrt(1 + (np.arange(len(self._basis)) / config.cutoff) ** 4)
 
     def constant(self, pose: np.ndarray) -> np.ndarray:
-        """Coefficients of a pose [C] held all the time."""
+        """Coefficients of a pose [C] that is held for the whole clip."""
         return np.outer(self._basis.sum(axis=1), pose)
 
     def values(self, coefficients: np.ndarray) -> np.ndarray:
-        """The body's channels [T, C]."""
+        """Values [T, C] of the body's channels."""
         return np.asarray(self._basis.T @ coefficients.reshape(len(self._basis), -1))
 
     def curves(self, coefficients: np.ndarray) -> torch.Tensor:
-        """All channels [T, 21]."""
+        """Curves [T, 21] of all channels."""
         values = torch.zeros(self._basis.shape[1], len(CHANNELS))
         values[:, self.channels] = torch.from_numpy(self.values(coefficients)).float()
         return values
 
     def run(self, start: np.ndarray, deviations: np.ndarray) -> tuple[np.ndarray, float]:
-        """Minimise from a start; the coefficients [F, C] found and their cost."""
+        """Minimise from a start; return the coefficients [F, C] found and their cost."""
         found = least_squares(
             partial(self._residuals, deviations=deviations),
             start.ravel(),
@@ -169,7 +169,7 @@ class _Search:
         return np.concatenate([data, np.diag(np.outer(self._damping, 1 / deviations).ravel())])
 
     def _loss(self, squares: np.ndarray) -> np.ndarray:
-        """Soft L1 for keypoints, squares for the prior: value, first and second derivative [3, N] (as scipy asks)."""
+        """Soft L1 for keypoints, squares for the prior: value, first and second derivative [3, N], in scipy's order."""
         count, limit = self._trust.size, self._config.outlier**2
         loss = np.stack([squares, np.ones_like(squares), np.zeros_like(squares)])
         root = np.sqrt(1 + squares[:count] / limit)
@@ -178,7 +178,7 @@ class _Search:
 
 
 def _seen(scene: Scene, values: torch.Tensor) -> torch.Tensor:
-    """Keypoints [B, T, 13, 2] as shares of the frame's side, of B curves [B, T, 21] on one scene."""
+    """Keypoints [B, T, 13, 2], as shares of the frame's side, of B curves [B, T, 21] on one scene."""
     points = projections([scene] * len(values), values, size=1).keypoints()
     return points.view(*values.shape[:2], len(KEYPOINTS), 2)
 
@@ -186,7 +186,7 @@ def _seen(scene: Scene, values: torch.Tensor) -> torch.Tensor:
 def _slopes(scene: Scene, values: torch.Tensor) -> torch.Tensor:
     """Derivatives [T, 13, 2, 21] of each frame's keypoints by the same frame's channel values [T, 21].
 
-    Each coordinate gets a copy of the curves of its own, so that one backward pass gives the gradients of all.
+    Each coordinate has its own copy of the curves, so that one backward pass gives the gradients of all coordinates.
     """
     copies = values.expand(2 * len(KEYPOINTS), -1, -1).clone().requires_grad_()
     points = _seen(scene, copies).flatten(2)

@@ -1,6 +1,6 @@
-"""Floors and ceilings: what a metric gives to videos that nobody had to generate.
+"""Floors and ceilings: values of a metric for videos that nobody had to generate.
 
-The harness makes them, since they may see a case's truth; methods never do. Reading the table loads nothing.
+The harness makes these videos, since they may use a case's truth; methods never may. Reading the table loads nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _GUIDANCE_BY_WORDS = 3.0
-"""With less the puppet backbone follows a caption half as well."""
+"""Guidance scale of the bounds in words; below it the puppet backbone follows a caption half as well."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,15 @@ class Bound:
     """One floor or ceiling.
 
     Attributes:
-        version: raised when it begins to give other videos.
-        summary: one line for people.
-        make: the video of a case (`benchmark.suites.truth.Staged`, or any `Shown` where it needs no truth) for a seed;
+        version: Version, raised when the bound begins to give other videos.
+        summary: One line for people.
+        make: Deterministic function from a case (`benchmark.suites.truth.Staged`, or any `Shown` if the bound needs no
+            truth), a backbone and a seed to the video.
             deterministic.
         sees: Truth that the bound may read and no method may; "none" if it needs no truth.
-        sampled: whether every seed gives another video; all others are one video a case.
-        config: Settings (JSON) that its videos depend on besides case and backbone; part of their keys.
+        sampled: True if every seed gives another video; any other bound has one video per case.
+        config: Function that returns the settings (JSON) that its videos depend on in addition to case and backbone;
+            they are part of the keys.
     """
 
     version: int
@@ -47,7 +49,7 @@ class Bound:
 
     @property
     def needs_truth(self) -> bool:
-        """Whether it can be made only where the right answer is known."""
+        """Return True if it can be made only for cases whose right answer is known."""
         return self.sees != "none"
 
 
@@ -101,7 +103,7 @@ def _relative(staged: Staged, backbone: Backbone, seed: int) -> Video:
 
 
 def _by_target(staged: Staged, values: Tensor) -> Video:
-    """The target image's figure going through channel values [T, 21]."""
+    """Video of the target image's figure performing channel values [T, 21]."""
     from benchmark.suites.case import Format
     from benchmark.suites.truth import performed
 
@@ -117,7 +119,7 @@ def _retarget(staged: Staged, backbone: Backbone, seed: int) -> Video:
 
 @cache
 def _pose_driver() -> PoseEstimator:
-    """Not the judge: a bound that saw through the judge's eyes would be measured without the errors they share."""
+    """Estimator other than the judge: with the judge's own, shared errors would cancel and the bound look too good."""
     from flexiact.pose.rtmpose import PUPPETS, estimator_by_name
 
     return estimator_by_name(PUPPETS)
@@ -141,7 +143,7 @@ def _through_codec(video: Video, backbone: Backbone) -> Video:
     from flexiact.backbone.codec import decode_latents, encode_video
     from flexiact.task import Video
 
-    # The posterior's noise comes from a fixed seed: the bound is one video a case, whatever seeds the methods get.
+    # The posterior's noise has a fixed seed: the bound is one video per case, whatever the seeds of the methods.
     latents = encode_video(backbone, video.frames, torch.Generator().manual_seed(0))
     return Video(decode_latents(backbone, latents)[0], video.fps)
 

@@ -1,6 +1,6 @@
-"""Pose guidance with nothing to estimate: the harness tells the true keypoints of what it shows.
+"""Pose guidance without estimation: the harness tells the true keypoints of its two inputs.
 
-The difference between this entry and plain pose guidance is what estimating costs; what is left is the method's own.
+The difference between this entry and plain pose guidance is the cost of estimation; the rest is the method's own.
 """
 
 import numpy as np
@@ -12,25 +12,25 @@ from flexiact.puppets.world.rigs import KEYPOINTS
 
 
 class TruePoses:
-    """Looks keypoints up by the digest of the frames instead of estimating them (see `PoseEstimator`)."""
+    """Looks up keypoints by the digest of the frames instead of estimating them (see `PoseEstimator`)."""
 
     name = "true keypoints"
     keypoint_names = KEYPOINTS
     score_threshold = 0.5
 
     def __init__(self) -> None:
-        """Know nothing yet."""
+        """Start without any keypoints."""
         self._known: dict[str, np.ndarray] = {}
 
     def tell(self, frames: np.ndarray, keypoints: np.ndarray) -> None:
-        """Take note of the keypoints [T, K, 2] in frames [T, H, W, 3], nan where the body lacks one."""
+        """Store the keypoints [T, K, 2] of frames [T, H, W, 3], nan for parts that the body lacks."""
         self._known[frames_digest(frames)] = keypoints
 
     def estimate(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The true keypoints of frames that were told of, score 1, and 0 for those that the body lacks.
+        """True keypoints of frames stored before, with score 1, or 0 for those that the body lacks.
 
         Raises:
-            ValueError: For frames that nobody told of.
+            ValueError: If nobody told the keypoints of these frames.
         """
         keypoints = self._known.get(frames_digest(frames))
         if keypoints is None:
@@ -40,19 +40,19 @@ class TruePoses:
 
 
 class TruePoseGuided(PoseGuided):
-    """`PoseGuided` that looks keypoints up.
+    """`PoseGuided` that looks up keypoints instead of estimating them.
 
     Attributes:
-        poses: Poses that it was told.
+        poses: Lookup table of the true keypoints.
     """
 
     method_id = "TruePoseGuided"
 
     def __init__(self, backbone: Backbone) -> None:
-        """Take the backbone's preset; nothing is known until the harness tells."""
+        """Use the backbone's preset; no keypoints are known until the harness tells them."""
         self.poses = TruePoses()
         super().__init__(backbone, estimator=self.poses)
 
     def tell_keypoints(self, frames: np.ndarray, keypoints: np.ndarray) -> None:
-        """Take note of the true keypoints of a case's reference or target; see `TruePoses.tell`."""
+        """Store the true keypoints of a case's reference or target; see `TruePoses.tell`."""
         self.poses.tell(frames, keypoints)

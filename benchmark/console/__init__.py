@@ -1,1 +1,1 @@
-"""What the terminal shows and takes: names and patterns, progress, the closing summary."""
+"""Output on the terminal: progress, and the closing summary."""

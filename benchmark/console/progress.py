@@ -1,4 +1,4 @@
-"""How far a run is and how long it will take, on a terminal as one bar, elsewhere as a line now and then."""
+"""Show progress and time left: on a terminal as one bar, elsewhere as a line now and then."""
 
 import sys
 import time
@@ -13,12 +13,12 @@ _LINE_EVERY_S = 20.0
 
 
 class Progress:
-    """Counts finished work by kind; kinds differ a thousandfold in cost, so the time left is estimated kind by kind.
+    """Counter of finished work. Kinds differ a thousandfold in cost, so the time left is estimated kind by kind.
 
     Args:
-        work: kind -> number of pieces to do.
+        work: Number of pieces to do, by kind.
         stream: Stream to write to; None is standard error.
-        workers: Number of pieces that are worked on at a time.
+        workers: Number of pieces that are in work at the same time.
     """
 
     def __init__(self, work: Mapping[str, int], stream: TextIO | None = None, workers: int = 1) -> None:
@@ -44,7 +44,7 @@ class Progress:
             self._bar.close()
 
     def starts(self, what: str) -> None:
-        """Say what is being worked on."""
+        """Show the piece of work that starts."""
         if self._bar is not None:
             self._bar.set_description_str(what[:44].ljust(44))
 
@@ -52,7 +52,7 @@ class Progress:
         """Count one finished piece."""
         self._left[kind] -= 1
         self._done[kind] += 1
-        self._spent[kind] += seconds  # type: ignore[assignment]  # Counter adds floats as well
+        self._spent[kind] += seconds  # type: ignore[assignment]  # a Counter can add floats, too
         if self._bar is not None:
             self._bar.set_postfix_str(self.time_left(), refresh=False)
             self._bar.update()
@@ -61,16 +61,18 @@ class Progress:
             print(f"{sum(self._done.values())}/{self._total} done, {self.time_left()}", file=self._stream, flush=True)
 
     def seconds_left(self) -> tuple[float, bool]:
-        """Mean duration of each kind times what is left of it, and whether that is all: a kind never seen counts 0.
+        """Estimate the seconds left: number of remaining pieces times mean duration, summed over kinds.
 
-        Workers share what is left, as if it could be parted at will.
+        Returns:
+            Seconds, as if the remaining work could be divided evenly among the workers; and True if every remaining
+            kind has been measured. A kind that has not counts 0.
         """
         left = {kind: count for kind, count in self._left.items() if count > 0}
         known = sum(count * self._spent[kind] / self._done[kind] for kind, count in left.items() if kind in self._done)
         return known / self._workers, all(kind in self._done for kind in left)
 
     def time_left(self) -> str:
-        """The estimate in words."""
+        """Time left, in words."""
         seconds, complete = self.seconds_left()
         minutes, rest = divmod(round(seconds), 60)
         words = f"{minutes} min {rest:02d} s left" if minutes else f"{rest} s left"

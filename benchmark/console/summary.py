@@ -1,4 +1,4 @@
-"""The few lines that a run ends with on the terminal; the report has everything else."""
+"""Print the few lines that end a run on the terminal; the report has all other results."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from benchmark.session import Outcome, RunRequest
 
 LOOKS = ("true_appearance_error", "appearance_consistency")
-"""The metrics of appearance that may stand beside the headline; the first that was measured does."""
+"""Appearance metrics that may be shown next to the headline; the first of them that was measured is shown."""
 
 
 def print_summary(request: "RunRequest", outcome: "Outcome", console: Console | None = None) -> None:
-    """Print what was done and the means of the most telling metrics."""
+    """Print the number of videos made and failed, and the means of the most telling metrics."""
     console = console or Console()
     done = (
         f"{outcome.made} videos made, {outcome.scored} measured" if outcome.made or outcome.scored else "nothing to do"
@@ -42,7 +42,7 @@ def print_summary(request: "RunRequest", outcome: "Outcome", console: Console | 
 
 
 def told(headline: str, scores: pd.DataFrame) -> list[str]:
-    """The metrics that get a column, if they were measured: the headline and one of `LOOKS`."""
+    """Names of the metrics that get a column, if they were measured: the headline and one of `LOOKS`."""
     measured = set(scores.loc[scores["status"] == "ok", "metric"])
     looks = [name for name in LOOKS if name in measured][:1]
     return [name for name in (headline, *looks) if name in measured]

@@ -1,1 +1,1 @@
-"""How the suites of puppet cases are made: `python -m benchmark.curate`."""
+"""Curation of the suites of puppet cases: `python -m benchmark.curate`."""

@@ -10,14 +10,14 @@ from flexiact.cli import OneLineParser, run
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; reading it loads no network library."""
+    """Parser of the command line; it loads no network library."""
     p = OneLineParser(prog="python -m benchmark.curate", description=__doc__)
     p.add_argument("suites", nargs="*", default=["all"], metavar="SUITE", help=", ".join(suite_names()))
     return p
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the named suites, all of them by default; return the exit code."""
+    """Write the named suites, by default all; return the exit code."""
     return run(parser(), _curate, arguments)
 
 

@@ -1,8 +1,8 @@
-"""Suites of all kinds of targets: the terciles of layout, viewpoint, skeleton and pose balanced against each other.
+"""Suites of all kinds of targets: the terciles of layout, viewpoint, skeleton and pose are balanced against each other.
 
-Many candidate targets are drawn for every reference, each in several poses; kept are those that can show most of the
-action, well inside the frame; chosen are those that balance the terciles over the suite (terciles of the candidates
-kept). References are those of the suites of difficulty, as far as these have the action.
+Many candidate targets are drawn for every reference, each in several poses. A candidate is kept if it can show most of
+the action, well inside the frame. From the kept ones those are chosen that balance the terciles over the suite; the
+terciles are those of the kept candidates. References are those of the difficulty suites, if these have the action.
 """
 
 import sys
@@ -20,26 +20,26 @@ from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite, tercile
 from flexiact.puppets.world.scene import random_scene
 
 MOMENTS_DRAWN = 5
-"""Moments of random actions in which each target scene is a candidate, beside the neutral pose: one image in six shows
-a figure that just stands, before the choice."""
+"""Number of moments of random actions in which each target scene is a candidate, in addition to the neutral pose. So
+before the choice one image in six shows a figure that just stands."""
 
 CANDIDATES_A_TARGET = 4
-"""Candidates that a reference must have for each of its targets, so that there is something to choose."""
+"""Number of candidates that a reference must have for each of its targets, so that there is a choice."""
 
 
 @dataclass(frozen=True)
 class BalancedRecipe:
-    """How a balanced suite is made.
+    """Settings by which a balanced suite is made.
 
     Attributes:
-        summary: one line for people.
-        pool: names of the actions it may take and split of the scenes, "test" or "dev".
-        targets: per reference.
+        summary: One line for people.
+        pool: Split of the scenes, "test" or "dev", and name of the set of actions.
+        targets: Number of targets per reference.
         seed: Seed of all draws.
         references: Number of large actions; None takes all.
         small: True to take the pool's other actions, too.
-        num_inference_steps: sampler steps.
-        scenes: target scenes drawn per reference; most will not do.
+        num_inference_steps: Number of sampler steps.
+        scenes: Number of target scenes drawn per reference; most are unsuitable.
     """
 
     summary: str
@@ -54,7 +54,7 @@ class BalancedRecipe:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """An action on a scene, with the targets that would do for it."""
+    """An action on a scene, with its suitable targets."""
 
     chosen: Chosen
     candidates: tuple[Candidate, ...]
@@ -103,7 +103,7 @@ def _own_reference(recipe: BalancedRecipe, name: str, rig: str) -> Reference | N
 
 
 def _reference(recipe: BalancedRecipe, chosen: Chosen) -> Reference | None:
-    """The reference with its candidates, None when there are too few."""
+    """Find the reference and its candidates; None if there are too few candidates."""
     generator = generator_of(recipe.seed, chosen.name, "targets", chosen.scene.rig)
     drawn = [Target(random_scene(generator, recipe.pool)) for _ in range(recipe.scenes)]
     fit = would_do(chosen, drawn)
@@ -121,7 +121,7 @@ def _terciles(values: Sequence[float]) -> tuple[float, float]:
 def _spread(
     references: Sequence[Reference], targets: int, edges: Mapping[str, tuple[float, float]]
 ) -> list[list[Candidate]]:
-    """Targets for each reference, drawn in turns; each turn takes the candidate whose terciles are rarest so far."""
+    """Targets of each reference, chosen in turns; each turn takes the candidate whose terciles are rarest so far."""
     chosen: list[list[Candidate]] = [[] for _ in references]
     counts: Counter[object] = Counter()
     for _ in range(targets):
@@ -142,6 +142,6 @@ def _cells(target: Candidate, edges: Mapping[str, tuple[float, float]]) -> list[
 def _crowding(
     target: Candidate, edges: Mapping[str, tuple[float, float]], counts: Mapping[object, int]
 ) -> tuple[float, int]:
-    """Cases that already share a tercile (on each axis), then those that share all four or the rig."""
+    """Sum over axes of the squared count of cases in the same tercile; then a weighted count of all four and rig."""
     *terciles, joint, rig = _cells(target, edges)
     return sum(counts[t] ** 2 for t in terciles), 3 * counts[joint] + counts[rig]

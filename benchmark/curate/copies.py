@@ -1,4 +1,4 @@
-"""Suites made of the default suite as it is shipped: told in words, and with the reference as its own target."""
+"""Suites made from the shipped default suite: with texts that tell the movement, or with the references as targets."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -10,15 +10,15 @@ from benchmark.suites.truth import named_action, scenes
 from flexiact.puppets.world.captions import caption
 
 SOURCE = "puppets"
-"""The suite whose cases are copied: curate it first."""
+"""Name of the suite whose cases are copied; curate it first."""
 
 SELF_REFERENCES = 6
-"""References of the control: one of each body and one more. It finds what is broken, it does not rank."""
+"""Number of references of the control: one per body and one more. The control finds faults; it does not rank."""
 
 
 @dataclass(frozen=True)
 class WordsRecipe:
-    """The default suite's cases with texts that say roughly what moves, as the prompts of the paper do."""
+    """The default suite's cases with texts that say roughly what moves, like the prompts of the paper."""
 
     summary: str
 
@@ -31,7 +31,7 @@ class SelfRecipe:
 
 
 def told_in_words(name: str, recipe: WordsRecipe) -> tuple[PuppetSuite, list[PuppetCase]]:
-    """Make a suite."""
+    """Copy the default suite with other texts."""
     source, cases = _shipped()
     told = [_told(case, name) for case in cases]
     return replace(source, name=name, summary=recipe.summary), told
@@ -66,7 +66,7 @@ def transferred_to_self(name: str, recipe: SelfRecipe) -> tuple[PuppetSuite, lis
 
 
 def _own(chosen: Chosen) -> list[Candidate]:
-    """The reference's scene as a target, if it would do."""
+    """Candidate of the reference's own scene as the target; empty if it is unsuitable."""
     return would_do(chosen, [chosen.starting(chosen.scene)])
 
 

@@ -1,17 +1,19 @@
-"""References with targets of every difficulty, and the suites that take difficulty apart.
+"""References with targets of every difficulty, and the suites that vary one kind of difficulty at a time.
 
-A *family* is a reference with its targets. The base target has the reference's body, layout and viewpoint, but a skin,
-small offsets of the stance and a background of its own, and its image shows the pose that the right answer begins with:
-`puppets-easy`, strength 0. The targets of a one-factor suite are the base target with one thing changed, at strengths
-1, 2 and 3: its place and scale (layout), the direction it is seen from (viewpoint), its body (skeleton), or its pose.
-Those of the crossed suite have all four changes of one strength at once, the very same ones. So curves over strength
-compare like with like: same references, same looks, same changes.
+A *family* is a reference with its targets. The base target has the reference's body, layout and viewpoint. It has its
+own skin, background and small offsets of the stance. Its image shows the first pose of the right answer. The base
+targets are the suite `puppets-easy`, strength 0.
 
-Why the easy image shows the answer's first pose, not the neutral one: so this axis is held as the others are, at a
-distance of exactly 0. Many actions begin far from the neutral pose, and no suite would hold the axis.
+The targets of a one-factor suite are the base target with one change, at strengths 1, 2 and 3: in its place and scale
+(layout), its viewing direction (viewpoint), its body (skeleton), or its pose. The targets of the crossed suite have all
+four changes of one strength at once, and exactly the same changes. So curves over strength compare like with like: same
+references, same skins and backgrounds, same changes.
 
-Strengths are ranges (`BANDS`) of the distances that `flexiact.puppets.world.answers` measures; where an axis is held,
-its distance is 0. No other kind of body is at a middling distance from a fish; there it is a fish of other proportions.
+The easy image shows the answer's first pose, not the neutral one, to hold the axis of pose at a distance of exactly 0,
+like the other axes. Many actions begin far from the neutral pose, so with it no suite would hold the axis.
+
+Strengths are ranges (`BANDS`) of the distances that `flexiact.puppets.world.answers` measures; a held axis has distance
+0. No other rig lies at medium skeleton distance from the fish, so there the target is a fish of other proportions.
 """
 
 import sys
@@ -49,35 +51,35 @@ BANDS: dict[str, tuple[tuple[float, float], ...]] = {
     "skeleton": ((0.06, 0.16), (0.26, 0.38), (0.48, 0.66)),
     "pose": ((0.03, 0.10), (0.14, 0.18), (0.22, 0.32)),
 }
-"""Least and greatest distance at strengths 1, 2 and 3, in each axis's own unit. Their gaps hold the terciles of the
-default suite, about where its near, middle and far begin and end."""
+"""Least and greatest distance at strengths 1, 2 and 3, in each axis's own unit. The default suite's borders between
+near, middle and far (terciles) lie about in the gaps between them."""
 
 STRENGTHS = 3
 
 FACTORS: dict[str, tuple[str, ...]] = {"test": AXES, "dev": ("pose",)}
-"""The axes that the families of each pool vary: development needs a suite of poses alone."""
+"""Axes that the families of each pool vary: development needs only a suite of poses."""
 
 MIN_REFERENCES = {"test": 20, "dev": 12}
-"""Fewer families would leave too few clusters for the claims that the suites are made for."""
+"""Least number of families; fewer would leave too few clusters for the claims that the suites are made for."""
 
 NUM_INFERENCE_STEPS = 25
-"""Sampler steps of all suites but the smoke test's: twice as many change no video of this backbone visibly."""
+"""Sampler steps of all suites except the smoke test's; twice as many change no video of this backbone visibly."""
 
 _SEED = 15
-# Numbers of draws: about the least with which every action has a family.
-_SCENES_DRAWN = 40  # among which the reference is the first that shows all of its action
-_REFERENCES_TRIED = 12  # of a rig, before another rig is tried
-_LOOKS_DRAWN = 6  # among which the base target is the first that would do
-_DRAWS = {"layout": 400, "viewpoint": 300, "skeleton": 150}  # among which those of each strength are looked for
-_CHANGES_TRIED = 16  # of an axis and strength
-_CROSSINGS_TRIED = 40  # of the changes of one strength with each other
-_CROSSINGS_POSED = 4  # of these, before the reference is given up
-_POSES_TRIED = 24  # of a strength
+# Numbers of draws: roughly the smallest with which every action has a family.
+_SCENES_DRAWN = 40  # for a reference; the first scene that shows all of its action is used
+_REFERENCES_TRIED = 12  # per rig, before another rig is tried
+_LOOKS_DRAWN = 6  # for a base target; the first suitable one is used
+_DRAWS = {"layout": 400, "viewpoint": 300, "skeleton": 150}  # for the targets of all strengths
+_CHANGES_TRIED = 16  # per axis and strength
+_CROSSINGS_TRIED = 40  # combinations of the changes of one strength
+_CROSSINGS_POSED = 4  # combinations tried with poses before the reference is given up
+_POSES_TRIED = 24  # per strength
 
 
 @dataclass(frozen=True)
 class FactorRecipe:
-    """How a suite of difficulty is made: what differs between reference and target beside the look; none: easy."""
+    """Recipe of a difficulty suite: the axes that it varies in addition to skin and stance (none: the easy suite)."""
 
     summary: str
     varies: tuple[str, ...]
@@ -89,8 +91,8 @@ class Family:
     """A reference with its targets.
 
     Attributes:
-        chosen: the reference.
-        graded: Targets at strengths 1, 2 and 3 by the axes that a suite varies; the base target alone for ().
+        chosen: Reference of the family.
+        graded: Targets at strengths 1, 2 and 3, by the axes that a suite varies; () has only the base target.
     """
 
     chosen: Chosen
@@ -98,7 +100,7 @@ class Family:
 
 
 def factored(name: str, recipe: FactorRecipe) -> tuple[PuppetSuite, list[PuppetCase]]:
-    """Make a suite.
+    """Make a suite that varies the recipe's axes.
 
     Raises:
         UsageError: If too few actions have a family.
@@ -116,30 +118,30 @@ def factored(name: str, recipe: FactorRecipe) -> tuple[PuppetSuite, list[PuppetC
 
 
 def missing(pool: str) -> str:
-    """What to add to a suite's summary when large actions of its pool have no family."""
+    """Text for a suite's summary that names the large actions of its pool without a family; empty if there are none."""
     found = {family.chosen.name for family in families(pool)}
     lost = [name for name in large_actions(pool) if name not in found]
     return f"; without {', '.join(lost)}: no targets at all strengths" if lost else ""
 
 
 def _edges(axis: str) -> tuple[float, float]:
-    """The middles of the gaps between strengths, so that near, middle and far are strengths 1, 2 and 3."""
+    """Middles of the gaps between strengths, so that near, middle and far are strengths 1, 2 and 3."""
     first, second, third = BANDS[axis]
     return round((first[1] + second[0]) / 2, 4), round((second[1] + third[0]) / 2, 4)
 
 
 @cache
 def families(pool: str) -> tuple[Family, ...]:
-    """The families of a pool's large actions, which its suites share; rigs of references in turns.
+    """Families of a pool's large actions, shared by the pool's suites; references take the rigs in turns.
 
     Raises:
-        UsageError: If too few actions have one.
+        UsageError: If too few actions have a family.
     """
     actions, planned, orders = large_actions(pool), Counter[str](), []
     for action in actions.values():
         orders.append(sorted(fitting_rigs(action, pool), key=lambda rig: planned[rig]))
         planned[orders[-1][0]] += 1
-    # One process a core: this takes minutes, and no family depends on another.
+    # One process per core: this takes minutes, and no family depends on another.
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
         grown = workers.map(partial(_first_family, pool), actions, orders)
         found = tuple(family for family in grown if family is not None)
@@ -149,7 +151,7 @@ def families(pool: str) -> tuple[Family, ...]:
 
 
 def _first_family(pool: str, name: str, rigs: Sequence[str]) -> Family | None:
-    """A family on the first of the rigs that has one."""
+    """Family on the first of the rigs that has one."""
     torch.set_num_threads(1)
     family = next((f for rig in rigs if (f := _family(name, pool, rig))), None)
     print(f"  {name}: {family.chosen.scene.rig if family else 'no family'}", file=sys.stderr, flush=True)
@@ -157,13 +159,13 @@ def _first_family(pool: str, name: str, rigs: Sequence[str]) -> Family | None:
 
 
 def drawn_reference(name: str, pool: str, rig: str, generator: torch.Generator) -> Chosen | None:
-    """A scene of a rig that shows all it can of an action; None where none of those drawn does."""
+    """Draw a scene of a rig that shows all that its body can do of an action; None if none of the draws does."""
     scene = shows_all([random_scene(generator, pool, rig) for _ in range(_SCENES_DRAWN)], POOLS[pool][name])
     return None if scene is None else Chosen(name, pool, scene)
 
 
 def _family(name: str, pool: str, rig: str) -> Family | None:
-    """The first reference of a rig that has targets at all strengths; None where none of those drawn has."""
+    """Family of the first reference of a rig that has targets at all strengths; None if none of those drawn has."""
     generator = generator_of(_SEED, name, rig)
     for _ in range(_REFERENCES_TRIED):
         chosen = drawn_reference(name, pool, rig, generator)
@@ -174,7 +176,7 @@ def _family(name: str, pool: str, rig: str) -> Family | None:
 
 
 def _grown(chosen: Chosen, generator: torch.Generator) -> Family | None:
-    """A reference's family, None where one of its targets cannot be found."""
+    """Family of a reference; None if one of its targets cannot be found."""
     varied = FACTORS[chosen.pool]
     looks = [_look(chosen, generator) for _ in range(_LOOKS_DRAWN)]
     base = next(iter(_started(chosen, looks)), None)
@@ -184,7 +186,7 @@ def _grown(chosen: Chosen, generator: torch.Generator) -> Family | None:
     for axis in varied:
         if axis != "pose":
             changed = _changed(base.scene, axis, chosen.pool, generator)
-            if not _started(chosen, changed[-1]):  # a reference that will not do fails at the greatest
+            if not _started(chosen, changed[-1]):  # an unsuitable reference fails at the greatest strength
                 return None
             alone[axis] = [_started(chosen, scenes) for scenes in changed]
             if not all(alone[axis]):
@@ -201,20 +203,20 @@ def _grown(chosen: Chosen, generator: torch.Generator) -> Family | None:
 
 
 def _look(chosen: Chosen, generator: torch.Generator) -> Scene:
-    """The reference's body, seen as it is, with a skin, stance and background drawn anew."""
+    """Scene with the reference's body and camera, and with newly drawn skin, stance and background."""
     drawn = random_scene(generator, chosen.pool, chosen.scene.rig)
     return replace(drawn, proportions=chosen.scene.proportions, camera=chosen.scene.camera)
 
 
 def _started(chosen: Chosen, scenes: Sequence[Scene]) -> list[Candidate]:
-    """Those of the scenes that would do in the pose that their answer begins with."""
+    """Candidates among the scenes that are suitable in the first pose of their answer."""
     return would_do(chosen, [chosen.starting(scene) for scene in scenes])
 
 
 def _changed(base: Scene, axis: str, split: str, generator: torch.Generator) -> list[list[Scene]]:
-    """The base with one thing drawn anew: a list of scenes for each strength."""
+    """Scenes that differ from the base in one newly drawn thing: a list for each strength."""
     drawn = [_redrawn(base, axis, split, generator) for _ in range(_DRAWS[axis])]
-    # The base is as far from the reference as from itself: it has its body and its camera.
+    # Distances from the base equal those from the reference, since both have the same body and camera.
     if axis == "skeleton":
         distances = skeleton_distances(base, drawn)
     else:
@@ -225,7 +227,7 @@ def _changed(base: Scene, axis: str, split: str, generator: torch.Generator) -> 
 
 
 def _redrawn(base: Scene, axis: str, split: str, generator: torch.Generator) -> Scene:
-    """The base with its place and scale, its viewpoint or its body drawn anew."""
+    """Copy of the base with a newly drawn place and scale, viewpoint, or body."""
     if axis == "skeleton":
         body = random_scene(generator, split)
         return replace(base, rig=body.rig, proportions=body.proportions)
@@ -236,10 +238,10 @@ def _redrawn(base: Scene, axis: str, split: str, generator: torch.Generator) -> 
 
 
 def _crossings(chosen: Chosen, alone: Mapping[str, Sequence[Candidate]]) -> list[dict[tuple[str, ...], Candidate]]:
-    """Changes of one strength, each alone and all together (key `AXES`) where these would do; of none an empty one."""
+    """Suitable changes of one strength, alone and all together (key `AXES`); one empty crossing if none is given."""
     if not alone:
         return [{}]
-    # In this order neighbours share little, so that one bad change does not take up all tries.
+    # In this order neighbours share few changes, so that one bad change does not use up all tries.
     places = sorted(product(*(range(len(found)) for found in alone.values())), key=lambda place: (max(place), place))
     tried = [dict(zip(alone, map(getitem, alone.values(), place), strict=True)) for place in places[:_CROSSINGS_TRIED]]
     together = {found.scene: found for found in _started(chosen, [_together(each) for each in tried])}
@@ -251,7 +253,7 @@ def _crossings(chosen: Chosen, alone: Mapping[str, Sequence[Candidate]]) -> list
 
 
 def _together(changes: Mapping[str, Candidate]) -> Scene:
-    """The scene with the place of one, the viewpoint of another and the body of a third."""
+    """Scene that combines the place, the viewpoint and the body of three changed scenes."""
     turned = changes["viewpoint"].scene.camera
     seen = replace(changes["layout"].scene.camera, yaw_deg=turned.yaw_deg, pitch_deg=turned.pitch_deg)
     return replace(changes["skeleton"].scene, camera=seen)
@@ -264,7 +266,7 @@ def _step(
     band: tuple[float, float],
     generator: torch.Generator,
 ) -> dict[tuple[str, ...], Candidate] | None:
-    """All targets of one strength, the base and a crossing in the same pose; None where no pose fits them."""
+    """All targets of one strength, the base and a crossing in the same pose; None if no pose suits them."""
     for crossing in crossings[:_CROSSINGS_POSED]:
         scenes = {("pose",): base.scene, **{key: found.scene for key, found in crossing.items() if key == AXES}}
         able = torch.stack([in_band(chosen, scene, band) for scene in scenes.values()]).all(dim=0).nonzero().flatten()

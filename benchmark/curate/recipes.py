@@ -1,8 +1,8 @@
-"""The suites of puppet cases, and how each of them is made.
+"""The suites of puppet cases, and the recipe of each.
 
-Deterministic: the same code writes the same files, and no generated video is looked at. Suites of all kinds of targets
-are made in `benchmark.curate.balanced`, those that vary one axis at a time in `benchmark.curate.factors`, and copies of
-the default suite in `benchmark.curate.copies`.
+The recipes are deterministic: the same code writes the same files, and no generated video is used.
+`benchmark.curate.balanced` makes suites of all kinds of targets, `benchmark.curate.factors` those that vary one axis at
+a time, and `benchmark.curate.copies` copies of the default suite.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from benchmark.suites.puppets import (
 )
 
 SUITES_VERSION = 2
-"""Raised whenever any suite gets other cases, or the same cases come to mean something else."""
+"""Version of the suites; raise it when any suite gets other cases or the meaning of a case changes."""
 
 Recipe = BalancedRecipe | FactorRecipe | WordsRecipe | SelfRecipe
 
@@ -71,7 +71,7 @@ def curate(name: str) -> tuple[PuppetSuite, list[PuppetCase]]:
 
 
 def write_suite(suite: PuppetSuite, cases: Sequence[PuppetCase], folder: Path = CASES_FOLDER) -> None:
-    """Write a suite's files and remove cases that are no longer in it."""
+    """Write a suite's files and remove cases that are no longer part of the suite."""
     root = folder / suite.name
     root.mkdir(parents=True, exist_ok=True)
     for stale in set(root.glob("*.toml")) - {root / f"{case.case_id}.toml" for case in cases}:

@@ -1,6 +1,6 @@
-"""What every curated case keeps to, whatever its suite: how much of its action is seen, where, and how it is told.
+"""Rules that every curated case keeps: how much of its action is visible, where it is, and how its texts are written.
 
-Targets are measured many at a time, since most of those that are drawn will not do.
+Many targets are measured at a time, since most of the drawn ones are unsuitable.
 """
 
 import hashlib
@@ -29,18 +29,18 @@ from flexiact.puppets.world.rigs import KEYPOINTS, RIGS, TRAINING_RIGS
 from flexiact.puppets.world.scene import Scene, scene_to_dict
 
 MAX_LEFT_OUT_SHARE = 0.34
-"""At least two thirds of the action's channels are seen on the reference and exist on the target."""
+"""At least two thirds of the action's channels are visible on the reference and exist on the target."""
 
 MARGIN_PX = 1.0
-"""Every keypoint of the reference, of the target image and of every right answer stays this far inside the frame."""
+"""Least distance of every keypoint from the frame's edge: in the reference, the target image and every right answer."""
 
 MIN_MOVEMENT_PX = 3.0
-"""RMS displacement from the target image of the judged keypoints over the judged frames, in the canonical answer: half
-again as far as a keypoint must move to be judged at all."""
+"""Least RMS displacement of the judged keypoints from the target image, over the judged frames of the canonical answer.
+It is half again as far as a keypoint must move to be judged at all."""
 
 MIN_CENTRED_PX = 0.8
-"""RMS displacement of the same keypoints from their own mean over the settled frames, without which the centred metrics
-would measure an estimator's noise."""
+"""Least RMS displacement of the same keypoints from their own mean over the settled frames. Below it the centred
+metrics would measure an estimator's noise."""
 
 POOLS: dict[str, dict[str, PuppetAction]] = {"test": TEST_ACTIONS, "dev": DEV_ACTIONS}
 """Named actions by the split of the scenes that perform them."""
@@ -58,13 +58,13 @@ def _curves(action: PuppetAction) -> torch.Tensor:
 
 @cache
 def _right(reference: Scene, rig: str, action: PuppetAction) -> Answers:
-    """What any target of a body should do: `answers` asks nothing else of it."""
+    """Right answers for any target of a body; `answers` depends on nothing else of the target."""
     return answers(reference, replace(reference, rig=rig), action)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A case's reference: the action's name, the pool it is from, and the scene that performs it."""
+    """Reference of a case: the name of the action, its pool, and the scene that performs it."""
 
     name: str
     pool: str
@@ -72,22 +72,22 @@ class Chosen:
 
     @property
     def action(self) -> PuppetAction:
-        """What the reference does."""
+        """Action of the reference."""
         return POOLS[self.pool][self.name]
 
     def right(self, target: Scene) -> Answers:
-        """What a target should do."""
+        """Right answers on a target."""
         return _right(self.scene, target.rig, self.action)
 
     def starting(self, target: Scene) -> "Target":
-        """The target in the pose that its canonical answer begins with."""
+        """Target in the first pose of its canonical answer."""
         start = _curves(self.right(target).actions[0])[0]
         return Target(target, rounded(start))
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a target image shows: a scene, and 21 channel values of its figure."""
+    """Content of a target image: a scene, and 21 channel values of its figure."""
 
     scene: Scene
     pose: tuple[float, ...] = NEUTRAL_POSE
@@ -95,7 +95,7 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A target that would do, and how far it is from its reference."""
+    """A suitable target, with its distance from its reference."""
 
     target: Target
     axes: Mapping[str, float]
@@ -103,37 +103,37 @@ class Candidate:
 
     @property
     def scene(self) -> Scene:
-        """The target's scene."""
+        """Scene of the target."""
         return self.target.scene
 
 
 def rounded(pose: torch.Tensor) -> tuple[float, ...]:
-    """Channel values as files hold them, without minus zeros, which would give equal poses two digests."""
+    """Channel values at the precision of the files, without minus zeros, which would give equal poses two digests."""
     return tuple(round(value, 4) + 0.0 for value in pose.tolist())
 
 
 def generator_of(*words: object) -> torch.Generator:
-    """A generator seeded by words, so that one part of a suite does not depend on how many draws another part took."""
+    """Generator seeded by words, so that no part of a suite depends on the number of draws for another part."""
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:7], "big"))
 
 
 def large_actions(pool: str) -> dict[str, PuppetAction]:
-    """A pool's actions of the movements that the puppet backbone was trained on.
+    """Actions of a pool whose movements are of the kind that the puppet backbone was trained on.
 
-    A comparison of methods needs a backbone that can draw at all what they ask of it.
+    A comparison of methods needs a backbone that is able to draw what the methods request.
     """
     return {name: action for name, action in POOLS[pool].items() if is_large(action)}
 
 
 def fitting_rigs(action: PuppetAction, split: str) -> list[str]:
-    """Rigs of a split that have enough of an action's channels."""
+    """Rigs of a split whose bodies have enough of an action's channels."""
     channels = {motion.channel for motion in action}
     lacking = {rig: len(channels - set(RIGS[rig].channels)) / len(channels) for rig in RIGS}
     return [rig for rig in (RIGS if split == "test" else TRAINING_RIGS) if lacking[rig] <= MAX_LEFT_OUT_SHARE]
 
 
 def shows_all(scenes: Sequence[Scene], action: PuppetAction) -> Scene | None:
-    """The first scene on which all that its body can do of an action is seen, inside the frame."""
+    """First scene that shows, inside the frame, all that its body can do of an action."""
     values = curves(action, NUM_FRAMES).expand(len(scenes), -1, -1)
     for scene, points in zip(scenes, keypoints(scenes, values), strict=True):
         able = {m.channel for m in action} & set(RIGS[scene.rig].channels)
@@ -143,14 +143,14 @@ def shows_all(scenes: Sequence[Scene], action: PuppetAction) -> Scene | None:
 
 
 def would_do(chosen: Chosen, targets: Sequence[Target]) -> list[Candidate]:
-    """The targets on which the reference's action can be shown well enough, in their order."""
+    """Candidates among the targets that can show the reference's action well enough, in the order of the targets."""
     able = [t for t in targets if chosen.right(t.scene).left_out_share <= MAX_LEFT_OUT_SHARE]
-    plainly = _fitting(chosen, able, BLEND_SHARES[:1])  # most fail here
+    plainly = _fitting(chosen, able, BLEND_SHARES[:1])  # one blend first, since most targets fail here
     return _fitting(chosen, [candidate.target for candidate in plainly], BLEND_SHARES)
 
 
 def _fitting(chosen: Chosen, able: Sequence[Target], shares: Sequence[float]) -> list[Candidate]:
-    """The targets whose image and right answers, by these blends, stay inside the frame and move enough."""
+    """Targets whose image and right answers, with these blends, stay inside the frame and move enough."""
     rows = [(number, values) for number, t in enumerate(able) for values in right_values(chosen, t, shares)]
     if not rows:
         return []
@@ -187,12 +187,12 @@ def keypoints(scenes: Sequence[Scene], values: torch.Tensor) -> np.ndarray:
 
 @cache
 def _lacking(rig: str) -> list[int]:
-    """Keypoints that a body does not have."""
+    """Indices of the keypoints that a body lacks."""
     return sorted(set(range(len(KEYPOINTS))) - set(RIGS[rig].keypoints))
 
 
 def body_sizes(scene: Scene, images: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """RMS distances [...] of keypoints [..., K, 2] and [K, 2] in body sizes, as `pose_distance` measures them."""
+    """RMS distances [...] between keypoints [..., K, 2] and [K, 2] in body sizes, measured like `pose_distance`."""
     rms = np.sqrt(np.nanmean(np.square(images - start).sum(-1), axis=-1))
     return np.round(rms.astype(np.float64) / (scene.camera.scale * SIZE), 4)
 
@@ -202,11 +202,11 @@ def _inside(points: np.ndarray) -> bool:
 
 
 def movement(points: np.ndarray, image: np.ndarray) -> tuple[float, float, int]:
-    """How far keypoints [T, K, 2] move that leave those of an image [K, 2] noticeably.
+    """Displacement of the keypoints [T, K, 2] that noticeably leave those of an image [K, 2].
 
     Returns:
-        RMS displacement in px over the judged frames; the same from their own mean, over the settled frames; how many
-        keypoints these are.
+        RMS displacement in px over the judged frames; RMS displacement in px from their own mean over the settled
+        frames; number of these keypoints.
     """
     existing = ~np.isnan(image[:, 0])
     points, image = points[:, existing], image[existing]
@@ -225,10 +225,10 @@ def _moves(points: np.ndarray, image: np.ndarray) -> bool:
 
 
 def wrong_action(chosen: Chosen, target: Target) -> str:
-    """The name of another action whose amplitude on this target is closest to that of the right answer.
+    """Name of another action whose amplitude on this target is closest to that of the right answer.
 
-    Candidates move at least as far as a case must and, where there are any, use no channel of any right answer: an
-    action that shares a channel is partly right.
+    Candidates move at least as far as a case must. An action that shares a channel with a right answer is partly right,
+    so candidates that share the fewest channels are preferred.
     """
     right, channels = chosen.right(target.scene).actions, RIGS[target.scene.rig].channels
     used = {motion.channel for action in right for motion in action}
@@ -247,7 +247,7 @@ def wrong_action(chosen: Chosen, target: Target) -> str:
 def make_case(
     suite: str, chosen: Chosen, number: int, found: Candidate, edges: Mapping[str, tuple[float, float]]
 ) -> PuppetCase:
-    """All that a case's file says; `number` tells targets of one rig and reference apart."""
+    """Case with all that its file says; `number` tells targets of one rig and reference apart."""
     source, target = chosen.scene, found.scene
     reference_id = f"{chosen.name}-{source.rig}"
     pose = () if found.target.pose == NEUTRAL_POSE else found.target.pose

@@ -1,1 +1,1 @@
-"""What the signals of guided methods know: `python -m benchmark.guiding`."""
+"""Test of the signals of guided methods: `python -m benchmark.guiding`."""

@@ -1,4 +1,4 @@
-"""What the signals of guided methods know: `python -m benchmark.guiding RUN --out FILE.md`."""
+"""Test whether the signals of guided methods know the action: `python -m benchmark.guiding RUN --out FILE.md`."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from flexiact.cli import OneLineParser, run
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; reading it loads no network library."""
+    """Parser of the command line; it loads no network library."""
     p = OneLineParser(prog="python -m benchmark.guiding", description=__doc__)
     p.add_argument("run", type=Path, metavar="RUN", help="run directory with the methods and all bounds")
     p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help="guided methods: names or patterns")

@@ -1,7 +1,7 @@
-"""What attention says of movement that is known: DiTFlow's strongest flow at the joints of puppet references.
+"""Compare attention with known movement: DiTFlow's strongest flow at the joints of puppet references.
 
-Guidance by displacements presumes that a token's attention finds the same thing in other frames. Here it is asked of
-every block whether it does: of joints, whose true places are known, and of tokens in which nothing ever changes.
+Guidance by displacements assumes that a token's attention finds the same thing in other frames. This module tests the
+assumption in every block: at joints, whose true places are known, and at tokens whose pixels never change.
 """
 
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ from reports.formats import markdown_rows
 
 
 def joint_flows(cases: Mapping[str, PuppetCase], backbone: Backbone) -> pd.DataFrame:
-    """How far each block's strongest flow follows the joints of the references, seed 0.
+    """Measure how well each block's strongest flow follows the joints of the references, seed 0.
 
     Returns:
-        A row for each block and reference, with means over pairs of different latent frames: `block`, `case_id`;
-        `true`, how far the joints move in tokens; `joints`, the length of the flow at their tokens; `background`, its
-        length at tokens whose pixels never change; `true_squared` and `error_squared`, sums in tokens^2 of the true
-        displacements and of the flow's differences from them.
+        A row for each block and reference: `block`, `case_id`, and five values over all pairs of different latent
+        frames. Mean lengths in tokens: `true`, displacement of the joints; `joints`, flow at the joints' tokens;
+        `background`, flow at tokens whose pixels never change. Sums in tokens^2: `true_squared`, true displacements;
+        `error_squared`, differences of the flow from them.
     """
     references = {case.digests["reference"]: case_id for case_id, case in cases.items()}.values()
     shown = {case_id: cases[case_id].show(format_of(backbone)) for case_id in references}
@@ -47,21 +47,21 @@ def joint_flows(cases: Mapping[str, PuppetCase], backbone: Backbone) -> pd.DataF
 
 
 def latent_places(keypoints: Tensor, frames: int) -> Tensor:
-    """Mean places [frames, K, 2] of keypoints [T, K, 2] in the frames of each latent frame: the first; equal parts.
+    """Mean places [frames, K, 2] of keypoints [T, K, 2] over the frames that each latent frame covers.
 
-    nan where a keypoint is missing.
+    The first latent frame covers the first frame; the others divide the rest equally. nan for missing keypoints.
     """
     rest = keypoints[1:].unflatten(0, (frames - 1, -1)).mean(dim=1)
     return torch.cat([keypoints[:1], rest])
 
 
 def followed_joints(flow: Tensor, places: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """True displacements of joints between all pairs of different frames, and the flow at their tokens: each [N, 2].
+    """True displacements of joints between all pairs of different frames, and the flow at their tokens, each [N, 2].
 
     Args:
-        flow: [F, F, height * width, 2], (x, y) in tokens.
-        places: [F, K, 2] in tokens, (x, y); joints that are missing or outside in either frame are left out.
-        size: height and width of a frame in tokens.
+        flow: Flow (x, y) in tokens, [F, F, height * width, 2].
+        places: Places (x, y) in tokens, [F, K, 2]; joints missing or outside in either frame of a pair are left out.
+        size: Height and width of a frame in tokens.
     """
     height, width = size
     inside = ((places >= 0) & (places < torch.tensor([width, height]))).all(dim=-1)
@@ -78,14 +78,14 @@ def followed_joints(flow: Tensor, places: Tensor, size: tuple[int, int]) -> tupl
 
 
 def unchanged_tokens(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Which tokens show the same pixels in all of uint8 frames [T, H, W, 3]: bool [height * width], by rows."""
+    """Mask bool [height * width], row by row, of the tokens with equal pixels in all of uint8 frames [T, H, W, 3]."""
     height, width = size
     tokens = frames.unflatten(2, (width, -1)).unflatten(1, (height, -1))
     return (tokens == tokens[:1]).all(dim=(0, 2, 4, 5)).flatten()
 
 
 def flow_table(found: pd.DataFrame) -> str:
-    """Markdown, a row for each block: mean lengths over references, and the share of squares that the flow explains."""
+    """Markdown, one row per block: mean lengths over references, and the share of squares that the flow explains."""
     lines = []
     for block, rows in found.groupby("block"):
         explained = 1 - rows["error_squared"].sum() / rows["true_squared"].sum()

@@ -1,10 +1,10 @@
-"""What the signal of a guided method knows.
+"""Test whether the signal of a guided method knows the action.
 
-A method that needs no training lowers a loss between what a block sees of the video being made and what it saw of the
-reference. Here finished videos are compared with the reference by that loss: the truth, the wrong action, a still
-image, plain image-to-video, and the method's own videos. A signal that knows the action is smallest for the truth.
-Where it is, and the method fails all the same, guidance does not bring the video there; where it is not, guidance has
-little to go by. Every block is asked, since much hangs on which it is.
+A training-free method lowers a loss between the features of a block on the video being made and its features on the
+reference. Here that loss compares finished videos with the reference: the truth, the wrong action, a still image, plain
+image-to-video, and the method's own videos. A signal that knows the action is smallest for the truth. If it is, and the
+method still fails, guidance does not bring the video there. If it is not, guidance has little to go by. Every block is
+tested, since much depends on the choice of block.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,23 +30,23 @@ from reports.formats import markdown_rows
 from reports.run_folder import StoredRun, load_run
 
 COMPARED = ("oracle", "wrong-action", "still", "i2v")
-"""Videos whose worth is known; the method's own stand beside them."""
+"""Names of videos of known quality; the method's own video is compared with them."""
 
 
 def ditflow_signal(method: ditflow.DiTFlow, video: Video, action: Action, caption: str) -> float:
-    """The method's own loss in tokens^2; the caption is not read."""
+    """Loss of DiTFlow in tokens^2; the caption is not read."""
     seen = method.seen(video, torch.Generator().manual_seed(0))
     return float(method.loss(seen, action[ditflow.ACTION_KEY].to(method.backbone.device)))
 
 
 def smm_signal(method: smm.SpatialMarginalMean, video: Video, action: Action, caption: str) -> float:
-    """The method's own loss, mean over the guided steps, of the video inverted as the reference was."""
+    """Loss of SMM, mean over the guided steps, for the video inverted in the same way as the reference."""
     features, reference = method.fit(video, caption, seed=0)[smm.FEATURES_KEY], action[smm.FEATURES_KEY]
     return float(sum(smm.smm_loss(*pair) for pair in zip(features, reference, strict=True))) / len(features)
 
 
 def motion_clone_signal(method: motion_clone.MotionClone, video: Video, action: Action, caption: str) -> float:
-    """The method's own loss, of the video noised as the reference was; the caption is not read."""
+    """Loss of MotionClone for the video, noised in the same way as the reference; the caption is not read."""
     attention = method.attention(video, torch.Generator().manual_seed(0)).cpu()
     return float(
         motion_clone.top_loss(attention, action[motion_clone.STRENGTH_KEY], action[motion_clone.FRAME_KEY].long())
@@ -63,18 +63,18 @@ SIGNALS: Mapping[str, Callable[..., float]] = {
 def losses(
     run: Path, cases: Mapping[str, Case], backbone: Backbone, methods: Sequence[str], every_block: bool
 ) -> pd.DataFrame:
-    """The loss of finished videos of seed 0: columns method, block, case_id, video (`own`, or a name) and loss.
+    """Losses of finished videos of seed 0: columns method, block, case_id, video (`own`, or a name) and loss.
 
     Args:
-        run: run directory.
+        run: Path to the run directory.
         cases: Cases of the run.
         backbone: Backbone that made the run.
-        methods: names in `SIGNALS`.
-        every_block: ask every block about the truth and the still image; otherwise the method's own block about all.
+        methods: Names in `SIGNALS`.
+        every_block: True to test every block on the truth and the still image; otherwise the method's own block is
+            tested on all videos.
 
     Raises:
-        ValueError: If the run cannot be read, is of another backbone or of other settings of a method, or lacks a
-            video.
+        ValueError: If the run cannot be read, has another backbone or other settings of a method, or lacks a video.
     """
     stored, stages = load_run(run), Stages(cases, format_of(backbone))
     if stored.info["backbone"]["revision"] != backbone.revision:
@@ -102,7 +102,7 @@ def losses(
 
 
 def _videos(stored: StoredRun, cases: Mapping[str, Case], names: set[str]) -> pd.DataFrame:
-    """Rows of the finished videos of seed 0; all cases have one of each name."""
+    """Rows of the finished videos of seed 0, with one video of each name for every case."""
     samples = stored.samples[(stored.samples["seed"] == 0) & (stored.samples["status"] == "ok")]
     for name in sorted(names):
         if set(samples[samples["method"] == name]["case_id"]) != set(cases):
@@ -111,7 +111,7 @@ def _videos(stored: StoredRun, cases: Mapping[str, Case], names: set[str]) -> pd
 
 
 def table(found: pd.DataFrame) -> str:
-    """Markdown: mean loss of each kind of video as a share of the still image's, and how often the truth's is least."""
+    """Markdown: mean losses of videos relative to the still image's, and how often the truth's is below others."""
     videos = [*COMPARED, "own"]
     lines = []
     for name, rows in found.groupby("method", sort=False):
@@ -123,7 +123,7 @@ def table(found: pd.DataFrame) -> str:
 
 
 def block_table(found: pd.DataFrame) -> str:
-    """Markdown: in every block the truth's mean loss as a share of the still image's, and how often it is smaller."""
+    """Markdown: in every block the truth's mean loss relative to the still image's, and how often it is smaller."""
     blocks = sorted(set(found["block"]))
     lines = []
     for name, rows in found.groupby("method", sort=False):
@@ -137,14 +137,14 @@ def block_table(found: pd.DataFrame) -> str:
 
 
 def page(run: Path, patterns: Sequence[str]) -> str:
-    """Everything about the signals, as a Markdown page.
+    """Markdown page with everything about the signals.
 
     Args:
         run: Run directory with the methods and all bounds.
         patterns: Names or patterns of methods in `SIGNALS`.
 
     Raises:
-        ValueError: If a pattern matches nothing, or for what `losses` refuses.
+        ValueError: If a pattern matches nothing, or if `losses` refuses the run.
     """
     methods = select(patterns, list(SIGNALS), "guided method")
     info = load_run(run).info

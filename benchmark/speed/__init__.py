@@ -1,1 +1,1 @@
-"""Speed beside rivals in the same process: `python -m benchmark.speed`."""
+"""Speed comparisons with rivals in the same process: `python -m benchmark.speed`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmark.speed`."""
+"""Run `python -m benchmark.speed`."""
 
 import sys
 

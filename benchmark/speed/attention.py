@@ -1,4 +1,4 @@
-"""The biased attention of one block in our forms, without any bias, and in the form of the authors' release."""
+"""Biased attention of one block: in our forms, without any bias, and in the form of the authors' release."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ BIAS = 1.0
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """Sizes of one block's attention; `width` is a head's."""
+    """Sizes of one block's attention; `width` is the width of one head."""
 
     heads: int
     width: int
@@ -27,13 +27,13 @@ class AttentionShape:
 
 
 GPU_SHAPE = AttentionShape(48, 64, 226, 17_550, 226, 2, torch.bfloat16)
-"""CogVideoX-5B's, with as many extra tokens as the paper has and both branches of guidance."""
+"""Shape of CogVideoX-5B, with the paper's number of extra tokens and both branches of guidance."""
 CPU_SHAPE = AttentionShape(2, 64, 24, 1024, 16, 2, torch.float32)
-"""The puppets backbone's heads and text, with five times its video tokens: more logits than `DENSE_LIMIT`."""
+"""Heads and text of the puppets backbone, with five times its video tokens: more logits than `DENSE_LIMIT`."""
 
 
 def attention(shape: AttentionShape, device: torch.device) -> Comparison:
-    """The bias on extra keys in our forms, against none at all and against a mask for everything."""
+    """Compare the bias on extra keys, in our forms, with no bias and with a mask for all queries and keys."""
     generator = torch.Generator(device).manual_seed(0)
     num_own, num_extra = shape.text + shape.video, shape.extra
 
@@ -68,20 +68,20 @@ def dense_attention(
 ) -> torch.Tensor:
     """Biased attention in the form of the authors' release (its inference attention, with the bias on).
 
-    Extra tokens stand between text and video and are queries as well. Every call makes a mask of L x L zeros, text rows
-    and all, and adds the bias in the rows of video and the columns of extra tokens. The release drops the rows of extra
-    tokens after the output projection; here they are kept.
+    Extra tokens stand between text and video and are also queries. Every call makes an L x L mask of zeros, text rows
+    included, and adds the bias in the rows of video and the columns of extra tokens. The release drops the rows of
+    extra tokens after the output projection; here they are kept.
 
     Args:
-        query: [B, heads, L, d], L = text + extra + video.
+        query: Queries [B, heads, L, d]; L = text + extra + video.
         key: Keys, shaped as query.
         value: Values, shaped as query.
-        num_text: text tokens, the first ones.
-        num_extra: extra tokens, the next ones.
-        bias: added to q k / sqrt(d) of video queries on extra keys.
+        num_text: Number of text tokens, which come first.
+        num_extra: Number of extra tokens, which come next.
+        bias: Bias added to q k / sqrt(d) of video queries on extra keys.
 
     Returns:
-        [B, heads, L, d].
+        Attention output [B, heads, L, d].
     """
     first_video = num_text + num_extra
     mask = torch.zeros((query.shape[2], query.shape[2]), device=query.device, dtype=query.dtype)
@@ -90,6 +90,6 @@ def dense_attention(
 
 
 def as_released(states: torch.Tensor, num_text: int, num_extra: int) -> torch.Tensor:
-    """Tokens [B, heads, text + video + extra, d] in the release's order, text, extra, video."""
+    """Reorder tokens [B, heads, text + video + extra, d] to the release's order: text, extra, video."""
     text, video, extra = states.split([num_text, states.shape[2] - num_text - num_extra, num_extra], dim=2)
     return torch.cat([text, extra, video], dim=2)

@@ -1,8 +1,8 @@
-"""What things cost, each timed beside its rival in one process: `python -m benchmark.speed`.
+"""Measure costs, each timed together with its rival in one process: `python -m benchmark.speed`.
 
-Writes `<device>.json`, tables (`.md`) and a plot (`.png`) of it. A ratio is the median of the ratios inside the rounds,
-its interval their quartiles. Called again for other comparisons (`--only`), it adds to the file while environment and
-model are the same (each comparison names its code), and begins anew otherwise.
+The command writes `<device>.json`, and tables (`.md`) and a plot (`.png`) made from it. A ratio is the median of the
+ratios inside the rounds; its interval is their quartiles. Run again for other comparisons (`--only`), it adds them to
+the file if environment and model are the same, and starts a new file otherwise. Each comparison names its code.
 """
 
 import argparse
@@ -27,7 +27,7 @@ COMPARISONS = ("attention", "step", "transfer", "fit", "price")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; reading it loads no network library."""
+    """Parser of the command line; it loads no network library."""
     p = OneLineParser(prog="python -m benchmark.speed", description=(__doc__ or "").split("\n\n")[0])
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)")
     p.add_argument(
@@ -40,12 +40,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     return run(parser(), lambda options: print(_run(options)), arguments)
 
 
 def whole_run(folder: Path) -> dict[str, Any]:
-    """Videos per second of a finished run: all fits and transfers of its methods, measuring left out.
+    """Videos per second of a finished run: all fits and transfers of its methods, without measuring.
 
     Raises:
         ValueError: If the run cannot be read, names no device, or has no video of a method.
@@ -76,12 +76,12 @@ def whole_run(folder: Path) -> dict[str, Any]:
 
 
 def slug(name: str) -> str:
-    """A device's name as a file is called."""
+    """Turn a device's name into a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def command_of(args: argparse.Namespace) -> str:
-    """The command line again; folders that were given from the root by their last part."""
+    """Rebuild the command line; absolute paths and paths with `..` are shortened to their last part."""
     words = ["python", "-m", "benchmark.speed", "--device", args.device, "--out", _short(args.out)]
     words += ["--repeats", str(args.repeats)] if args.repeats else []
     words += ["--only", *args.only]
@@ -93,7 +93,7 @@ def _short(folder: Path) -> str:
 
 
 def _run(args: argparse.Namespace) -> str:
-    """Measure, write, and give back the table."""
+    """Measure, write the files, and return the table."""
     names = select(args.only, COMPARISONS, "comparison")
     if args.repeats is not None and args.repeats < 1:
         raise UsageError(f"repeats: expected a number above 0, got {args.repeats}")
@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace) -> str:
     device = puppets.device
     weights = [PUPPET_WEIGHTS / name for name in ("backbone", "refadapter", "pose", "clip")]
     environment = provenance(device, weights) | {"clock": clock_name(device)}
-    code = environment.pop("code")  # said of each comparison, since they may be measured one after the other
+    code = environment.pop("code")  # stored per comparison, since they may be measured at different times
     with tempfile.TemporaryDirectory() as folder:
         model, about = _model(puppets, Path(folder))
         result: dict[str, Any] = {
@@ -126,34 +126,34 @@ def _run(args: argparse.Namespace) -> str:
             print(f"measuring: {name}", file=sys.stderr)
             found = measure(_comparison(name, puppets, model), device, args.repeats)
             result["comparisons"][name] = {"command": command_of(args), "code": code, **found}
-            write_json(result, path)  # after each: what is measured stays, whatever becomes of the next one
+            write_json(result, path)  # after each comparison, so that a later failure loses none
     return write_page(path)
 
 
 def write_json(result: Mapping[str, Any], path: Path) -> None:
-    """Store a result, comparisons in the order of `COMPARISONS`.
+    """Store a result, with comparisons in the order of `COMPARISONS`.
 
     Raises:
         ValueError: If a number is not finite.
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     ordered = {name: result["comparisons"][name] for name in COMPARISONS if name in result["comparisons"]}
     text = json.dumps({**result, "comparisons": ordered}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    # Numbers of a list on one line: rounds are many.
+    # A list's numbers share one line, since there are many rounds.
     text = re.sub(r"\[\s+([-\d.e,\s+]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
 
 def _with_earlier(result: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The result with the comparisons that an earlier call stored for the same environment and model."""
+    """Add the comparisons that an earlier call stored for the same environment and model."""
     from reports.speed.table import load_speed
 
     if not path.exists():
         return result
     try:
         earlier = load_speed(path)
-    except ValueError:  # of another version, or damaged: replaced as a whole
+    except ValueError:  # another version or a damaged file: replaced as a whole
         return result
     if any(earlier[name] != result[name] for name in ("device", "model", "environment")):
         return result
@@ -161,7 +161,7 @@ def _with_earlier(result: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _model(puppets: "Backbone", folder: Path) -> tuple["Backbone", str]:
-    """What is measured on, and how the first line of everything calls it."""
+    """Model to measure on, and its name in the first line of every output."""
     import torch
 
     from benchmark.speed.models import TEXT_ENCODER_GIB, five_b, gpu_memory_gib, large_gpu, random_backbone
@@ -182,7 +182,7 @@ def _model(puppets: "Backbone", folder: Path) -> tuple["Backbone", str]:
 
 
 def _comparison(name: str, puppets: "Backbone", model: "Backbone") -> "Comparison":
-    """Build a comparison; memory is taken for this one alone."""
+    """Build a comparison; only this one takes memory."""
     from functools import partial
 
     from benchmark.speed.attention import CPU_SHAPE, GPU_SHAPE, attention

@@ -1,4 +1,4 @@
-"""Run one comparison: warm up, time its variants between each other, and take their peak memory on a GPU."""
+"""Run one comparison: warm up, time its variants in interleaved rounds, and measure their peak memory on a GPU."""
 
 import resource
 import time
@@ -17,15 +17,15 @@ _SIGNIFICANT = 5  # digits of stored seconds
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ways to do the same.
+    """Ways to do the same task, to be compared.
 
     Attributes:
         title: Description for people.
         setting: Sizes that were measured.
-        variants: the ways, by name.
-        rivals: names of those that the others are divided by.
+        variants: Variants by name.
+        rivals: Names of the variants that the others are divided by.
         figures: Other numbers of a variant, by name.
-        left_out: ways that cannot be measured here -> why.
+        left_out: Reason by name, for each variant that cannot be measured here.
     """
 
     title: str
@@ -40,8 +40,8 @@ class Comparison:
 def measure(comparison: Comparison, device: torch.device, repeats: int | None = None) -> dict[str, Any]:
     """Run a comparison; the result is JSON.
 
-    Each variant first runs once by itself for its peak memory on a GPU: what was allocated at most beyond what was
-    allocated before, weights and inputs that is. One that has no room is left out.
+    Each variant first runs once by itself to measure its peak memory on a GPU: the largest allocation minus the memory
+    allocated before, that is weights and inputs. A variant that does not fit into memory is left out.
     """
     clock = device_clock(device)
     first_s: dict[str, float] = {}
@@ -70,11 +70,11 @@ def measure(comparison: Comparison, device: torch.device, repeats: int | None = 
 
 
 def device_clock(device: torch.device) -> Clock:
-    """What measures on a device.
+    """Clock for measurements on a device.
 
-    On a GPU and with several threads wall time, read once the device has done what it was given. With one thread on a
-    CPU the processor's time of this process and of those it has ended: on an idle machine that is the wall time, and
-    what else a machine does is not counted.
+    On a GPU, and with several threads, it reads wall time, once the device has finished its work. With one thread on a
+    CPU it reads the processor time of this process and of its ended child processes. On an idle machine that is the
+    wall time; on a busy one other work is not counted.
     """
     if device.type == "cpu":
         return time.perf_counter if torch.get_num_threads() > 1 else _processor_time
@@ -87,7 +87,7 @@ def device_clock(device: torch.device) -> Clock:
 
 
 def clock_name(device: torch.device) -> str:
-    """What `device_clock` reads."""
+    """Name of the quantity that `device_clock` reads."""
     return "processor time" if device_clock(device) is _processor_time else "wall time"
 
 
@@ -97,7 +97,7 @@ def _processor_time() -> float:
 
 
 def _first_run(variant: Variant, device: torch.device, clock: Clock) -> tuple[float, float | None]:
-    """Seconds, and on a GPU the peak of what was allocated beyond what was allocated before (GiB)."""
+    """Seconds, and on a GPU the peak allocation in GiB minus the memory allocated before."""
     with variant.around():
         before = 0
         if device.type == "cuda":
@@ -111,5 +111,5 @@ def _first_run(variant: Variant, device: torch.device, clock: Clock) -> tuple[fl
 
 
 def type_name(dtype: torch.dtype) -> str:
-    """`float32`."""
+    """Short name of a dtype, such as `float32`."""
     return str(dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""Models of the true size with weights that mean nothing: what a step costs does not depend on what was learned."""
+"""Models of the true size with random weights: the cost of a step does not depend on what was learned."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from flexiact.backbone.cogvideox import COGVIDEOX_5B_I2V, Published
 from flexiact.refadapter import RefAdapter
 
 LARGE_GPU_GIB = 40.0
-"""Memory from which on a GPU is measured on the 5B model's architecture."""
+"""Least GPU memory for measuring on the 5B model's architecture."""
 TEXT_ENCODER_GIB = 60.0
-"""Memory from which on there is room for the whole T5-XXL (9.5 GB in bfloat16) beside it."""
+"""Least GPU memory that also has room for the whole T5-XXL (9.5 GB in bfloat16)."""
 
 _STD = 0.02
 
@@ -37,7 +37,7 @@ class Architecture(Published):
 
 
 def five_b(text_encoder_layers: int = 24) -> Architecture:
-    """CogVideoX-5B-I2V and RefAdapter at the paper's size; fewer layers of T5-XXL where 24 have no room."""
+    """Architecture of CogVideoX-5B-I2V and RefAdapter at the paper's size, with all or fewer layers of T5-XXL."""
     text_encoder = COGVIDEOX_5B_I2V.text_encoder | {"num_layers": text_encoder_layers}
     return Architecture(**(vars(COGVIDEOX_5B_I2V) | {"text_encoder": text_encoder}))
 
@@ -45,14 +45,14 @@ def five_b(text_encoder_layers: int = 24) -> Architecture:
 def random_backbone(
     architecture: Architecture, tokenizer: Any, device: torch.device, dtype: torch.dtype, folder: Path
 ) -> Backbone:
-    """A backbone with weights drawn on the device itself, at `dtype` from the first.
+    """Make a backbone whose weights are drawn on the device itself, directly in `dtype`.
 
     Args:
-        architecture: its sizes.
-        tokenizer: any; its numbers have to be below the text encoder's vocabulary.
+        architecture: Sizes of the model.
+        tokenizer: Tokenizer of any kind whose token ids lie inside the text encoder's vocabulary.
         device: Device that the weights are made on.
         dtype: dtype of the weights.
-        folder: Folder to write its RefAdapter to.
+        folder: Folder to write the RefAdapter to.
     """
     generator = torch.Generator(device).manual_seed(0)
     with torch.device("meta"):
@@ -89,7 +89,7 @@ def random_backbone(
 
 
 def large_gpu(device: torch.device) -> bool:
-    """Whether the device is a GPU with room for the 5B model's architecture."""
+    """Return True if the device is a GPU with room for the 5B model's architecture."""
     return gpu_memory_gib(device) >= LARGE_GPU_GIB
 
 

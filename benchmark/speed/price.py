@@ -1,7 +1,7 @@
-"""What is faster and may cost quality: fewer sampler steps, and blocks compiled by torch, each with its price.
+"""Settings that are faster and may cost quality: fewer sampler steps, and compiled blocks, each with its price.
 
-Always on the puppets backbone, since a price can be named only where the truth is known. The task is that of the bound
-`in-words`: the backbone alone, told the whole action in words, so that no fit blurs what the sampler does.
+They are always measured on the puppets backbone, since a price needs a known truth. The task is that of the bound
+`in-words`: the backbone alone, told the whole action in words. So no fit hides the effect of the sampler.
 """
 
 import re
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from metrics.perception import Perception
 
 SHARES = 1, 2, 4
-"""All of the backbone's steps, a half of them, a quarter."""
+"""Shares of the backbone's steps: all, a half, a quarter."""
 
 
 def price_on_suite(backbone: Backbone) -> Comparison:
@@ -45,13 +45,13 @@ def price_on_suite(backbone: Backbone) -> Comparison:
 def price(
     backbone: Backbone, cases: Mapping[str, PuppetCase], perception: "Perception", compiler: str = "inductor"
 ) -> Comparison:
-    """The time of one video beside the mean scores of the videos of all cases.
+    """Compare the time of one video, and the mean scores of the videos of all cases.
 
     Args:
         backbone: Backbone with its own number of steps.
-        cases: Cases whose actions it is told.
+        cases: Cases whose actions the backbone is told.
         perception: Networks that measure.
-        compiler: backend of torch.compile; one that does not work here is left out, with the reason.
+        compiler: Backend of torch.compile; one that does not work here is left out, with the reason.
     """
     stages = told_in_words(backbone, cases)
     guidance = max(backbone.guidance_scale, BOUNDS["in-words"].config()["least_guidance_scale"])
@@ -73,7 +73,7 @@ def price(
         method.transfer({}, request)
         figures[quick] = {"first_video_s": clock() - start}
         methods[quick] = method
-    except Exception as error:  # compilers fail in many ways, and all of them mean the same here
+    except Exception as error:  # compilers fail with many types of error, and all mean the same here
         left_out[quick] = without_paths(error_text(error))
     for name, method in methods.items():
         figures[name] = tune.measure(stages, perception, method, {}) | figures.get(name, {})
@@ -91,13 +91,13 @@ def price(
 
 
 def told_in_words(backbone: Backbone, cases: Mapping[str, PuppetCase]) -> Stages:
-    """Cases whose prompts are the full captions of their answers."""
+    """Contents of cases whose prompts are the full captions of their answers."""
     form = format_of(backbone)
     return Stages({i: replace(case, prompt=case.show(form).in_words) for i, case in cases.items()}, form)
 
 
 def compiled(backbone: Backbone, compiler: str) -> Backbone:
-    """The backbone with a copy of its transformer, each block of which torch.compile takes over at its first call."""
+    """Backbone with a copy of its transformer; torch.compile compiles each block of the copy at its first call."""
     transformer = deepcopy(backbone.transformer)
     for block in transformer.transformer_blocks:
         block.compile(backend=compiler)
@@ -105,5 +105,5 @@ def compiled(backbone: Backbone, compiler: str) -> Backbone:
 
 
 def without_paths(text: str) -> str:
-    """A message with files named by their last part alone."""
+    """Text of a message in which each path is shortened to its last part."""
     return re.sub(r"(?<![\w.])(?:/[\w.+~-]+)+", lambda found: found[0].rpartition("/")[2], text)

@@ -1,8 +1,8 @@
-"""Ways to do the same, timed beside each other: interleaved rounds, medians, and ratios inside a round.
+"""Time variants of one task against each other: interleaved rounds, medians, and ratios inside a round.
 
-On a machine whose speed drifts, medians taken one after the other compare two moments. Here a round runs every way
-once, each round beginning one way further on, and two ways are compared by the ratios of their times inside the rounds.
-Pure: the clock is an argument.
+On a machine whose speed drifts, medians measured one after the other compare two different moments. Here a round runs
+every variant once, and each round starts one variant later. Two variants are compared by the ratios of their times
+inside the rounds. Pure: the clock is an argument.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,22 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 
 Clock = Callable[[], float]
-"""Seconds, from any beginning; waits until the device has done what it was given."""
+"""Function that returns seconds from any origin, after the device has finished its work."""
 
 BUDGET_S = 20.0
-"""How long the rounds of one comparison may take where nobody says how many there are to be."""
+"""Seconds that the rounds of one comparison may take if their number is not given."""
 
 ROUNDS = 3, 50
-"""Fewest and most rounds, where nobody says how many."""
+"""Fewest and most rounds, if their number is not given."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One of several ways to do the same.
+    """One of several ways to do the same task.
 
     Attributes:
-        run: does it once; whatever it returns is dropped.
-        around: entered before the clock is read, left after it has been read again.
+        run: Function that does the task once; its result is dropped.
+        around: Context that is entered before the clock starts and left after it stops.
     """
 
     run: Callable[[], object]
@@ -44,13 +44,13 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and quartiles (linear between neighbours) of one number or more."""
+    """Median and quartiles (linear interpolation) of at least one number."""
     low, median, high = np.percentile(values, (25, 50, 75))
     return Spread(float(median), float(low), float(high))
 
 
 def paired_ratios(seconds: Sequence[float], rival_s: Sequence[float]) -> Spread:
-    """Of the ratios inside the rounds; below 1 is faster than the rival.
+    """Median and quartiles of the ratios inside the rounds; below 1 is faster than the rival.
 
     Raises:
         ValueError: If the two were not measured in the same rounds.
@@ -59,7 +59,7 @@ def paired_ratios(seconds: Sequence[float], rival_s: Sequence[float]) -> Spread:
 
 
 def interleaved(variants: Mapping[str, Variant], clock: Clock, rounds: int) -> dict[str, list[float]]:
-    """Seconds of every variant, one number a round."""
+    """Seconds of every variant, one number per round."""
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
@@ -75,14 +75,14 @@ def interleaved(variants: Mapping[str, Variant], clock: Clock, rounds: int) -> d
 def timed(
     variants: Mapping[str, Variant], clock: Clock, first_s: Mapping[str, float], repeats: int | None = None
 ) -> dict[str, list[float]]:
-    """Seconds of every variant, one number a round, warmed up.
+    """Seconds of every variant, one number per round, without the warm-up.
 
     Args:
         variants: Variants by name.
         clock: Clock that measures.
-        first_s: seconds of a run that every variant has had. Together up to `BUDGET_S` they are warming up, followed by
-            one more round of it; above that warming up is lost in them, and they are the first round.
-        repeats: rounds; None: as many as fit into `BUDGET_S`, within `ROUNDS`.
+        first_s: Seconds of each variant's first run. If they sum to at most `BUDGET_S`, they and one more round are
+            discarded as warm-up; otherwise they count as round one.
+        repeats: Number of rounds; None: as many as fit into `BUDGET_S`, within `ROUNDS`.
     """
     if sum(first_s.values()) > BUDGET_S:
         rounds = repeats or ROUNDS[0]

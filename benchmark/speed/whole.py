@@ -1,7 +1,7 @@
-"""What is compared beside the attention: a denoising step, a whole transfer, a step of the fit, with their rivals.
+"""Comparisons other than attention: a denoising step, a whole transfer and a step of the fit, with their rivals.
 
-Everything computes on noise and on tokens of noise: what it costs does not depend on them. Networks are real ones, and
-a rival does the same work by other means, in the same process and between our own runs (see `speed_timing`).
+All inputs are noise and tokens of noise, since the cost does not depend on them. Networks are real ones. A rival does
+the same work by other means, in the same process and between our own runs (see `benchmark.speed.timing`).
 """
 
 from collections.abc import Callable, Iterator
@@ -32,11 +32,11 @@ from flexiact.training import Optimisation, denoising_loss, frozen, optimise
 
 PROMPT = "a dog jumps on the grass"
 TIMESTEP = 850
-"""In the part of the paper's schedule where the bias is whole."""
+"""Timestep in the part of the paper's schedule that has the whole bias."""
 
 
 def step(backbone: Backbone) -> Comparison:
-    """The transformer's part of a denoising step, with and without what FlexiAct attaches to it."""
+    """Compare the transformer's part of a denoising step with and without the additions of FlexiAct."""
     config, weight = preset(backbone), _weight(backbone)
     generator = torch.Generator().manual_seed(0)
     text_size = backbone.max_text_tokens, backbone.transformer.config.text_embed_dim
@@ -71,10 +71,10 @@ def step(backbone: Backbone) -> Comparison:
 
 
 def fused(backbone: Backbone, weight: float) -> CogVideoXTransformer3DModel:
-    """A copy of the transformer to whose own weights peft has added RefAdapter's products at `weight`.
+    """Copy of the transformer into whose weights peft has merged RefAdapter's products at `weight`.
 
-    Nothing of it is in the method: transfers would change in their last bits, and a copy takes the transformer's memory
-    once more.
+    The method itself does not merge: transfers would change in their last bits, and the copy needs the transformer's
+    memory a second time.
     """
     transformer = deepcopy(backbone.transformer)
     with _refadapter(backbone, transformer).attached(weight):
@@ -85,7 +85,7 @@ def fused(backbone: Backbone, weight: float) -> CogVideoXTransformer3DModel:
 
 
 def transfer(backbone: Backbone) -> Comparison:
-    """From image and prompt to frames: diffusers' own pipeline, our loop, and our loop with all that FlexiAct adds."""
+    """Compare transfers, from image and prompt to frames: diffusers' own pipeline, our loop, ours with FlexiAct."""
     config = preset(backbone)
     method = FlexiAct(backbone, config.changed(refadapter_weight=_weight(backbone)))
     steps, guidance = method.config.transfer.resolved(backbone)
@@ -109,7 +109,7 @@ def transfer(backbone: Backbone) -> Comparison:
 
 
 def fit(backbone: Backbone) -> Comparison:
-    """One optimiser step of FlexiAct's fit, on inputs encoded once and on inputs encoded in every step."""
+    """Compare one optimiser step of FlexiAct's fit on inputs encoded once with a step that encodes its inputs."""
     config, frames = preset(backbone).fit, _noise_frames(backbone, backbone.num_frames)
     batches = {
         "ours: encoded once": reference_batches(
@@ -133,9 +133,9 @@ def fit(backbone: Backbone) -> Comparison:
 def encoding_batches(
     backbone: Backbone, frames: np.ndarray, caption: str, config: FitConfig, generator: torch.Generator
 ) -> Iterator[Batch]:
-    """Crops like those of `reference_batches` (dropouts aside), but VAE and text encoder run anew for every batch.
+    """Crops like those of `reference_batches` (without dropouts), but VAE and text encoder run again for every batch.
 
-    So does the authors' release, whose inputs repeat as ours do.
+    The authors' release does the same, and its inputs repeat like ours.
     """
     clips = random_crops(frames, config.crops, config.crop_min_scale, generator)
     while True:
@@ -167,7 +167,7 @@ def _fit_step(backbone: Backbone, batches: Iterator[Batch], config: FitConfig) -
 
 
 def _stock_pipeline(backbone: Backbone, request: Request, steps: int, guidance: float) -> Callable[[], np.ndarray]:
-    """diffusers' pipeline on the same networks, decoding in tiles where ours does; float32 [T, H, W, 3] in [0, 1]."""
+    """Stock diffusers pipeline on the same networks, decoding in tiles if ours does; float32 [T, H, W, 3] in [0, 1]."""
     scheduler = type(backbone.scheduler).from_config(backbone.scheduler.config)
     pipe = CogVideoXImageToVideoPipeline(
         backbone.tokenizer, backbone.text_encoder, backbone.vae, backbone.transformer, scheduler
@@ -216,12 +216,12 @@ def _refadapter(backbone: Backbone, transformer: CogVideoXTransformer3DModel) ->
 
 
 def _weight(backbone: Backbone) -> float:
-    """RefAdapter's weight in the settings meant for the backbone; the paper's where they leave it out."""
+    """RefAdapter's weight in the settings meant for the backbone, or the paper's if these name none."""
     return preset(backbone).transfer.refadapter_weight or 0.7
 
 
 def _tokens(backbone: Backbone, length: int) -> torch.Tensor:
-    """Learned tokens that nobody learned, float32 [blocks, length, width] on the CPU."""
+    """Untrained tokens in the shape of learned ones, float32 [blocks, length, width] on the CPU."""
     size = FrequencyAwareEmbedding.zeros(backbone, length).tokens.shape
     return torch.randn(size, generator=torch.Generator().manual_seed(1))
 

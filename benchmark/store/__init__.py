@@ -1,1 +1,1 @@
-"""A run on disk: its folder, rows, keys and where its numbers come from."""
+"""A run on disk: its folder, its rows, its schema and the provenance of its numbers."""

@@ -44,7 +44,7 @@ _WORDS = {
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of run.json, with those of the tables' rows and of the small JSON files under `$defs`."""
+    """JSON Schema of run.json; the schemas of table rows and of the small JSON files are under `$defs`."""
     contents = dict.fromkeys(file.content for file in FILES if file.content)
     _, schema = models_json_schema([(content, "serialization") for content in contents])
     root = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": f"#/$defs/{Run.__name__}"}
@@ -52,7 +52,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def page() -> str:
-    """docs/run-directory.md."""
+    """Text of docs/run-directory.md."""
     definitions = json_schema()["$defs"]
     parts = [_INTRO, "## Files\n"]
     parts += [_item(f"`{file.path}`", file.meaning + (_see(file.content) if file.content else "")) for file in FILES]
@@ -64,7 +64,7 @@ def page() -> str:
 
 
 def _sections(name: str, definitions: Mapping[str, Any], done: list[str]) -> Iterator[str]:
-    """A heading and a list of keys for an object, then for the objects in it that had none yet."""
+    """Heading and list of keys for an object, then for the objects in it that have no section yet."""
     if name in done or "properties" not in definitions[name]:
         return
     done.append(name)
@@ -88,7 +88,7 @@ def _see(content: type) -> str:
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
-    """What a value is, in words."""
+    """Kind of a value, in words."""
     options = schema.get("anyOf") or schema.get("oneOf")
     if options:
         return " or ".join(_kind(option) for option in options)
@@ -107,7 +107,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
 
 
 def _named(value: Any) -> Iterator[str]:
-    """Names of all definitions that a schema refers to, in its order."""
+    """Names of all definitions that a schema refers to, in the schema's order."""
     if isinstance(value, Mapping):
         if "$ref" in value:
             yield value["$ref"].rpartition("/")[2]

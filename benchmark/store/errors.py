@@ -1,4 +1,4 @@
-"""Errors as tables store them."""
+"""Format errors for the tables."""
 
 
 def error_text(error: BaseException, limit: int = 300) -> str:

@@ -1,6 +1,6 @@
 """The run directory. Every file appears whole or not at all, so a run may be killed anywhere and started again.
 
-`benchmark.store.schema` says which files there are and what they hold; docs/run-directory.md is made of it.
+`benchmark.store.schema` describes the files and their contents; docs/run-directory.md is generated from it.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from benchmark.selection import UsageError
 from flexiact.media.files import WriteError, replacing
 
 SCHEMA_VERSION = 3
-"""Of all that `benchmark.store.schema` describes."""
+"""Version of everything that `benchmark.store.schema` describes."""
 
 _FOLDERS = ("records", "videos", "previews", "fits", "features", "scores", "inputs")
 _LOCK = ".lock"
@@ -26,16 +26,16 @@ class StoreError(OSError):
 
 
 class RunFolder:
-    """Paths, atomic writes and reads of one run directory. Making one touches nothing on disk."""
+    """Paths, atomic writes and reads of one run directory. Creating an instance touches nothing on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def check(self) -> None:
-        """Find out, before anything expensive, whether a run can live here.
+        """Check, before anything expensive, that a run can be stored here.
 
         Raises:
-            UsageError: If the place cannot be written, holds something else, or a run of another schema version.
+            UsageError: If the place cannot be written, or holds other files or a run of another schema version.
         """
         parent = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         if not parent.is_dir():
@@ -48,10 +48,10 @@ class RunFolder:
                 raise UsageError(f"{self.path}: holds '{foreign[0]}' but no run.json; choose another --out")
 
     def read_run(self) -> dict[str, Any] | None:
-        """run.json, None when there is none yet.
+        """Read run.json; None if there is none yet.
 
         Raises:
-            UsageError: If it is damaged or of another schema version.
+            UsageError: If run.json is damaged or has another schema version.
         """
         path = self.path / "run.json"
         try:
@@ -69,10 +69,10 @@ class RunFolder:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Check and make the folder, keep other runs out, and clear what a killed run left half-written.
+        """Check and make the folder, lock it, and remove what a killed run left half-written.
 
         Raises:
-            UsageError: If another run is at work here, the folder cannot be made, or as `check` does.
+            UsageError: If another run is at work here, if the folder cannot be made, or if `check` refuses it.
         """
         self.check()
         try:
@@ -81,7 +81,7 @@ class RunFolder:
             lock = open(self.path / _LOCK, "w")
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
-        with lock:  # the kernel lets go of it however the process ends
+        with lock:  # the kernel releases it however the process ends
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -95,11 +95,11 @@ class RunFolder:
         return self.path / folder / name
 
     def relative(self, path: Path) -> str:
-        """A path as tables store it."""
+        """Path relative to the run directory, as tables store it."""
         return path.relative_to(self.path).as_posix()
 
     def read_json(self, folder: str, key: str) -> dict[str, Any] | None:
-        """A stored object, None when it is missing or damaged (then it is made again)."""
+        """Read a stored object; None if it is missing or damaged (then it is made again)."""
         try:
             value = json.loads(self.file(folder, f"{key}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -110,19 +110,19 @@ class RunFolder:
         """Store an object.
 
         Raises:
-            StoreError: If it cannot be written.
+            StoreError: If the object cannot be written.
         """
         self.write_bytes(self.file(folder, f"{key}.json"), _json_bytes(value))
 
     def write_run(self, run: Mapping[str, Any]) -> None:
-        """Store run.json, unless it says the same already."""
+        """Store run.json, unless the file already says the same."""
         self.write_bytes(self.path / "run.json", _json_bytes(run))
 
     def write_bytes(self, path: Path, content: bytes) -> None:
-        """Store a file, unless it holds just this already.
+        """Store a file, unless it already has this content.
 
         Raises:
-            StoreError: If it cannot be written; nothing is left behind then.
+            StoreError: If the file cannot be written; nothing is left behind then.
         """
         try:
             if path.is_file() and path.read_bytes() == content:
@@ -134,10 +134,10 @@ class RunFolder:
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
-        """Give a path to write to; move it onto `path` when all went well, remove it otherwise.
+        """Give a temporary path to write to; move it to `path` if all went well, and remove it otherwise.
 
         Raises:
-            StoreError: If it cannot be written.
+            StoreError: If the file cannot be written.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

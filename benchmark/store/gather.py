@@ -18,16 +18,16 @@ _ARROW = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64()}
 def write_tables(
     folder: RunFolder, run: Mapping[str, Any], cells: Iterable[Cell], rows: Mapping[str, SampleRow]
 ) -> None:
-    """Write both tables; a table that would not change is left alone.
+    """Write both tables; a table that would not change is not written.
 
     Args:
         folder: Run directory to read scores from and to write tables to.
-        run: run.json. Tables are in the order of its methods, then by case and seed.
-        cells: all that the run plans; one without a row is `missing` in the table.
+        run: Content of run.json. Rows are in the order of its methods, then by case and seed.
+        cells: Cells of the whole run; one without a row is `missing` in the table.
         rows: Rows by key.
 
     Raises:
-        StoreError: If they cannot be written.
+        StoreError: If a table cannot be written.
     """
     order = {method: i for i, method in enumerate(run["methods"])}
     in_order = sorted(cells, key=lambda cell: (order[cell.method], cell.case_id, cell.seed))
@@ -40,12 +40,12 @@ def write_tables(
 
 
 def sample_rows(folder: RunFolder, cells: Iterable[Cell]) -> dict[str, SampleRow]:
-    """The stored rows of those of the cells that were made, by key."""
+    """Stored rows by key, of all cells that were already made."""
     return {cell.key: row for cell in cells if (row := sample_row(folder, cell))}
 
 
 def sample_row(folder: RunFolder, cell: Cell) -> SampleRow | None:
-    """The stored row of a cell, None when it was not made yet (or its video is gone)."""
+    """Stored row of a cell; None if the cell was not made yet or its video is gone."""
     record = folder.read_json("records", cell.key)
     if record is None:
         return None
@@ -53,14 +53,14 @@ def sample_row(folder: RunFolder, cell: Cell) -> SampleRow | None:
     cell_says = {"method": cell.method, "case_id": cell.case_id, "seed": cell.seed}
     try:
         row = SampleRow(**(record | cell_says))
-    except ValueError:  # not a row as it is described now
+    except ValueError:  # the row does not match the present schema
         return None
     made = row.video is not None and (folder.path / row.video).is_file()
     return None if row.status == "ok" and not made else row
 
 
 def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:
-    """The row of a cell that was not made yet: readers need not know how cells are planned."""
+    """Row of a cell that was not made yet, so that readers of tables need not plan cells."""
     return SampleRow(
         key=cell.key,
         fit_key=cell.fit_key,
@@ -75,7 +75,7 @@ def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:
 
 
 def score_rows(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) -> list[ScoreRow]:
-    """The stored scores of a video, of the metrics and versions that run.json names."""
+    """Stored scores of a video, for the metrics and versions that run.json names."""
     stored = (folder.read_json("scores", row.key) or {}).get("metrics", {})
     rows = []
     for name, metric in metrics.items():
@@ -99,11 +99,11 @@ def score_rows(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) ->
 
 
 def _schema(kind: type) -> pa.Schema:
-    """Columns with their types; meaning and unit are the fields' metadata."""
+    """Columns with their types; the fields' metadata hold meaning and unit."""
     return pa.schema([_field(name, column) for name, column in columns_of(kind).items()])
 
 
 def _field(name: str, column: Mapping[str, Any]) -> pa.Field:
-    json_type = column.get("type") or column["anyOf"][0]["type"]  # the other one is null
+    json_type = column.get("type") or column["anyOf"][0]["type"]  # the second type is null
     said = {word: column[word] for word in ("description", "unit") if word in column}
     return pa.field(name, _ARROW[json_type], metadata=said)

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: code, packages, weights, device, threads, flags. No person's or host's name."""
+"""Provenance of a run's numbers: code, packages, weights, device, threads, flags. It names no person and no host."""
 
 import os
 import platform
@@ -29,8 +29,8 @@ def provenance(device: torch.device, weights: Iterable[Path], workers: int = 1) 
 
     Args:
         device: Device that computes.
-        weights: folders whose safetensors files are digested; those that do not exist are left out.
-        workers: number of processes that compute, each with as many threads as this one.
+        weights: Folders whose safetensors files are digested; missing folders are left out.
+        workers: Number of processes that compute, each with as many threads as this one.
     """
     return {
         "code": code_state(_REPOSITORY),
@@ -51,14 +51,14 @@ def provenance(device: torch.device, weights: Iterable[Path], workers: int = 1) 
 
 
 def code_state(folder: Path) -> dict[str, Any]:
-    """Commit of a checkout and whether files differ from it; both None when it is no checkout."""
+    """Commit of a checkout, and True if files differ from the commit; both None if the folder is no checkout."""
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": None if commit is None or changes is None else bool(changes)}
 
 
 def device_name(device: torch.device) -> str:
-    """The processor's or the GPU's name."""
+    """Name of the processor or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -69,7 +69,7 @@ def device_name(device: torch.device) -> str:
 
 
 def weights_digest(folder: Path) -> str | None:
-    """SHA-256 over the names and bytes of all safetensors files below a folder; None when there are none."""
+    """SHA-256 over names and bytes of all safetensors files below a folder; None if there are none."""
     return folder_digest(folder, [".safetensors"]) if any(folder.rglob("*.safetensors")) else None
 
 

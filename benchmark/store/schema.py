@@ -1,12 +1,12 @@
 """The run directory as a contract: every file, every key of run.json and of the small JSON files, every column.
 
-Types, units and meanings stand here alone. The harness refuses to write a description that breaks them, the two
-tables take their columns from them, and `python -m benchmark.store.contract` makes docs/run-directory.md and its JSON
-Schema of them. Pydantic checks both JSON and rows: the tables have two dozen columns of plain types, so a library for
-tables would add a dependency and no check that a row does not have.
+Types, units and meanings stand only here. The harness refuses to write a description that breaks them. The two tables
+take their columns from them. `python -m benchmark.store.contract` generates docs/run-directory.md and its JSON Schema
+from them. Pydantic checks both JSON and rows. A library for tables would add a dependency and no further check, since
+the tables have two dozen columns of plain types.
 
-A key that is described is always there, unless its default is named. `null` means that there is no such thing, that it
-is not known, or that it failed; a missing key means that the entry is of another kind.
+Every described key is present, unless its default is named. `null` means that there is no such thing, that it is not
+known, or that it failed. A missing key means that the entry is of another kind.
 """
 
 from dataclasses import dataclass as plain_dataclass
@@ -47,11 +47,11 @@ class BackboneEntry(Entry):
     """The image-to-video model that all methods run on."""
 
     name: str
-    """As `--backbone` takes it."""
+    """Name or folder, as given to `--backbone`."""
     revision: str
     """Digest or commit of its weights."""
     dtype: str
-    """Type of its numbers, such as `float32`."""
+    """Dtype of its weights, such as `float32`."""
     num_frames: Annotated[int, _unit("frames")]
     """Length of every video."""
     height: Annotated[int, _unit("pixels")]
@@ -71,7 +71,7 @@ class BackboneEntry(Entry):
 
 
 class CandidateSettings(Entry):
-    """How the answers among which retrieval chooses were made."""
+    """Settings of the answers among which retrieval chooses."""
 
     named_actions: Sha256
     """Digest of all named actions."""
@@ -82,7 +82,7 @@ class CandidateSettings(Entry):
 
 
 class KnownTruth(Entry):
-    """How the right answers of a rendered suite were made."""
+    """Settings of the right answers of a rendered suite."""
 
     renderer_version: int
     """Raised when the same scene gives other pixels."""
@@ -95,7 +95,7 @@ class KnownTruth(Entry):
     blend_shares: list[float]
     """Shares of the clip that right answers may take from the target's pose into the action, 0..1."""
     candidates: CandidateSettings
-    """How retrieval's answers were made."""
+    """Settings of retrieval's answers."""
 
 
 class UnknownTruth(Entry):
@@ -113,19 +113,19 @@ class MethodEntry(Entry):
     version: int
     """Raised when the same input gives another video."""
     method_id: str
-    """What the implementation is called in keys, wherever its code stands; variants of one share it."""
+    """Name of the implementation in keys, wherever its code stands; variants share it."""
     uses_reference: bool
-    """Whether it looks at the reference at all."""
+    """True if it looks at the reference at all."""
     summary: str
     """One line for a reader of the table."""
     extra_supervision: str
-    """What it was given that others were not; `none` when nothing."""
+    """Material that it was given and others were not; `none` if there is none."""
     adapter_mib: Annotated[float, _unit("MiB")]
-    """Size of the weights, trained beforehand, that it loads beside the backbone's."""
+    """Size of the pretrained weights that it loads in addition to the backbone's."""
     fit_config: dict[str, JsonValue]
     """Every setting that its fit depends on; part of the key of a fit."""
     transfer_config: dict[str, JsonValue]
-    """Every setting that its transfer depends on besides; part of the key of a video."""
+    """Every setting that its transfer depends on in addition; part of the key of a video."""
 
 
 class BoundEntry(Entry):
@@ -138,9 +138,9 @@ class BoundEntry(Entry):
     summary: str
     """One line for a reader of the table."""
     extra_supervision: str
-    """What it looks at that no method may; `none` when it needs no truth."""
+    """Truth that it may read and no method may; `none` if it needs no truth."""
     sampled: bool
-    """Whether every seed gives another video; if not, there is one video a case, under the first seed."""
+    """True if every seed gives another video; if not, there is one video per case, under the first seed."""
     fit_config: dict[str, JsonValue]
     """Empty: bounds fit nothing."""
     transfer_config: dict[str, JsonValue]
@@ -153,19 +153,19 @@ class MetricEntry(Entry):
     version: int
     """Raised when the same video gives another number."""
     unit: str
-    """Of the value; empty for a pure number."""
+    """Unit of the value; empty for a pure number."""
     higher_is_better: bool | None
     """`null` where neither end is good: the value describes."""
     bounds: tuple[float, float]
     """Smallest and largest possible value."""
     needs: list[str]
-    """What it looks at, such as `generated`, `reference` or `truth`."""
+    """Inputs that it reads, such as `generated`, `reference` or `truth`."""
     summary: str
     """One line for a reader of the table."""
     headline: bool
-    """Whether tables are sorted by it; true for at most one."""
+    """True if tables are sorted by it; true for at most one metric."""
     backend: str
-    """What measures it, such as which image encoder; `none` where nothing can. Values compare within one."""
+    """Network that measures it, such as an image encoder; `none` if there is none. Values compare within one."""
 
 
 class FileEntry(Entry):
@@ -174,7 +174,7 @@ class FileEntry(Entry):
     name: str
     """Path inside the suite's folder."""
     sha256: Sha256
-    """Of its bytes; of a folder of frames, of its frames' digests in their order."""
+    """Digest of its bytes; for a folder of frames, of its frames' digests in their order."""
 
 
 class ClipEntry(FileEntry):
@@ -194,27 +194,27 @@ class CaseFiles(Entry):
 
 
 class FileDigests(Entry):
-    """What results of a case of files are named by."""
+    """Digests that name results of a case of files."""
 
     reference: Sha256
-    """Of the reference's file, its part that is shown, and how it is read."""
+    """Digest of the reference's file, of the part that is shown, and of the way it is read."""
     target: Sha256
-    """Of the target's file and how it is read."""
+    """Digest of the target's file and of the way it is read."""
 
 
 class PuppetDigests(Entry):
-    """What results of a rendered case are named by: digests of specifications, not of pixels."""
+    """Digests that name results of a rendered case: of specifications, not of pixels."""
 
     reference: Sha256
-    """Of the reference's scene and action."""
+    """Digest of the reference's scene and action."""
     target: Sha256
-    """Of the target's scene and pose."""
+    """Digest of the target's scene and pose."""
     truth: Sha256
-    """Of all that the right answer depends on."""
+    """Digest of all that the right answer depends on."""
 
 
 class CaseEntry(Entry):
-    """What all cases say."""
+    """Fields that all cases have."""
 
     action: str
     """Name of the action."""
@@ -229,7 +229,7 @@ class CaseEntry(Entry):
     licence: str
     """SPDX identifier of the material, or what it says, or `not stated`."""
     source: str
-    """Where the material comes from."""
+    """Origin of the material."""
 
 
 class PuppetCaseEntry(CaseEntry):
@@ -246,22 +246,22 @@ class PuppetCaseEntry(CaseEntry):
     axes: dict[Axis, float]
     """Distance between reference and target on each axis; docs/puppets.md gives their units."""
     terciles: dict[Axis, Tercile]
-    """The same as a third of the candidates that the suite was chosen from."""
+    """Tercile of each distance among the candidates that the suite was chosen from."""
     digests: PuppetDigests
-    """What results are named by."""
+    """Digests that name its results."""
 
 
 class FileCaseEntry(CaseEntry):
     """A case of files, whose right answer nobody knows."""
 
     files: CaseFiles
-    """What it is made of."""
+    """Files of the case."""
     axes: dict[str, float] = Field(max_length=0)
     """Empty: nobody knows the distances."""
     terciles: dict[str, str] = Field(max_length=0)
-    """Empty likewise."""
+    """Empty: nobody knows the terciles."""
     digests: FileDigests
-    """What results are named by."""
+    """Digests that name its results."""
 
 
 class Code(Entry):
@@ -270,7 +270,7 @@ class Code(Entry):
     commit: str | None
     """`null` when it was no checkout."""
     dirty: bool | None
-    """Whether tracked files differed from the commit; `null` when that is not known."""
+    """True if tracked files differed from the commit; `null` if that is not known."""
 
 
 class Flags(BaseModel):
@@ -279,18 +279,18 @@ class Flags(BaseModel):
     model_config = _CONFIG | ConfigDict(extra="allow")
 
     deterministic_algorithms: bool
-    """Of torch."""
+    """State of torch's switch of this name."""
     cudnn_benchmark: bool
-    """Of torch."""
+    """State of torch's switch of this name."""
     tf32: bool
-    """Of torch, for matrix products on a GPU."""
+    """State of torch's switch for TF32 in matrix products on a GPU."""
 
 
 class Provenance(Entry):
     """Everything that could explain a difference between two runs. No person's or host's name."""
 
     code: Code
-    """Which code ran."""
+    """Code that ran."""
     python: str
     """Version of Python."""
     packages: dict[str, str]
@@ -306,35 +306,35 @@ class Provenance(Entry):
     workers: int
     """Processes that made and measured videos."""
     flags: Flags
-    """How torch was told to compute."""
+    """Switches of torch."""
 
 
 class Session(Entry):
     """One start of the command that added something."""
 
     command: str
-    """How it was started."""
+    """Command that started it."""
     provenance: Provenance
-    """Where its numbers come from."""
+    """Provenance of its numbers."""
 
 
 class Description(Entry):
-    """What decides which videos a run consists of and what is measured."""
+    """Everything that decides the videos of a run and their metrics."""
 
     schema_version: int
-    """Of the run directory; raised when a file, key or column changes its meaning."""
+    """Version of the run directory; raised when a file, key or column changes its meaning."""
     suite: str
     """Name of the suite."""
     suite_version: int | None
     """Raised with other cases; `null` for a folder of material."""
     suite_digest: Sha256 | None
-    """Of all that the suite says; `null` for a folder of material, whose cases hold the digests of their files."""
+    """Digest of all that the suite says; `null` for a folder of material, whose cases hold their files' digests."""
     seeds: list[int]
-    """Of fits and transfers, ascending."""
+    """Seeds of fits and transfers, ascending."""
     backbone: BackboneEntry
     """The model that all methods run on."""
     truth: KnownTruth | UnknownTruth
-    """How the right answers were made, where they are known."""
+    """Settings of the right answers, if they are known."""
     methods: dict[str, Annotated[MethodEntry | BoundEntry, Field(discriminator="kind")]]
     """Methods and bounds by name, in the order of the tables."""
     metrics: dict[str, MetricEntry]
@@ -347,9 +347,9 @@ class Run(Description):
     """run.json."""
 
     command: str
-    """How the first session was started."""
+    """Command that started the first session."""
     provenance: Provenance
-    """Where the first session's numbers come from."""
+    """Provenance of the first session's numbers."""
     later_sessions: list[Session]
     """Sessions that added something and differ from the first, and from each other, in command or provenance."""
 
@@ -365,15 +365,15 @@ class SampleRow:
     method: str
     """Name of the method or bound."""
     method_version: int
-    """Of the method when the video was made."""
+    """Version of the method when the video was made."""
     backbone: str
     """Name of the backbone."""
     backbone_revision: str
-    """Of its weights."""
+    """Digest or commit of the backbone's weights."""
     case_id: str
-    """Of the case."""
+    """Id of the case."""
     seed: int
-    """Of all noise."""
+    """Seed of all noise."""
     status: SampleStatus
     """`ok` when there is a video, `skipped` when there can be none here, `failed` when making it failed, `missing` when
     it was not made yet (in the table alone)."""
@@ -386,11 +386,11 @@ class SampleRow:
     fit_s: Annotated[float | None, _unit("s")] = None
     """Wall time of the fit, which all videos with this `fit_key` share; `null` for bounds and without a video."""
     transfer_s: Annotated[float | None, _unit("s")] = None
-    """Wall time of the transfer; `null` likewise."""
+    """Wall time of the transfer; `null` for bounds and without a video."""
     peak_memory_gib: Annotated[float | None, _unit("GiB")] = None
-    """The larger of the fit's and the transfer's peak (see `benchmark.measure.Cost`); `null` likewise."""
+    """The larger of the fit's and the transfer's peak (see `benchmark.measure.Cost`); `null` for the same rows."""
     action_mib: Annotated[float | None, _unit("MiB")] = None
-    """Size of what the fit learned; `null` likewise."""
+    """Size of the learned action; `null` for bounds and without a video."""
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -402,19 +402,19 @@ class ScoreRow:
     method: str
     """Name of the method or bound."""
     case_id: str
-    """Of the case."""
+    """Id of the case."""
     seed: int
-    """Of the video."""
+    """Seed of the video."""
     metric: str
     """Name of the metric."""
     metric_version: int
-    """Of its formula."""
+    """Version of its formula."""
     status: Status
     """`ok` when there is a value, `skipped` when it is not defined here, `failed` when it could not be computed."""
     value: float | None
     """In the metric's own unit (run.json: metrics); `null` unless `ok`."""
     backend: str
-    """What measured it, as run.json says it."""
+    """Backend that measured it, by its name in run.json."""
     error: str | None
     """One line saying why there is no value; `null` when there is one."""
 
@@ -425,7 +425,7 @@ class StoredScore(Entry):
     version: int
     """`metric_version` of the row."""
     backend: str
-    """What measured it."""
+    """Backend that measured it."""
     status: Status
     """As in the row."""
     value: float | None
@@ -438,11 +438,11 @@ class StoredScores(Entry):
     """scores/KEY.json: what was measured of one video, metrics that the run no longer names included."""
 
     video_digest: str | None
-    """Of the frames that were measured; `null` where there was no video."""
+    """Digest of the frames that were measured; `null` where there was no video."""
     features_version: int
     """Raised when perception begins to see something else in the same frames."""
     metrics: dict[str, StoredScore]
-    """By name."""
+    """Scores by name of the metric."""
 
 
 @plain_dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What is run: suites of puppet cases and of files."""
+"""Suites of puppet cases and suites of files."""

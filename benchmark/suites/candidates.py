@@ -1,4 +1,4 @@
-"""The answers among which the metric of retrieval has to choose: the target doing each of the suite's named actions."""
+"""Candidates from which the retrieval metric chooses: the target performing each of the suite's named actions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,19 +16,19 @@ from metrics.motion.centred_agreement import true_movement
 from metrics.motion.motion_agreement import agreements
 
 ALIKE_AGREEMENT = 0.95
-"""A candidate that agrees this well with a right one is right too: on this body nobody could tell them apart."""
+"""A candidate that agrees this well with a right answer counts as right: nobody could tell the two apart here."""
 
 SEEN_MOTION_SHARE = 2.0 / SIZE
-"""A candidate moves some keypoint at least this share of the frame's side away from the middle of its way."""
+"""A candidate must move some keypoint at least this share of the frame's side from the middle of its path."""
 
 
 def pool_of(name: str) -> Mapping[str, PuppetAction]:
-    """The named actions that an action is one of: those for tests, or those for development."""
+    """Set of named actions that an action belongs to: the test actions or the development actions."""
     return TEST_ACTIONS if name in TEST_ACTIONS else DEV_ACTIONS
 
 
 def candidate_settings() -> dict[str, Any]:
-    """What retrieval's candidates depend on besides the case, for run.json; the named actions by their digest."""
+    """Settings of retrieval's candidates, the same for all cases, for run.json; named actions as a digest."""
     named = {name: [[m.channel, m.shape, m.amplitude] for m in a] for name, a in (TEST_ACTIONS | DEV_ACTIONS).items()}
     return {
         "named_actions": digest(named),
@@ -40,18 +40,18 @@ def candidate_settings() -> dict[str, Any]:
 def candidates(
     target: Scene, name: str, right: Sequence[PuppetAction], num_frames: int, first: int, side_px: int
 ) -> Candidates:
-    """The right answers, and every other named action as far as the target's body can do it.
+    """Render the right answers, and every other named action as far as the target's body can perform it.
 
     Args:
-        target: who does them.
+        target: Scene whose figure performs them.
         name: Name of the right action.
-        right: its acceptable answers on this target.
+        right: Acceptable answers on this target.
         num_frames: Number of frames of the clips.
-        first: the first frame that is compared. Other actions that cannot be seen to move from there on are left out.
+        first: Index of the first compared frame. Other actions without visible motion from there on are left out.
         side_px: Side of the square picture in pixels.
 
     Returns:
-        Keypoints in pixels of the square picture.
+        Keypoints in pixels of the square picture, and for each candidate whether it counts as right.
     """
     channels = RIGS[target.rig].channels
     others = [restricted(action, channels) for other, action in pool_of(name).items() if other != name]

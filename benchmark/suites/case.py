@@ -1,8 +1,8 @@
-"""What a run asks of a case and of a suite, whatever they are made of; and what a case shows.
+"""Interfaces of a case and of a suite, and the content of a case at one format.
 
-Everything that makes, measures or describes videos knows cases through `Case` alone. There are two kinds:
-`benchmark.suites.puppets` renders its cases and knows their right answers, `benchmark.suites.files` reads them from
-files, whose right answers nobody knows. No network library is needed to read this.
+Code that makes, measures or describes videos uses `Case` alone. There are two kinds of cases.
+`benchmark.suites.puppets` renders cases and knows their right answers. `benchmark.suites.files` reads cases from files;
+nobody knows their right answers. Importing this module loads no network library.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from flexiact.task import Video
     from metrics.features import Candidates, Source, Truth
 
-_LISTED = 10  # of the faults of a suite; the others are counted
+_LISTED = 10  # faults of a suite that a message lists; it counts the others
 _SHOWN_KEPT = 16
 
 
 class CaseError(ValueError):
-    """A case or suite that is not what it must be; the message names the file and the field."""
+    """A case or suite that is invalid; the message names the file and the field."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """Pixel frames, size and rate that everything of a case is brought to."""
+    """Number of frames, size and rate to which all material of a case is brought."""
 
     num_frames: int
     height: int
@@ -39,13 +39,13 @@ class Format:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What a case shows, at a backbone's size, length and rate. A method sees the reference and the target alone.
+    """Content of a case at a backbone's size, length and rate. A method sees only the reference and the target.
 
     Attributes:
-        reference: the reference performing the action.
-        target: uint8 [H, W, 3], the target in the case's target pose.
-        truth: the right answers; None where nobody knows them.
-        candidates: True answers for the other actions that could have been asked for; None if unknown.
+        reference: Video of the reference performing the action.
+        target: Target in the case's target pose, uint8 [H, W, 3].
+        truth: Right answers; None if nobody knows them.
+        candidates: True answers for the other actions that could have been requested; None if unknown.
         source: Truth of the reference; None if unknown.
     """
 
@@ -61,55 +61,55 @@ class Case(Protocol):
 
     @property
     def case_id(self) -> str:
-        """Unique in the suite, fit for the name of a folder."""
+        """Id that is unique in the suite and can name a folder."""
         ...
 
     @property
     def reference_id(self) -> str:
-        """Cases of one reference share it; statistics are clustered by it."""
+        """Id of the reference; statistics are clustered by it."""
         ...
 
     @property
     def caption(self) -> str:
-        """Describes the reference, read while fitting."""
+        """Text that describes the reference; read while fitting."""
         ...
 
     @property
     def prompt(self) -> str:
-        """Describes the target, read while transferring."""
+        """Text that describes the target; read while transferring."""
         ...
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """What results are named by: SHA-256 of all that decides what `reference` and `target` are."""
+        """SHA-256 of everything that decides `reference` and `target`; keys of results are made from these digests."""
         ...
 
     @property
     def truth_known(self) -> bool:
-        """Whether the right answer is known."""
+        """True if the right answer is known."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """The entry in run.json."""
+        """Entry of the case in run.json."""
         ...
 
     def check(self) -> None:
-        """Refuse a case whose material is no longer what it was when the case was written.
+        """Refuse a case whose material has changed since the case was written.
 
         Raises:
-            CaseError: naming what changed.
+            CaseError: If the material changed; the message names the changed part.
         """
         ...
 
     def losses(self, form: Format) -> Sequence[tuple[str, str]]:
-        """Notes about files of which much is cut away when they are brought to a format."""
+        """Notes about files that lose a large part when they are cut to a format."""
         ...
 
     def show(self, form: Format) -> Shown:
-        """What the case shows.
+        """Show the case at a format.
 
         Raises:
-            CaseError: If it cannot be rendered.
+            CaseError: If the case cannot be rendered.
             MediaError: If a file cannot be read.
         """
         ...
@@ -120,17 +120,17 @@ class Suite(Protocol):
 
     @property
     def name(self) -> str:
-        """For tables and run directories; holds no path."""
+        """Name for tables and run directories; it holds no path."""
         ...
 
     @property
     def case_ids(self) -> tuple[str, ...]:
-        """Of all cases, sorted."""
+        """Ids of all cases, sorted."""
         ...
 
     @property
     def num_inference_steps(self) -> int | None:
-        """Sampler steps that the suite asks for; None: the backbone's own number."""
+        """Number of sampler steps that the suite asks for; None: the backbone's own number."""
         ...
 
     @property
@@ -140,33 +140,33 @@ class Suite(Protocol):
 
     @property
     def version(self) -> int | None:
-        """Raised by whoever gives the suite other cases; None where nobody counts."""
+        """Version, raised when the suite gets other cases; None if the suite has no versions."""
         ...
 
     @property
     def digest(self) -> str | None:
-        """SHA-256 over all that the suite says; None where its cases' own digests have to do."""
+        """SHA-256 over all content of the suite; None if only its cases have digests."""
         ...
 
     def chosen(self, case_ids: Iterable[str]) -> tuple[Case, ...]:
-        """Those of the cases, in the suite's order.
+        """Cases of the given ids, in the suite's order.
 
         Raises:
-            CaseError: If one is not as it should be.
+            CaseError: If a case is invalid.
         """
         ...
 
     def check_readable(self, case_ids: Iterable[str]) -> None:
-        """Find what cannot be shown of these cases before a large model is loaded.
+        """Find files of these cases that cannot be read, before a large model is loaded.
 
         Raises:
-            CaseError: naming all of it, up to ten.
+            CaseError: If a case cannot be shown; the message names up to ten faults.
         """
         ...
 
 
 class Stages:
-    """What cases show at one format; the latest few are kept, since a large format makes them heavy.
+    """Contents of cases at one format. Only the latest few are cached, since a large format needs much memory.
 
     Attributes:
         cases: Cases by id.
@@ -177,15 +177,15 @@ class Stages:
         self._shown = lru_cache(maxsize=_SHOWN_KEPT)(lambda case_id: cases[case_id].show(form))
 
     def __getitem__(self, case_id: str) -> Shown:
-        """What a case shows; raises as `Case.show` does."""
+        """Content of a case; raises the errors of `Case.show`."""
         return self._shown(case_id)
 
 
 def refuse(where: Path | str, problems: Sequence[str]) -> None:
-    """Say everything that is wrong at once, if anything is.
+    """Report all problems at once, if there are any.
 
     Raises:
-        CaseError: one line with up to ten of the problems and the number of the others.
+        CaseError: If there is a problem; the message is one line with up to ten problems and the number of the others.
     """
     if problems:
         rest = len(problems) - _LISTED

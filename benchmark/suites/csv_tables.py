@@ -1,4 +1,4 @@
-"""Tables of text (CSV) that a folder of material brings along."""
+"""Read the text tables (CSV) of a folder of material."""
 
 import csv
 from pathlib import Path
@@ -8,13 +8,14 @@ from flexiact.media.tables import TableError, read_table
 
 
 def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list[list[str]]:
-    """The rows of a table, heading included, as `flexiact.media.tables.read_table` gives them.
+    """Rows of a table, heading included, in the form of `flexiact.media.tables.read_table`.
 
     Args:
-        root: the folder of the material.
+        root: Folder of the material.
         path: Path to the table.
-        columns: Columns that each row needs; all rows have as many as the first one.
-        problems: List that faults are added to, with the table's path inside the folder; then no rows are returned.
+        columns: Number of columns that each row needs; all rows have as many as the first one.
+        problems: List that faults are added to, with the table's path inside the folder; after a fault no rows are
+            returned.
     """
     name = inside(root, path)
     try:
@@ -34,5 +35,5 @@ def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list
 
 
 def inside(root: Path, path: Path) -> str:
-    """A path inside a folder, with slashes."""
+    """Path relative to a folder, with slashes."""
     return path.relative_to(root).as_posix()

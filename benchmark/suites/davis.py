@@ -1,11 +1,11 @@
-"""A copy of DAVIS as a suite: real videos kept as pictures, and a table of the transfers to make between them.
+"""A copy of DAVIS as a suite: real videos stored as pictures, and a table of the transfers to make between them.
 
     JPEGImages/[480p/]{sequence}/00000.jpg ...
     transfers.csv                               reference,caption,target,prompt
 
-DAVIS brings neither texts nor target images, so the table is the user's to write. `reference` is a sequence, `caption`
-says what it shows. `target` is another sequence, whose first picture is taken, or the path of an image in the folder;
-`prompt` says what its video shall show. Of several resolutions the smallest is taken.
+DAVIS has neither texts nor target images, so users write the table themselves. `reference` names a sequence; `caption`
+describes it. `target` names another sequence, whose first picture is used, or gives the path of an image in the folder.
+`prompt` describes the video to be made. If there are several resolutions, the smallest is used.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ _RESOLUTIONS = ("480p", "1080p", "Full-Resolution")
 
 @dataclass(frozen=True, order=True)
 class _Transfer:
-    """A line of the table whose reference and image are there; paths are inside the folder."""
+    """Row of the table whose reference and image exist; paths are relative to the folder."""
 
     reference: str
     image: str
@@ -37,15 +37,14 @@ class _Transfer:
 
 
 def davis_suite(place: str) -> FileSuite:
-    """A case for each line of the folder's table.
+    """Make a case for each row of the folder's table.
 
     Args:
-        place: the folder.
+        place: Path to the folder.
 
     Raises:
-        UsageError: If it is no such folder.
-        CaseError: If the table or what it names is missing or not as it should be; the message names all of it, up
-            to ten.
+        UsageError: If the folder is no copy of DAVIS.
+        CaseError: If the table is invalid or names missing files; the message names up to ten faults.
     """
     root = Path(place).expanduser()
     top = root / "JPEGImages"
@@ -75,7 +74,7 @@ def davis_suite(place: str) -> FileSuite:
 
 
 def _transfers(root: Path, top: Path, problems: list[str]) -> Iterator[_Transfer]:
-    """The lines of the table without those that have a problem."""
+    """Rows of the table that have no problem."""
     seen: dict[tuple[str, str], int] = {}
     for number, row in enumerate(_rows(root, problems), start=1):
         where = f"{TABLE}: transfer {number}"
@@ -100,7 +99,7 @@ def _transfers(root: Path, top: Path, problems: list[str]) -> Iterator[_Transfer
 
 
 def _rows(root: Path, problems: list[str]) -> list[list[str]]:
-    """The lines of the table below its heading, cells in the order of `COLUMNS`; [] after a problem."""
+    """Rows of the table below its heading, with cells in the order of `COLUMNS`; [] after a problem."""
     if not (root / TABLE).is_file():
         problems.append(f"{TABLE} is missing: write into it {','.join(COLUMNS)} and a line for each transfer")
         return []
@@ -118,10 +117,10 @@ def _rows(root: Path, problems: list[str]) -> list[list[str]]:
 
 
 def _frames(top: Path, sequence: str) -> list[Path]:
-    """The frames of a sequence.
+    """Paths of the frames of a sequence.
 
     Raises:
-        ValueError: If there is no such sequence, or its folder is no video.
+        ValueError: If there is no such sequence, or its folder holds no video.
     """
     if len(PurePosixPath(sequence).parts) != 1 or sequence == ".." or not (top / sequence).is_dir():
         raise ValueError(f"there is no sequence {sequence} in {top}")
@@ -129,10 +128,10 @@ def _frames(top: Path, sequence: str) -> list[Path]:
 
 
 def _image(root: Path, top: Path, target: str) -> str:
-    """Path inside the folder of the image that a target is.
+    """Path, relative to the folder, of the image that a `target` cell names.
 
     Raises:
-        ValueError: If it is neither a sequence nor the path of a file in the folder.
+        ValueError: If the cell names neither a sequence nor a file in the folder.
     """
     path = PurePosixPath(spelled(root, target))
     if path.is_absolute() or ".." in path.parts:

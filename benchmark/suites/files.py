@@ -1,7 +1,7 @@
 """Cases made of files: a reference video and a target image of real material, whose right answer nobody knows.
 
-They stand beside those of `benchmark.suites.puppets`, which are rendered and come with their truth. Finding them
-needs no network library and decodes nothing; what they show is read in `benchmark.suites.reading`.
+Cases of `benchmark.suites.puppets`, in contrast, are rendered and have a known truth. Finding cases of files needs no
+network library and decodes nothing; `benchmark.suites.reading` reads their content.
 """
 
 import hashlib
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from flexiact.task import Video
 
 READING_VERSION = 2
-"""Raised when the same files begin to give other frames."""
+"""Version of the reading; raise it when the same files begin to give other frames."""
 
 NO_TRUTH = "needs the right answer, which nobody knows of real material"
-"""Why a metric, bound or method is skipped on a case of files."""
+"""Reason why a metric, bound or method is skipped on a case of files."""
 
 UNSTATED = "not stated"
-"""Licence of material that does not say."""
+"""Licence of material that does not state one."""
 
 _CASE_WORDS = ("action", "reference_id", "target_id", "caption", "prompt", "licence", "source")
 _TEXTS = {".csv", ".json", ".md", ".txt"}
-_REFERENCES_KEPT = 2  # cases of one reference follow each other
+_REFERENCES_KEPT = 2  # cases of one reference follow one another
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class File:
 
     Attributes:
         path: Path to the file.
-        name: its path inside the suite's folder, with slashes.
-        sha256: SHA-256 of its bytes (64 hex digits); for a folder, that of its frames' SHA-256 in their order.
+        name: Path relative to the suite's folder, with slashes.
+        sha256: SHA-256 of the file's bytes (64 hex digits); for a folder, of its frames' SHA-256 in their order.
     """
 
     path: Path
@@ -53,19 +53,19 @@ class File:
 
 @dataclass(frozen=True)
 class FileCase:
-    """One transfer to be made between files. How far apart its two scenes are is not known.
+    """One transfer to be made between files. The distance between its two scenes is unknown.
 
     Attributes:
-        case_id: unique in the suite, fit for the name of a folder.
-        action: name of the action.
-        reference_id: cases of one reference share it; statistics are clustered by it.
-        caption: describes the reference, read while fitting.
-        prompt: describes the target, read while transferring.
+        case_id: Id that is unique in the suite and can name a folder.
+        action: Name of the action.
+        reference_id: Id of the reference; statistics are clustered by it.
+        caption: Text that describes the reference; read while fitting.
+        prompt: Text that describes the target; read while transferring.
         licence: Licence of the material, if it is stated.
         source: Origin of the material.
-        reference: the video of the action.
-        target: the image.
-        frames: first and one past the last frame of the reference that show the action; None: all of it.
+        reference: File with the video of the action.
+        target: File with the target image.
+        frames: First frame and one past the last frame of the reference that show the action; None: all frames.
     """
 
     case_id: str
@@ -87,7 +87,7 @@ class FileCase:
 
     @property
     def digests(self) -> dict[str, str]:
-        """What results are named by: the files' digests, which part of them is shown, and how they are read."""
+        """Digests that name results: of the files, of the part of them that is shown, and of the way they are read."""
         parts: dict[str, dict[str, Any]] = {
             "reference": {"sha256": self.reference.sha256, "frames": self.frames},
             "target": {"sha256": self.target.sha256},
@@ -95,7 +95,7 @@ class FileCase:
         return {name: digest({"reading_version": READING_VERSION, **part}) for name, part in parts.items()}
 
     def describe(self) -> dict[str, Any]:
-        """The entry in run.json; axes and terciles are empty, since nobody knows them."""
+        """Entry of the case in run.json; axes and terciles are empty, since nobody knows them."""
         return {
             **{name: getattr(self, name) for name in _CASE_WORDS},
             "files": {
@@ -108,17 +108,17 @@ class FileCase:
         }
 
     def check(self) -> None:
-        """Refuse a case whose files are no longer what they were when the suite was read.
+        """Refuse a case whose files have changed since the suite was read.
 
         Raises:
-            CaseError: naming the file.
+            CaseError: If a file changed; the message names it.
         """
         for file in (self.reference, self.target):
             if file_of(file.path.parent, file.path.name).sha256 != file.sha256:
                 raise CaseError(f"{file.path}: has changed since the suite was read")
 
     def losses(self, form: Format) -> list[tuple[str, str]]:
-        """Notes about files of which much is cut away when they are brought to a format.
+        """Notes about files that lose a large part when they are cut to a format.
 
         Raises:
             MediaError: If a file cannot be read.
@@ -128,7 +128,7 @@ class FileCase:
         return cut_notes(self.reference.path, self.target.path, form)
 
     def show(self, form: Format) -> Shown:
-        """What the case shows, read as `python -m flexiact` reads its two files.
+        """Show the case at a format; both files are read in the same way as by `python -m flexiact`.
 
         Raises:
             MediaError: If a file cannot be read.
@@ -136,9 +136,9 @@ class FileCase:
         from flexiact.media.image import fit_image, read_image
         from flexiact.notes import collected
 
-        with collected():  # `check_readable` and `losses` say it, once for all workers
+        with collected():  # `check_readable` and `losses` report the same notes once for all workers
             image = fit_image(read_image(self.target.path), form.height, form.width)
-            return Shown(_shown_reference(self.reference, self.frames, form), image.copy())  # a copy may be written to
+            return Shown(_shown_reference(self.reference, self.frames, form), image.copy())  # callers may write to it
 
 
 @lru_cache(maxsize=_REFERENCES_KEPT)
@@ -155,10 +155,10 @@ class FileSuite:
     Attributes:
         name: Name for tables and run directories; holds no path.
         cases: Cases in the order of their ids.
-        num_inference_steps: None: a folder asks for no number of sampler steps.
-        headline: Headline metric; one that does not need the right answer.
-        version: a folder has none.
-        digest: nor this; run.json holds its files' digests.
+        num_inference_steps: Number of sampler steps; always None, since a folder asks for no number.
+        headline: Name of a headline metric that does not need the right answer.
+        version: Version; always None, since a folder has no versions.
+        digest: Digest; always None, since run.json holds the digests of the files instead.
     """
 
     name: str
@@ -174,15 +174,15 @@ class FileSuite:
         return tuple(case.case_id for case in self.cases)
 
     def chosen(self, case_ids: Iterable[str]) -> tuple[FileCase, ...]:
-        """Those of the cases, in the suite's order."""
+        """Cases of the given ids, in the suite's order."""
         asked = set(case_ids)
         return tuple(case for case in self.cases if case.case_id in asked)
 
     def check_readable(self, case_ids: Iterable[str]) -> None:
-        """Find damaged files before a large model is loaded, and say what is read otherwise than headers say.
+        """Find damaged files before a large model is loaded, and report files whose header is wrong.
 
         Raises:
-            CaseError: naming all of them, up to ten.
+            CaseError: If files are damaged; the message names up to ten.
         """
         from benchmark.suites.reading import unreadable
 
@@ -190,19 +190,18 @@ class FileSuite:
 
 
 def folder_suite(place: str) -> FileSuite:
-    """One reference and any number of targets in a plain folder, each case with its own text.
+    """Make a suite of one reference and any number of targets in a plain folder, each case with its own text.
 
-    `reference.mp4`, or without it a file `reference` of another suffix or a folder `reference` of frames, is the video
-    and `reference.txt` says what it shows;
-    `images/NAME.png` (or any format that Pillow reads) is a target and `images/NAME.txt` says what its video shall
-    show.
+    The video is `reference.mp4`, or else a file `reference` with another suffix, or a folder `reference` of frames.
+    `reference.txt` describes it. `images/NAME.png` (or any format that Pillow reads) is a target; `images/NAME.txt`
+    describes the video to be made from it.
 
     Args:
-        place: the folder.
+        place: Path to the folder.
 
     Raises:
         UsageError: If there is no such folder.
-        CaseError: If files are missing or empty; the message names all of them, up to ten.
+        CaseError: If files are missing or empty; the message names up to ten.
     """
     root = Path(place).expanduser()
     if not root.is_dir():
@@ -238,7 +237,7 @@ def folder_suite(place: str) -> FileSuite:
 
 
 def _reference(root: Path, problems: list[str]) -> str:
-    """Name of the video in a plain folder; whether it is one is found out when it is read."""
+    """Name of the video in a plain folder. A file that is no video is found only when it is read."""
     if (root / "reference.mp4").is_file():
         return "reference.mp4"
     videos = [path for path in root.iterdir() if path.stem.lower() == "reference" and path.suffix.lower() not in _TEXTS]
@@ -251,10 +250,10 @@ def _reference(root: Path, problems: list[str]) -> str:
 
 
 def file_of(root: Path, name: str) -> File:
-    """A file, or folder of pictures, of a suite's folder with its digest.
+    """Make the `File` of a file or folder of pictures in a suite's folder, with its digest.
 
     Raises:
-        CaseError: If it cannot be read.
+        CaseError: If the file cannot be read.
     """
     path = root / name
     try:
@@ -269,12 +268,12 @@ def file_of(root: Path, name: str) -> File:
 
 
 def file_name(text: str) -> str:
-    """A text as the name of a file: letters, digits, `_`, `.` and `-`, not hidden, not empty."""
+    """Turn a text into a file name: letters, digits, `_`, `.` and `-`, not hidden, not empty."""
     return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "unnamed"
 
 
 def unique_names(texts: Iterable[str]) -> list[str]:
-    """`file_name` of each; of equal ones, the later get -2, -3 and so on."""
+    """`file_name` of each text; repeated names get -2, -3 and so on."""
     names: list[str] = []
     for text in texts:
         name, count = file_name(text), 1

@@ -5,19 +5,18 @@
     reference_videos/{scenario}/{action}[_crop]/0..11.mp4    twelve random crops of one reference
     target_image[s]/{scenario}/...
 
-What the release leaves open is settled as follows.
+The release leaves some points open. They are settled here:
 
-- `crop.csv` is read by the position of its columns. Its first row is a heading unless its second and third columns are
-  whole numbers. `val_image.csv` is read by its heading, whatever the case of its letters. Both may be separated by `,`
-  or `|`.
-- Paths begin where the authors kept the folder (`benchmark/...`): what stands before `reference_videos` or
-  `target_image` is dropped. Of `target_image` and `target_images`, and of `{action}` and `{action}_crop`, the one that
-  is there is taken.
-- The reference is video 0 of the twelve, between its start and end frame. The uncropped `{action}.mp4` is taken instead
-  where it is there and no longer than video 0: the authors' instructions put the *untrimmed* source in that place, and
-  such a film shows more than the action.
-- `fps` is that of video 0 and serves for that comparison alone: frames are spaced evenly over the clip, which for 49
-  frames at 8 per second is what the released loader does.
+- `crop.csv` is read by column position. Its first row is a heading unless its second and third columns are whole
+  numbers. `val_image.csv` is read by its heading; upper and lower case are equal there. Both files may use `,` or `|`
+  as separator.
+- Paths begin at the authors' own folder (`benchmark/...`): the part before `reference_videos` or `target_image` is
+  dropped. Of `target_image` and `target_images`, and of `{action}` and `{action}_crop`, the existing one is used.
+- The reference is video 0 of the twelve, between its start and end frame. The uncropped `{action}.mp4` is used instead
+  if it exists and is no longer than video 0. It can be longer because the authors' instructions put the *untrimmed*
+  source in that place, and such a film shows more than the action.
+- `fps` is the rate of video 0 and serves only to compare the two lengths. Frames are spaced evenly over the clip; for
+  49 frames at 8 per second the released loader does the same.
 """
 
 import re
@@ -39,15 +38,15 @@ _TARGETS = ("target_image", "target_images")
 _TOPS = ("reference_videos", *_TARGETS)
 _CROP = "_crop"
 _SAME_LENGTH = 1.1
-"""An uncropped video may last this many times as long as video 0."""
+"""Longest allowed duration of an uncropped video, as a multiple of the duration of video 0."""
 
 _WANTED = ["README.md", "captions/*", *(f"{top}/*" for top in _TOPS)]
-_UNREAD = ["reference_videos/*/[1-9].mp4", "reference_videos/*/1[01].mp4"]  # of the twelve, one is read
+_UNREAD = ["reference_videos/*/[1-9].mp4", "reference_videos/*/1[01].mp4"]  # only one of the twelve is read
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """A reference as `crop.csv` gives it."""
+    """Row of `crop.csv` that describes a reference."""
 
     name: str
     frames: tuple[int, int] | None
@@ -55,11 +54,11 @@ class _Clip:
 
 
 def flexiact_suite(place: str) -> FileSuite:
-    """The suite in a folder, or `hub@COMMIT` for the authors' own on the model hub.
+    """Open the suite in a folder, or with `hub@COMMIT` the authors' own suite on the model hub.
 
     Raises:
-        UsageError: If there is no such folder, or it cannot be fetched.
-        CaseError: If files are missing or not as they should be; the message names all of them, up to ten.
+        UsageError: If there is no such folder, or the dataset cannot be fetched.
+        CaseError: If files are missing or invalid; the message names up to ten.
     """
     if place != "hub" and not place.startswith("hub@"):
         return read_benchmark(Path(place).expanduser(), "the authors' benchmark folder, a copy on disk")
@@ -73,10 +72,10 @@ def flexiact_suite(place: str) -> FileSuite:
 
 
 def fetched(commit: str) -> Path:
-    """The authors' dataset at one commit, from the model hub or its cache on this machine.
+    """Folder of the authors' dataset at one commit, from the model hub or from its cache on this machine.
 
     Raises:
-        UsageError: If it is not in the cache and cannot be fetched.
+        UsageError: If the dataset is not cached and cannot be fetched.
     """
     try:
         return snapshot(REPOSITORY, commit, _WANTED, ignore=_UNREAD, kind="dataset")
@@ -88,11 +87,11 @@ def fetched(commit: str) -> Path:
 
 
 def read_benchmark(root: Path, source: str) -> FileSuite:
-    """The suite in a folder of the layout above, or in its subfolder `benchmark`; its licence goes to standard error.
+    """Read the suite in a folder of the layout above, or in its subfolder `benchmark`; print its licence to stderr.
 
     Raises:
-        UsageError: If it is no such folder.
-        CaseError: If files are missing or not as they should be; the message names all of them, up to ten.
+        UsageError: If the folder has another layout.
+        CaseError: If files are missing or invalid; the message names up to ten.
     """
     given, root = root, root if (root / "captions").is_dir() else root / "benchmark"
     folders = sorted(path for path in root.glob("captions/[!.]*/[!.]*") if path.is_dir())
@@ -128,20 +127,20 @@ def read_benchmark(root: Path, source: str) -> FileSuite:
 
 
 def stated_licence(card: Path) -> str:
-    """What the heading of a dataset card gives as `license`, "not stated" when it does not say or there is no card."""
+    """Field `license` in the heading of a dataset card; "not stated" if the field or the card is missing."""
     if not card.is_file():
         return UNSTATED
     from huggingface_hub.repocard import metadata_load
 
     try:
         stated = (metadata_load(card) or {}).get("license")
-    except Exception:  # YAML has errors of its own; a card that cannot be read states nothing
+    except Exception:  # YAML raises errors of its own; an unreadable card states no licence
         return UNSTATED
     return ", ".join(map(str, stated if isinstance(stated, list) else [stated])) if stated else UNSTATED
 
 
 def _named(cases: list[FileCase]) -> tuple[FileCase, ...]:
-    """The cases by their ids, which are made unique and fit for file names."""
+    """Cases in the order of their ids, which are made unique and valid as file names."""
     names = unique_names(case.case_id for case in cases)
     named = [replace(case, case_id=name) for case, name in zip(cases, names, strict=True)]
     return tuple(sorted(named, key=lambda case: case.case_id))
@@ -151,7 +150,7 @@ def _clip(root: Path, folder: Path, problems: list[str]) -> _Clip | None:
     """Video 0 of an action, or the uncropped video in its place; None after a problem."""
     rows = read_rows(root, folder / "crop.csv", 6, problems)
     if rows and (_whole(rows[0][1]) is None or _whole(rows[0][2]) is None):
-        rows = rows[1:]  # the heading
+        rows = rows[1:]  # without the heading
     if not rows:
         return None
     where = f"{inside(root, folder)}/crop.csv"
@@ -173,7 +172,7 @@ def _clip(root: Path, folder: Path, problems: list[str]) -> _Clip | None:
 
 
 def _targets(root: Path, folder: Path, problems: list[str]) -> list[tuple[str, str]]:
-    """Name and prompt of each target image of an action that is there."""
+    """Name and prompt of each target image of an action whose file exists."""
     rows = read_rows(root, folder / "val_image.csv", 2, problems)
     where = f"{inside(root, folder)}/val_image.csv"
     heading = [cell.lower() for cell in rows[0]] if rows else ["path", "caption"]
@@ -196,7 +195,7 @@ def _targets(root: Path, folder: Path, problems: list[str]) -> list[tuple[str, s
 
 
 def _located(root: Path, written: str, where: str, problems: list[str]) -> str | None:
-    """Path inside the folder of a file that a table names, by whichever spelling is there; None after a problem."""
+    """Path, relative to the folder, of a file that a table names, in the spelling that exists; None after a problem."""
     path = PurePosixPath(written.replace("\\", "/"))
     if path.is_absolute() and path.is_relative_to(root.absolute().as_posix()):
         path = path.relative_to(root.absolute().as_posix())
@@ -213,7 +212,7 @@ def _located(root: Path, written: str, where: str, problems: list[str]) -> str |
 
 
 def _spellings(parts: Sequence[str]) -> list[str]:
-    """A file's path as written, then as others have called its folder."""
+    """Path of a file as written, then with the other names that its folder may have."""
     others = [list(parts)]
     if parts and parts[0] in _TARGETS:
         others += [[top, *parts[1:]] for top in _TARGETS if top != parts[0]]
@@ -226,13 +225,13 @@ def _spellings(parts: Sequence[str]) -> list[str]:
 
 
 def _whole(text: str) -> int | None:
-    """A whole number from 0, also where a table wrote it as 49.0; None for anything else."""
+    """Whole number from 0, even if a table wrote it as 49.0; None for any other text."""
     found = re.fullmatch(r"(\d+)(\.0+)?", text)
     return int(found[1]) if found else None
 
 
 def _seconds(path: Path) -> float:
-    """How long a video says it lasts; 0 where there is none or it does not say."""
+    """Duration of a video according to its header; 0 if the file is missing or its header states none."""
     if not path.is_file():
         return 0.0
     import av

@@ -1,7 +1,7 @@
-"""Cases: one reference video and one target image each, a small TOML file a case, a folder a suite.
+"""Puppet cases: one reference video and one target image each. A case is a small TOML file; a suite is a folder.
 
-Reading them needs no network library, so that `--help` and wrong names are answered at once. What a case *shows* is
-made in `benchmark.suites.truth`; what it *is* (names, captions, axes, digests) is here.
+Reading cases needs no network library, so `--help` and unknown names are answered at once. This module holds names,
+captions, axes and digests of a case; `benchmark.suites.truth` renders its pictures.
 """
 
 import json
@@ -32,15 +32,15 @@ class PuppetSuite:
     """A named set of cases.
 
     Attributes:
-        name: the folder's name.
-        summary: one line for people.
-        num_inference_steps: sampler steps that this suite asks for, None for the backbone's own number.
-        edges: per axis, the two values that part near from middle and middle from far (terciles of the candidates the
+        name: Name of the folder.
+        summary: One line for people.
+        num_inference_steps: Number of sampler steps that this suite asks for; None: the backbone's own number.
+        edges: Borders per axis between near and middle, and between middle and far (terciles of the candidates that the
             suite was chosen from).
-        case_ids: sorted.
-        headline: name of the metric that tables are sorted by.
-        version: raised by whoever gives the suite other cases.
-        digest: SHA-256 over all that the suite's own file and its cases say; `sealed` makes it.
+        case_ids: Ids of all cases, sorted.
+        headline: Name of the metric that tables are sorted by.
+        version: Version, raised when the suite gets other cases.
+        digest: SHA-256 over all content of the suite's own file and of its cases; `sealed` computes it.
     """
 
     name: str
@@ -53,40 +53,40 @@ class PuppetSuite:
     digest: str = ""
 
     def chosen(self, case_ids: Iterable[str]) -> tuple["PuppetCase", ...]:
-        """Those of the cases, read from their files.
+        """Cases of the given ids, read from their files.
 
         Raises:
-            CaseError: If a file is missing or not as it should be; the message names the field.
+            CaseError: If a file is missing or invalid; the message names the field.
         """
         return tuple(load_case(self, case_id) for case_id in case_ids)
 
     def check_readable(self, case_ids: Iterable[str]) -> None:
-        """Cases are rendered: there is nothing more to read."""
+        """Do nothing: cases are rendered, so there is no further file to read."""
 
 
 @dataclass(frozen=True)
 class PuppetCase:
-    """One transfer to be made and what is known about it.
+    """One transfer to be made, with all that is known about it.
 
     Attributes:
-        case_id: the file's name without `.toml`; unique in the suite.
-        suite: name of the suite.
-        action: name of the action in the puppet world.
-        wrong_action: name of another action of like amplitude on this target, for the bound of that name.
-        reference_id: cases of one reference share it; statistics are clustered by it.
-        target_id: name of the target image.
-        caption: describes the reference, read while fitting.
-        prompt: describes the target, read while transferring.
-        axes: distance between reference and target on each of `AXES` (see `axes` and `pose_distance` in
+        case_id: Name of the file without `.toml`; unique in the suite.
+        suite: Name of the suite.
+        action: Name of the action in the puppet world.
+        wrong_action: Name of another action of similar amplitude on this target, for the bound `wrong-action`.
+        reference_id: Id of the reference; statistics are clustered by it.
+        target_id: Name of the target image.
+        caption: Text that describes the reference; read while fitting.
+        prompt: Text that describes the target; read while transferring.
+        axes: Distance between reference and target on each of `AXES` (see `axes` and `pose_distance` in
             flexiact.puppets.world.answers).
-        terciles: the same as "near", "middle" or "far".
-        left_out_share: share of the action's channels that no transfer could show, 0..1.
+        terciles: Tercile of each distance: "near", "middle" or "far".
+        left_out_share: Share of the action's channels that no transfer could show, 0..1.
         licence: SPDX identifier of the material.
         source: Origin of the material.
         digests: SHA-256 of the specification of `reference`, `target` and `truth`, with the renderer's version.
-        reference: specification of the reference's scene.
-        target: specification of the target's scene.
-        target_pose: channel values of the figure in the target image; none: its neutral stance.
+        reference: Specification of the reference's scene.
+        target: Specification of the target's scene.
+        target_pose: Channel values of the figure in the target image; empty: its neutral stance.
     """
 
     case_id: str
@@ -109,7 +109,7 @@ class PuppetCase:
     truth_known: ClassVar[bool] = True
 
     def describe(self) -> dict[str, Any]:
-        """The entry in run.json."""
+        """Entry of the case in run.json."""
         return {
             **{name: getattr(self, name) for name in (*_WORDS, "left_out_share")},
             "reference_rig": self.reference.get("rig"),
@@ -120,21 +120,21 @@ class PuppetCase:
         }
 
     def check(self) -> None:
-        """Refuse a case whose material is no longer what it was when the case was written.
+        """Refuse a case whose material has changed since the case was written.
 
         Raises:
-            CaseError: naming the digest.
+            CaseError: If a digest differs; the message names it.
         """
         from benchmark.suites.truth import check_digests
 
         check_digests(self)
 
     def losses(self, form: Format) -> tuple[()]:
-        """None: cases are rendered at the format's size."""
+        """Return no notes: cases are rendered at the format's size."""
         return ()
 
     def show(self, form: Format) -> "Staged":
-        """What the case shows, rendered.
+        """Render the case at a format.
 
         Raises:
             CaseError: If a scene or action is unknown, or the answer does not move.
@@ -154,7 +154,7 @@ def load_suite(name: str, folder: Path = CASES_FOLDER) -> PuppetSuite:
 
     Raises:
         UsageError: If there is no suite of that name.
-        CaseError: If the file is not as it should be, or the cases are not those that its digest is of.
+        CaseError: If the file is invalid, or the suite's digest does not match its cases.
     """
     if name not in suite_names(folder):
         raise UsageError(unknown(name, suite_names(folder), "suite"))
@@ -186,7 +186,7 @@ def load_case(suite: PuppetSuite, case_id: str, folder: Path = CASES_FOLDER) -> 
     """Read one case.
 
     Raises:
-        CaseError: If the file is missing or not as it should be; the message names the field.
+        CaseError: If the file is missing or invalid; the message names the field.
     """
     path = folder / suite.name / f"{case_id}.toml"
     data = _read(path)
@@ -230,12 +230,12 @@ _WORDS = (
 
 
 def tercile(value: float, edges: tuple[float, float]) -> str:
-    """Name of the third that a value is in: near up to the first edge, middle up to the second, far beyond."""
+    """Name of the tercile of a value: near up to the first edge, middle up to the second, far beyond."""
     return TERCILES[sum(value > edge for edge in edges)]
 
 
 def case_to_toml(case: PuppetCase) -> str:
-    """The file's text; `load_case` gives the same case back."""
+    """Text of a case's file; `load_case` reads the same case back."""
     lines = [f"case_id = {_toml(case.case_id)}"]
     lines += [f"{field} = {_toml(getattr(case, field))}" for field in (*_WORDS, "left_out_share")]
     lines += [f"target_pose = {_toml(case.target_pose)}"] if case.target_pose else []
@@ -245,18 +245,18 @@ def case_to_toml(case: PuppetCase) -> str:
 
 
 def sealed(suite: PuppetSuite, cases: Iterable[PuppetCase]) -> PuppetSuite:
-    """The suite with the digest of these cases."""
+    """Copy of the suite with the digest of these cases."""
     said = {case.case_id: tomllib.loads(case_to_toml(case)) for case in cases}
     return replace(suite, digest=_digest(tomllib.loads(suite_to_toml(suite)), said))
 
 
 def _digest(suite: Mapping[str, Any], cases: Mapping[str, Any]) -> str:
-    """Of what the files say, however they are laid out."""
+    """Digest of the content of the files, whatever their formatting."""
     return digest({"suite": {name: value for name, value in suite.items() if name != "digest"}, "cases": cases})
 
 
 def suite_to_toml(suite: PuppetSuite) -> str:
-    """The text of a suite's own file."""
+    """Text of a suite's own file."""
     lines = [f"summary = {_toml(suite.summary)}", f"version = {suite.version}", f"digest = {_toml(suite.digest)}"]
     if suite.num_inference_steps is not None:
         lines.append(f"num_inference_steps = {suite.num_inference_steps}")
@@ -294,7 +294,7 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 def _toml(value: object) -> str:
-    """A TOML value: text (quoted as JSON quotes it, which TOML reads alike), number, or list of them."""
+    """Write a TOML value: a text (quoted in JSON's way, which is valid TOML), a number, or a list of them."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""References of files as clips of a format: read as `python -m flexiact` reads its reference."""
+"""Read references of files as clips of a format, in the same way as `python -m flexiact` reads its reference."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -14,17 +14,17 @@ from flexiact.task import Video
 
 
 def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> Video:
-    """The action as a clip of a format: frames at equal times, first and last kept, each resized and cut in the middle.
+    """Read the action as a clip of a format: evenly spaced frames from first to last, each resized and centre-cropped.
 
-    The clip takes as long as the format says, so that a reference that lasts longer is played faster.
+    The clip has the duration of the format, so a longer reference is played faster.
 
     Args:
         path: Path to the video.
-        frames: first and one past the last frame that show the action; None: all of them.
+        frames: First frame and one past the last frame that show the action; None: all frames.
         form: Format that the clip is brought to.
 
     Raises:
-        MediaError: If the video cannot be read or is shorter than `frames` says.
+        MediaError: If the video cannot be read or is too short for `frames`.
     """
     size = (form.num_frames, form.height, form.width)
     if frames is None:
@@ -38,7 +38,7 @@ def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> 
 
 
 def unreadable(cases: Iterable[FileCase]) -> list[str]:
-    """What is wrong with files of cases, a line each; notes say what is read otherwise than headers say."""
+    """Faults of the cases' files, one line each; notes report headers that are wrong."""
     cases = list(cases)
     references = dict.fromkeys((case.reference.path, case.frames) for case in cases)
     reads: list[Callable[[], object]] = [partial(_check_reference, *reference) for reference in references]
@@ -55,8 +55,8 @@ def unreadable(cases: Iterable[FileCase]) -> list[str]:
 
 
 def cut_notes(reference: Path, target: Path, form: Format) -> list[tuple[str, str]]:
-    """Notes about those of two files of which much is cut away when they are brought to a format."""
-    with collected():  # in the place of what `unreadable` tells
+    """Notes about a reference and a target that lose a large part when they are cut to a format."""
+    with collected():  # `unreadable` has already reported these notes
         frames = {reference: first_frame(reference), target: read_image(target)}
     with collected() as notes:
         for path, frame in frames.items():

@@ -1,7 +1,7 @@
-"""What a case shows, rendered at a backbone's size: its reference, its target image, and the right answer.
+"""Render a puppet case at a backbone's size: its reference, its target image, and the right answer.
 
-Only bounds and scores get to see the answer; a method gets `Staged.reference`, `Staged.target` and the two texts, and
-the keypoints of these two pictures if it is one that is told them (`ToldKeypoints`).
+Only bounds and scores see the answer. A method gets `Staged.reference`, `Staged.target` and the two texts. Methods that
+declare it also get the true keypoints of these two pictures (`ToldKeypoints`).
 """
 
 import math
@@ -27,33 +27,33 @@ from flexiact.task import Video
 from metrics.features import Candidates, Source, Truth
 
 TRUTH_VERSION = 2
-"""Raised when the same case begins to be judged by another truth."""
+"""Version of the truth; raise it when the same case begins to be judged by another truth."""
 
 COUNTED_MOTION_SHARE = VISIBLE_MOTION_PX / SIZE
-"""A keypoint is judged when some right answer moves it at least this share of the frame's side away from where it is in
-the target image, at some judged frame."""
+"""A keypoint is judged if some right answer, at some judged frame, moves it at least this share of the frame's side
+away from its position in the target image."""
 
 SILENT_SHARE = 0.25
-"""Share of the clip's duration at its start that is not judged: there the figure goes from the target's pose into the
-action."""
+"""Share of the clip's duration, at its start, that is not judged: the figure moves there from the target's pose into
+the action."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Staged(Shown):
-    """What a puppet case shows, whose right answer is known.
+    """Content of a puppet case, whose right answer is known.
 
     Attributes:
-        truth: the right answers.
-        candidates: True answers for the other actions that could have been asked for.
-        answer: the canonical one as a video.
-        answer_values: float32 [T, 21], its channels.
-        target_pose: float32 [21], the target image's channels.
-        wrong: the target performing the case's other action.
-        reference_scene: Scene of `reference`: all but its action.
+        truth: Right answers.
+        candidates: True answers for the other actions that could have been requested.
+        answer: Canonical right answer as a video.
+        answer_values: Channel values of the canonical answer, float32 [T, 21].
+        target_pose: Channel values of the target image, float32 [21].
+        wrong: Video of the target performing the case's other action.
+        reference_scene: Scene of `reference`, without its action.
         target_scene: Scene of `target`.
         source: Truth of `reference`.
-        target_keypoints: float32 [K, 2], true keypoints of the target image, nan where its body lacks one.
-        in_words: the full caption of `answer`: subject, and how every channel moves.
+        target_keypoints: True keypoints of the target image, float32 [K, 2]; nan for parts that its body lacks.
+        in_words: Full caption of `answer`: its subject, and the movement of every channel.
     """
 
     truth: Truth
@@ -70,24 +70,24 @@ class Staged(Shown):
 
 
 class ToldKeypoints(Protocol):
-    """A method that the harness tells the true keypoints of its two inputs; its `MethodEntry.needs` say so."""
+    """A method that receives the true keypoints of its two inputs; its `MethodEntry.needs` declares it."""
 
     def tell_keypoints(self, frames: np.ndarray, keypoints: np.ndarray) -> None:
-        """Take note of the true keypoints [T, K, 2] in frames [T, H, W, 3], nan where the body lacks one."""
+        """Store the true keypoints [T, K, 2] of frames [T, H, W, 3], nan for parts that the body lacks."""
         ...
 
 
 def tell_keypoints(method: ToldKeypoints, staged: Staged) -> None:
-    """Tell a method the true keypoints of the reference and of the target image of a case."""
+    """Give a method the true keypoints of a case's reference and target image."""
     method.tell_keypoints(staged.reference.frames, staged.source.keypoints)
     method.tell_keypoints(staged.target[None], staged.target_keypoints[None])
 
 
 def named_action(name: str) -> PuppetAction:
-    """A test or development action.
+    """Test or development action of a name.
 
     Raises:
-        CaseError: If there is none of that name.
+        CaseError: If there is no action of that name.
     """
     try:
         return pool_of(name)[name]
@@ -98,7 +98,7 @@ def named_action(name: str) -> PuppetAction:
 def specification_digests(
     reference: Scene, target: Scene, action: PuppetAction, target_pose: Sequence[float] = NEUTRAL_POSE
 ) -> dict[str, str]:
-    """Digests of what a case shows: of the specification, since rendered floats may differ between processors."""
+    """Digests of a case's specification; pixels are not digested, since they may differ between processors."""
     motions = [[m.channel, m.shape, m.amplitude] for m in action]
     first = scene_to_dict(reference)
     second = {"scene": scene_to_dict(target), "pose": [float(value) for value in target_pose]}
@@ -111,7 +111,7 @@ def specification_digests(
 
 
 def scenes(case: PuppetCase) -> tuple[Scene, Scene]:
-    """The scenes of a case's reference and target.
+    """Scenes of a case's reference and target.
 
     Raises:
         CaseError: If a scene's specification is damaged.
@@ -123,10 +123,10 @@ def scenes(case: PuppetCase) -> tuple[Scene, Scene]:
 
 
 def target_pose(case: PuppetCase) -> tuple[float, ...]:
-    """The 21 channel values of the figure in a case's target image.
+    """Channel values of the figure in a case's target image, 21 of them.
 
     Raises:
-        CaseError: If there is another number of them.
+        CaseError: If their number is not 21.
     """
     pose = case.target_pose or NEUTRAL_POSE
     if len(pose) != len(CHANNELS):
@@ -135,10 +135,10 @@ def target_pose(case: PuppetCase) -> tuple[float, ...]:
 
 
 def check_digests(case: PuppetCase) -> None:
-    """Refuse a case whose material is no longer what it was when the case was written.
+    """Refuse a case whose material has changed since the case was written.
 
     Raises:
-        CaseError: naming the digest.
+        CaseError: If a digest differs; the message names it.
     """
     found = specification_digests(*scenes(case), named_action(case.action), target_pose(case))
     for name, value in found.items():
@@ -180,7 +180,7 @@ def stage(case: PuppetCase, form: Format) -> Staged:
 
 
 def _truth(case: PuppetCase, right: Sequence[PuppetAction], canonical: Clip, image: Clip, form: Format) -> Truth:
-    """Every blend from the image's pose into every right action, the canonical one without a blend first."""
+    """Right answers: every blend from the image's pose into every right action; first the canonical one, unblended."""
     (_, target), side = scenes(case), min(form.height, form.width)
     pose, first = torch.tensor(target_pose(case)), first_scored_frame(form.num_frames)
     values = [blended(pose, curves(a, form.num_frames), share) for a in right for share in BLEND_SHARES]
@@ -212,33 +212,33 @@ def _seen_from(camera: Camera, scene: Scene, action: PuppetAction, form: Format)
 
 
 def performed(scene: Scene, values: torch.Tensor, form: Format) -> Video:
-    """A scene whose figure goes through channel values [T, 21], drawn and framed as `stage` does with named actions."""
+    """Video of a scene whose figure performs channel values [T, 21], drawn and framed like the videos of `stage`."""
     return _framed(render_values([scene], values[None], min(form.height, form.width))[0], form).video
 
 
 def first_scored_frame(num_frames: int) -> int:
-    """The first frame at or after `SILENT_SHARE` of the clip, whose first frame is at 0 and whose last is at 1."""
+    """Index of the first frame at or after `SILENT_SHARE` of the clip; its first frame is at 0, its last at 1."""
     return math.ceil((num_frames - 1) * SILENT_SHARE)
 
 
 def first_settled_frame(num_frames: int) -> int:
-    """The first frame at which the longest of `BLEND_SHARES` has arrived in the action."""
+    """Index of the first frame at which even the longest blend of `BLEND_SHARES` has ended."""
     return math.ceil((num_frames - 1) * max(BLEND_SHARES))
 
 
 def counted_keypoints(answers_px: np.ndarray, target_px: np.ndarray, side_px: int) -> np.ndarray:
-    """bool [K]: which keypoints of [A, T, K, 2] some answer moves `COUNTED_MOTION_SHARE` away from [K, 2]."""
+    """Mask bool [K] of the keypoints of [A, T, K, 2] that some answer moves `COUNTED_MOTION_SHARE` away from [K, 2]."""
     moved = np.linalg.norm(answers_px - target_px, axis=-1).max(axis=(0, 1))
     return np.asarray(moved >= COUNTED_MOTION_SHARE * side_px)
 
 
 def bone_ends() -> np.ndarray:
-    """Keypoint indices int64 [12, 2] at both ends of each bone."""
+    """Indices int64 [12, 2] of the keypoints at both ends of each bone."""
     return np.array([[KEYPOINTS.index(end) for end in BONE_ENDS[bone]] for bone in BONES], dtype=np.int64)
 
 
 def _existing(clip: Clip) -> np.ndarray:
-    """A clip's keypoints [T, K, 2], nan where the body lacks one."""
+    """Keypoints [T, K, 2] of a clip, nan for parts that the body lacks."""
     return np.where(clip.keypoint_exists[:, None], clip.keypoints, np.float32(np.nan))
 
 
@@ -247,7 +247,7 @@ def _render(scene: Scene, action: PuppetAction, form: Format) -> Clip:
 
 
 def _framed(clip: Clip, form: Format) -> Clip:
-    """A square clip in the middle of a frame of any shape (its edge pixels repeated), at the format's rate."""
+    """Place a square clip in the middle of a frame of any shape (edge pixels repeated), at the format's rate."""
     side = min(form.height, form.width)
     top, left = (form.height - side) // 2, (form.width - side) // 2
     margins = ((0, 0), (top, form.height - side - top), (left, form.width - side - left))
@@ -257,14 +257,14 @@ def _framed(clip: Clip, form: Format) -> Clip:
 
 
 def _on_frame(points: np.ndarray, form: Format) -> np.ndarray:
-    """Positions [..., 2] on the square picture as positions on the frame that it is in the middle of."""
+    """Convert positions [..., 2] on the square picture to positions on the frame around it."""
     side = min(form.height, form.width)
     corner = ((form.width - side) // 2, (form.height - side) // 2)
     return points + np.array(corner, dtype=np.float32)
 
 
 def render_settings() -> Mapping[str, Any]:
-    """What the truth was made with, for run.json."""
+    """Settings of the truth, for run.json."""
     return {
         "renderer_version": RENDERER_VERSION,
         "truth_version": TRUTH_VERSION,

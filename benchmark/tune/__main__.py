@@ -1,4 +1,4 @@
-"""`python -m benchmark.tune`."""
+"""Run `python -m benchmark.tune`."""
 
 import sys
 

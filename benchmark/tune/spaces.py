@@ -1,4 +1,4 @@
-"""What may be tuned of each method: a handful of values a setting, and how a method is built from one of each."""
+"""Search spaces of the methods: a handful of values per setting, and the method built from one value of each."""
 
 import itertools
 import random
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 _FIT = {"learning_rate": (3e-3, 1e-2, 3e-2)}
 _GUIDANCE = {"guidance_scale": (1.0, 2.0, 3.0, 4.5)}
 _BLOCKS = {"block": tuple(range(8))}
-# The puppets' noise schedule is shifted: the paper's thresholds, those of the same signal-to-noise ratios here, and
-# ones as far on the other side.
+# The puppets' noise schedule is shifted. The thresholds are the paper's, those with the paper's signal-to-noise ratios
+# on this schedule, and some at the same distance on the other side.
 _SCHEDULE = {"alpha": (0.5, 1.0, 2.0), "thresholds": ((700, 800), (570, 705), (850, 950))}
 
 
 @dataclass(frozen=True)
 class Space:
-    """What may be tuned of a method.
+    """Search space of a method.
 
     Attributes:
-        path: Class of the method, as `benchmark.methods.build` takes it.
+        path: Class of the method, in the form that `benchmark.methods.build` reads.
         values: Values that each setting may have.
-        fixed: Other changes to the preset, the same in all trials.
+        fixed: Other changes to the preset, equal in all trials.
     """
 
     path: str
@@ -45,9 +45,9 @@ class Space:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, backbone: "Backbone", settings: Mapping[str, Any]) -> "ActionTransfer":
-        """The method of one trial.
+        """Build the method of one trial.
 
-        Settings that only make sense together have one name in a space: `learning_rates` are Adam's two, `alpha` and
+        Settings that make sense only together have one name in a space: `learning_rates` are Adam's two; `alpha` and
         `thresholds` are a schedule.
         """
         changes = {**self.fixed, **settings}
@@ -60,9 +60,9 @@ class Space:
         return build(self.path, backbone, **changes)
 
     def trials(self, seed: int, count: int) -> list[dict[str, Any]]:
-        """Up to `count` different settings in a random order, fewer only where the space holds fewer.
+        """Up to `count` different settings in a random order; fewer only if the space holds fewer.
 
-        Of one seed, fewer trials are the first of more.
+        With the same seed, a smaller count gives the first settings of a larger one.
         """
         every = [dict(zip(self.values, row, strict=True)) for row in itertools.product(*self.values.values())]
         random.Random(seed).shuffle(every)
@@ -70,7 +70,7 @@ class Space:
 
 
 SPACES: dict[str, Space] = {
-    # The Base's fit, tuned there, and what FlexiAct adds to it at transfer.
+    # The fit is the tuned one of the Base; the space varies what FlexiAct adds at transfer.
     "flexiact": Space(FLEXIACT, {**_GUIDANCE, **_SCHEDULE, "refadapter_weight": (0.4, 0.7, 1.0)}),
     "base-embedding": Space(FLEXIACT, {**_FIT, **_GUIDANCE}, {"schedule": None, "refadapter_weight": None}),
     "i2v": Space(I2V, {"guidance_scale": (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)}),
@@ -93,25 +93,25 @@ SPACES: dict[str, Space] = {
         {"guidance_weight": (500.0, 1000.0, 2000.0, 4000.0), "reference_timestep": (400, 600, 800), **_GUIDANCE},
         {"block": None},
     ),
-    # First how guidance and frames with a fit on each axis; then which fit, MimicMotion's among them.
+    # First tune guidance and anchor frames with a per-axis fit, then the kind of fit (MimicMotion's included).
     "pose_guided": Space(POSE_GUIDED, {"anchor": ("first", "all"), **_GUIDANCE}, {"fit": "axes", "points": "all"}),
     "pose_guided-fit": Space(
         POSE_GUIDED,
         {"anchor": ("first", "all"), "fit": ("vertical", "uniform", "axes"), "points": ("trunk", "all")},
         {"guidance_scale": 2.0},
     ),
-    # Tuned above in the middle block, as published; then every block of the puppets' transformer, all else as then:
-    # `benchmark.guiding` shows how much hangs on it.
+    # The spaces above use the middle block, as published. These try every block of the puppets' transformer with all
+    # other settings fixed; `benchmark.guiding` shows how much depends on the block.
     "ditflow-block": Space(DITFLOW, _BLOCKS, {"guided_share": 0.4, "guidance_scale": 3.0}),
     "smm-block": Space(SMM, _BLOCKS, {"guided_share": 0.4, "low_pass": 2}),
     "motion_clone-block": Space(MOTION_CLONE, _BLOCKS, {"reference_timestep": 400}),
-    # Rates and weights beyond the edge where the best of the first trials lay.
+    # Rates and weights beyond the edge on which the best of the first trials lay.
     "motion_director-rate": Space(
         MOTION_DIRECTOR, {"learning_rate": (2.5e-4, 5e-4), "temporal_weight": (1.3, 1.6), "guidance_scale": (2.0, 3.0)}
     ),
     "motion_inversion-rate": Space(MOTION_INVERSION, {"learning_rate": (3e-3, 5e-3), **_GUIDANCE}),
-    # Like FlexiAct's thresholds: the published share of steps and timestep, and longer or earlier ones, since at equal
-    # timesteps there is less signal here.
+    # Like FlexiAct's thresholds: the published share of steps and timestep, and longer or earlier ones, since the
+    # signal at equal timesteps is weaker here.
     "ditflow-schedule": Space(
         DITFLOW,
         {"guided_share": (0.4, 0.55), "learning_rates": ((0.005, 0.0025), (0.01, 0.005), (0.02, 0.01)), **_GUIDANCE},

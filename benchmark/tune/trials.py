@@ -1,9 +1,9 @@
-"""Tune methods on a development suite: `python -m benchmark.tune`, as many trials for one space of settings as another.
+"""Tune methods on a development suite: `python -m benchmark.tune`. Each space of settings gets equally many trials.
 
-A method's space is a handful of values a setting; its trials are drawn from it at random with a fixed seed. Every trial
-is one line of the log, kept whatever it shows; a second start goes on where the last one stopped. The winner, by the
-mean of the suites' headline and among equals by looks, is entered by hand where the method keeps its settings. Beside
-the log stands a summary (.md): the winners, and how loud FlexiAct's embedding is at the thresholds of its schedule.
+A method's space is a handful of values per setting; a fixed seed draws its trials at random. Every trial is one line of
+the log and is kept whatever its result; a second start resumes. The winner has the best mean of the suites' headline;
+among equals it has the least appearance error. A person enters it by hand in the method's settings. Next to the log
+stands a summary (.md): the winners, and the strength of FlexiAct's embedding at the thresholds of its schedule.
 """
 
 import argparse
@@ -33,7 +33,7 @@ TRIALS = 8
 SUITE = "puppets-dev"
 METRICS = (HEADLINE, "true_appearance_error")
 TIE = 0.005
-"""Of the headline: trials so near the best count as equal, and the one with the least appearance error is taken."""
+"""Margin of the headline: trials this near the best count as equal, and the least appearance error decides."""
 
 COLUMNS = ("method", "trial", "settings", *METRICS, "suite", "backbone_revision", "key")
 
@@ -44,11 +44,11 @@ def measure(
     """Mean of `METRICS` over the cases, seed 0.
 
     Args:
-        stages: the cases, at the format of the method's backbone.
+        stages: Contents of the cases, at the format of the method's backbone.
         perception: Networks that measure.
-        method: one trial.
-        fits: actions by what fit reads and the reference; filled here, so that trials which differ at transfer
-            alone share fits.
+        method: Method of one trial.
+        fits: Actions by everything that `fit` reads and by reference; filled here, so that trials that differ only at
+            transfer share fits.
     """
     from flexiact.task import Request, Video
     from metrics import METRICS as TABLE
@@ -66,13 +66,13 @@ def measure(
         made = perception.describe(video)
         features = Features(generated=made, target=target, truth=staged.truth, candidates=staged.candidates)
         rows.append([TABLE[name].compute(features) for name in METRICS])
-    # A mean is of all cases or there is none: settings that fail on hard cases shall not win on the rest.
+    # The mean covers all cases or is missing: settings that fail on hard cases must not win on the rest.
     columns = dict(zip(METRICS, zip(*rows, strict=True), strict=True))
     return {name: sum(column) / len(column) for name, column in columns.items() if None not in column}
 
 
 def trials(names: Sequence[str], seed: int, count: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """(method, number, settings) of every trial asked for; those that share a fit are neighbours."""
+    """Method, number and settings of every requested trial; trials that share a fit are neighbours."""
     for name in names:
         numbered = list(enumerate(SPACES[name].trials(seed, count)))
         numbered.sort(key=lambda trial: trial[1].get("learning_rate", 0))
@@ -81,7 +81,7 @@ def trials(names: Sequence[str], seed: int, count: int) -> Iterator[tuple[str, i
 
 
 def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]], log: Path) -> None:
-    """Run what the log (CSV) does not hold yet of the planned trials, and append each to it."""
+    """Run the planned trials that the log (CSV) does not hold yet, and append each to it."""
     from tqdm import tqdm
 
     from benchmark.execute import format_of
@@ -100,7 +100,7 @@ def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]
             continue
         try:
             found = measure(stages, perception, method, fits)
-        except ValueError as error:  # settings with which a method diverges are a result too
+        except ValueError as error:  # a diverging method is a result, too
             print(f"trial {number} of {name} failed: {one_line(error)}", file=sys.stderr)
             found = {}
         fresh = not log.exists()
@@ -114,7 +114,7 @@ def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]
 
 
 def trial_key(method: "ActionTransfer", backbone: "Backbone") -> str:
-    """Names all that a trial's videos depend on, adapters and presets included."""
+    """Key of everything that a trial's videos depend on, adapters and presets included."""
     return key(
         "trial",
         {
@@ -134,9 +134,9 @@ def _read(log: Path) -> list[dict[str, str]]:
 
 
 def winners(log: Path, revision: str) -> dict[str, dict[str, str]]:
-    """The best row of every method in a log (see `TIE`), among those measured on one revision of the backbone.
+    """Best row of every method in a log (see `TIE`), among those measured on one revision of the backbone.
 
-    Each with `trials`, how many the method had.
+    Each row has an additional `trials`, the method's number of trials.
     """
     rows = [r for r in _read(log) if r["backbone_revision"] == revision and all(r[name] for name in METRICS)]
     had = Counter(row["method"] for row in rows)
@@ -147,7 +147,7 @@ def winners(log: Path, revision: str) -> dict[str, dict[str, str]]:
 
 
 def _best(rows: Sequence[dict[str, str]]) -> dict[str, str]:
-    """Of one method's rows, the highest agreement first."""
+    """Winner among the rows of one method, which are sorted by agreement, highest first."""
     equal = [row for row in rows if float(row[HEADLINE]) >= float(rows[0][HEADLINE]) - TIE]
     return min(equal, key=lambda row: float(row["true_appearance_error"]))
 
@@ -180,7 +180,7 @@ def summary(backbone: "Backbone", log: Path) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; reading it loads no network library."""
+    """Parser of the command line; it loads no network library."""
     p = OneLineParser(prog="python -m benchmark.tune", description=(__doc__ or "").split("\n\n")[0])
     p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(SPACES)}, or all")
     p.add_argument("--seed", type=int, default=0, help="of the draw of the trials (%(default)s)")
@@ -192,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     return run(parser(), _tune, arguments)
 
 
