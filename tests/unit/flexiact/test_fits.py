@@ -8,6 +8,7 @@ import torch
 
 from flexiact.backbone.backbone import Backbone
 from flexiact.fits import FitFolder, fit_description
+from flexiact.media.digests import json_digest
 from flexiact.method import FlexiAct, FlexiActConfig
 from flexiact.task import Video
 from tests.support.backbones import random_frames
@@ -20,7 +21,7 @@ def given(backbone: Backbone, reference: Video) -> tuple[FlexiAct, Video, str, i
     return FlexiAct(backbone, CONFIG), reference, "a red dog", 0
 
 
-def test_whatever_a_fit_depends_on_gives_it_another_file(given, backbone: Backbone, tmp_path: Path) -> None:
+def test_whatever_a_fit_depends_on_gives_it_another_name(given, backbone: Backbone) -> None:
     method, reference, caption, seed = given
     others = [
         (method, reference, "a red cat", seed),
@@ -30,21 +31,22 @@ def test_whatever_a_fit_depends_on_gives_it_another_file(given, backbone: Backbo
         (FlexiAct(replace(backbone, revision="another"), CONFIG), reference, caption, seed),
         (FlexiAct(replace(backbone, max_text_tokens=3), CONFIG), reference, caption, seed),
     ]
-    files = [FitFolder(tmp_path).file(fit_description(*call)) for call in (given, *others)]
-    assert len(set(files)) == len(files)
+    names = [json_digest(fit_description(*call)) for call in (given, *others)]
+    assert len(set(names)) == len(names)
 
 
-def test_what_a_fit_does_not_depend_on_leaves_its_file(given, backbone: Backbone, tmp_path: Path) -> None:
+def test_what_a_fit_does_not_depend_on_leaves_its_name(given, backbone: Backbone) -> None:
     method, reference, caption, seed = given
     later = FlexiAct(backbone, CONFIG.changed(num_inference_steps=7))
     again = fit_description(later, Video(reference.frames.copy(), 24.0), caption, seed)
-    assert FitFolder(tmp_path).file(again) == FitFolder(tmp_path).file(fit_description(*given))
+    assert json_digest(again) == json_digest(fit_description(*given))
 
 
-def test_a_kept_fit_comes_back_and_a_damaged_one_does_not(given, tmp_path: Path) -> None:
-    folder, about = FitFolder(tmp_path), fit_description(*given)
-    assert folder.load(about) is None
-    folder.save(about, {"tokens": torch.arange(6.0)})
-    assert torch.equal(folder.load(about)["tokens"], torch.arange(6.0))
-    folder.file(about).write_bytes(b"damaged")
-    assert folder.load(about) is None
+def test_a_kept_fit_comes_back_and_a_damaged_one_does_not(tmp_path: Path) -> None:
+    folder = FitFolder(tmp_path)
+    assert folder.load("name") is None
+    folder.save("name", {"tokens": torch.arange(6.0)}, {"fit": "of a test"})
+    action, header = folder.load("name")
+    assert torch.equal(action["tokens"], torch.arange(6.0)) and header == {"fit": "of a test"}
+    folder.file("name").write_bytes(b"damaged")
+    assert folder.load("name") is None
