@@ -21,7 +21,7 @@ NAMES = {
     "bound": "kind version summary extra_supervision sampled fit_config transfer_config",
     "metric": "version unit higher_is_better bounds needs summary headline backend",
     "case": (
-        "action wrong_action reference_id target_id caption prompt left_out_share licence source reference_rig "
+        "action wrong_action reference_id target_id caption prompt licence source left_out_share reference_rig "
         "target_rig axes terciles digests"
     ),
 }
