@@ -46,6 +46,16 @@ def test_miss_is_zero_displacement_not_a_gap():
     assert value("motion_agreement", nothing) == 0 and value("pck", nothing) == 0
 
 
+def test_a_miss_is_wrong_even_where_the_truth_is_in_the_corner():
+    made = perfect(features(), "truth")
+    points = made.truth.keypoints.copy()
+    points[:, :, 0] = 1.0
+    scores = made.generated.keypoint_scores.copy()
+    scores[:, 0] = 0.0
+    cornered = replace(made, truth=replace(made.truth, keypoints=points))
+    assert value("pck", spoiled(cornered, keypoint_scores=scores)) == pytest.approx(5 / 6)
+
+
 def test_miss_in_the_target_image_voids_the_keypoint():
     made = perfect(features(), "truth")
     scores = made.target.keypoint_scores.copy()
