@@ -84,7 +84,7 @@ def at_work(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, list[psutil.Proc
         parent.communicate()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came"
