@@ -13,7 +13,7 @@ from benchmark.keys import key
 from benchmark.plan import Cell
 from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder
-from benchmark.store.schema import SampleRow
+from benchmark.store.schema import FEATURES_VERSION, SampleRow
 from benchmark.suites.case import Stages
 from benchmark.suites.files import NO_TRUTH
 from flexiact.media.video import frames_digest, read_video
@@ -21,9 +21,6 @@ from flexiact.task import Video
 from metrics.appearance.text_similarity import UPSTREAM_CHARACTERS
 from metrics.features import Features, VideoFeatures
 from metrics.metric import Metric
-
-FEATURES_VERSION = 1
-"""Version of perception; raise it when the same backend names begin to give other features."""
 
 _FIELDS = ("image_embeddings", "tracks", "track_visible", "keypoints", "keypoint_scores")
 _FEATURE_BACKENDS = ("image_encoder", "tracker", "pose")

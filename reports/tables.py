@@ -9,7 +9,7 @@ import pandas as pd
 
 from reports import paper_numbers as published
 from reports.analysis.belief import needs_truth
-from reports.analysis.claims import ENOUGH_REFERENCES, MIN_REFERENCES, Claim, family
+from reports.analysis.claims import ENOUGH_REFERENCES, Claim, family
 from reports.analysis.statistics import MIN_SEEDS
 from reports.cells import Cell, Interval, Number, Share, Table
 from reports.results import Results
@@ -87,10 +87,10 @@ def claims_table(claims: tuple[Claim, ...], run: StoredRun, place: str = "") -> 
         rows.append((item.first, item.second, said, *figures, found.references, item.seeds))
     note = (
         f"These pairs were fixed beforehand (reports/analysis/claims.toml, {len(family())} in all). Two-sided "
-        "sign-flip test over references; p is corrected by Holm for all of the pairs. A claim needs p below .05, at "
-        f"least {MIN_REFERENCES} references and {MIN_SEEDS} seeds; with fewer than {ENOUGH_REFERENCES} references it "
-        "is exploratory. Nothing is claimed for a method that lacks videos which the other has. Could have been seen: "
-        "the smallest true difference that a single such test finds four times in five."
+        "sign-flip test over references; p is corrected by Holm for all of the pairs. A claim needs p below .05, "
+        f"{MIN_SEEDS} seeds, and enough references for p to get there; with fewer than {ENOUGH_REFERENCES} it is "
+        "exploratory. Nothing is claimed for a method that lacks videos which the other has. Could have been seen: "
+        "the smallest true difference that a paired t-test finds four times in five, uncorrected."
     )
     return Table(f"Claims: {label(run.headline)}{place}", columns, tuple(rows), note)
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from benchmark.plan import Cell
 from benchmark.store.folder import RunFolder
-from benchmark.store.schema import SampleRow, ScoreRow, columns_of
+from benchmark.store.schema import FEATURES_VERSION, SampleRow, ScoreRow, columns_of
 
 _ARROW = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64()}
 
@@ -75,8 +75,10 @@ def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:
 
 
 def score_rows(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) -> list[ScoreRow]:
-    """Stored scores of a video, for the metrics and versions that run.json names."""
-    stored = (folder.read_json("scores", row.key) or {}).get("metrics", {})
+    """Stored scores of a video as it is now, for the metrics and versions that run.json names."""
+    content = folder.read_json("scores", row.key) or {}
+    current = (content.get("video_digest"), content.get("features_version")) == (row.video_digest, FEATURES_VERSION)
+    stored = content.get("metrics", {}) if current else {}
     rows = []
     for name, metric in metrics.items():
         found = stored.get(name)

@@ -25,6 +25,9 @@ Axis = Literal["layout", "viewpoint", "skeleton", "pose"]
 Tercile = Literal["near", "middle", "far"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
+FEATURES_VERSION = 1
+"""Version of perception; raise it when the same backend names begin to give other features."""
+
 _CONFIG = ConfigDict(
     extra="forbid",
     use_attribute_docstrings=True,

@@ -17,6 +17,7 @@ from flexiact.media.image import FOREIGN_PICTURES, check_file, foreign_format
 from flexiact.media.timing import Timing
 from flexiact.notes import note
 
+_NO_FILMS = {"tty", "concat", "hls", "dash", "imf", "sdp", "applehttp"}
 MISSING_SHARE = 0.05
 """A file whose frames and seconds fall short of its header by more than this share counts as truncated."""
 
@@ -100,8 +101,9 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.s
     check_file(path, "a video")
     try:
         with av.open(str(path)) as container:
-            # FFmpeg would decode any file with the suffix .txt as a film of a terminal.
-            videos = [] if container.format.name == "tty" else list(container.streams.video)
+            # FFmpeg would decode a text as a film of a terminal, and read other files that a playlist names.
+            listed = _NO_FILMS & set(container.format.name.split(","))
+            videos = [] if listed else list(container.streams.video)
             films = [stream for stream in videos if not stream.disposition & _PICTURES]
             if not films:
                 raise MediaError(f"{path}: holds no video stream" + (", only a cover picture" if videos else ""))

@@ -28,7 +28,8 @@ class Claim:
     Attributes:
         comparison: Paired difference on the headline metric.
         p: p-value of the sign-flip test over references, with Holm's correction for all pairs of the family.
-        detectable: Smallest true difference that this number of references finds with a power of 80%.
+        detectable: Smallest true difference that a paired t-test over as many references finds four times in five,
+            without the correction; NaN with fewer than `MIN_REFERENCES`.
         verdict: "beats" or "is beaten by" for a claim, otherwise the reason why there is none.
     """
 
@@ -72,7 +73,8 @@ def claims(
     found = []
     for item, p in zip(made, corrected, strict=True):
         if item is not None:
-            spread = float(item.by_reference.std(ddof=1)) if len(item.by_reference) > 1 else float("nan")
+            enough = len(item.by_reference) >= MIN_REFERENCES
+            spread = float(item.by_reference.std(ddof=1)) if enough else float("nan")
             reachable = detectable(spread, len(item.by_reference))
             found.append(Claim(item, p, reachable, _verdict(rows, item, p, higher_is_better)))
     return tuple(found)
@@ -83,6 +85,9 @@ def _verdict(rows: pd.DataFrame, item: Comparison, p: float, higher_is_better: b
         return "not compared: no video in common"
     if item.estimate.references < MIN_REFERENCES:
         return f"not claimed: {_count(item.estimate.references, 'reference')}"
+    mine = rows[(rows["metric"] == item.metric) & rows["method"].isin((item.first, item.second))]
+    if (mine["status"] == "missing").any():
+        return "not claimed: the run is incomplete"
     if item.seeds < MIN_SEEDS:
         return f"not claimed: {_count(item.seeds, 'seed')}"
     if higher_is_better is None:

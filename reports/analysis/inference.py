@@ -14,8 +14,8 @@ CONFIDENCE = 0.95
 ALPHA = 0.05
 RESAMPLES = 10_000
 POWER = 0.80
-EXACT_REFERENCES = 16
-"""Largest number of references for which every pattern of signs is tried."""
+EXACT_REFERENCES = 17
+"""Largest number of references for which every pattern of signs is tried: 2^17 are fewer than `SIGN_FLIPS`."""
 SIGN_FLIPS = 200_000
 """Number of random sign patterns for more references."""
 
@@ -51,7 +51,7 @@ def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
         seed: Seed of the random patterns.
 
     Returns:
-        p in (0, 1], at least 2 / 2^n for n references; NaN without a reference.
+        p in (0, 1], at least 2 / 2^n for n references if every pattern is tried; NaN without a reference.
     """
     if not len(differences):
         return float("nan")

@@ -122,7 +122,7 @@ def build_optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer
     """Build Muon for hidden matrices and AdamW for the rest.
 
     Muon trains these small models in about half the steps. Input and output layers belong to the rest: parameters whose
-    name contains "embed", "proj_out", "conv_in" or "conv_out".
+    name contains "embed", "proj_out", "conv_in" or "conv_out", and the text encoder's embedding ("shared").
     """
     rest_names = ("embed", "proj_out", "conv_in", "conv_out", "shared")
     matrices: list[nn.Parameter] = []
@@ -221,7 +221,10 @@ class _Writer:
 
     def _forget_later_rows(self) -> None:
         """Drop the curve's rows after the checkpoint; their steps are run and logged again."""
-        header, *rows = (self.folder / _CURVE).read_text().splitlines(keepends=True)
+        lines = (self.folder / _CURVE).read_text().splitlines(keepends=True)
+        if not lines:  # stopped before its first row was flushed
+            return
+        header, *rows = lines
         done = [row for row in rows if int(row.split(",")[0]) <= self.progress.step]
         (self.folder / _CURVE).write_text("".join([header, *done]))
 

@@ -200,7 +200,9 @@ def _train_process(
         if terms.pointing:
             assert batch.points is not None  # `cached_clips` gives them
             mine = batch.points[processes.rows(run.batch)].to(run.device)
-            loss = loss + terms.pointing * model.pointer(mine)
+            # The mean over processes, each with its share of the batch, is then the mean over all keypoints.
+            number = batch.points[..., 0].isfinite().sum().to(run.device) / processes.count()
+            loss = loss + terms.pointing * model.pointer(mine, number)
         return loss
 
     def publish(progress: Progress) -> None:

@@ -36,8 +36,13 @@ class Pointer(nn.Module):
     def _keep(self, block: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, Tensor]) -> None:
         self._tokens = outputs[0]
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Mean cross-entropy, in nats, of pointing at `points` [B, T, 13, 2] in pixels; nan for a missing part."""
+    def forward(self, points: Tensor, number: Tensor) -> Tensor:
+        """Cross-entropy, in nats, of pointing at `points` [B, T, 13, 2] in pixels (nan for a missing part).
+
+        Args:
+            points: Keypoints of the clips that the transformer has just seen.
+            number: Number of keypoints that the sum is divided by, [].
+        """
         tokens = functional.layer_norm(self._tokens.float(), self._tokens.shape[-1:])
         logits = self.proj_out(tokens).view(len(points), -1, self.side**2, BLOCK, len(KEYPOINTS))
         # A latent frame stands for four frames; the first one stands for a single frame, the last of its four.
@@ -45,4 +50,4 @@ class Pointer(nn.Module):
         known = points[..., 0].isfinite()
         shares = token_shares(points.nan_to_num(), self.side)
         entropy = -(shares * logits.log_softmax(-1)).sum(-1)
-        return (entropy * known).sum() / known.sum()  # selecting the known ones would make a GPU wait
+        return (entropy * known).sum() / number  # selecting the known ones would make a GPU wait

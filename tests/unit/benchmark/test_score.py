@@ -11,6 +11,7 @@ from benchmark.execute import Executor, format_of
 from benchmark.plan import Cell
 from benchmark.scoring import Scorer, backend_of, evaluated
 from benchmark.store.folder import RunFolder
+from benchmark.store.gather import score_rows
 from benchmark.store.schema import SampleRow
 from benchmark.suites.case import Stages
 from flexiact.task import Video
@@ -140,8 +141,13 @@ def test_another_video_under_the_same_key_is_measured_again(folder: RunFolder, r
 
 def test_features_of_another_version_measure_everything_again(folder: RunFolder, row, backbone, monkeypatch) -> None:
     scorer(folder, backbone).score(CELL, row)
+    metrics = folder.read_json("scores", CELL.key)["metrics"]
+    assert [score.metric for score in score_rows(folder, metrics, row)] == list(NAMES)
+    assert score_rows(folder, metrics, replace(row, video_digest="0" * 64)) == []
     monkeypatch.setattr("benchmark.scoring.FEATURES_VERSION", 2)
+    monkeypatch.setattr("benchmark.store.gather.FEATURES_VERSION", 2)
     assert scorer(folder, backbone).missing(CELL, row) == list(NAMES)
+    assert score_rows(folder, metrics, row) == []  # no table shows what was measured otherwise
 
 
 def test_a_metric_that_failed_is_computed_again_when_that_is_asked(folder: RunFolder, row, backbone) -> None:

@@ -38,6 +38,15 @@ def test_frames_are_taken_at_equal_times(tmp_path: Path, name: str, clock: str) 
     np.testing.assert_array_equal(fit_frames(whole, 9, 32, 160).frames, clip.frames)
 
 
+def test_a_playlist_is_no_film(tmp_path: Path) -> None:
+    """It would read another file, which no digest of this one knows."""
+    write_film(tmp_path / "clip.mkv", moving(STEADY), STEADY)
+    (tmp_path / "reference.mp4").write_text("ffconcat version 1.0\nfile clip.mkv\n")
+    for read in (read_video, read_timing):
+        with pytest.raises(MediaError, match="reference.mp4: holds no video stream"):
+            read(tmp_path / "reference.mp4")
+
+
 def test_a_variable_rate_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("slower", "faster"):
         read_timing(write_film(tmp_path / f"{name}.mkv", moving(CLOCKS[name]), CLOCKS[name]))

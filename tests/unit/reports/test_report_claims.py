@@ -52,6 +52,14 @@ def test_a_method_that_fails_where_the_other_does_not_wins_nothing():
     assert verdict(better, values) == "beats"
 
 
+def test_nothing_is_claimed_of_an_unfinished_run():
+    better, values = two()
+    rows = pd.concat([frame(better, "a"), frame(values, "b")])
+    rows.loc[(rows["case_id"] == "c3-0") & (rows["seed"] == 2), ["status", "value"]] = ["missing", np.nan]
+    (claim,) = claims(rows, "m", True, PAIR)
+    assert claim.verdict == "not claimed: the run is incomplete"
+
+
 def test_a_family_is_corrected_for_all_its_pairs_even_those_without_videos():
     better, values = two(references=6)
     rows = pd.concat([frame(better, "a"), frame(values, "b")])
