@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,7 +76,10 @@ def test_what_a_worker_cannot_do_is_told_here(tmp_path: Path) -> None:
 def at_work(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, list[psutil.Process]]]:
     """A process whose two workers wait, in a group of their own as a terminal gives them."""
     command = [sys.executable, "-m", "tests.support.shared_work", str(tmp_path)]
-    parent = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # xdist's processes ignore it, and so would this one
+    parent = subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     try:
         wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
         yield parent, psutil.Process(parent.pid).children(recursive=True)
