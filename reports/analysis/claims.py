@@ -13,6 +13,7 @@ import pandas as pd
 
 from reports.analysis.inference import ALPHA, detectable, holm, sign_flip_p
 from reports.analysis.statistics import MIN_SEEDS, Comparison, compare
+from reports.wording import count
 
 FAMILY = Path(__file__).with_name("claims.toml")
 MIN_REFERENCES = 6
@@ -84,32 +85,27 @@ def _verdict(rows: pd.DataFrame, item: Comparison, p: float, higher_is_better: b
     if not item.estimate.cases:
         return "not compared: no video in common"
     if item.estimate.references < MIN_REFERENCES:
-        return f"not claimed: {_count(item.estimate.references, 'reference')}"
+        return f"not claimed: {count(item.estimate.references, 'reference')}"
     mine = rows[(rows["metric"] == item.metric) & rows["method"].isin((item.first, item.second))]
     if (mine["status"] == "missing").any():
         return "not claimed: the run is incomplete"
     if item.seeds < MIN_SEEDS:
-        return f"not claimed: {_count(item.seeds, 'seed')}"
+        return f"not claimed: {count(item.seeds, 'seed')}"
     if higher_is_better is None:
         return "not claimed: the metric has no better side"
     if not p < ALPHA:
         return "no difference shown"
     wins = (item.estimate.mean > 0) == higher_is_better
     winner, loser = (item.first, item.second) if wins else (item.second, item.first)
-    lost = _only_first_failed(rows, item.metric, winner, loser)
+    lost = _only_first_failed(mine, winner, loser)
     if lost:
-        return f"not claimed: {winner} lacks {_count(lost, 'video')} that {loser} has"
+        return f"not claimed: {winner} lacks {count(lost, 'video')} that {loser} has"
     return "beats" if wins else "is beaten by"
 
 
-def _only_first_failed(rows: pd.DataFrame, metric: str, first: str, second: str) -> int:
-    """Number of videos for which the second method has a value but the first has none."""
-    mine = rows[(rows["metric"] == metric) & rows["method"].isin((first, second))]
+def _only_first_failed(mine: pd.DataFrame, first: str, second: str) -> int:
+    """Number of videos for which the second method has a value but the first has none, from the rows of both."""
     known = mine.assign(known=mine["value"].notna()).pivot_table(
         index=["case_id", "seed"], columns="method", values="known", aggfunc="any", fill_value=False
     )
     return int((known[second].astype(bool) & ~known[first].astype(bool)).sum())
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -23,12 +23,10 @@ from flexiact.puppets.engine.loop import CHECKPOINT, put_kept
 from flexiact.puppets.recipes.backbone import (
     TextToVelocity,
     new_scheduler,
-    new_text_encoder,
     new_tokenizer,
-    new_transformer,
     rotary_positions,
 )
-from flexiact.puppets.recipes.backbone_run import AVERAGES
+from flexiact.puppets.recipes.backbone_run import AVERAGES, untrained
 from flexiact.puppets.recipes.linear_code import BLOCK
 from flexiact.puppets.recipes.shards import encode, encode_linear
 from flexiact.puppets.recipes.vae import LATENT_CHANNELS, to_tensor, world_code
@@ -144,12 +142,11 @@ def load_trained(folder: Path) -> Trained:
 def load_trunk(state: Path, seed: int) -> Trained:
     """Load the trunk's latest checkpoint, with the average of its weights."""
     path, code = state / "backbone" / CHECKPOINT, world_code(state, seed)
-    tokenizer = new_tokenizer()
-    model = TextToVelocity(new_text_encoder(len(tokenizer)), new_transformer(LATENT_CHANNELS, SIZE // BLOCK))
+    model = untrained(LATENT_CHANNELS, SIZE // BLOCK)
     average = read_average(path, AVERAGES[0])
     for name, part in (("text_encoder", model.text_encoder), ("transformer", model.transformer)):
         put_kept(part, {key.removeprefix(f"{name}."): x for key, x in average.items() if key.startswith(f"{name}.")})
-    return Trained(partial(encode_linear, code), tokenizer, model.eval())
+    return Trained(partial(encode_linear, code), new_tokenizer(), model.eval())
 
 
 def as_markdown(table: Mapping[str, Sequence[float]]) -> str:

@@ -207,7 +207,7 @@ def _train_process(
 
     def publish(progress: Progress) -> None:
         if run.snapshots:
-            averaged = _untrained(clips)
+            averaged = untrained(*clips["latents"].shape[2:4])
             put_kept(averaged, progress.averages[run.average])
             _write(run, averaged, run.snapshots)
 
@@ -231,8 +231,8 @@ def _compile(model: TextToVelocity, device: str) -> None:
         part.compile(dynamic=False)
 
 
-def _untrained(clips: dict[str, Tensor]) -> TextToVelocity:
-    channels, size = clips["latents"].shape[2], clips["latents"].shape[-1]
+def untrained(channels: int, size: int) -> TextToVelocity:
+    """Model for latents of `channels` channels and size x size, with random weights from torch's global generator."""
     return TextToVelocity(new_text_encoder(len(new_tokenizer())), new_transformer(channels, size))
 
 
@@ -243,7 +243,7 @@ def new_model(run: BackboneRun, clips: dict[str, Tensor]) -> TextToVelocity:
         ValueError: If `from_weights` is not a finished folder, or holds another model or vocabulary.
     """
     torch.manual_seed(run.seed)
-    model = _untrained(clips)
+    model = untrained(*clips["latents"].shape[2:4])
     if run.taught:
         put_weights(model.text_encoder, read_words(run.state))
     if run.from_weights:
