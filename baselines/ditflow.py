@@ -10,6 +10,8 @@ the attention motion flow. The reference's flow comes from one pass over its cle
 prompt, with argmax in place of the mean over v. In the first 20 % of steps Adam changes the latents (or the rotary
 positions) to lower the mean squared difference of both flows where the reference moves.
 
+The released code can take the mean over v for the reference as well (`reference_flow="mean"`); then every token counts.
+
 Departures from the paper:
 - The model starts from an image, the paper's from text. The reference's pass is therefore conditioned on its first
   frame.
@@ -43,8 +45,27 @@ from flexiact.sampling import Guide, Step, rotary_embedding
 from flexiact.task import Video
 
 Optimised = Literal["latents", "rotary"]
+ReferenceFlow = Literal["strongest", "mean"]
 
 ACTION_KEY = "motion_flow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTFlowLook(LookConfig):
+    """Settings of flows; the defaults are the paper's.
+
+    Attributes:
+        temperature: Factor of the logits before the softmax.
+        reference_flow: Place of a token in another frame of the reference: that of its strongest attention, or the
+            mean.
+    """
+
+    temperature: float = 2.0
+    reference_flow: ReferenceFlow = "strongest"
+
+    def __post_init__(self) -> None:
+        check_positive("temperature", self.temperature)
+        check_choice("reference_flow", self.reference_flow, get_args(ReferenceFlow))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +73,17 @@ class DiTFlowGuidance(AdamConfig):
     """Settings of DiTFlow's guidance; the defaults are the paper's for CogVideoX-5B.
 
     Attributes:
-        temperature: Factor of the logits before the softmax.
         optimise: Target of Adam: the latents, or the positions of the guided steps (carried from step to step).
     """
 
-    temperature: float = 2.0
     optimise: Optimised = "latents"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("temperature", self.temperature)
         check_choice("optimise", self.optimise, get_args(Optimised))
 
 
-PAPER = Config(LookConfig(), DiTFlowGuidance())
+PAPER = Config(DiTFlowLook(), DiTFlowGuidance())
 PRESETS = {
     "paper": PAPER,
     # Found by `benchmark.tune`: first with the middle block (3), which hardly distinguishes a still video from the true
@@ -81,14 +99,14 @@ PRESETS = {
 }
 
 
-class DiTFlow(GuidedMethod[LookConfig, DiTFlowGuidance]):
+class DiTFlow(GuidedMethod[DiTFlowLook, DiTFlowGuidance]):
     """Guidance by attention motion flow; an action is the reference's `motion_flow`, [F, F, tokens, 2], (x, y)."""
 
     method_id = "DiTFlow"
     version = 1
     presets = PRESETS
 
-    def __init__(self, backbone: Backbone, config: Config[LookConfig, DiTFlowGuidance] | None = None) -> None:
+    def __init__(self, backbone: Backbone, config: Config[DiTFlowLook, DiTFlowGuidance] | None = None) -> None:
         """See `GuidedMethod`.
 
         Raises:
@@ -105,9 +123,11 @@ class DiTFlow(GuidedMethod[LookConfig, DiTFlowGuidance]):
         return {ACTION_KEY: (frames, frames, height * width, 2)}
 
     def look(self, reference: Video, caption: str, generator: torch.Generator) -> dict[str, Tensor]:
-        """The reference's strongest flow; the caption is not read."""
-        logits = head_mean_logits(*self.seen(reference, generator).queries_and_keys())
-        return {ACTION_KEY: strongest_flow(logits, self.grid)}
+        """The reference's flow; the caption is not read."""
+        seen = self.seen(reference, generator)
+        if self.config.fit.reference_flow == "mean":
+            return {ACTION_KEY: self._flow(seen)}
+        return {ACTION_KEY: strongest_flow(head_mean_logits(*seen.queries_and_keys()), self.grid)}
 
     def seen(self, video: Video, generator: torch.Generator) -> BlockCapture:
         """The block's capture in one pass over a video at timestep 0, with the empty prompt."""
@@ -131,9 +151,12 @@ class DiTFlow(GuidedMethod[LookConfig, DiTFlowGuidance]):
 
     def loss(self, seen: BlockCapture, reference: Tensor) -> Tensor:
         """Mean squared difference between the flow of a pass and the reference's, where the reference's is not 0."""
-        flow = mean_flow(head_mean_logits(*seen.queries_and_keys()), self.grid, self.config.transfer.temperature)
+        flow = self._flow(seen)
         moving = reference.norm(dim=-1) > 0
         return (flow[moving] - reference[moving]).square().mean()
+
+    def _flow(self, seen: BlockCapture) -> Tensor:
+        return mean_flow(head_mean_logits(*seen.queries_and_keys()), self.grid, self.config.fit.temperature)
 
     def _guide_latents(self, step: Step, reference: Tensor) -> Step:
         settings = self.config.transfer

@@ -5,6 +5,10 @@ and frozen, so that it learns the motion. Its loss has an appearance-debiased te
 phi(e)_i = sqrt(beta^2 + 1) e_i - beta e_anchor of prediction and target. Here beta = 1, and the anchor is a random
 frame of the clip. Only the temporal LoRA is used at inference.
 
+"MD-I2V" may also mean the released code's image animation: a second spatial LoRA, trained on the target image, is used
+at inference beside the temporal one. Its 300 steps are the number that FlexiAct's paper gives. `animate` chooses this
+reading.
+
 Departures from the paper and its released code:
 
 - The paper's U-Net has spatial and temporal transformers, one for each LoRA. A DiT attends to space and time at once,
@@ -18,12 +22,14 @@ Departures from the paper and its released code:
   compressed in time here.
 - e is the quantity that the model predicts, velocity for CogVideoX, as in the released code; the paper writes noise.
 - There is no LoRA dropout (0.1 in the released code) and no flipped frame. Gradients are clipped to norm 1.
+- The LoRA of the target image has the weight decay of the others (1e-4 in the released code).
 - A transfer starts from the request's seed alone. In the released code half of the initial noise is the reference's
   inverted latent.
 """
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,13 +84,16 @@ class MotionDirectorFit(DrawConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MotionDirectorTransfer(AdaptedSettings):
-    """Settings of the transfer; the default is the released code's.
+    """Settings of the transfer; the defaults are the released code's for video.
 
     Attributes:
         temporal_weight: Weight of the temporal LoRA.
+        animate: True to train a spatial LoRA on the target image first, with the fit's settings of the spatial one, and
+            to use it with weight 1.
     """
 
     temporal_weight: float = 1.0
+    animate: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,7 +118,10 @@ PRESETS = {
 
 
 class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]):
-    """MotionDirector: `fit` trains both LoRAs, `transfer` uses the temporal one, whose weights are the action."""
+    """MotionDirector: `fit` trains both LoRAs, `transfer` uses the temporal one, whose weights are the action.
+
+    With `animate` a transfer also trains a spatial LoRA on the target image and uses both.
+    """
 
     method_id = "MotionDirector"
     version = 1
@@ -117,8 +129,9 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
     presets = PRESETS
 
     def transfer_config(self) -> dict[str, Any]:
-        """All settings that `transfer` reads, including the LoRA's rank."""
-        return super().transfer_config() | {"rank": self.config.fit.rank}
+        """All settings that `transfer` reads: also the LoRA's rank, and those of training on the target."""
+        trained = {"fit": self.fit_config()} if self.config.transfer.animate else {}
+        return super().transfer_config() | {"rank": self.config.fit.rank} | trained
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
         """Fit the spatial LoRA to frames of the reference, then the temporal one to the whole reference.
@@ -129,15 +142,8 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
         check_fit(self.backbone, reference, caption, seed)
         config, generator = self.config.fit, torch.Generator().manual_seed(seed)
         spatial, temporal = self._lora("spatial", generator), self._lora("temporal", generator)
-        stills = replace(self.backbone, num_frames=1)  # the same networks, for clips of one frame
-        transformer = self.backbone.transformer
-        with frozen(transformer):
-            frames = still_batches(stills, reference, caption, config, generator)
-            with first_frame_positions(transformer, stills.latent_shape[0]), spatial.attached(1.0):
-                loss, plan = self._loss(stills, 0.0, generator), self._plan(config.spatial_steps)
-                optimise(spatial.parameters(), frames, loss, plan, label="spatial LoRA")
-            for parameter in spatial.parameters():
-                parameter.requires_grad_(False)
+        with frozen(self.backbone.transformer):
+            self._learn_look(spatial, reference, caption, config.spatial_steps, generator)
             clips = reference_batches(self.backbone, reference, caption, config, generator)
             with spatial.attached(1.0), temporal.attached(1.0):
                 loss = self._loss(self.backbone, config.debias_weight, generator)
@@ -149,7 +155,7 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
         }
 
     def transfer(self, action: Action, request: Request) -> Video:
-        """Make the video of `request.target` with the temporal LoRA alone.
+        """Make the video of `request.target` with the temporal LoRA and, with `animate`, one of the target's look.
 
         Raises:
             ValueError: If the action is of another model or the target of another size; the message names the field.
@@ -158,8 +164,32 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
             raise ValueError(f"action: expected tensors by name, got {type(action).__name__}")
         temporal = self._lora("action", torch.Generator().manual_seed(0))  # the action replaces the drawn weights
         temporal.fill(action)
-        with temporal.attached(self.config.transfer.temporal_weight):
+        with ExitStack() as attached:
+            if self.config.transfer.animate:
+                attached.enter_context(self._look_of_target(request).attached(1.0))
+            attached.enter_context(temporal.attached(self.config.transfer.temporal_weight))
             return self.sample(request)
+
+    def _look_of_target(self, request: Request) -> LowRankLayers:
+        """Train a spatial LoRA on the target image; its randomness depends on the request's seed alone."""
+        self.backbone.check_frames("target", request.target[None])
+        generator = torch.Generator().manual_seed(request.seed)
+        spatial, image = self._lora("look", generator), Video(request.target[None], self.backbone.fps)
+        with frozen(self.backbone.transformer):
+            self._learn_look(spatial, image, request.prompt, self.config.fit.spatial_steps, generator)
+        return spatial
+
+    def _learn_look(
+        self, spatial: LowRankLayers, video: Video, caption: str, steps: int, generator: torch.Generator
+    ) -> None:
+        """Train a spatial LoRA on single frames of a video, then freeze it."""
+        stills = replace(self.backbone, num_frames=1)  # the same networks, for clips of one frame
+        frames = still_batches(stills, video, caption, self.config.fit, generator)
+        with first_frame_positions(self.backbone.transformer, stills.latent_shape[0]), spatial.attached(1.0):
+            loss, plan = self._loss(stills, 0.0, generator), self._plan(steps)
+            optimise(spatial.parameters(), frames, loss, plan, label="spatial LoRA")
+        for parameter in spatial.parameters():
+            parameter.requires_grad_(False)
 
     def _lora(self, name: str, generator: torch.Generator) -> LowRankLayers:
         rank = self.config.fit.rank

@@ -16,6 +16,8 @@ Departures from the paper, whose model is a U-Net that starts from text:
   nothing is guided; here the new video's are compared.
 - The reference is inverted with its caption as the prompt and conditioned on its first frame.
 - The paper's text has squared differences, its released code 1 - cosine. The released form is used here.
+- The released code inverts in 999 steps, here `inversion_steps` says in how many; by default the sampler's timesteps
+  are the levels.
 - The inversion starts at timestep 0, where CogVideoX' latents are nearly clean, and evaluates every level at its own
   timestep.
 - The released code adds noise to each step's result and repeats the step from there (restart sampling), sums the loss
@@ -47,6 +49,21 @@ FEATURES_KEY, INVERTED_KEY = "features", "inverted"
 
 
 @dataclass(frozen=True, kw_only=True)
+class SmmLook(LookConfig):
+    """Settings of the look at the reference.
+
+    Attributes:
+        inversion_steps: Number of evenly spaced levels of the inversion beside the sampler's timesteps; None: none.
+    """
+
+    inversion_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.inversion_steps is not None:
+            check_count("inversion_steps", self.inversion_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SmmGuidance(AdamConfig):
     """Settings of SMM's guidance; the defaults are the paper's.
 
@@ -66,7 +83,7 @@ class SmmGuidance(AdamConfig):
         check_count("low_pass", self.low_pass)
 
 
-PAPER = Config(LookConfig(), SmmGuidance())
+PAPER = Config(SmmLook(), SmmGuidance())
 PRESETS = {
     "paper": PAPER,
     # Found by `benchmark.tune`: guidance and rates in the middle block (3), which hardly distinguishes a still video
@@ -84,7 +101,7 @@ PRESETS = {
 }
 
 
-class SpatialMarginalMean(GuidedMethod[LookConfig, SmmGuidance]):
+class SpatialMarginalMean(GuidedMethod[SmmLook, SmmGuidance]):
     """Guidance by spatially averaged features.
 
     An action holds `features` [guided steps, F, width] and `inverted` latents [F, C, h, w] of the reference.
@@ -110,7 +127,7 @@ class SpatialMarginalMean(GuidedMethod[LookConfig, SmmGuidance]):
         latents, condition = self.encoded(reference, generator)
         text, kind = encode_text(self.backbone, [caption]), str(self.backbone.scheduler.config.prediction_type)
         timesteps = self._timesteps()
-        levels = sorted({0, *timesteps})
+        levels = sorted({0, *timesteps, *self._levels_between()})
         features: dict[int, Tensor] = {}
         latents = latents.float()
         for level, higher in zip(levels, [*levels[1:], None], strict=True):
@@ -144,6 +161,11 @@ class SpatialMarginalMean(GuidedMethod[LookConfig, SmmGuidance]):
     def _features(self, seen: BlockCapture) -> Tensor:
         """Spatial marginal means, float32 [F, width]."""
         return seen.features()[0].float().unflatten(0, (self.grid[0], -1)).mean(dim=1)
+
+    def _levels_between(self) -> list[int]:
+        """Evenly spaced timesteps of the whole schedule, as `inversion_steps` asks for."""
+        steps, length = self.config.fit.inversion_steps, len(self.backbone.scheduler.alphas_cumprod)
+        return [] if steps is None else [round(i * (length - 1) / steps) for i in range(1, steps + 1)]
 
     def _timesteps(self) -> list[int]:
         """Timesteps of the sampler, falling."""

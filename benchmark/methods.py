@@ -112,6 +112,9 @@ METHODS: dict[str, MethodEntry] = {
         refadapter_weight=None,
     ),
     "motion_director": _method(MOTION_DIRECTOR, "MotionDirector (MD-I2V): spatial and temporal LoRA"),
+    "motion_director-animate": _method(
+        MOTION_DIRECTOR, "MotionDirector as image animation: a spatial LoRA of the target image beside it", animate=True
+    ),
     "motion_director+refadapter": _plus_refadapter(MOTION_DIRECTOR, "MotionDirector (MD-I2V)"),
     "motion_inversion": _method(MOTION_INVERSION, "Motion Inversion: embeddings added to features"),
     "motion_inversion-no-debias": _method(

@@ -86,9 +86,20 @@ def test_loss_counts_only_where_the_reference_moves():
     with torch.no_grad(), method.passes(step) as see:
         seen = see(step.latents, None)
         loss = method.loss(seen, reference)
-        flow = mean_flow(head_mean_logits(*seen.queries_and_keys()), method.grid, method.config.transfer.temperature)
+        flow = mean_flow(head_mean_logits(*seen.queries_and_keys()), method.grid, method.config.fit.temperature)
     squares = [(flow[place] - reference[place]).square() for place in zip(*torch.where(moving), strict=True)]
     torch.testing.assert_close(loss, torch.stack(squares).mean())
+
+
+def test_a_mean_reference_flow_has_no_loss_on_its_own_video_and_counts_every_token():
+    backbone, reference = tiny_backbone(), Video(random_frames(1), 8.0)
+    method = DiTFlow.from_preset(backbone, reference_flow="mean")
+    flow = method.fit(reference, "a dog", seed=0)["motion_flow"]
+    assert (flow.norm(dim=-1) > 0).all()
+    seen = method.seen(reference, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(method.loss(seen, flow), torch.tensor(0.0))
+    strongest = DiTFlow(backbone)
+    assert strongest.loss(seen, strongest.fit(reference, "a dog", seed=0)["motion_flow"]) > 0.01
 
 
 @pytest.mark.parametrize("optimise", ["latents", "rotary"])
@@ -132,9 +143,9 @@ def test_runs_on_other_forms_of_the_model(config: dict):
 def test_presets_and_bad_settings():
     paper = PRESETS["paper"].transfer
     assert (paper.adam_steps, paper.learning_rate, paper.final_learning_rate) == (5, 0.002, 0.001)
-    assert (paper.temperature, paper.guided_share, paper.optimise) == (2.0, 0.2, "latents")
+    assert (PRESETS["paper"].fit.temperature, paper.guided_share, paper.optimise) == (2.0, 0.2, "latents")
     assert DiTFlow.preset(tiny_backbone()) == PRESETS["puppets"].changed(block=None)
     assert DiTFlow.preset(replace(tiny_backbone(), name="puppets")) == PRESETS["puppets"]
-    for field, value in (("temperature", 0.0), ("optimise", "text")):
+    for field, value in (("temperature", 0.0), ("reference_flow", "median"), ("optimise", "text")):
         with pytest.raises(ValueError, match=f"^{field}:"):
-            replace(paper, **{field: value})
+            PRESETS["paper"].changed(**{field: value})

@@ -188,6 +188,23 @@ def test_transfer_equals_the_temporal_product_folded_into_the_weights(reference:
     np.testing.assert_array_equal(silent.transfer(action, request_of(target)).frames, plain)
 
 
+def test_animation_adds_the_product_of_a_lora_that_saw_the_target_alone(reference: Video, target: np.ndarray):
+    backbone, folded = tiny_backbone(), tiny_backbone()
+    method = MotionDirector(backbone, QUICK.changed(animate=True))
+    action, request = method.fit(reference, "a red dog", seed=0), request_of(target)
+    look = {name: value.clone() for name, value in method._look_of_target(request).state().items()}
+    other = method._look_of_target(request_of(255 - target)).state()
+    assert any((look[name] != other[name]).any() for name in look)
+    for product in (action, look):
+        for path in {name.rpartition(".lora_")[0] for name in product}:
+            down, up = (product[f"{path}.lora_{half}.weight"] for half in "AB")
+            folded.transformer.get_submodule(path).weight.data += up @ down
+    expected = sample_video(folded, request, num_inference_steps=4, guidance_scale=3.0).frames.astype(int)
+    plain = MotionDirector(backbone, QUICK).transfer(action, request).frames.astype(int)
+    frames = method.transfer(action, request).frames
+    assert np.abs(frames - expected).max() <= 1 < np.abs(frames - plain).max()
+
+
 def test_spatial_lora_is_attached_and_frozen_while_the_temporal_one_learns(
     backbone: Backbone, reference: Video, monkeypatch: pytest.MonkeyPatch
 ):

@@ -86,10 +86,13 @@ def test_low_frequencies_come_from_the_source_and_the_rest_from_noise(size: tupl
     assert low_frequencies(waves, 4).abs().max() < 0.35
 
 
-def test_fit_keeps_the_features_of_the_inverted_reference():
+@pytest.mark.parametrize(
+    ("steps", "levels"), [(None, [0, 249, 499, 749, 999]), (2, [0, 249, 499, 500, 749, 999])], ids=["sampler's", "more"]
+)
+def test_fit_keeps_the_features_of_the_inverted_reference(steps: int | None, levels: list[int]):
     """By a loop of its own: every level's prediction, the clean latents and noise it implies, and block 0's output."""
     backbone = tiny_backbone()
-    method = SpatialMarginalMean.from_preset(backbone, guided_share=0.5)
+    method = SpatialMarginalMean.from_preset(backbone, guided_share=0.5, inversion_steps=steps)
     action = method.fit(REFERENCE, "a dog jumps", seed=5)
     generator = torch.Generator().manual_seed(5)
     latents = encode_video(backbone, REFERENCE.frames, generator)
@@ -97,7 +100,6 @@ def test_fit_keeps_the_features_of_the_inverted_reference():
     text, abars = encode_text(backbone, ["a dog jumps"]), backbone.scheduler.alphas_cumprod
     outputs: list[torch.Tensor] = []
     hook = backbone.transformer.transformer_blocks[0].register_forward_hook(lambda *call: outputs.append(call[2][0]))
-    levels = [0, 249, 499, 749, 999]
     for level, higher in zip(levels, [*levels[1:], 999], strict=True):
         with torch.no_grad():
             velocity = Denoiser(backbone)(latents, condition, text, torch.tensor([level]))
@@ -108,7 +110,7 @@ def test_fit_keeps_the_features_of_the_inverted_reference():
     hook.remove()
     means = [output[0].view(3, 6, 32).mean(dim=1) for output in outputs]
     assert action.keys() == {"features", "inverted"}
-    torch.testing.assert_close(action["features"], torch.stack([means[4], means[3]]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(action["features"], torch.stack([means[-1], means[-2]]), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(action["inverted"], latents[0], atol=1e-4, rtol=1e-4)
 
 
