@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "transfer": ("flexiact", "one target image and one reference video to one video"),
     "tune": ("benchmark.tune", "tune methods on the development suite"),
     "guiding": ("benchmark.guiding", "what the signals of guided methods know"),
+    "study": ("benchmark.study", "which faults of a video each metric notices"),
     "speed": ("benchmark.speed", "speed beside rivals"),
     "curate": ("benchmark.curate", "write the suites of puppet cases"),
     "memory": ("flexiact.memory", "which graphics cards a large model fits"),

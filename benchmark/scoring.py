@@ -129,8 +129,16 @@ class Scorer:
         video = read_video(self._folder.path / row.video)
         if frames_digest(video) != row.video_digest:
             raise ValueError(f"{row.video}: its frames are not those that were stored")
-        target, reference = self._case_features(cell.case_id)
-        shown, prompt = self._stages[cell.case_id], self._stages.cases[cell.case_id].prompt
+        return self.features(cell.case_id, video)
+
+    def features(self, case_id: str, video: Video) -> Features:
+        """Features of a video for a case; measurements are stored in the run directory, and read if they are there.
+
+        Raises:
+            StoreError: If the run directory cannot be written.
+        """
+        target, reference = self._case_features(case_id)
+        shown, prompt = self._stages[case_id], self._stages.cases[case_id].prompt
         truth = shown.truth
         distance = None if truth is None else self._perception.perceptual_distance(video.frames, truth.frames)
         return Features(

@@ -15,6 +15,7 @@ WRONG = {
     "transfer": "--image {}/none.png",
     "tune": "--methods none --log {}/log.csv",
     "guiding": "{}/none --out {}/out.md",
+    "study": "--suite none --publish {}/out",
     "speed": "--only none --out {}",
     "curate": "none",
     "memory": "--backbone pupets",
