@@ -1,4 +1,4 @@
-"""What to believe each metric for: which corruptions of a true answer it notices, and which it confuses with others.
+"""Tables of a study of metrics: which corruptions of true answers each notices, and so what to believe it for.
 
 For a metric and a corruption there are two numbers. *Order* is Kendall's tau between grade and the metric's fall, mean
 over references: 1 if each grade is worse than the one before in every case. *Fall* is how much worse the worst grade is

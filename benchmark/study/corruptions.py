@@ -65,7 +65,7 @@ class Corruption:
 
     Attributes:
         summary: One line for people.
-        harms: What it spoils; a metric of anything else should not move.
+        harms: Aspect that it spoils; a metric of anything else should not move.
         frames: Function from case, grade and generator to frames, uint8 [T, H, W, 3].
     """
 
