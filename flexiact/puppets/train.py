@@ -76,7 +76,9 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--from-weights", type=Path, metavar="FOLDER", help="begin with the weights that a branch wrote")
     group.add_argument("--movement", type=float, default=0.0, help="0 to 1: weight clips by 1 / their movement")
     group.add_argument("--pointing", type=float, default=0.0, help="weight of a term for where the keypoints are")
-    group.add_argument("--compile", action="store_true", help="fuse the model (needs a C++ compiler): a third faster")
+    group.add_argument(
+        "--compile", action="store_true", help="also control: fuse the model (needs a C++ compiler): a third faster"
+    )
     group.add_argument("--taught", action="store_true", help="begin with the text encoder that `words` has trained")
     group.add_argument("--contrast", type=float, default=0.0, help="weight of the distance kept to another clip")
 
@@ -151,8 +153,8 @@ def _refadapter(options: argparse.Namespace, steps: int, device: Device) -> obje
 def _control(options: argparse.Namespace, steps: int, device: Device) -> object:
     from flexiact.puppets.recipes.control import train_control
 
-    clips = {"shards": options.shards, "workers": options.processes}
-    return train_control(options.state, options.out / "control", steps, options.seed, device, **clips)
+    more = {"shards": options.shards, "workers": options.processes, "compiled": options.compile}
+    return train_control(options.state, options.out / "control", steps, options.seed, device, **more)
 
 
 def _clip(options: argparse.Namespace, steps: int, device: Device) -> object:

@@ -133,12 +133,22 @@ class ControlToVelocity(nn.Module):
 
 
 def train_control(
-    state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int, workers: int = 1
+    state: Path,
+    out: Path,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    *,
+    shards: int,
+    workers: int = 1,
+    compiled: bool = False,
 ) -> Path:
     """Train control weights on the shipped backbone; write the weights that differ from it, with a card, to `out`."""
     backbone = load_backbone("puppets", str(device))
     clips = control_clips(backbone, state / "control-clips", seed, shards, workers)
     model = ControlToVelocity(backbone)
+    if compiled:
+        model.transformer.compile(dynamic=False)
     alphas = backbone.scheduler.alphas_cumprod.float().to(device)
     noising = Noising(alphas, rotary_positions(backbone.transformer, clips["latents"]))
 
