@@ -10,6 +10,7 @@ from benchmark.selection import unknown
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("benchmark.run", "run methods on a suite, measure and report"),
     "report": ("reports.build", "make the report of a run"),
+    "power": ("reports.power", "how many references a difference needs"),
     "difficulty": ("reports.difficulty", "curves over the suites of difficulty"),
     "transfer": ("flexiact", "one target image and one reference video to one video"),
     "tune": ("benchmark.tune", "tune methods on the development suite"),

@@ -4,6 +4,7 @@ A benchmark is a sample of references. Cases and seeds of one reference are aver
 one mean, or one mean paired difference, per reference.
 """
 
+import bisect
 import functools
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ RESAMPLES = 10_000
 POWER = 0.80
 EXACT_REFERENCES = 17
 """Largest number of references for which every pattern of signs is tried: 2^17 are fewer than `SIGN_FLIPS`."""
+MANY = 1_000_000
+"""Largest number of references that power is computed for."""
 SIGN_FLIPS = 200_000
 """Number of random sign patterns for more references."""
 
@@ -87,13 +90,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable(spread: float, references: int, power: float = POWER) -> float:
-    """Smallest true mean difference that a two-sided paired t-test at 5% finds with the given power.
+def detectable(spread: float, references: int, power: float = POWER, level: float = ALPHA) -> float:
+    """Smallest true mean difference that a two-sided paired t-test finds with the given power.
 
     Args:
         spread: Standard deviation of the differences between references.
         references: Number of references.
         power: Probability of finding the difference.
+        level: Level of the test.
 
     Returns:
         A difference in the unit of `spread`; NaN for fewer than two references.
@@ -101,10 +105,26 @@ def detectable(spread: float, references: int, power: float = POWER) -> float:
     if references < 2 or not np.isfinite(spread):
         return float("nan")
     freedom = references - 1
-    critical = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+    critical = stats.t.ppf(1 - level / 2, freedom)
     # The tail of the other side is left out, because at this power it is far below a thousandth.
     shift = special.nctdtrinc(freedom, 1 - power, critical)
     return float(shift * spread / np.sqrt(references))
+
+
+def references_needed(spread: float, difference: float, level: float = ALPHA, power: float = POWER) -> int:
+    """Smallest number of references with which a two-sided paired t-test finds a mean difference.
+
+    Args:
+        spread: Standard deviation of the differences between references.
+        difference: True mean difference, above 0.
+        level: Level of the test.
+        power: Probability of finding the difference.
+
+    Returns:
+        A number from 2 to `MANY`, which stands for all larger ones as well.
+    """
+    many = range(2, MANY)
+    return 2 + bisect.bisect_left(many, True, key=lambda count: detectable(spread, count, power, level) <= difference)
 
 
 def equivalent(differences: np.ndarray, margin: float) -> bool:

@@ -11,6 +11,7 @@ SLOW = {"torch", "pandas", "scipy", "matplotlib", "diffusers", "transformers", "
 WRONG = {
     "run": "--suite no-such-suite",
     "report": "{}/none",
+    "power": "{}/none",
     "difficulty": "{}/none --publish {}/out",
     "transfer": "--image {}/none.png",
     "tune": "--methods none --log {}/log.csv",

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from reports.analysis.inference import detectable, equivalent, holm, ranks, sign_flip_p, student_interval
+from reports.analysis.inference import (
+    MANY,
+    detectable,
+    equivalent,
+    holm,
+    ranks,
+    references_needed,
+    sign_flip_p,
+    student_interval,
+)
 
 DRAWS = {"normal": lambda g, shape: g.normal(size=shape), "exponential": lambda g, shape: g.exponential(size=shape) - 1}
 
@@ -88,6 +97,17 @@ def test_a_difference_that_is_detectable_is_found_four_times_in_five(references)
     samples = np.random.default_rng(references).normal(difference, 2.0, (4_000, references))
     assert np.mean(stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.02)
     assert np.isnan(detectable(1.0, 1))
+
+
+@pytest.mark.parametrize(("difference", "level"), [(0.1, 0.05), (1.5, 0.003), (20.0, 0.05)])
+def test_the_references_needed_are_the_fewest_that_suffice(difference, level):
+    count = references_needed(1.0, difference, level)
+    assert detectable(1.0, count, level=level) <= difference
+    assert count == 2 or detectable(1.0, count - 1, level=level) > difference
+
+
+def test_a_difference_out_of_reach_needs_as_many_as_are_looked_at():
+    assert references_needed(1.0, 1e-6) == MANY and references_needed(0.0, 0.1) == 2
 
 
 def test_equivalence_needs_the_whole_interval_inside_the_margin():

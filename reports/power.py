@@ -1,0 +1,77 @@
+"""Number of references that a difference needs: `python -m reports.power RUN`.
+
+For every pair of the family of claims in a run this prints how much the paired difference varies between references,
+the smallest difference that the run could have shown, and how many references it takes to show smaller ones. Numbers
+are of a two-sided paired t-test with 80 % power, at 5 % divided by the number of pairs of the family: the strictest
+level of Holm's correction. More targets or seeds make the variation between references smaller, but not zero.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flexiact.cli import OneLineParser, run
+
+DIFFERENCES = (0.05, 0.1, 0.2)
+"""Default differences, in units of the headline."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line; parsing loads no table library."""
+    p = OneLineParser(prog="python -m reports.power", description=__doc__)
+    p.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    p.add_argument("--differences", type=float, nargs="+", default=list(DIFFERENCES), metavar="D")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    return run(parser(), _print, arguments)
+
+
+def _print(options: argparse.Namespace) -> None:
+    if not all(difference > 0 for difference in options.differences):
+        raise ValueError("differences: expected numbers above 0")
+    print(power_page(options.run, options.differences))
+
+
+def power_page(folder: Path, differences: Sequence[float]) -> str:
+    """Table of all pairs of the family that a run has, as Markdown.
+
+    Raises:
+        RunError: If the run cannot be read.
+        ValueError: If it has no pair of the family with two references.
+    """
+    from reports.analysis.claims import family
+    from reports.analysis.inference import ALPHA, detectable, references_needed
+    from reports.analysis.statistics import compare, tidy
+    from reports.cells import Number, Table
+    from reports.formats import markdown_table
+    from reports.run_folder import load_run
+    from reports.wording import heading
+
+    stored, pairs = load_run(folder), family()
+    rows, level = tidy(stored), ALPHA / len(pairs)
+    made = [compare(rows, stored.headline, *pair) for pair in pairs if set(pair) <= set(rows["method"])]
+    lines = []
+    for item in made:
+        count = len(item.by_reference)
+        if count > 1:
+            spread = float(item.by_reference.std(ddof=1))
+            needed = (references_needed(spread, difference, level) for difference in differences)
+            name = f"{item.first} - {item.second}"
+            lines.append((name, count, Number(spread), Number(detectable(spread, count, level=level)), *needed))
+    if not lines:
+        raise ValueError(f"{folder}: no pair of the family has two references in common; run more methods or cases")
+    columns = ("pair", "references", "deviation", "seen", *(f"for {difference:g}" for difference in differences))
+    note = (
+        "Deviation: of the difference between references. Seen: smallest true difference that this run finds four "
+        f"times in five, at a level of {level:.4f} ({ALPHA:.0%} over {len(pairs)} pairs). The last columns: references "
+        "needed for a difference."
+    )
+    return markdown_table(Table(f"Power: {heading(stored, stored.headline)}", columns, tuple(lines), note))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

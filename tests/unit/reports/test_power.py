@@ -1,0 +1,24 @@
+"""The command that says how many references a difference needs."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from reports.power import main, power_page
+
+make_run = runpy.run_path(str(Path(__file__).parents[2] / "golden" / "report" / "fake_run.py"))["make_run"]
+
+
+def test_a_page_names_pairs_and_asks_for_more_references_for_less(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    rows = [line.split(" | ") for line in power_page(tmp_path / "run", [0.05, 0.5]).splitlines() if " - " in line]
+    assert rows
+    for row in rows:
+        few, many = int(row[-1].rstrip(" |")), int(row[-2])
+        assert 2 <= few <= many
+
+
+def test_differences_have_to_be_above_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), "--differences", "0"]) == 2
+    assert capsys.readouterr().err == "error: differences: expected numbers above 0\n"
