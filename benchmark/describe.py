@@ -17,6 +17,7 @@ from benchmark.store.folder import SCHEMA_VERSION
 from benchmark.store.schema import Description
 from benchmark.suites.case import Case
 from benchmark.suites.truth import render_settings
+from benchmark.variants import entry_of
 from flexiact.backbone.backbone import Backbone
 from flexiact.task import ActionTransfer
 from metrics import METRICS
@@ -39,8 +40,8 @@ def describe_method(name: str, method: ActionTransfer, backbone: Backbone) -> di
         "version": method.version,
         "method_id": method.method_id,
         "uses_reference": method.uses_reference,
-        "summary": METHODS[name].summary,
-        "extra_supervision": METHODS[name].extra_supervision,
+        "summary": entry_of(name).summary,
+        "extra_supervision": entry_of(name).extra_supervision,
         "adapter_mib": adapter_mib(backbone, {**fit_config, **transfer_config}),
         "fit_config": fit_config,
         "transfer_config": transfer_config,

@@ -22,6 +22,7 @@ from benchmark.suites.davis import davis_suite
 from benchmark.suites.files import folder_suite
 from benchmark.suites.flexiact import flexiact_suite
 from benchmark.suites.puppets import load_suite, suite_names
+from benchmark.variants import entry_of, variant_name
 from benchmark.workers import affordable, worker_devices
 from flexiact import cli
 from flexiact.cli import BACKBONE_HELP, OneLineParser, add_device_options
@@ -43,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
     """Parser of the command line; it loads no network library."""
     p = OneLineParser(prog="python -m benchmark.run", description=(__doc__ or "").split("\n\n")[0])
     names = "names, patterns like 'flexiact*', or all; several may be given"
-    p.add_argument("--methods", nargs="+", default=["all"], metavar="NAME", help=f"{names}: {', '.join(METHODS)}")
+    p.add_argument("--methods", nargs="+", metavar="NAME", help=f"{names}: {', '.join(METHODS)} (all; see --set)")
+    variant = "a variant, as in flexiact.schedule.alpha=2; repeat --set for more; without --methods nothing else runs"
+    p.add_argument("--set", nargs="+", action="append", default=[], metavar="METHOD.SETTING=VALUE", help=variant)
     real = "flexiact:FOLDER or flexiact:hub@COMMIT (the authors' benchmark), davis:FOLDER (with transfers.csv), "
     real += "folder:FOLDER (reference.mp4 or reference/, images/)"
     suites = f"{', '.join(suite_names())}; real material: {real} (%(default)s)"
@@ -117,7 +120,9 @@ def parse_workers(text: str) -> int | None:
 
 
 def _run(args: argparse.Namespace, command: str) -> int:
-    chosen = select(args.methods, [*METHODS, *BOUNDS], "method")
+    variants = tuple(dict.fromkeys(variant_name(settings) for settings in args.set))
+    methods = args.methods or ([] if variants else ["all"])
+    chosen = select(methods, [*METHODS, *BOUNDS], "method") if methods else []
     seeds = parse_seeds(args.seeds)
     for name in ("steps", "threads"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
@@ -139,7 +144,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
     request = RunRequest(
         suite=suite.name,
         cases=cases,
-        methods=tuple(name for name in chosen if name in METHODS),
+        methods=tuple(name for name in chosen if name in METHODS) + variants,
         seeds=seeds,
         metrics=tuple(select(args.metrics, list(METRICS), "metric")),
         out=out,
@@ -200,7 +205,7 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite, work
 def _refuse_lacking(methods: Sequence[str], spec: "BackboneSpec", args: argparse.Namespace) -> None:
     """Refuse methods whose weights are not given, before the backbone's own weights are fetched or read."""
     absent = {part for part in ("refadapter", "control") if not (getattr(args, part) or getattr(spec, part))}
-    lacking = {name: sorted(absent & set(METHODS[name].needs)) for name in methods}
+    lacking = {name: sorted(absent & set(entry_of(name).needs)) for name in methods}
     for name, parts in lacking.items():
         if parts:
             options = " and ".join(f"--{part} DIR" for part in parts)

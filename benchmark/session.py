@@ -10,7 +10,7 @@ from benchmark.bench import Bench, units
 from benchmark.console.progress import Progress
 from benchmark.describe import describe_metric, describe_run, merged
 from benchmark.execute import Executor, format_of
-from benchmark.methods import METHODS, TRUE_KEYPOINTS
+from benchmark.methods import TRUE_KEYPOINTS
 from benchmark.plan import Cell, asked_of, plan
 from benchmark.scoring import Perceiver, Scorer
 from benchmark.selection import UsageError
@@ -19,6 +19,7 @@ from benchmark.store.gather import sample_rows, write_tables
 from benchmark.store.schema import SampleRow
 from benchmark.suites.case import Case
 from benchmark.suites.puppets import HEADLINE
+from benchmark.variants import entry_of
 from benchmark.workers import share_out
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import note_long_text
@@ -34,7 +35,8 @@ class RunRequest:
     Attributes:
         suite: Name of the suite.
         cases: Cases of the suite.
-        methods: Names in `METHODS`. Bounds are always made; those that need the truth, only where it is known.
+        methods: Names of methods or variants. Bounds are always made; those that need the truth, only where it is
+            known.
         seeds: Seeds of fits and transfers.
         metrics: Names in `METRICS`.
         out: Path to the run directory.
@@ -100,7 +102,7 @@ def build_methods(names: Iterable[str], backbone: Backbone) -> dict[str, ActionT
     refused: dict[str, str] = {}
     for name in names:
         try:
-            built[name] = METHODS[name].build(backbone)
+            built[name] = entry_of(name).build(backbone)
         except ValueError as error:
             refused[name] = str(error)
     for name, reason in refused.items():
@@ -191,7 +193,7 @@ def _equipped(
     request: RunRequest, backbone: Backbone, perception: Perceiver, methods: Mapping[str, ActionTransfer]
 ) -> Bench:
     folder = RunFolder(request.out)
-    told = [name for name in methods if TRUE_KEYPOINTS in METHODS[name].needs]
+    told = [name for name in methods if TRUE_KEYPOINTS in entry_of(name).needs]
     executor = Executor(folder, backbone, methods, {case.case_id: case for case in request.cases}, told)
     metrics = {name: METRICS[name] for name in request.metrics}
     return Bench(executor, Scorer(folder, executor.stages, perception, metrics, request.retry_failed))

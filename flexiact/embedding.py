@@ -15,7 +15,7 @@ from flexiact.backbone.backbone import Backbone
 from flexiact.ranges import check_choice, check_number
 from flexiact.task import Action
 
-Shape = Literal["cosine", "linear", "hard", "constant"]
+Shape = Literal["cosine", "linear", "hard", "constant", "removed"]
 
 ACTION_KEY = "frequency_aware_embedding"
 
@@ -34,7 +34,8 @@ class FrequencySchedule:
     cosine: alpha / 2 * (cos(pi * (high - t) / (high - low)) + 1), the paper's;
     linear: alpha * (t - low) / (high - low);
     hard: 0, a switch at `high`.
-    constant is alpha everywhere. With a bias of 0 the embedding stays in the attention.
+    constant is alpha everywhere. With a bias of 0 the embedding stays in the attention. removed is cosine, but it takes
+    the embedding out of the attention below `low`: W(t) is minus infinity there.
 
     Raises:
         ValueError: If a number is not finite, low is above high, or the shape is unknown; the message names the field.
@@ -57,7 +58,7 @@ class FrequencySchedule:
         if self.shape == "constant" or timestep >= self.high:
             return self.alpha
         if self.shape == "hard" or timestep < self.low:
-            return 0.0
+            return -math.inf if self.shape == "removed" else 0.0
         if self.shape == "linear":
             return self.alpha * (timestep - self.low) / (self.high - self.low)
         return self.alpha / 2 * (math.cos(math.pi * (self.high - timestep) / (self.high - self.low)) + 1)

@@ -46,7 +46,7 @@ def power_page(folder: Path, differences: Sequence[float]) -> str:
     from reports.analysis.claims import family
     from reports.analysis.inference import ALPHA, detectable, references_needed
     from reports.analysis.statistics import compare, tidy
-    from reports.cells import Number, Table
+    from reports.cells import Cell, Number, Table
     from reports.formats import markdown_table
     from reports.run_folder import load_run
     from reports.wording import heading
@@ -54,7 +54,7 @@ def power_page(folder: Path, differences: Sequence[float]) -> str:
     stored, pairs = load_run(folder), family()
     rows, level = tidy(stored), ALPHA / len(pairs)
     made = [compare(rows, stored.headline, *pair) for pair in pairs if set(pair) <= set(rows["method"])]
-    lines = []
+    lines: list[tuple[Cell, ...]] = []
     for item in made:
         count = len(item.by_reference)
         if count > 1:

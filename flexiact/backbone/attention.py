@@ -3,7 +3,7 @@
 The extra tokens of a block are additional keys and values. They go through the block's own projections and key norm and
 carry no rotary position. They are no queries, since their outputs would be dropped. For a video query i and an extra
 key j the logit is q_i k_j / sqrt(d) + bias; text queries get no bias. With bias 0 the tokens are still part of the
-softmax, so bias 0 differs from "no tokens".
+softmax, so bias 0 differs from "no tokens"; a bias of minus infinity means no tokens, for text queries as well.
 """
 
 import math
@@ -50,7 +50,7 @@ class ExtraTokensProcessor:
         extra_bias: float = 0.0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend; returns video states [B, S, width] and text states [B, L, width]."""
-        if extra_tokens is None:
+        if extra_tokens is None or extra_bias == -math.inf:
             return self._plain(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
         if attention_mask is not None:
             raise ValueError("attention_mask: not supported together with extra_tokens")

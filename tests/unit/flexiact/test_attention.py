@@ -78,6 +78,7 @@ def test_tokens_are_heard_even_when_zero_and_bias_matters():
         silent = denoiser(*inputs, {"extra_tokens": torch.zeros_like(tokens)})
         unbiased = denoiser(*inputs, {"extra_tokens": tokens})
         biased = denoiser(*inputs, {"extra_tokens": tokens, "extra_bias": 1.0})
+        assert torch.equal(denoiser(*inputs, {"extra_tokens": tokens, "extra_bias": -math.inf}), plain)
     for one, other in ((plain, silent), (silent, unbiased), (unbiased, biased)):
         assert (one - other).abs().max() > 1e-3
 

@@ -43,6 +43,12 @@ def test_shapes_between_the_thresholds():
     assert values == sorted(values)
 
 
+def test_a_removed_embedding_is_the_papers_down_to_low_and_gone_below():
+    removed, cosine = FrequencySchedule(alpha=2.0, shape="removed"), FrequencySchedule(alpha=2.0)
+    assert all(removed(t) == cosine(t) for t in range(700, 1000))
+    assert {removed(t) for t in range(700)} == {-math.inf}
+
+
 @pytest.mark.parametrize(
     ("values", "field"),
     [

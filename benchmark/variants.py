@@ -1,0 +1,146 @@
+"""Variants of methods: an entry of `METHODS` with other settings, under a name that says which.
+
+A variant's name is `METHOD[SETTING=VALUE,...]`. It alone says how to build the variant, so that plans, workers and
+stored runs need nothing else. Settings of settings have dotted names, such as `schedule.alpha`.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from benchmark.methods import METHODS, MethodEntry
+from benchmark.selection import UsageError, unknown
+
+if TYPE_CHECKING:
+    from flexiact.backbone.backbone import Backbone
+    from flexiact.task import ActionTransfer
+
+_NAME = re.compile(r"(?P<method>[^\[\]]+)\[(?P<settings>[^\[\]]+)\]")
+_SETTING = re.compile(r"(?P<setting>[a-z_][a-z_0-9.]*)=(?P<value>[\w.+-]+)", re.ASCII)
+_WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
+
+
+def variant_name(asked: Iterable[str]) -> str:
+    """Name of the variant that has all given settings.
+
+    Args:
+        asked: Texts `METHOD.SETTING=VALUE`, all of one method.
+
+    Raises:
+        UsageError: If a text has another form, the method is unknown, or the texts name two methods or one setting
+            twice.
+    """
+    methods, settings = set(), {}
+    for text in asked:
+        method, _, rest = text.partition(".")
+        found = _SETTING.fullmatch(rest)
+        if not found:
+            raise UsageError(f"set: expected METHOD.SETTING=VALUE as in flexiact.schedule.alpha=2, got '{text}'")
+        if method not in METHODS:
+            raise UsageError(unknown(method, list(METHODS), "method"))
+        if found["setting"] in settings:
+            raise UsageError(f"set: {method}.{found['setting']} is given twice")
+        methods.add(method)
+        settings[found["setting"]] = found["value"]
+    if len(methods) != 1:
+        raise UsageError(f"set: one variant is of one method, got {', '.join(sorted(methods)) or 'none'}")
+    return named(methods.pop(), settings)
+
+
+def named(method: str, settings: Mapping[str, object]) -> str:
+    """Name of a method with settings; without settings it is the method's own."""
+    texts = [f"{name}={_text(settings[name])}" for name in sorted(settings)]
+    return f"{method}[{','.join(texts)}]" if texts else method
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def entry_of(name: str) -> MethodEntry:
+    """Entry of a method, or of a variant by its name.
+
+    Raises:
+        KeyError: If there is no such method.
+    """
+    found = _NAME.fullmatch(name)
+    if not found:
+        return METHODS[name]
+    base, settings = METHODS[found["method"]], dict(part.split("=", 1) for part in found["settings"].split(","))
+
+    def build(backbone: "Backbone") -> "ActionTransfer":
+        return _rebuilt(base.build(backbone), found["method"], settings)
+
+    return replace(base, build=build, summary=f"{found['method']} with {found['settings'].replace(',', ', ')}")
+
+
+def _rebuilt(method: Any, name: str, settings: Mapping[str, str]) -> "ActionTransfer":
+    """A method of the same class with changed settings.
+
+    Raises:
+        ValueError: If there is no such setting, or its value is of another kind or out of range; the message names it.
+    """
+    config = getattr(method, "config", None)
+    if config is None:
+        raise ValueError(f"{name}: it has no settings")
+    known = {name: kind for half in (config.fit, config.transfer) for name, kind in _settings(half)}
+    for setting, text in settings.items():
+        if setting not in known:
+            raise ValueError(unknown(setting, list(known), f"setting of {name}"))
+        config = _changed(config, setting, _typed(setting, text, known[setting]))
+    rebuilt: ActionTransfer = type(method)(method.backbone, config)
+    return rebuilt
+
+
+def _settings(settings: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and types of all settings of a dataclass, and of those of its fields that are dataclasses."""
+    hints = get_type_hints(type(settings))
+    for field in fields(settings):
+        yield f"{before}{field.name}", hints[field.name]
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            yield from _settings(value, f"{before}{field.name}.")
+
+
+def _changed(config: Any, setting: str, value: object) -> Any:
+    """A copy of a configuration with another value at a dotted name."""
+    first, *inner = setting.split(".")
+    if not inner:
+        return config.changed(**{first: value})
+    half = config.fit if hasattr(config.fit, first) else config.transfer
+    return config.changed(**{first: replace(getattr(half, first), **{".".join(inner): value})})
+
+
+def _typed(setting: str, text: str, kind: Any) -> object:
+    """The value that a text means for a setting of a type.
+
+    Raises:
+        ValueError: If the text means no value of that type; the message names the setting and the type.
+    """
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if text in _WORDS:
+        value = _WORDS[text]
+        if type(value) in kinds:
+            return value
+    for number in (int, float):  # a whole number may be a float, never the other way round
+        if number in kinds:
+            try:
+                return number(text)
+            except ValueError:
+                continue
+    for choices in (get_args(one) for one in kinds if get_origin(one) is Literal):
+        if text in choices:
+            return text
+    if str in kinds:
+        return text
+    words = [w for one in kinds for w in _in_words(one)]
+    raise ValueError(f"{setting}: expected {' or '.join(words)}, got {text}")
+
+
+def _in_words(kind: Any) -> list[str]:
+    if get_origin(kind) is Literal:
+        return [str(choice) for choice in get_args(kind)]
+    names = {bool: ["true", "false"], NoneType: ["none"], int: ["a whole number"], float: ["a number"]}
+    return names.get(kind, [f"nothing ({kind.__name__} cannot be given as a text)"])
