@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "transfer": ("flexiact", "one target image and one reference video to one video"),
     "tune": ("benchmark.tune", "tune methods on the development suite"),
     "guiding": ("benchmark.guiding", "what the signals of guided methods know"),
+    "ablate": ("benchmark.ablate", "run an ablation: one method with other settings"),
     "study": ("benchmark.study", "which faults of a video each metric notices"),
     "speed": ("benchmark.speed", "speed beside rivals"),
     "curate": ("benchmark.curate", "write the suites of puppet cases"),

@@ -160,7 +160,9 @@ def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[s
             field = next(name for name in case if before.get(name) != case[name])
             raise UsageError(f"case {case_id}: its {field} is not what the run directory has; choose another --out")
     run = {**stored, **fresh}
-    run["methods"] = _in_order({**stored["methods"], **fresh["methods"]}, [*METHODS, *BOUNDS])
+    methods = {**stored["methods"], **fresh["methods"]}
+    variants = [name for name, entry in methods.items() if entry["kind"] == "method" and name not in METHODS]
+    run["methods"] = _in_order(methods, [*METHODS, *variants, *BOUNDS])
     run["metrics"] = _in_order({**stored["metrics"], **fresh["metrics"]}, list(METRICS))
     run["cases"] = _in_order({**stored["cases"], **fresh["cases"]}, sorted({*stored["cases"], *fresh["cases"]}))
     run["seeds"] = sorted({*stored["seeds"], *fresh["seeds"]})

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from benchmark.session import Outcome, RunRequest
     from flexiact.backbone.specs import BackboneSpec
 
+RESUMES = "stopped; the same command goes on from here"
 WEIGHTS = ("backbone", "refadapter", "control", "clip", "pose", "pose_driver")
 FILE_SUITES: dict[str, Callable[[str], Suite]] = {
     "flexiact": flexiact_suite,
@@ -47,6 +48,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--methods", nargs="+", metavar="NAME", help=f"{names}: {', '.join(METHODS)} (all; see --set)")
     variant = "a variant, as in flexiact.schedule.alpha=2; repeat --set for more; without --methods nothing else runs"
     p.add_argument("--set", nargs="+", action="append", default=[], metavar="METHOD.SETTING=VALUE", help=variant)
+    add_run_options(p)
+    return p
+
+
+def add_run_options(p: argparse.ArgumentParser) -> None:
+    """Add all options but those that name methods."""
     real = "flexiact:FOLDER or flexiact:hub@COMMIT (the authors' benchmark), davis:FOLDER (with transfers.csv), "
     real += "folder:FOLDER (reference.mp4 or reference/, images/)"
     suites = f"{', '.join(suite_names())}; real material: {real} (%(default)s)"
@@ -69,7 +76,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--retry-failed", action="store_true", help="make videos and compute metrics again that failed before"
     )
-    return p
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     command = f"python -m benchmark.run {shlex.join(arguments)}".strip()
-    goes_on = "stopped; the same command goes on from here"
-    return cli.run(parser(), lambda args: _run(args, command), arguments, interrupted=goes_on)
+    return cli.run(parser(), lambda args: _run(args, command), arguments, interrupted=RESUMES)
 
 
 def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
@@ -120,9 +125,28 @@ def parse_workers(text: str) -> int | None:
 
 
 def _run(args: argparse.Namespace, command: str) -> int:
+    """Run the methods and variants that the arguments name."""
     variants = tuple(dict.fromkeys(variant_name(settings) for settings in args.set))
     methods = args.methods or ([] if variants else ["all"])
     chosen = select(methods, [*METHODS, *BOUNDS], "method") if methods else []
+    return run_methods(args, (*(name for name in chosen if name in METHODS), *variants), command)
+
+
+def run_methods(args: argparse.Namespace, methods: tuple[str, ...], command: str) -> int:
+    """Make, measure and report what the options of `add_run_options` say.
+
+    Args:
+        args: Parsed options.
+        methods: Names of methods and variants.
+        command: Command that resumes the run, for run.json.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: If an option makes no sense.
+        CaseError: If a case is invalid.
+    """
     seeds = parse_seeds(args.seeds)
     for name in ("steps", "threads"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
@@ -144,7 +168,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
     request = RunRequest(
         suite=suite.name,
         cases=cases,
-        methods=tuple(name for name in chosen if name in METHODS) + variants,
+        methods=methods,
         seeds=seeds,
         metrics=tuple(select(args.metrics, list(METRICS), "metric")),
         out=out,

@@ -10,7 +10,8 @@ from benchmark.bench import Bench, units
 from benchmark.console.progress import Progress
 from benchmark.describe import describe_metric, describe_run, merged
 from benchmark.execute import Executor, format_of
-from benchmark.methods import TRUE_KEYPOINTS
+from benchmark.keys import key
+from benchmark.methods import METHODS, TRUE_KEYPOINTS
 from benchmark.plan import Cell, asked_of, plan
 from benchmark.scoring import Perceiver, Scorer
 from benchmark.selection import UsageError
@@ -111,6 +112,20 @@ def build_methods(names: Iterable[str], backbone: Backbone) -> dict[str, ActionT
     return built
 
 
+def distinct(methods: Mapping[str, ActionTransfer]) -> dict[str, ActionTransfer]:
+    """Methods without the variants that have all settings of an earlier method; a note names them."""
+    first: dict[str, str] = {}
+    kept = {}
+    for name, method in methods.items():
+        settings = {"fit": method.fit_config(), "transfer": method.transfer_config()}
+        same = first.setdefault(key("method", {"id": method.method_id, "version": method.version} | settings), name)
+        if same == name or name in METHODS:
+            kept[name] = method
+        else:
+            tell([(name, f"has the settings of {same}, whose videos stand for it")])
+    return kept
+
+
 def _tell_losses(cases: Sequence[Case], backbone: Backbone) -> None:
     """Report, here and not in every worker, the parts of pictures and texts that the backbone will not see."""
     tell(one for case in cases for one in case.losses(format_of(backbone)))
@@ -143,7 +158,7 @@ def run_session(
     for case in request.cases:
         case.check()
     _tell_losses(request.cases, backbone)
-    methods = build_methods(request.methods, backbone)
+    methods = distinct(build_methods(request.methods, backbone))
     metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
     suite = {"suite": request.suite, "suite_version": request.suite_version, "suite_digest": request.suite_digest}
     fresh = describe_run(suite, request.cases, request.seeds, backbone, methods, metrics)

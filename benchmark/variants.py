@@ -86,11 +86,17 @@ def _rebuilt(method: Any, name: str, settings: Mapping[str, str]) -> "ActionTran
     if config is None:
         raise ValueError(f"{name}: it has no settings")
     known = {name: kind for half in (config.fit, config.transfer) for name, kind in _settings(half)}
+    changes: dict[str, Any] = {}
+    inner: dict[str, dict[str, Any]] = {}
     for setting, text in settings.items():
         if setting not in known:
             raise ValueError(unknown(setting, list(known), f"setting of {name}"))
-        config = _changed(config, setting, _typed(setting, text, known[setting]))
-    rebuilt: ActionTransfer = type(method)(method.backbone, config)
+        first, _, rest = setting.partition(".")
+        (inner.setdefault(first, {}) if rest else changes)[rest or first] = _typed(setting, text, known[setting])
+    for first, values in inner.items():  # together, since one may be valid only with another
+        half = config.fit if hasattr(config.fit, first) else config.transfer
+        changes[first] = replace(getattr(half, first), **values)
+    rebuilt: ActionTransfer = type(method)(method.backbone, config.changed(**changes))
     return rebuilt
 
 
@@ -102,15 +108,6 @@ def _settings(settings: Any, before: str = "") -> Iterator[tuple[str, Any]]:
         value = getattr(settings, field.name)
         if is_dataclass(value):
             yield from _settings(value, f"{before}{field.name}.")
-
-
-def _changed(config: Any, setting: str, value: object) -> Any:
-    """A copy of a configuration with another value at a dotted name."""
-    first, *inner = setting.split(".")
-    if not inner:
-        return config.changed(**{first: value})
-    half = config.fit if hasattr(config.fit, first) else config.transfer
-    return config.changed(**{first: replace(getattr(half, first), **{".".join(inner): value})})
 
 
 def _typed(setting: str, text: str, kind: Any) -> object:

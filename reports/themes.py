@@ -47,9 +47,19 @@ def save_themed(name: str, draw: Callable[[Theme], Figure | None], folder: Path)
             figure = draw(theme)
             if figure is None:
                 return False
+            _settle(figure)
             path = folder / f"{name}{theme.suffix}.svg"
             figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor=theme.paper, dpi=110)
     return True
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the panels out and round their places: the last bits of the layout's solver depend on memory addresses."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = axes.get_position().bounds
+        axes.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
 
 
 def mark(theme: Theme, index: int) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from benchmark.bounds.table import BOUNDS
@@ -37,7 +38,7 @@ def print_summary(request: "RunRequest", outcome: "Outcome", console: Console | 
         ok = f"{(made['status'] == 'ok').sum()}/{len(made)}"
         if method == next(iter(BOUNDS)):
             table.add_section()
-        table.add_row(method, *values, ok, _number(made["transfer_s"].mean()))
+        table.add_row(escape(method), *values, ok, _number(made["transfer_s"].mean()))
     console.print(table)
 
 

@@ -16,6 +16,7 @@ WRONG = {
     "transfer": "--image {}/none.png",
     "tune": "--methods none --log {}/log.csv",
     "guiding": "{}/none --out {}/out.md",
+    "ablate": "none",
     "study": "--suite none --publish {}/out",
     "speed": "--only none --out {}",
     "curate": "none",

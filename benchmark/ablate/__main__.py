@@ -1,0 +1,51 @@
+"""Run an ablation: `python -m benchmark.ablate NAME`. It is a run of variants, so the same command resumes it.
+
+The run directory gets ablation.md, .csv and .svg beside the usual report.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark.run import RESUMES, add_run_options, run_methods
+from flexiact import cli
+from flexiact.cli import OneLineParser
+
+_FOLDER = Path(__file__).parent
+
+
+def parser() -> argparse.ArgumentParser:
+    """Parser of the command line; it loads no network library."""
+    p = OneLineParser(prog="python -m benchmark.ablate", description=(__doc__ or "").split("\n\n")[0])
+    names = ", ".join(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+    p.add_argument("name", metavar="NAME", help=f"{names}, or a file of that form that ends in .toml")
+    add_run_options(p)
+    p.set_defaults(suite=None)
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = f"python -m benchmark.ablate {shlex.join(arguments)}"
+    return cli.run(parser(), lambda args: _ablate(args, command), arguments, interrupted=RESUMES)
+
+
+def _ablate(args: argparse.Namespace, command: str) -> int:
+    from benchmark.ablate.plans import ablation_of, load_plan
+    from reports.ablation import publish
+
+    plan = load_plan(args.name)
+    ablation = ablation_of(plan)
+    args.suite = args.suite or plan.suite
+    args.out = args.out or Path("runs") / f"ablate-{Path(args.name).stem}"
+    names = dict.fromkeys([plan.baseline, *(row.method for row in ablation.rows), *(row.name for row in ablation.rows)])
+    code = run_methods(args, tuple(names), command)
+    print(f"ablation: {publish(args.out, ablation, args.out / 'ablation', command)}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Plans of ablations, one TOML file each in this folder."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from benchmark.selection import UsageError, unknown
+from benchmark.variants import named
+from reports.ablation import Ablation, Row
+
+FOLDER = Path(__file__).parent
+Value = bool | int | float | str
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Single(_Strict):
+    """One row of the table.
+
+    Attributes:
+        label: Text for people.
+        method: Name in `METHODS`.
+        settings: Changed settings by dotted name; "none" stands for no value.
+    """
+
+    label: str
+    method: str
+    settings: dict[str, Value] = {}
+
+
+class Curve(_Strict):
+    """One setting at several values; the method's own value is added where it is another one.
+
+    Attributes:
+        label: Text for people.
+        method: Name in `METHODS`.
+        setting: Dotted name of the setting.
+        values: Values of the setting.
+        also: Values of settings that change along with it, by dotted name; as many as `values`.
+        over: Horizontal axis: the setting, or the measured seconds of a fit.
+    """
+
+    label: str
+    method: str
+    setting: str
+    values: Annotated[tuple[int | float, ...], Field(min_length=2, strict=False)]
+    also: dict[str, Annotated[tuple[int | float, ...], Field(strict=False)]] = {}
+    over: Annotated[str, Field(pattern="^(setting|fit_s)$")] = "setting"
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        for name, values in self.also.items():
+            if len(values) != len(self.values):
+                raise ValueError(f"also.{name}: expected {len(self.values)} values, got {len(values)}")
+        return self
+
+
+class Plan(_Strict):
+    """An ablation.
+
+    Attributes:
+        title: Heading.
+        question: Question that it answers, for people.
+        suite: Suite that it runs on by default.
+        baseline: Name of the method that all rows are compared with; it always runs.
+        axis: Axis of difference by whose terciles the headline is split; "" for none.
+        metrics: Names of metrics shown beside the headline.
+        rows: Single rows.
+        curves: Curves.
+    """
+
+    title: str
+    question: str
+    suite: str
+    baseline: str
+    axis: str = ""
+    metrics: Annotated[tuple[str, ...], Field(strict=False)]
+    rows: Annotated[tuple[Single, ...], Field(strict=False)] = ()
+    curves: Annotated[tuple[Curve, ...], Field(strict=False)] = ()
+
+
+def plan_names() -> list[str]:
+    """Names of all plans, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_plan(name: str) -> Plan:
+    """Read a plan by its name, or from a path that ends in `.toml`.
+
+    Raises:
+        UsageError: If there is none, or it is invalid; the message names the field.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not name.endswith(".toml") and name not in plan_names():
+        raise UsageError(unknown(name, plan_names(), "ablation"))
+    try:
+        return Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def ablation_of(plan: Plan) -> Ablation:
+    """The rows of a plan with the names of the methods and variants that make them."""
+    rows = [Row(single.label, single.method, _variant(single.method, single.settings)) for single in plan.rows]
+    for curve in plan.curves:
+        rows.append(Row(f"{curve.label}: as set", curve.method, curve.method, curve.label, None, curve.setting))
+        for place, value in enumerate(curve.values):
+            settings = {curve.setting: value} | {name: values[place] for name, values in curve.also.items()}
+            name, label = _variant(curve.method, settings), f"{curve.label}: {value:g}"
+            rows.append(Row(label, curve.method, name, curve.label, float(value), curve.setting))
+    over = {curve.label: curve.over for curve in plan.curves}
+    return Ablation(plan.title, plan.question, plan.baseline, tuple(rows), plan.metrics, plan.axis, over)
+
+
+def _variant(method: str, settings: Mapping[str, Value]) -> str:
+    return named(method, {name: None if value == "none" else value for name, value in settings.items()})

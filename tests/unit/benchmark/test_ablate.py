@@ -1,0 +1,73 @@
+"""Plans of ablations: what they list can be built, and a plan that is wrong says where."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.ablate.plans import ablation_of, load_plan, plan_names
+from benchmark.methods import METHODS
+from benchmark.selection import UsageError
+from benchmark.suites.puppets import suite_names
+from benchmark.variants import entry_of
+from flexiact.backbone.backbone import load_backbone
+from metrics import METRICS
+from reports.ablation import Row
+from reports.run_folder import AXES
+
+PLAN = """
+title = "Guidance"
+question = "How much?"
+suite = "puppets-smoke"
+baseline = "i2v"
+metrics = ["pck"]
+
+[[rows]]
+label = "few tokens"
+method = "base-embedding"
+settings = { embedding_tokens = 4, schedule = "none" }
+
+[[curves]]
+label = "guidance"
+method = "i2v"
+setting = "guidance_scale"
+values = [1, 2.5]
+also = { num_inference_steps = [9, 3] }
+"""
+
+
+@pytest.mark.parametrize("name", plan_names())
+def test_all_that_a_shipped_plan_names_exists_and_can_be_built(name: str) -> None:
+    plan, backbone = load_plan(name), load_backbone("puppets", "cpu")
+    assert plan.suite in suite_names() and set(plan.metrics) <= set(METRICS) and plan.axis in ("", *AXES)
+    assert plan.baseline in METHODS
+    for row in ablation_of(plan).rows:
+        assert entry_of(row.name).build(backbone).method_id == METHODS[row.method].build(backbone).method_id
+
+
+def test_a_plan_becomes_rows_with_the_names_of_variants(tmp_path: Path) -> None:
+    path = tmp_path / "guidance.toml"
+    path.write_text(PLAN)
+    found = ablation_of(load_plan(str(path)))
+    assert found.rows == (
+        Row("few tokens", "base-embedding", "base-embedding[embedding_tokens=4,schedule=none]"),
+        Row("guidance: as set", "i2v", "i2v", "guidance", None, "guidance_scale"),
+        Row("guidance: 1", "i2v", "i2v[guidance_scale=1,num_inference_steps=9]", "guidance", 1.0, "guidance_scale"),
+        Row("guidance: 2.5", "i2v", "i2v[guidance_scale=2.5,num_inference_steps=3]", "guidance", 2.5, "guidance_scale"),
+    )
+    assert found.over == {"guidance": "setting"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('label = "guidance"', "", "curves.0.label: Field required"),
+        ("[9, 3]", "[9]", "also.num_inference_steps: expected 2 values, got 1"),
+        ("baseline", "base line", "cannot be read"),
+        ("question =", "asks =", "question: Field required"),
+    ],
+)
+def test_a_wrong_plan_says_where(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(PLAN.replace(old, new))
+    with pytest.raises(UsageError, match=said):
+        load_plan(str(path))
