@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tune": ("benchmark.tune", "tune methods on the development suite"),
     "guiding": ("benchmark.guiding", "what the signals of guided methods know"),
     "ablate": ("benchmark.ablate", "run an ablation: one method with other settings"),
+    "publish": ("benchmark.publish", "list published results that are stale; make them"),
     "study": ("benchmark.study", "which faults of a video each metric notices"),
     "speed": ("benchmark.speed", "speed beside rivals"),
     "curate": ("benchmark.curate", "write the suites of puppet cases"),

@@ -1,6 +1,6 @@
 """Run an ablation: `python -m benchmark.ablate NAME`. It is a run of variants, so the same command resumes it.
 
-The run directory gets ablation.md, .csv and .svg beside the usual report.
+The run directory gets the usual report, and in `ablation` the table and figure of the ablation.
 """
 
 import argparse
@@ -21,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
     p = OneLineParser(prog="python -m benchmark.ablate", description=(__doc__ or "").split("\n\n")[0])
     names = ", ".join(sorted(path.stem for path in _FOLDER.glob("*.toml")))
     p.add_argument("name", metavar="NAME", help=f"{names}, or a file of that form that ends in .toml")
+    p.add_argument("--publish", type=Path, metavar="DIR", help="folder of table and figure (ablation in --out)")
     add_run_options(p)
     p.set_defaults(suite=None)
     return p
@@ -43,7 +44,7 @@ def _ablate(args: argparse.Namespace, command: str) -> int:
     args.out = args.out or Path("runs") / f"ablate-{Path(args.name).stem}"
     names = dict.fromkeys([plan.baseline, *(row.method for row in ablation.rows), *(row.name for row in ablation.rows)])
     code = run_methods(args, tuple(names), command)
-    print(f"ablation: {publish(args.out, ablation, args.out / 'ablation', command)}")
+    print(f"ablation: {publish(args.out, ablation, args.publish or args.out / 'ablation', command)}")
     return code
 
 

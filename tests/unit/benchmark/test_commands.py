@@ -17,6 +17,7 @@ WRONG = {
     "tune": "--methods none --log {}/log.csv",
     "guiding": "{}/none --out {}/out.md",
     "ablate": "none",
+    "publish": "none",
     "study": "--suite none --publish {}/out",
     "speed": "--only none --out {}",
     "curate": "none",

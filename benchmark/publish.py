@@ -1,0 +1,175 @@
+"""List which published results are stale, and make those anew: `python -m benchmark.publish [NAME ...] [--make]`.
+
+A result is stale when something that it was made from has changed: a suite, weights, the settings or version of a
+method, the version of a metric, the renderer. Each result keeps this, its commands, time and memory in `made.json`.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.methods import METHODS
+from benchmark.selection import select
+from benchmark.suites.puppets import load_suite
+from flexiact import PUPPET_WEIGHTS
+from flexiact.cli import OneLineParser, run
+
+MADE = "made.json"
+PUBLISHED = Path(__file__).parents[1] / "reports" / "published"
+JUDGES = ("clip", "pose")
+WEIGHTS = ("backbone", "refadapter", "control", "pose_driver", *JUDGES)
+HEADLINE = (
+    "flexiact", "flexiact-no-schedule", "flexiact-no-refadapter", "base-embedding", "motion_director",
+    "motion_inversion", "ditflow", "smm", "motion_clone", "pose_guided", "i2v",
+)  # fmt: skip
+"""Methods of every suite; only the default suite has all entries."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """One published result, a folder of its own.
+
+    Attributes:
+        steps: Commands by which it is made: words after `python -m`, where {runs} is the folder of runs and {out} that
+            of the result.
+        suites: Names of the suites that it depends on.
+        methods: Names of the methods that it depends on.
+        weights: Names of the weights that it depends on.
+    """
+
+    steps: tuple[str, ...]
+    suites: tuple[str, ...]
+    methods: tuple[str, ...] = HEADLINE
+    weights: tuple[str, ...] = WEIGHTS
+
+
+def _suite(name: str, seeds: str = "0", methods: tuple[str, ...] = HEADLINE) -> Product:
+    asked = "all" if methods == tuple(METHODS) else " ".join(methods)
+    made = f"benchmark.run --suite {name} --methods {asked} --seeds {seeds} --out {{runs}}/{name}"
+    return Product((made, f"reports.build {{runs}}/{name} --publish {{out}}"), (name,), methods)
+
+
+def _difficulty() -> Product:
+    seeds = {"puppets-easy": "0-2", "puppets-pose": "0-2"}
+    names = ("puppets-easy", *(f"puppets-{axis}" for axis in ("layout", "viewpoint", "skeleton", "pose", "crossed")))
+    steps = [_suite(name, seeds.get(name, "0")).steps[0] for name in names]
+    runs = " ".join(f"{{runs}}/{name}" for name in names)
+    return Product((*steps, f"reports.difficulty {runs} --publish {{out}}"), names)
+
+
+def _ablation(name: str, suite: str, *methods: str) -> Product:
+    made = f"benchmark.ablate {name} --suite {suite} --out {{runs}}/ablate-{name} --publish {{out}}"
+    return Product((made,), (suite,), methods)
+
+
+PRODUCTS: dict[str, Product] = {
+    "study": Product(("benchmark.study --publish {out}",), ("puppets",), (), JUDGES),
+    "puppets": _suite("puppets", methods=tuple(METHODS)),
+    "difficulty": _difficulty(),
+    "puppets-words": _suite("puppets-words"),
+    "puppets-self": _suite("puppets-self"),
+    "fae-schedule": _ablation("fae-schedule", "puppets-dev", "flexiact", "flexiact-principled", "i2v"),
+    "refadapter": _ablation("refadapter", "puppets-dev-pose", "flexiact", "base-embedding"),
+    "fit-budget": _ablation("fit-budget", "puppets-dev", "flexiact", "motion_inversion", "motion_director"),
+}
+"""Everything that one command can make; tuning and speed have commands of their own."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Parser of the command line; it loads no network library."""
+    p = OneLineParser(prog="python -m benchmark.publish", description=(__doc__ or "").split("\n\n")[0])
+    p.add_argument("names", nargs="*", default=["all"], metavar="NAME", help=f"results: {', '.join(PRODUCTS)} (all)")
+    p.add_argument("--make", action="store_true", help="make what is missing or stale, one after the other")
+    p.add_argument(
+        "--runs", type=Path, default=Path("runs/publish"), metavar="DIR", help="run directories (%(default)s)"
+    )
+    p.add_argument("--out", type=Path, default=PUBLISHED, metavar="DIR", help="published results")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    return run(parser(), _publish, arguments)
+
+
+def _publish(options: argparse.Namespace) -> int:
+    for name in select(options.names, list(PRODUCTS), "result"):
+        inputs = inputs_of(PRODUCTS[name])
+        reasons = stale(options.out / name, inputs)
+        print(f"{name:16}{'; '.join(reasons) or 'up to date'}", flush=True)
+        if options.make and reasons:
+            make(PRODUCTS[name], options.out / name, options.runs, inputs)
+    return 0
+
+
+def inputs_of(product: Product) -> dict[str, str]:
+    """Version or digest of everything that a result depends on, by a name for people."""
+    from benchmark.keys import key
+    from benchmark.store.provenance import weights_digest
+    from benchmark.suites.truth import TRUTH_VERSION
+    from flexiact.backbone.backbone import load_backbone
+    from flexiact.puppets.world.render import RENDERER_VERSION
+    from metrics import METRICS
+
+    found = {"renderer": str(RENDERER_VERSION), "truth": str(TRUTH_VERSION)}
+    found |= {f"suite {name}": str(load_suite(name).digest) for name in product.suites}
+    found |= {f"weights {name}": weights_digest(PUPPET_WEIGHTS / name) or "none" for name in product.weights}
+    found |= {f"metric {name}": str(metric.version) for name, metric in METRICS.items()}
+    backbone = load_backbone("puppets", "cpu")
+    for name in product.methods:
+        method = METHODS[name].build(backbone)
+        settings = {"fit": method.fit_config(), "transfer": method.transfer_config()}
+        found[f"method {name}"] = key("method", {"id": method.method_id, "version": method.version} | settings)
+    return found
+
+
+def stale(folder: Path, inputs: dict[str, str]) -> list[str]:
+    """Reasons why a result has to be made anew; none if it is up to date."""
+    try:
+        before = json.loads((folder / MADE).read_text(encoding="utf-8"))["inputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [f"no {MADE}: made before it was kept" if folder.is_dir() else "missing"]
+    changed = [name for name in {**before, **inputs} if before.get(name) != inputs.get(name)]
+    kinds = dict.fromkeys(name.partition(" ")[0] for name in changed)
+    return [f"changed: {_listed([name for name in changed if name.partition(' ')[0] == kind])}" for kind in kinds]
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - 2
+    return ", ".join(names[:2]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def make(product: Product, folder: Path, runs: Path, inputs: dict[str, str]) -> None:
+    """Run the commands of a result, then store what it was made from.
+
+    Raises:
+        ValueError: If a command fails; its own message stands above.
+    """
+    begun, steps = time.monotonic(), []
+    for step in product.steps:
+        words = ["-m", *step.format(runs=runs, out=folder).split()]
+        steps.append(f"python {' '.join(words)}")
+        print(steps[-1], flush=True)
+        code = subprocess.run([sys.executable, *words], check=False).returncode
+        if code:
+            raise ValueError(f"{steps[-1]}: ended with {code}; the same command goes on when that is mended")
+    folder.mkdir(parents=True, exist_ok=True)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # Linux counts KiB
+    made: dict[str, Any] = {
+        "commands": [step.replace(str(runs), "runs").replace(str(folder), "DIR") for step in steps],
+        "minutes": round((time.monotonic() - begun) / 60, 1),
+        "peak_memory_gib_of_a_process": round(peak, 2),
+        "inputs": inputs,
+    }
+    (folder / MADE).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

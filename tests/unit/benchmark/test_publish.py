@@ -1,0 +1,64 @@
+"""Published results: what makes one stale, and what is kept with it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmark import publish
+from benchmark.__main__ import COMMANDS
+from benchmark.ablate.plans import ablation_of, load_plan, plan_names
+from benchmark.methods import METHODS
+from benchmark.publish import HEADLINE, PRODUCTS, Product, inputs_of, main, stale
+from reports.analysis.claims import family
+
+QUICK = Product(("flexiact.puppets.leakage --actions 2",), ("puppets-smoke",), ("i2v",), ("pose",))
+
+
+def test_every_product_is_made_by_commands_that_exist_and_every_claim_can_be_made() -> None:
+    for product in PRODUCTS.values():
+        assert {step.split()[0] for step in product.steps} <= {module for module, _ in COMMANDS.values()}
+        assert set(product.methods) <= set(METHODS)
+    assert {name for pair in family() for name in pair} <= set(HEADLINE)
+    assert len(HEADLINE) <= 12
+    for name in plan_names():
+        assert {row.method for row in ablation_of(load_plan(name)).rows} >= set(PRODUCTS[name].methods)
+
+
+def test_what_changed_is_named(tmp_path: Path) -> None:
+    assert stale(tmp_path / "none", {}) == ["missing"]
+    (tmp_path / "made.json").write_text(json.dumps({"inputs": {"suite a": "1", "metric b": "1", "metric c": "1"}}))
+    assert stale(tmp_path, {"suite a": "1", "metric b": "1", "metric c": "1"}) == []
+    assert stale(tmp_path, {"suite a": "2", "metric b": "1", "method d": "1"}) == [
+        "changed: suite a", "changed: metric c", "changed: method d",
+    ]  # fmt: skip
+    many = {f"metric {number}": "1" for number in range(5)}
+    assert stale(tmp_path, {"suite a": "1", "metric b": "1", "metric c": "1"} | many) == [
+        "changed: metric 0, metric 1 and 3 more"
+    ]
+    (tmp_path / "made.json").write_text("[]")
+    assert stale(tmp_path, {}) == ["no made.json: made before it was kept"]
+
+
+def test_a_result_is_made_once_and_again_after_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(publish, "PRODUCTS", {"quick": QUICK})
+    asked = ["--make", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    assert main(asked) == 0
+    made = json.loads((tmp_path / "quick/made.json").read_text())
+    assert made["commands"] == ["python -m flexiact.puppets.leakage --actions 2"]
+    assert made["minutes"] >= 0 and made["peak_memory_gib_of_a_process"] > 0
+    assert made["inputs"] == inputs_of(QUICK) and "method i2v" in made["inputs"]
+    capsys.readouterr()
+    assert main(asked) == 0
+    assert capsys.readouterr().out.split(maxsplit=1) == ["quick", "up to date\n"]
+    monkeypatch.setattr("flexiact.puppets.world.render.RENDERER_VERSION", 99)
+    assert main(asked[1:]) == 0
+    assert "changed: renderer" in capsys.readouterr().out
+
+
+def test_a_failing_command_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    monkeypatch.setattr(publish, "PRODUCTS", {"bad": Product(("reports.power {runs}/none",), (), (), ())})
+    assert main(["--make", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]) == 2
+    assert "ended with 2" in capfd.readouterr().err and not (tmp_path / "bad").exists()
