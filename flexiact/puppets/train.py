@@ -30,8 +30,8 @@ STEPS = {
     "vae_encoder": 4000,
     "vae_decoder": 4000,
     "backbone": 156_250,
-    "refadapter": 1500,
-    "control": 2000,
+    "refadapter": 6250,
+    "control": 6250,
     "clip": 600,
     "pose": 6000,
     "pose_driver": 1000,
@@ -54,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", type=int, default=2, help="of the processor")
     p.add_argument("--shards", type=int, default=64, help="cached training clips, in units of 256 (control: of 128)")
     p.add_argument("--trunk", action="store_true", help="explained: of the backbone's trunk in --state")
+    adapter = p.add_argument_group("refadapter; the defaults are the paper's way, others are for ablations")
+    adapter.add_argument("--condition", choices=("other", "first"), default="other", help="moment of the image")
+    adapter.add_argument("--keep-first", action="store_true", help="do not replace the first clean latent by the image")
+    adapter.add_argument("--rank", type=int, metavar="N", help="of every layer")
     _add_backbone_options(p.add_argument_group("backbone"))
     return p
 
@@ -143,11 +147,19 @@ def _words(options: argparse.Namespace, steps: int, device: Device) -> object:
 
 
 def _refadapter(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.refadapter import train
+    from flexiact.puppets.recipes.refadapter import CONFIG, RefAdapterRun, train
 
-    clips = {"shards": options.shards, "workers": options.processes}
-    train(options.state, options.out / "refadapter", steps, options.seed, device, **clips)
-    return options.out / "refadapter"
+    run = RefAdapterRun(
+        options.state,
+        steps,
+        options.seed,
+        options.shards,
+        options.processes,
+        options.condition,
+        not options.keep_first,
+        options.rank or CONFIG.rank,
+    )
+    return train(run, options.out / "refadapter", device)
 
 
 def _control(options: argparse.Namespace, steps: int, device: Device) -> object:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -20,13 +20,25 @@ from flexiact.progress import counted
 from flexiact.ranges import check_count, check_seed
 from flexiact.refadapter import RefAdapter
 from flexiact.sampling import Denoiser
-from flexiact.train_refadapter.clip_cache import CachedClips
 from flexiact.train_refadapter.configs import MAX_STEPS, RefAdapterConfig
 from flexiact.train_refadapter.state import TrainingState
 from flexiact.training import Optimisation, check_finite, denoising_loss, frozen, optimise
 
 LOG_EVERY = 50
 """Number of steps between reads of the losses: each read makes a GPU wait."""
+
+
+class Clips(Protocol):
+    """Source of batches for a long run."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything that the batches depend on."""
+        ...
+
+    def draw(self, backbone: Backbone, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw a batch; all randomness comes from `generator`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ def train_refadapter(
 
 
 def train_long(
-    backbone: Backbone, clips: CachedClips, run: LongRun, accelerator: Accelerator
+    backbone: Backbone, clips: Clips, run: LongRun, accelerator: Accelerator
 ) -> tuple[RefAdapter, list[float]]:
     """Train an adapter, or resume from its state folder; the backbone is left unchanged.
 
@@ -156,9 +168,7 @@ def _new_adapter(backbone: Backbone, config: RefAdapterConfig, seed: int) -> Ref
     return adapter
 
 
-def _advance(
-    backbone: Backbone, clips: CachedClips, run: LongRun, state: TrainingState, accelerator: Accelerator
-) -> None:
+def _advance(backbone: Backbone, clips: Clips, run: LongRun, state: TrainingState, accelerator: Accelerator) -> None:
     """Take the steps that are left, while the adapter is attached."""
     first, last = len(state.losses), run.config.steps
     steps: Iterable[int] = range(first, last)
@@ -186,7 +196,7 @@ def _advance(
             state.save(run.checkpoint)
 
 
-def _about(backbone: Backbone, clips: CachedClips, run: LongRun, accelerator: Accelerator) -> dict[str, Any]:
+def _about(backbone: Backbone, clips: Clips, run: LongRun, accelerator: Accelerator) -> dict[str, Any]:
     """Everything that the result of a run depends on, as JSON values."""
     about = asdict(run.config)
     del about["steps"]

@@ -1,56 +1,148 @@
-"""Recipe of the puppets' RefAdapter: it passes cached untrimmed clips to `flexiact.train_refadapter.trainer`."""
+"""Recipe of the puppets' RefAdapter: untrimmed clips of the training world, drawn for the users' own trainer.
 
-from collections.abc import Iterator
-from dataclasses import replace
+A state folder keeps checkpoints, so a stopped training resumes. Ablations train with another condition or rank.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from flexiact import PUPPET_WEIGHTS
 from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.codec import clean_latent
+from flexiact.batches import Batch
+from flexiact.media.digests import json_digest
 from flexiact.puppets.recipes.backbone import draw_batch
 from flexiact.puppets.recipes.backbone_run import LINEAR_CODE
 from flexiact.puppets.recipes.linear_code import load_linear_code
-from flexiact.puppets.recipes.shards import cached_clips
+from flexiact.puppets.recipes.shards import cached_clips, recipe_mark
 from flexiact.train_refadapter.configs import RefAdapterConfig
-from flexiact.train_refadapter.trainer import train_refadapter
-from flexiact.training import Batch
+from flexiact.train_refadapter.trainer import LongRun, train_long
 
-CONFIG = RefAdapterConfig(rank=16, alpha=16, steps=1500, learning_rate=5e-4, batch_size=8)
+CONFIG = RefAdapterConfig(rank=16, alpha=16, learning_rate=5e-4, batch_size=8)
+Condition = Literal["other", "first"]
 
 
-def _batches(backbone: Backbone, clips: dict[str, Tensor], generator: torch.Generator) -> Iterator[Batch]:
-    """Endless batches whose condition is another moment of the untrimmed recording."""
-    texts: dict[bytes, Tensor] = {}
+@dataclass(frozen=True)
+class RefAdapterRun:
+    """Settings of a training; the defaults are the paper's way.
 
-    def encoded(ids: Tensor) -> Tensor:
-        key = ids.cpu().numpy().tobytes()
-        if key not in texts:
+    Attributes:
+        state: Folder of clips and checkpoints.
+        steps: Number of steps.
+        seed: Seed of clips, initial weights and draws.
+        shards: Number of shards of 256 clips.
+        workers: Number of one-thread processes that make missing shards.
+        condition: Image that the model sees: "other", another moment of the untrimmed recording, or "first", the clip's
+            own first frame.
+        replaced: True to replace the first clean latent by that of the image.
+        rank: Rank of every layer; its alpha is the same.
+    """
+
+    state: Path
+    steps: int
+    seed: int
+    shards: int
+    workers: int = 1
+    condition: Condition = "other"
+    replaced: bool = True
+    rank: int = CONFIG.rank
+
+    @property
+    def name(self) -> str:
+        """Name of the variant, for its state folder and its card."""
+        return f"{self.condition}-{'replaced' if self.replaced else 'kept'}-rank{self.rank}"
+
+
+@dataclass(frozen=True, eq=False)
+class UntrimmedClips:
+    """Cached clips of the training world, as the trainer draws them.
+
+    Attributes:
+        clips: Clips of `cached_clips`, on the CPU.
+        run: Settings, of which condition and replacement matter here.
+        mark: Name of all that the clips depend on.
+    """
+
+    clips: dict[str, Tensor]
+    run: RefAdapterRun
+    mark: str
+    _texts: dict[bytes, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of everything that the batches depend on."""
+        return json_digest([self.mark, self.run.name, len(self.clips["latents"])])
+
+    def draw(self, backbone: Backbone, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw random clips with their conditions.
+
+        If the image is dropped, the clip's first latent stays: it must not reveal the image either.
+        """
+        clean, condition, ids, _ = draw_batch(self.clips, self.run.condition, batch_size, generator)
+        clean, condition = clean.to(backbone.device), condition.to(backbone.device)
+        if self.run.replaced:
+            given = condition[:, :1].flatten(1).abs().sum(1).view(-1, 1, 1, 1, 1) > 0
+            first = torch.where(given, clean_latent(backbone, condition), clean[:, :1])
+            clean = torch.cat([first, clean[:, 1:]], 1)
+        return Batch(clean, condition, torch.cat([self._encoded(backbone, row) for row in ids]))
+
+    def _encoded(self, backbone: Backbone, ids: Tensor) -> Tensor:
+        key = ids.numpy().tobytes()
+        if key not in self._texts:
             with torch.no_grad():
-                texts[key] = backbone.text_encoder(ids[None].to(backbone.device)).last_hidden_state
-        return texts[key]
-
-    while True:
-        clean, condition, ids, _ = draw_batch(clips, "other", CONFIG.batch_size, generator)
-        # If the image is dropped, the clip must not reveal its latent either.
-        given = condition[:, :1].flatten(1).abs().sum(1).view(-1, 1, 1, 1, 1) > 0
-        first = torch.where(given, clean_latent(backbone, condition), clean[:, :1])
-        yield Batch(torch.cat([first, clean[:, 1:]], 1), condition, torch.cat([encoded(row) for row in ids]))
+                self._texts[key] = backbone.text_encoder(ids[None].to(backbone.device)).last_hidden_state
+        return self._texts[key]
 
 
-def train(
-    state: Path, out: Path, steps: int, seed: int, device: torch.device, *, shards: int, workers: int = 1
-) -> None:
-    """Train the adapter on the shipped backbone and write it to `out` in peft's format; `workers` make the clips."""
+def train(run: RefAdapterRun, out: Path, device: torch.device) -> Path:
+    """Train the adapter on the shipped backbone and write it to `out` in peft's format, with a card.
+
+    Raises:
+        ValueError: If the shipped backbone has no linear code, or the state is of another run.
+    """
     backbone = load_backbone("puppets", str(device))
     stored = PUPPET_WEIGHTS / "backbone" / LINEAR_CODE
     if not stored.exists():
         raise ValueError(f"{stored} does not exist: the shipped backbone is older; write one with backbone --branch-at")
     code = load_linear_code(stored)
-    clips = cached_clips(code, backbone.tokenizer, state / "clips", seed, shards, workers, device)
-    generator = torch.Generator(device).manual_seed(seed)
-    batches = _batches(backbone, clips, generator)
-    adapter, _ = train_refadapter(backbone, batches, replace(CONFIG, steps=steps), seed=seed)
+    cpu = torch.device("cpu")
+    clips = cached_clips(code, backbone.tokenizer, run.state / "clips", run.seed, run.shards, run.workers, cpu)
+    config = replace(CONFIG, steps=run.steps, rank=run.rank, alpha=run.rank)
+    state = run.state / "refadapter" / f"{backbone.revision[:12]}-{run.name}"
+    long_run = LongRun(config, run.seed, state, checkpoint_every=200)
+    drawn = UntrimmedClips(clips, run, recipe_mark(code, run.seed))
+    adapter, losses = train_long(backbone, drawn, long_run, Accelerator(cpu=device.type == "cpu"))
     adapter.save(out)
+    card = CARD.format(
+        rank=run.rank,
+        condition={"other": "another moment of the recording", "first": "the clip's own first frame"}[run.condition],
+        replaced="is replaced by that image's" if run.replaced else "stays",
+        revision=backbone.revision[:12],
+        steps=run.steps,
+        batch=config.batch_size,
+        samples=run.steps * config.batch_size,
+        clips=len(clips["latents"]),
+        options=f"--steps {run.steps} --shards {run.shards} --seed {run.seed}",
+        loss=sum(losses[-100:]) / len(losses[-100:]),
+    )
+    (out / "README.md").write_text(card)
+    return out
+
+
+CARD = """# RefAdapter of the puppet backbone
+
+A peft LoRA (rank {rank}, alpha {rank}) on to_q, to_k, to_v and to_out.0 of every block, in peft's file format, for
+revision {revision} of the backbone beside it. It was trained on untrimmed clips of the training world. The condition is
+{condition}; the first clean latent {replaced}.
+
+    python -m flexiact.puppets.train refadapter {options}
+
+{steps} steps of {batch} clips at a constant rate, {samples} samples of {clips} clips. The mean loss of the last 100
+steps is {loss:.4f}. Another revision of the backbone needs another adapter.
+"""
