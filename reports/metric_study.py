@@ -70,12 +70,12 @@ def _response(rows: pd.DataFrame, truth: pd.Series, worse: float) -> dict[str, A
             orders.setdefault(reference, []).append(float(tau))
     order = np.array([np.mean(found) for found in orders.values()])
     both = np.array([np.mean(found, axis=0) for found in ends.values()]).reshape(-1, 2).mean(axis=0)
-    low, high = student_interval(order)
+    low, high = np.clip(student_interval(order), -1.0, 1.0)
     return {
         "corruption": rows["corruption"].iloc[0],
         "order": float(order.mean()) if len(order) else float("nan"),
-        "order_low": low,
-        "order_high": high,
+        "order_low": float(low),
+        "order_high": float(high),
         "fall": float(worse * (both[1] - both[0])),
         "at_truth": float(both[0]),
         "at_worst": float(both[1]),
@@ -100,9 +100,13 @@ def publish(values: pd.DataFrame, study: dict[str, Any], folder: Path) -> Path:
             harm) and `metrics` (name to direction).
         folder: Folder to write to.
     """
-    table = study_table(values, study["metrics"])
+    return write(study_table(values, study["metrics"]), study, folder)
+
+
+def write(table: pd.DataFrame, study: dict[str, Any], folder: Path) -> Path:
+    """Write the tables and the figure of `study_table` to a folder; return the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / f"{FIGURE}.csv", index=False, float_format="%.4f", lineterminator="\n")
+    table.to_csv(folder / f"{FIGURE}.csv", index=False, float_format="%.6f", lineterminator="\n")
     save_themed(FIGURE, lambda theme: draw(table, study, theme), folder)
     page = folder / f"{FIGURE}.md"
     page.write_text(_page(table, study), encoding="utf-8")
@@ -154,7 +158,9 @@ def draw(table: pd.DataFrame, study: dict[str, Any], theme: Theme) -> Figure:
     for row, column in np.argwhere(np.isfinite(wide.to_numpy())):
         value = wide.iloc[row, column]
         if abs(value) > BLIND_FALL:
-            axes.text(column, row, f"{value:.1f}".replace("-", "−"), ha="center", va="center", fontsize=7)
+            colour = theme.paper if abs(value) > 0.6 else theme.ink
+            text = f"{value:.1f}".replace("-", "−")
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     names = [f"{name} ({study['corruptions'][name]['harms']})" for name in columns]
     axes.set_xticks(range(len(columns)), names, rotation=60, ha="right")
     axes.set_yticks(range(len(wide)), [label(name) for name in wide.index])

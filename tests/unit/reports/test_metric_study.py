@@ -72,5 +72,5 @@ def test_the_page_holds_the_numbers_and_is_the_same_every_time(tmp_path: Path):
         assert path.read_bytes() == (second.parent / path.name).read_bytes()
     stored = pd.read_csv(first.parent / "metric-study.csv")
     pd.testing.assert_frame_equal(
-        stored, study_table(values_of(COURSES), study["metrics"]), check_dtype=False, atol=1e-4
+        stored, study_table(values_of(COURSES), study["metrics"]), check_dtype=False, atol=1e-6
     )
