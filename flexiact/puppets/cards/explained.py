@@ -36,7 +36,7 @@ from flexiact.puppets.world.clip import SIZE, render_clips
 from flexiact.puppets.world.rigs import LIMBS, RIGS, TRAINING_RIGS
 from flexiact.puppets.world.scene import Scene, random_scene
 
-TIMESTEPS = (999, 900, 750, 500)
+TIMESTEPS = (999, 900, 750, 500, 250)
 DEVELOPMENT = "development actions"
 _BATCH = 32
 

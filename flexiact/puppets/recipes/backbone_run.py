@@ -170,18 +170,19 @@ def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) 
     if not about:
         origin = f"weights {_digest(run.from_weights)}" if run.from_weights else "seed"
         about = {"origin": origin, "recipe": recipe, "precision": faster_precision(run, clips)}
-    about["shards"] = _shards_so_far(about.get("shards"), run.shards, folder / CHECKPOINT)
+    for name, value in (("shards", run.shards), ("high_noise", EARLY_HIGH_NOISE_SHARE)):
+        about[name] = _so_far(about.get(name), value, folder / CHECKPOINT)
     if run.minutes is not None:
         run = replace(run, minutes=run.minutes - (time.monotonic() - begun) / 60)
     processes.run(run.trainers, _train_process, run, plan, folder, clips, about, out)
 
 
-def _shards_so_far(before: str | None, shards: int, checkpoint: Path) -> str:
-    """Record of the number of shards from each step on: a long run may get more shards when it resumes."""
+def _so_far(before: str | None, value: float, checkpoint: Path) -> str:
+    """Record of a setting's value from each step on: a long run may get another one when it resumes."""
     if before is None:
-        return f"{shards} from step 0"
+        return f"{value} from step 0"
     last = before.split(", ")[-1].split()[0]
-    return before if last == str(shards) else f"{before}, {shards} from step {read_header(checkpoint).step}"
+    return before if last == str(value) else f"{before}, {value} from step {read_header(checkpoint).step}"
 
 
 def _train_process(
