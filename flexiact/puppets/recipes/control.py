@@ -18,7 +18,7 @@ from flexiact.backbone.control import save_control, widened
 from flexiact.pose.skeleton import DRAWING_VERSION, draw_skeletons, links_of
 from flexiact.puppets.engine.loop import Pace, Plan, look_every, step_generator, train
 from flexiact.puppets.engine.losses import Batch, Noising, velocity_loss
-from flexiact.puppets.recipes.backbone import LATE_HIGH_NOISE_SHARE, draw_batch, rotary_positions
+from flexiact.puppets.recipes.backbone import draw_batch, rotary_positions
 from flexiact.puppets.recipes.shards import cached_shards, encode, joined
 from flexiact.puppets.recipes.vae import to_tensor
 from flexiact.puppets.world.actions import random_action
@@ -33,6 +33,7 @@ BATCH = 16
 SHARD_CLIPS = 128
 _RENDERED = 16  # clips at a time
 _SHARD_SEED_OFFSET = 8_000_000  # no shard shares a seed with any step, nor with the backbone's clips
+HIGH_NOISE_SHARE = 0.4  # see the backbone's; here a skeleton tells the movement in every step
 MAX_JITTER_PX, MISSED_SHARE, LOWEST_SCORE = 2.0, 0.03, 0.5
 
 
@@ -156,7 +157,7 @@ def train_control(
         both, padded, ids, _ = draw_batch(clips, "first", BATCH, generator)
         (clean, control), (image, _) = both.chunk(2, 2), padded.chunk(2, 2)
         batch = Batch(clean, torch.cat([image, control], 2), ids)
-        return velocity_loss(model, batch, noising, generator, LATE_HIGH_NOISE_SHARE)
+        return velocity_loss(model, batch, noising, generator, HIGH_NOISE_SHARE)
 
     train(
         model,
