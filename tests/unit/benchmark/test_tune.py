@@ -24,7 +24,7 @@ def test_trials_are_drawn_by_the_seed():
 
 
 def test_every_method_with_settings_of_its_own_can_be_tuned():
-    variants = ("-no-", "-true", "-principled", "+refadapter")
+    variants = ("-no-", "-true", "-principled", "-animate", "+refadapter")
     blocks = {name for name in tune.SPACES if name.endswith("-block")}
     second = {name for name in tune.SPACES if name.endswith(("-block", "-schedule", "-share", "-rate", "-fit"))}
     assert set(tune.SPACES) - second == {name for name in METHODS if not any(part in name for part in variants)}
