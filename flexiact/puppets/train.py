@@ -4,7 +4,8 @@ Every recipe resumes from its state folder: after a stop, the same command conti
 as without a stop. Order: first vae_encoder, vae_decoder and the backbone's trunk, one after another or at once; then a
 branch of the backbone, refadapter and control. clip, pose and pose_driver may be trained at any time. `explained`
 measures on development actions how much of each kind of movement the backbone has learned. `judge` measures how well it
-draws test actions in held-out worlds.
+draws test actions in held-out worlds. `carry_over` changes the weights of an earlier world (`--from-weights`) to the
+code and vocabulary of this one, as a start for vae_encoder, vae_decoder and backbone.
 
 The backbone's training is a trunk of any length that a branch finishes. `backbone` trains the trunk; with `--branch-at`
 it finishes a kept checkpoint of the trunk and writes the weights. `--finish` does both within `--minutes`. On a CPU,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from torch import device as Device
 
 STEPS = {
+    "carry_over": 0,
     "words": 3000,
     "vae_encoder": 4000,
     "vae_decoder": 4000,
@@ -50,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--state", type=Path, default=Path(".state"), help="checkpoints, curves and cached clips")
     p.add_argument("--out", type=Path, default=PUPPET_WEIGHTS, help="folder of the finished weights")
+    p.add_argument(
+        "--from-weights", type=Path, metavar="FOLDER", help="backbone, VAE: begin with the finished weights in a folder"
+    )
     p.add_argument("--device", default="auto")
     p.add_argument("--threads", type=int, default=2, help="of the processor")
     p.add_argument("--shards", type=int, default=64, help="cached training clips, in units of 256 (control: of 128)")
@@ -77,7 +82,6 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
     finished.add_argument("--branch-at", type=int, metavar="SAMPLES", help="finish the trunk as it was after so many")
     finished.add_argument("--finish", action="store_true", help="train the trunk and finish it, all within --minutes")
     group.add_argument("--average", type=float, default=0.05, help="relative width of the average that is written")
-    group.add_argument("--from-weights", type=Path, metavar="FOLDER", help="begin with the weights that a branch wrote")
     group.add_argument("--movement", type=float, default=0.0, help="0 to 1: weight clips by 1 / their movement")
     group.add_argument("--pointing", type=float, default=0.0, help="weight of a term for where the keypoints are")
     group.add_argument(
@@ -128,16 +132,24 @@ def _run(options: argparse.Namespace) -> None:
     print(figures if figures is not None else f"written to {options.out}")
 
 
+def _carry_over(options: argparse.Namespace, steps: int, device: Device) -> object:
+    from flexiact.puppets.recipes.carry_over import carry_over
+
+    if options.from_weights is None:
+        raise ValueError("--from-weights: name the folder of the backbone to carry over")
+    return carry_over(options.from_weights, options.state, options.seed)
+
+
 def _vae_encoder(options: argparse.Namespace, steps: int, device: Device) -> object:
     from flexiact.puppets.recipes.vae import train_encoder
 
-    return train_encoder(options.state, steps, options.seed, device)
+    return train_encoder(options.state, steps, options.seed, device, options.from_weights)
 
 
 def _vae_decoder(options: argparse.Namespace, steps: int, device: Device) -> object:
     from flexiact.puppets.recipes.vae import train_decoder
 
-    return train_decoder(options.state, steps, options.seed, device)
+    return train_decoder(options.state, steps, options.seed, device, options.from_weights)
 
 
 def _words(options: argparse.Namespace, steps: int, device: Device) -> object:
@@ -208,6 +220,7 @@ def _judge(options: argparse.Namespace, worlds: int, device: Device) -> object:
 
 
 _RECIPES: dict[str, Callable[[argparse.Namespace, int, Device], object]] = {
+    "carry_over": _carry_over,
     "words": _words,
     "vae_encoder": _vae_encoder,
     "vae_decoder": _vae_decoder,

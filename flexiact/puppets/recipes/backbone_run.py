@@ -1,6 +1,6 @@
 """Training of the puppet backbone: one long trunk at a constant learning rate, and branches that finish it.
 
-A branch starts from a kept checkpoint of the trunk and lowers the rate to zero over a tenth more samples. Its weights
+A branch starts from a kept checkpoint of the trunk and lowers the rate to zero over a quarter more samples. Its weights
 are ready for use while the trunk continues. So the length of the training need not be fixed beforehand.
 """
 
@@ -43,9 +43,10 @@ LINEAR_CODE = "linear_code.safetensors"
 """File of the linear code in a finished folder, needed to train adapters of the backbone."""
 AVERAGES = (0.05, 0.10)
 LEARNING_RATE = 2e-3
-BRANCH_SHARE = 0.1
-TRUNK_SHARE = 0.87
-"""The trunk's share of the minutes of `train_within`: its branch takes a tenth of its time, loading the rest."""
+BRANCH_SHARE = 0.25
+"""Length of a branch as a share of the trunk's samples."""
+TRUNK_SHARE = 0.76
+"""The trunk's share of the minutes of `train_within`: its branch takes `BRANCH_SHARE` of its time, loading the rest."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 

@@ -119,14 +119,18 @@ def world_code(state: Path, seed: int) -> LinearCode:
     return load_linear_code(path)
 
 
-def train_encoder(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
+def train_encoder(
+    state: Path, steps: int, seed: int, device: torch.device, from_weights: Path | None = None
+) -> dict[str, float]:
     """Train the encoder to output the linear code and save it to `state`/vae-encoder.safetensors.
+
+    It begins with the VAE in the folder `from_weights`, or with random weights.
 
     Returns:
         Share of the code's variance that is missed on clips of the development split.
     """
     torch.manual_seed(seed)
-    model, code = new_vae().to(device), world_code(state, seed)
+    model, code = _first_vae(from_weights).to(device), world_code(state, seed)
     model.decoder.requires_grad_(False)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
@@ -144,14 +148,18 @@ def train_encoder(state: Path, steps: int, seed: int, device: torch.device) -> d
     return {"missed_share": float(missed)}
 
 
-def train_decoder(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
+def train_decoder(
+    state: Path, steps: int, seed: int, device: torch.device, from_weights: Path | None = None
+) -> dict[str, float]:
     """Train the decoder to draw clips from their linear code and save it to `state`/vae-decoder.safetensors.
+
+    It begins with the VAE in the folder `from_weights`, or with random weights.
 
     Returns:
         `vae_figures` of clips of the development split that are drawn from the exact code.
     """
     torch.manual_seed(seed)
-    model, code = new_vae().to(device), world_code(state, seed)
+    model, code = _first_vae(from_weights).to(device), world_code(state, seed)
     model.encoder.requires_grad_(False)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
@@ -166,6 +174,17 @@ def train_decoder(state: Path, steps: int, seed: int, device: torch.device) -> d
     _save_half(model, "decoder", state)
     videos = training_videos(torch.Generator().manual_seed(seed + 1), _FIGURE_CLIPS, "dev")
     return vae_figures(model, code.encode, videos)
+
+
+def _first_vae(from_weights: Path | None) -> AutoencoderKLCogVideoX:
+    model = new_vae()
+    if from_weights:
+        stored = AutoencoderKLCogVideoX.from_pretrained(from_weights / "vae").float()
+        try:
+            model.load_state_dict(stored.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"--from-weights: {from_weights} holds another VAE; `carry_over` changes it") from error
+    return model
 
 
 def assembled(state: Path) -> AutoencoderKLCogVideoX:

@@ -167,7 +167,9 @@ def test_a_machine_with_few_packages_finishes_a_backbone_in_its_time(run: Backbo
     assert done.returncode == 0, done.stderr
     assert "peft" not in {path.name for path in (tmp_path / "site").iterdir()}
     steps = read_header(state / "backbone" / CHECKPOINT).step
-    assert read_header(state / f"backbone-branch-{2 * steps}" / CHECKPOINT).step == steps + max(1, round(steps / 10))
+    assert read_header(state / f"backbone-branch-{2 * steps}" / CHECKPOINT).step == steps + max(
+        1, round(backbone_run.BRANCH_SHARE * steps)
+    )
     files = [path for path in (tmp_path / "out/backbone").rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in files) <= 15 * 2**20
     again = BackboneRun(state, 0, 1, from_weights=tmp_path / "out/backbone")
