@@ -1,7 +1,8 @@
 """Variants of methods: an entry of `METHODS` with other settings, under a name that says which.
 
 A variant's name is `METHOD[SETTING=VALUE,...]`. It alone says how to build the variant, so that plans, workers and
-stored runs need nothing else. Settings of settings have dotted names, such as `schedule.alpha`.
+stored runs need nothing else. Settings of settings have dotted names, such as `schedule.alpha`. A value `x2` is twice
+the method's own number.
 """
 
 import re
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"(?P<method>[^\[\]]+)\[(?P<settings>[^\[\]]+)\]")
 _SETTING = re.compile(r"(?P<setting>[a-z_][a-z_0-9.]*)=(?P<value>[\w.+-]+)", re.ASCII)
+_FACTOR = re.compile(r"x(\d+(?:\.\d+)?)", re.ASCII)
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
 
 
@@ -85,14 +87,14 @@ def _rebuilt(method: Any, name: str, settings: Mapping[str, str]) -> "ActionTran
     config = getattr(method, "config", None)
     if config is None:
         raise ValueError(f"{name}: it has no settings")
-    known = {name: kind for half in (config.fit, config.transfer) for name, kind in _settings(half)}
+    known = {name: kind for half in (config.fit, config.transfer) for name, *kind in _settings(half)}
     changes: dict[str, Any] = {}
     inner: dict[str, dict[str, Any]] = {}
     for setting, text in settings.items():
         if setting not in known:
             raise ValueError(unknown(setting, list(known), f"setting of {name}"))
         first, _, rest = setting.partition(".")
-        (inner.setdefault(first, {}) if rest else changes)[rest or first] = _typed(setting, text, known[setting])
+        (inner.setdefault(first, {}) if rest else changes)[rest or first] = _typed(setting, text, *known[setting])
     for first, values in inner.items():  # together, since one may be valid only with another
         half = config.fit if hasattr(config.fit, first) else config.transfer
         changes[first] = replace(getattr(half, first), **values)
@@ -100,23 +102,27 @@ def _rebuilt(method: Any, name: str, settings: Mapping[str, str]) -> "ActionTran
     return rebuilt
 
 
-def _settings(settings: Any, before: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and types of all settings of a dataclass, and of those of its fields that are dataclasses."""
+def _settings(settings: Any, before: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted names, types and values of a dataclass' settings, and of those of its fields that are dataclasses."""
     hints = get_type_hints(type(settings))
     for field in fields(settings):
-        yield f"{before}{field.name}", hints[field.name]
         value = getattr(settings, field.name)
+        yield f"{before}{field.name}", hints[field.name], value
         if is_dataclass(value):
             yield from _settings(value, f"{before}{field.name}.")
 
 
-def _typed(setting: str, text: str, kind: Any) -> object:
-    """The value that a text means for a setting of a type.
+def _typed(setting: str, text: str, kind: Any, own: object) -> object:
+    """The value that a text means for a setting of a type whose own value is `own`.
 
     Raises:
         ValueError: If the text means no value of that type; the message names the setting and the type.
     """
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    factor = _FACTOR.fullmatch(text)
+    if factor and isinstance(own, int | float) and not isinstance(own, bool):
+        times = own * float(factor[1])
+        return times if float in kinds else round(times)
     if text in _WORDS:
         value = _WORDS[text]
         if type(value) in kinds:

@@ -174,7 +174,9 @@ def rows_table(
         mine = rows[rows["method"] == item.name]
         others = (Number(estimate(mine[mine["metric"] == metric]).mean) for metric in metrics)
         times = (Number(spent.loc[item.name, column], write=seconds) for column in ("fit_s", "transfer_s"))
-        gain = Number(difference.mean, difference.low, difference.high, write=signed)
+        gain: Cell = Number(difference.mean, difference.low, difference.high, write=signed)
+        if item.name == ablation.baseline:
+            gain = ""
         lines.append((item.row.label, item.headline, gain, *others, *times))
     columns = ("row", heading(run, run.headline), f"minus {ablation.baseline}", *(heading(run, m) for m in metrics))
     note = (
@@ -211,7 +213,7 @@ def _numbers(run: StoredRun, spent: pd.DataFrame, found: Sequence[Measured]) -> 
 
 def draw(run: StoredRun, ablation: Ablation, found: Sequence[Measured], theme: Theme) -> Figure:
     """Single rows as dots in the first panel, and one panel for curves over each horizontal axis."""
-    single = [item for item in found if item.row.curve is None]
+    single = [item for item in found if item.row.curve is None and item.name != ablation.baseline]
     groups = _panels(ablation, found)
     heights = [0.9 + 0.32 * len(single)] * bool(single) + [3.0] * len(groups)
     figure = Figure(figsize=(8.0, sum(heights) + 0.6))
@@ -223,7 +225,7 @@ def draw(run: StoredRun, ablation: Ablation, found: Sequence[Measured], theme: T
         for index, curve in enumerate(curves):
             points = sorted((item for item in found if item.row.curve == curve), key=lambda item: item.place)
             _curve(panel, points, curve, mark(theme, index))
-        panel.set_xlabel(f"{curves[0]}: {OVER[over]}" if over == "setting" else OVER[over])
+        panel.set_xlabel(f"{curves[0]}: {OVER[over]}" if len(curves) == 1 else OVER[over])
         panel.set_ylabel(label(run.headline))
         panel.grid()
         if len(curves) > 1:

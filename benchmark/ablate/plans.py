@@ -42,7 +42,11 @@ class Curve(_Strict):
         setting: Dotted name of the setting.
         values: Values of the setting.
         also: Values of settings that change along with it, by dotted name; as many as `values`.
+        relative: True if all values are factors of the method's own.
         over: Horizontal axis: the setting, or the measured seconds of a fit.
+
+    Raises:
+        ValueError: If a list in `also` has another length, or factors are shown over the setting.
     """
 
     label: str
@@ -50,6 +54,7 @@ class Curve(_Strict):
     setting: str
     values: Annotated[tuple[int | float, ...], Field(min_length=2, strict=False)]
     also: dict[str, Annotated[tuple[int | float, ...], Field(strict=False)]] = {}
+    relative: bool = False
     over: Annotated[str, Field(pattern="^(setting|fit_s)$")] = "setting"
 
     @model_validator(mode="after")
@@ -57,6 +62,8 @@ class Curve(_Strict):
         for name, values in self.also.items():
             if len(values) != len(self.values):
                 raise ValueError(f"also.{name}: expected {len(self.values)} values, got {len(values)}")
+        if self.relative and self.over == "setting":
+            raise ValueError("relative: factors can only be shown over 'fit_s'")
         return self
 
 
@@ -109,12 +116,15 @@ def load_plan(name: str) -> Plan:
 
 def ablation_of(plan: Plan) -> Ablation:
     """The rows of a plan with the names of the methods and variants that make them."""
-    rows = [Row(single.label, single.method, _variant(single.method, single.settings)) for single in plan.rows]
+    rows = [Row(f"{plan.baseline} (baseline)", plan.baseline, plan.baseline)]
+    rows += [Row(single.label, single.method, _variant(single.method, single.settings)) for single in plan.rows]
     for curve in plan.curves:
         rows.append(Row(f"{curve.label}: as set", curve.method, curve.method, curve.label, None, curve.setting))
         for place, value in enumerate(curve.values):
-            settings = {curve.setting: value} | {name: values[place] for name, values in curve.also.items()}
-            name, label = _variant(curve.method, settings), f"{curve.label}: {value:g}"
+            numbers = {curve.setting: value} | {name: values[place] for name, values in curve.also.items()}
+            times = "x" if curve.relative else ""
+            settings = {name: f"x{number}" for name, number in numbers.items()} if curve.relative else numbers
+            name, label = _variant(curve.method, settings), f"{curve.label}: {times}{value:g}"
             rows.append(Row(label, curve.method, name, curve.label, float(value), curve.setting))
     over = {curve.label: curve.over for curve in plan.curves}
     return Ablation(plan.title, plan.question, plan.baseline, tuple(rows), plan.metrics, plan.axis, over)

@@ -10,6 +10,7 @@ from benchmark.selection import UsageError
 from benchmark.suites.puppets import suite_names
 from benchmark.variants import entry_of
 from flexiact.backbone.backbone import load_backbone
+from flexiact.embedding import FrequencySchedule, matched_schedule
 from metrics import METRICS
 from reports.ablation import Row
 from reports.run_folder import AXES
@@ -49,6 +50,7 @@ def test_a_plan_becomes_rows_with_the_names_of_variants(tmp_path: Path) -> None:
     path.write_text(PLAN)
     found = ablation_of(load_plan(str(path)))
     assert found.rows == (
+        Row("i2v (baseline)", "i2v", "i2v"),
         Row("few tokens", "base-embedding", "base-embedding[embedding_tokens=4,schedule=none]"),
         Row("guidance: as set", "i2v", "i2v", "guidance", None, "guidance_scale"),
         Row("guidance: 1", "i2v", "i2v[guidance_scale=1,num_inference_steps=9]", "guidance", 1.0, "guidance_scale"),
@@ -57,12 +59,26 @@ def test_a_plan_becomes_rows_with_the_names_of_variants(tmp_path: Path) -> None:
     assert found.over == {"guidance": "setting"}
 
 
+def test_factors_become_variants_of_the_methods_own_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "budget.toml"
+    path.write_text(PLAN.replace("values = [1, 2.5]", 'values = [1, 2.5]\nrelative = true\nover = "fit_s"'))
+    last = ablation_of(load_plan(str(path))).rows[-1]
+    assert (last.label, last.name) == ("guidance: x2.5", "i2v[guidance_scale=x2.5,num_inference_steps=x3]")
+
+
+def test_thresholds_of_the_schedules_plan_are_at_the_papers_ratios() -> None:
+    row = next(row for row in load_plan("fae-schedule").rows if "ratios" in row.label)
+    matched = matched_schedule(load_backbone("puppets", "cpu"), FrequencySchedule())
+    assert row.settings == {"schedule.low": matched.low, "schedule.high": matched.high}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         ('label = "guidance"', "", "curves.0.label: Field required"),
         ("[9, 3]", "[9]", "also.num_inference_steps: expected 2 values, got 1"),
         ("baseline", "base line", "cannot be read"),
+        ("values =", "relative = true\nvalues =", "factors can only be shown over 'fit_s'"),
         ("question =", "asks =", "question: Field required"),
     ],
 )
