@@ -148,7 +148,7 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
             with spatial.attached(1.0), temporal.attached(1.0):
                 loss = self._loss(self.backbone, config.debias_weight, generator)
                 plan = self._plan(config.temporal_steps)
-                optimise(temporal.parameters(), clips, loss, plan, label="temporal LoRA")
+                optimise(temporal.parameters(), clips, loss, plan, label="temporal LoRA", generator=generator)
         return {
             name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
             for name, tensor in temporal.state().items()
@@ -187,7 +187,7 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
         frames = still_batches(stills, video, caption, self.config.fit, generator)
         with first_frame_positions(self.backbone.transformer, stills.latent_shape[0]), spatial.attached(1.0):
             loss, plan = self._loss(stills, 0.0, generator), self._plan(steps)
-            optimise(spatial.parameters(), frames, loss, plan, label="spatial LoRA")
+            optimise(spatial.parameters(), frames, loss, plan, label="spatial LoRA", generator=generator)
         for parameter in spatial.parameters():
             parameter.requires_grad_(False)
 

@@ -125,7 +125,7 @@ class MotionInversion(ConfiguredMethod[MotionInversionFit, MotionInversionTransf
 
         plan = Optimisation(config.fit_steps, config.learning_rate, config.weight_decay, BETAS)
         with frozen(self.backbone.transformer), motion_embedding_attached(self.backbone.transformer):
-            optimise(learned, batches, loss_of, plan, label="motion embedding")
+            optimise(learned, batches, loss_of, plan, label="motion embedding", generator=generator)
         return {key: tensor.detach().to("cpu", copy=True) for key, tensor in zip(KEYS, learned, strict=True)}
 
     def transfer(self, action: Action, request: Request) -> Video:

@@ -175,21 +175,25 @@ class Executor:
         assert cell.fit_key is not None
         cost = Cost()
         try:
-            with measured(self._backbone.device) as cost:
+            with self._fits.resumable(cell.fit_key) as kept, measured(self._backbone.device) as cost:
                 action = method.fit(Video(reference.frames.copy(), reference.fps), caption, seed=cell.seed)
             action = {name: tensor.detach().cpu().contiguous() for name, tensor in action.items()}
             for name, tensor in action.items():
                 if not torch.isfinite(tensor).all():
                     raise ValueError(f"{name}: the fit holds values that are not finite")
+        except WriteError as error:  # of a checkpoint
+            raise StoreError(str(error)) from error
         except Exception as error:
             self._failed_fits[cell.fit_key] = error_text(error)
             raise
-        header = {"cost": json.dumps({"seconds": cost.seconds, "peak_gib": cost.peak_gib})}
+        seconds = kept.earlier_s + cost.seconds
+        header = {"cost": json.dumps({"seconds": seconds, "peak_gib": cost.peak_gib})}
         try:
             self._fits.save(cell.fit_key, action, header)
         except WriteError as error:
             raise StoreError(str(error)) from error
-        return Fit(action, cost.seconds, cost.peak_gib)
+        kept.discard()
+        return Fit(action, seconds, cost.peak_gib)
 
     def _load_fit(self, fit_key: str) -> Fit | None:
         """Load a stored fit; None if it is missing or damaged (then it is computed again)."""

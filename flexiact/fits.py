@@ -1,6 +1,7 @@
 """Cache of fits on disk; the key is a digest of everything that a fit depends on, and of nothing else."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from flexiact.media.files import make_folder, read_tensors, replacing
 from flexiact.media.video import frames_digest
 from flexiact.method import FlexiAct
+from flexiact.resuming import FitCheckpoints, resumable
 from flexiact.task import Action, Video
 
 BACKBONE_FIELDS = ("revision", "num_frames", "height", "width", "max_text_tokens")
@@ -59,6 +61,10 @@ class FitFolder:
     def file(self, name: str) -> Path:
         """Path to a fit, which need not exist."""
         return self.path / f"{name}.safetensors"
+
+    def resumable(self, name: str) -> AbstractContextManager[FitCheckpoints]:
+        """Keep checkpoints of a long fit beside its file while it is made."""
+        return resumable(self.path / f"{name}.partial")
 
     def load(self, name: str) -> tuple[Action, dict[str, str]] | None:
         """A fit and its header; None if it is missing or its file is damaged, so that it is made again."""

@@ -110,7 +110,8 @@ class FlexiAct(ConfiguredMethod[FitConfig, TransferConfig]):
             config.fit_steps, config.learning_rate, config.weight_decay, max_grad_norm=config.max_grad_norm
         )
         with frozen(self.backbone.transformer), extra_tokens_attached(self.backbone.transformer):
-            optimise([embedding.tokens], batches, self._loss(embedding, generator), plan, label="embedding")
+            loss = self._loss(embedding, generator)
+            optimise([embedding.tokens], batches, loss, plan, label="embedding", generator=generator)
         return embedding.to_action()
 
     def transfer(self, action: Action, request: Request) -> Video:

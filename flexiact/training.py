@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flexiact.batches import Batch as Batch
+from flexiact.resuming import begin_loop
 from flexiact.sampling import Denoiser
 
 MIN_NOISE = 1e-5
@@ -122,8 +123,11 @@ def optimise(
     plan: Optimisation,
     *,
     label: str = "fit",
+    generator: torch.Generator | None = None,
 ) -> list[float]:
     """Take `plan.steps` steps, one batch each; a terminal shows a progress bar after 5 s.
+
+    Inside `flexiact.resuming.resumable` a long loop stores its state, and resumes from there.
 
     Args:
         parameters: Parameters to train, in place.
@@ -131,6 +135,7 @@ def optimise(
         loss_of: Function from a batch to its loss.
         plan: Settings of the optimiser.
         label: Label of the progress bar.
+        generator: Source of all randomness of batches and losses; without it the loop is not stored.
 
     Returns:
         The loss of every step.
@@ -139,9 +144,10 @@ def optimise(
         ValueError: If batches run out, or the loss is not finite.
     """
     optimiser = new_optimiser(parameters, plan)
-    source = iter(batches)
-    losses: list[Tensor] = []
-    for step in tqdm(range(plan.steps), desc=label, delay=5, leave=False, disable=None):
+    source, loop = iter(batches), begin_loop(parameters, optimiser, generator)
+    losses: list[Tensor] = loop.restore() if loop else []
+    left = range(len(losses), plan.steps)
+    for step in tqdm(left, initial=left.start, total=plan.steps, desc=label, delay=5, leave=False, disable=None):
         batch = next(source, None)
         if batch is None:
             raise ValueError(f"batches: ran out after {step} of {plan.steps} steps")
@@ -152,6 +158,8 @@ def optimise(
         losses.append(loss.detach())
         if step % 50 == 49 or step == plan.steps - 1:  # not in every step, because reading a number makes a GPU wait
             check_finite(losses[-50:], step)
+        if loop:
+            loop.after_step(losses, last=step == plan.steps - 1)
     return [float(loss) for loss in losses]
 
 

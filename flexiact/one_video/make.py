@@ -176,9 +176,11 @@ def perform(method: FlexiAct, fits: FitFolder, reference: Video, caption: str, r
         action, _ = kept
     else:
         start = time.perf_counter()
-        action = _fit(method, reference, caption, request.seed)
-        fit_s = time.perf_counter() - start
+        with fits.resumable(name) as checkpoints:
+            action = _fit(method, reference, caption, request.seed)
+        fit_s = checkpoints.earlier_s + time.perf_counter() - start
         fits.save(name, action, {"fit": canonical_json(description)})
+        checkpoints.discard()
     video, transfer_s = _transfer(method, action, request)
     return Made(video, fits.file(name), fit_s, transfer_s)
 
