@@ -473,8 +473,8 @@ FILES: tuple[StoredFile, ...] = (
     StoredFile("previews/KEY.mp4", "The same for a browser, enlarged by a whole number."),
     StoredFile(
         "fits/FIT_KEY.safetensors",
-        "The tensors that a fit learned. The header's `cost` is JSON: `seconds` (s) and `peak_gib` (GiB). While a fit of "
-        "over five minutes is made, the folder `fits/FIT_KEY.partial` holds its state.",
+        "The tensors that a fit learned. The header's `cost` is JSON: `seconds` (s) and `peak_gib` (GiB). While a fit "
+        "of over five minutes is made, the folder `fits/FIT_KEY.partial` holds its state.",
     ),
     StoredFile(
         "features/FEATURES_KEY.safetensors",
