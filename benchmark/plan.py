@@ -5,11 +5,12 @@ a method that differ only at transfer therefore share fits. A cell whose inputs 
 picks up old results.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.keys import key
+from benchmark.keys import key, key_maker
+from flexiact.media.digests import canonical_json
 
 BACKBONE_FIT_FIELDS = ("revision", "num_frames", "height", "width", "fps", "max_text_tokens", "dtype")
 """Fields of run.json's backbone entry that a fit depends on."""
@@ -18,7 +19,7 @@ BACKBONE_SAMPLE_FIELDS = ("num_inference_steps", "guidance_scale")
 """Fields that a transfer depends on in addition."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One video to be made.
 
@@ -51,11 +52,15 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
     Raises:
         ValueError: If two methods would make the same videos under two names.
     """
-    cells = []
+    told = {case_id: _Told.of(case) for case_id, case in run["cases"].items()}
+    cells: list[Cell] = []
     for method, entry in run["methods"].items():
-        for seed in run["seeds"] if _sampled(entry) else run["seeds"][:1]:
-            for case_id, case in run["cases"].items():
-                cells.append(_cell(run["backbone"], method, entry, case_id, case, seed))
+        seeds = run["seeds"] if _sampled(entry) else run["seeds"][:1]
+        if entry["kind"] == "bound":
+            backbone, cases = run["backbone"], run["cases"].items()
+            cells += [_bound(backbone, method, entry, case_id, case, seed) for seed in seeds for case_id, case in cases]
+        else:
+            cells += _method_cells(run["backbone"], method, entry, told, seeds)
     owners: dict[str, Cell] = {}
     for cell in cells:
         other = owners.setdefault(cell.key, cell)
@@ -88,35 +93,47 @@ def _name(cell: Cell) -> str:
     return f"{cell.method} on {cell.case_id}"
 
 
-def _cell(
-    backbone: Mapping[str, Any], method: str, entry: Mapping[str, Any], case_id: str, case: Mapping[str, Any], seed: int
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Entries of keys that depend on the case alone, as canonical JSON, for fits and for samples."""
+
+    fit: dict[str, str]
+    sample: dict[str, str]
+
+    @classmethod
+    def of(cls, case: Mapping[str, Any]) -> "_Told":
+        digests = {name: canonical_json(case["digests"][name]) for name in ("reference", "target")}
+        fit = {"reference": digests["reference"], "caption": canonical_json(case["caption"])}
+        return cls(fit, {"target": digests["target"], "prompt": canonical_json(case["prompt"])})
+
+
+def _method_cells(
+    backbone: Mapping[str, Any],
+    method: str,
+    entry: Mapping[str, Any],
+    told: Mapping[str, _Told],
+    seeds: Iterable[int],
+) -> Iterator[Cell]:
+    fit_fields = {field: backbone[field] for field in BACKBONE_FIT_FIELDS}
+    identity = {name: entry[name] for name in ("method_id", "version")}
+    fit_key_of = key_maker("fit", {**identity, "config": entry["fit_config"], "backbone": fit_fields})
+    sample_fields = {field: backbone[field] for field in BACKBONE_SAMPLE_FIELDS}
+    sample_key_of = key_maker("sample", {"config": entry["transfer_config"], "backbone": sample_fields})
+    for seed in seeds:
+        number, fit_keys = {"seed": canonical_json(seed)}, dict[tuple[str, ...], str]()
+        for case_id, case in told.items():
+            same = tuple(case.fit.values())
+            if same not in fit_keys:
+                fit_keys[same] = fit_key_of({**case.fit, **number})
+            fit_key = fit_keys[same]
+            sample_key = sample_key_of({**case.sample, **number, "fit": f'"{fit_key}"'})
+            yield Cell(sample_key, fit_key, method, "method", case_id, seed)
+
+
+def _bound(
+    backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], case_id: str, case: Mapping[str, Any], seed: int
 ) -> Cell:
-    if entry["kind"] == "bound":
-        return Cell(_bound_key(backbone, method, entry, case, seed), None, method, "bound", case_id, seed)
-    fit_key = key(
-        "fit",
-        {
-            "method_id": entry["method_id"],
-            "version": entry["version"],
-            "config": entry["fit_config"],
-            "backbone": {field: backbone[field] for field in BACKBONE_FIT_FIELDS},
-            "reference": case["digests"]["reference"],
-            "caption": case["caption"],
-            "seed": seed,
-        },
-    )
-    sample_key = key(
-        "sample",
-        {
-            "fit": fit_key,
-            "config": entry["transfer_config"],
-            "backbone": {field: backbone[field] for field in BACKBONE_SAMPLE_FIELDS},
-            "target": case["digests"]["target"],
-            "prompt": case["prompt"],
-            "seed": seed,
-        },
-    )
-    return Cell(sample_key, fit_key, method, "method", case_id, seed)
+    return Cell(_bound_key(backbone, name, entry, case, seed), None, name, "bound", case_id, seed)
 
 
 def _bound_key(
