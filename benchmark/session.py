@@ -16,7 +16,7 @@ from benchmark.plan import Cell, asked_of, plan
 from benchmark.scoring import Perceiver, Scorer
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
-from benchmark.store.gather import sample_rows, write_tables
+from benchmark.store.gather import sample_rows, sound_rows, write_tables
 from benchmark.store.schema import SampleRow
 from benchmark.suites.case import Case
 from benchmark.suites.puppets import HEADLINE
@@ -24,7 +24,7 @@ from benchmark.variants import entry_of
 from benchmark.workers import share_out
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import note_long_text
-from flexiact.notes import tell
+from flexiact.notes import collected, tell
 from flexiact.task import ActionTransfer
 from metrics import METRICS
 
@@ -162,18 +162,20 @@ def run_session(
     metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
     suite = {"suite": request.suite, "suite_version": request.suite_version, "suite_digest": request.suite_digest}
     fresh = describe_run(suite, request.cases, request.seeds, backbone, methods, metrics)
-    folder = RunFolder(request.out)
+    folder = RunFolder(request.out, mends=True)
     with folder.opened():
-        stored = folder.read_run()
-        described = merged(stored, fresh)
-        cells = plan(described)
-        asked, rows = asked_of(cells, fresh), sample_rows(folder, cells)
-        bench = _equipped(request, backbone, perception, methods)
-        made = rows if not request.retry_failed else {k: row for k, row in rows.items() if row.status != "failed"}
-        work = [cell for cell in asked if cell.key not in made or bench.scorer.missing(cell, made[cell.key])]
-        run = _with_history(stored, described, request.command, provenance or {}, new=bool(work))
-        folder.write_run(run)
-        write_tables(folder, run, cells, rows)  # also after an interrupt: no table keeps rows that are no longer valid
+        with collected() as damage:
+            stored = folder.read_run()
+            described = merged(stored, fresh)
+            cells = plan(described)
+            asked, rows = asked_of(cells, fresh), sound_rows(folder, cells)
+            bench = _equipped(request, backbone, perception, methods)
+            made = rows if not request.retry_failed else {k: row for k, row in rows.items() if row.status != "failed"}
+            work = [cell for cell in asked if cell.key not in made or bench.scorer.missing(cell, made[cell.key])]
+            run = _with_history(stored, described, request.command, provenance or {}, new=bool(work))
+            folder.write_run(run)
+            write_tables(folder, run, cells, rows)  # after an interrupt, too: no table keeps rows that are not valid
+        tell(damage)
         for case in request.cases:
             bench.executor.write_inputs(case.case_id)
         _do(request, bench, work, made, workers)
@@ -190,6 +192,10 @@ def _do(
     """Make and measure cells, in this process or in workers; all results are files."""
     shares = units(work, made, {case.case_id: case.reference_id for case in request.cases})
     amount = _amount([cell for cell in work if cell.key not in made], len(work), bench.executor)
+    if work:
+        bench.folder.log(
+            "session", f"{request.command}; to do: {', '.join(f'{n} {kind}' for kind, n in amount.items())}"
+        )
     with Progress(amount, workers=len(workers.devices) if workers else 1) as progress:
         if workers:
             share_out(shares, workers.devices, partial(_bench, request, workers.load), progress)
@@ -207,11 +213,11 @@ def _bench(request: RunRequest, load: Load, device: str) -> Bench:
 def _equipped(
     request: RunRequest, backbone: Backbone, perception: Perceiver, methods: Mapping[str, ActionTransfer]
 ) -> Bench:
-    folder = RunFolder(request.out)
+    folder = RunFolder(request.out, mends=True)
     told = [name for name in methods if TRUE_KEYPOINTS in entry_of(name).needs]
     executor = Executor(folder, backbone, methods, {case.case_id: case for case in request.cases}, told)
     metrics = {name: METRICS[name] for name in request.metrics}
-    return Bench(executor, Scorer(folder, executor.stages, perception, metrics, request.retry_failed))
+    return Bench(executor, Scorer(folder, executor.stages, perception, metrics, request.retry_failed), folder)
 
 
 def _amount(unmade: list[Cell], scores: int, executor: Executor) -> dict[str, int]:
