@@ -15,8 +15,10 @@ from benchmark.methods import METHODS, TRUE_KEYPOINTS
 from benchmark.plan import Cell, asked_of, plan
 from benchmark.scoring import Perceiver, Scorer
 from benchmark.selection import UsageError
+from benchmark.shards import Shard
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows, sound_rows, write_tables
+from benchmark.store.lock import describing
 from benchmark.store.schema import SampleRow
 from benchmark.suites.case import Case
 from benchmark.suites.puppets import HEADLINE
@@ -46,6 +48,7 @@ class RunRequest:
         suite_digest: Digest of the suite; None for a folder of material.
         retry_failed: True to make failed videos again and to compute failed metrics again.
         command: Command that started the session, for run.json.
+        shard: Part of the cells to make and measure; None: all. Only a session without shards writes the tables.
     """
 
     suite: str
@@ -59,6 +62,7 @@ class RunRequest:
     suite_digest: str | None = None
     retry_failed: bool = False
     command: str = ""
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True)
@@ -163,27 +167,41 @@ def run_session(
     suite = {"suite": request.suite, "suite_version": request.suite_version, "suite_digest": request.suite_digest}
     fresh = describe_run(suite, request.cases, request.seeds, backbone, methods, metrics)
     folder = RunFolder(request.out, mends=True)
-    with folder.opened():
+    with folder.opened(request.shard):
         with collected() as damage:
-            stored = folder.read_run()
-            described = merged(stored, fresh)
-            cells = plan(described)
-            asked, rows = asked_of(cells, fresh), sound_rows(folder, cells)
+            cells = plan(merged(folder.read_run(), fresh))
+            asked = _shared(request, asked_of(cells, fresh), fresh)
+            mine = asked if request.shard else cells
+            rows = sound_rows(folder, mine)
             bench = _equipped(request, backbone, perception, methods)
             made = rows if not request.retry_failed else {k: row for k, row in rows.items() if row.status != "failed"}
             work = [cell for cell in asked if cell.key not in made or bench.scorer.missing(cell, made[cell.key])]
-            run = _with_history(stored, described, request.command, provenance or {}, new=bool(work))
-            folder.write_run(run)
-            write_tables(folder, run, cells, rows)  # after an interrupt, too: no table keeps rows that are not valid
+            with describing(folder.path):
+                stored = folder.read_run()
+                again = merged(stored, fresh)
+                run = _with_history(stored, again, request.command, provenance or {}, new=bool(work))
+                folder.write_run(run)
+            if not request.shard:  # whose rows are not all
+                write_tables(folder, run, cells, rows)  # after an interrupt, too: no table keeps invalid rows
         tell(damage)
-        for case in request.cases:
-            bench.executor.write_inputs(case.case_id)
+        for case_id in dict.fromkeys(cell.case_id for cell in asked):
+            bench.executor.write_inputs(case_id)
         _do(request, bench, work, made, workers)
         if work:
-            rows = sample_rows(folder, cells)
-            write_tables(folder, run, cells, rows)
+            rows = sample_rows(folder, mine)
+            if not request.shard:
+                write_tables(folder, run, cells, rows)
     failed = [rows[cell.key] for cell in asked if cell.key in rows and rows[cell.key].status == "failed"]
     return Outcome(sum(cell.key not in made for cell in work), len(work), tuple(failed))
+
+
+def _shared(request: RunRequest, asked: list[Cell], fresh: Mapping[str, Any]) -> list[Cell]:
+    """Cells of the request's shard. Which these are depends on the request alone, not on what the directory holds."""
+    if request.shard is None:
+        return asked
+    shares = units(plan(fresh), {}, {case.case_id: case.reference_id for case in request.cases})
+    mine = {cell.key for unit in request.shard.part(shares) for cell in unit.cells}
+    return [cell for cell in asked if cell.key in mine]
 
 
 def _do(

@@ -3,15 +3,16 @@
 `benchmark.store.schema` describes the files and their contents; docs/run-directory.md is generated from it.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmark.selection import UsageError
+from benchmark.shards import Shard
+from benchmark.store.lock import locked
 from benchmark.store.log import LOG, RunLog
 from flexiact.media.files import WriteError, replacing
 from flexiact.media.seals import sealed_json, unsealed_json
@@ -21,7 +22,6 @@ SCHEMA_VERSION = 3
 """Version of everything that `benchmark.store.schema` describes."""
 
 _FOLDERS = ("records", "videos", "previews", "fits", "features", "scores", "inputs")
-_LOCK = ".lock"
 _COPY = ".run.json.copy"
 
 
@@ -73,7 +73,8 @@ class RunFolder:
                 if isinstance(error, FileNotFoundError):
                     return None
                 raise UsageError(f"{path}: cannot be read ({error})") from error
-            self.damaged(path)
+            if not isinstance(error, FileNotFoundError):
+                self.damaged(path)
         version = run.get("schema_version") if isinstance(run, dict) else None
         if version != SCHEMA_VERSION:
             raise UsageError(
@@ -82,25 +83,24 @@ class RunFolder:
         return run
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
+    def opened(self, shard: Shard | None = None) -> Iterator[None]:
         """Check and make the folder, lock it, and remove what a killed run left half-written.
+
+        Args:
+            shard: Part of the run that is done here; what other shards are writing is left alone.
 
         Raises:
             UsageError: If another run is at work here, if the folder cannot be made, or if `check` refuses it.
         """
         self.check()
-        try:
-            for name in _FOLDERS:
-                (self.path / name).mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / _LOCK, "w")
-        except OSError as error:
-            raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
-        with lock:  # the kernel releases it however the process ends
+        with ExitStack() as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UsageError(f"{self.path}: another run is at work here") from None
-            for partial in self.path.glob("**/.*.partial"):
+                for name in _FOLDERS:
+                    (self.path / name).mkdir(parents=True, exist_ok=True)
+                lock.enter_context(locked(self.path, shard))
+            except OSError as error:
+                raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
+            for partial in () if shard else self.path.glob("**/.*.partial"):
                 partial.unlink(missing_ok=True)
             yield
 
