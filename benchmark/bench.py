@@ -8,7 +8,9 @@ from typing import Protocol
 from benchmark.execute import Executor
 from benchmark.plan import Cell
 from benchmark.scoring import Scorer
+from benchmark.store.folder import RunFolder, StoreError
 from benchmark.store.schema import SampleRow
+from benchmark.store.videos import DamagedVideo
 
 
 class Listener(Protocol):
@@ -69,10 +71,12 @@ class Bench:
     Attributes:
         executor: Executor that makes videos.
         scorer: Scorer that measures them.
+        folder: Run directory, whose log hears of all work.
     """
 
     executor: Executor
     scorer: Scorer
+    folder: RunFolder
 
     def work(self, unit: Unit, listener: Listener) -> None:
         """Make and measure the cells of a unit; all results are files.
@@ -85,8 +89,23 @@ class Bench:
         for cell in unit.cells:
             listener.starts(f"measuring {cell.method}: {cell.case_id}")
             start = time.perf_counter()
-            self.scorer.score(cell, rows[cell.key])
-            listener.done("score", time.perf_counter() - start)
+            self._score(cell, rows[cell.key], listener)
+            seconds = time.perf_counter() - start
+            listener.done("score", seconds)
+            self.folder.log("measured", f"{_name(cell)}, {seconds:.2f} s")
+
+    def _score(self, cell: Cell, row: SampleRow, listener: Listener) -> None:
+        """Measure a video; one that is damaged is made again first."""
+        try:
+            self.scorer.score(cell, row)
+            return
+        except DamagedVideo:
+            self.folder.damaged(self.folder.file("videos", f"{cell.key}.mkv"))
+        row = self._make(cell, listener)
+        try:
+            self.scorer.score(cell, row)
+        except DamagedVideo as error:
+            raise StoreError(f"{error}, though they were written a moment ago; check the disk") from error
 
     def _make(self, cell: Cell, listener: Listener) -> SampleRow:
         listener.starts(f"{cell.method}: {cell.case_id}")
@@ -97,4 +116,10 @@ class Bench:
             listener.done("fit", seconds - (row.transfer_s or 0.0))
             seconds = row.transfer_s or 0.0
         listener.done(cell.kind, seconds)
+        event, rest = ("made", "") if row.status == "ok" else (row.status, f": {row.error}")
+        self.folder.log(event, f"{_name(cell)}, {time.perf_counter() - start:.2f} s{rest}")
         return row
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.method} on {cell.case_id}, seed {cell.seed}"

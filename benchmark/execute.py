@@ -74,7 +74,7 @@ class Executor:
         row, video = self._made(cell)
         try:
             if video is not None:
-                self._write_video(cell, video)
+                row = replace(row, video_bytes=self._write_video(cell, video))
         except (WriteError, OSError) as error:
             raise StoreError(error_text(error)) from error
         self._folder.write_json("records", cell.key, asdict(row))
@@ -197,15 +197,22 @@ class Executor:
 
     def _load_fit(self, fit_key: str) -> Fit | None:
         """Load a stored fit; None if it is missing or damaged (then it is computed again)."""
-        kept = self._fits.load(fit_key)
+        kept, path = self._fits.load(fit_key), self._fits.file(fit_key)
         try:
-            return kept and Fit(kept[0], **json.loads(kept[1]["cost"]))
+            if kept is not None:
+                return Fit(kept[0], **json.loads(kept[1]["cost"]))
         except (KeyError, TypeError, ValueError):
-            return None
+            pass
+        if path.is_file():
+            self._folder.damaged(path)
+        return None
 
-    def _write_video(self, cell: Cell, video: Video) -> None:
-        write_lossless(self._folder.file("videos", f"{cell.key}.mkv"), video)
+    def _write_video(self, cell: Cell, video: Video) -> int:
+        """Write the lossless video, whose size is returned, and the preview."""
+        path = self._folder.file("videos", f"{cell.key}.mkv")
+        write_lossless(path, video)
         write_preview(self._folder.file("previews", f"{cell.key}.mp4"), video, preview_scale(video))
+        return path.stat().st_size
 
 
 def format_of(backbone: Backbone) -> Format:

@@ -16,6 +16,7 @@ from benchmark.bounds.table import BOUNDS
 from benchmark.load import Networks, set_threads
 from benchmark.methods import METHODS
 from benchmark.selection import UsageError, select, unknown
+from benchmark.shards import parse_shard
 from benchmark.store.folder import RunFolder
 from benchmark.suites.case import Suite
 from benchmark.suites.davis import davis_suite
@@ -67,6 +68,7 @@ def add_run_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--refadapter", type=Path, metavar="DIR", help="RefAdapter in peft's format (the backbone's own)")
     p.add_argument("--control", type=Path, metavar="DIR", help="weights for control videos (the backbone's own)")
     p.add_argument("--image-encoder", metavar="NAME", help="open_clip folder, ViT-B-32, or model/weights (embedded)")
+    p.add_argument("--shard", metavar="I/N", help="part I of N alone, for jobs of a cluster (docs/cluster.md)")
     add_device_options(p)
     shared = p.add_mutually_exclusive_group()
     workers = "processes of one thread each, any number gives the same digests; auto: one a GPU or core (auto)"
@@ -151,7 +153,7 @@ def run_methods(args: argparse.Namespace, methods: tuple[str, ...], command: str
     for name in ("steps", "threads"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"{name}: expected a number above 0, got {getattr(args, name)}")
-    workers = parse_workers(args.workers)
+    workers, shard = parse_workers(args.workers), parse_shard(args.shard)
     suite = open_suite(args)
     cases = suite.chosen(select(args.cases, suite.case_ids, f"case of suite {suite.name}"))
     out = args.out or Path("runs") / suite.name
@@ -177,6 +179,7 @@ def run_methods(args: argparse.Namespace, methods: tuple[str, ...], command: str
         suite_digest=suite.digest,
         retry_failed=args.retry_failed,
         command=command,
+        shard=shard,
     )
     return _report(request, _session(request, args, suite, 1 if args.threads else workers))
 
@@ -242,9 +245,18 @@ def _report(request: "RunRequest", outcome: "Outcome") -> int:
     from benchmark.console.summary import print_summary
     from reports.build import build
 
+    if request.shard:
+        print(f"shard {request.shard}: {outcome.made} videos made, {outcome.scored} measured; results in {request.out}")
+        print("once all shards are done, the same command without --shard makes the tables and the report")
+        return _failures(outcome)
     page = build(request.out, request.out / "report")
     print_summary(request, outcome)
     print(f"report: {page}")
+    return _failures(outcome)
+
+
+def _failures(outcome: "Outcome") -> int:
+    """Tell the first of the failed videos; return the exit code."""
     if outcome.failed:
         first = outcome.failed[0]
         where = f"{first.method} on {first.case_id}: {first.error}"

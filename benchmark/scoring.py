@@ -7,16 +7,18 @@ from typing import Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from benchmark.keys import key
 from benchmark.plan import Cell
 from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder
 from benchmark.store.schema import FEATURES_VERSION, SampleRow
+from benchmark.store.videos import DamagedVideo, read_stored
 from benchmark.suites.case import Stages
 from benchmark.suites.files import NO_TRUTH
-from flexiact.media.video import frames_digest, read_video
+from flexiact.media.seals import SealError, check_tensors, sealed_tensors
+from flexiact.media.video import frames_digest
 from flexiact.task import Video
 from metrics.appearance.text_similarity import UPSTREAM_CHARACTERS
 from metrics.features import Features, VideoFeatures
@@ -82,6 +84,7 @@ class Scorer:
         """Compute and store the missing metrics; one that fails is stored as failed and the others continue.
 
         Raises:
+            DamagedVideo: If the stored video is not that of the row; nothing is stored then.
             StoreError: If the run directory cannot be written.
         """
         before = self._stored(cell, row)
@@ -111,7 +114,9 @@ class Scorer:
         if row.status == "ok":
             try:
                 features = self._features(cell, row)
-            except Exception as problem:  # one damaged video must not stop the scoring of the others
+            except DamagedVideo:
+                raise
+            except Exception as problem:  # one video that cannot be seen must not stop the scoring of the others
                 error = error_text(problem)
         entries = {}
         for name in names:
@@ -126,10 +131,7 @@ class Scorer:
 
     def _features(self, cell: Cell, row: SampleRow) -> Features:
         assert row.video is not None
-        video = read_video(self._folder.path / row.video)
-        if frames_digest(video) != row.video_digest:
-            raise ValueError(f"{row.video}: its frames are not those that were stored")
-        return self.features(cell.case_id, video)
+        return self.features(cell.case_id, read_stored(self._folder.path / row.video, row))
 
     def features(self, case_id: str, video: Video) -> Features:
         """Features of a video for a case; measurements are stored in the run directory, and read if they are there.
@@ -171,13 +173,17 @@ class Scorer:
         )
         path = self._folder.file("features", f"{name}.safetensors")
         try:
-            return VideoFeatures(frames=video.frames, **load_file(path))
-        except (OSError, SafetensorError, TypeError, ValueError):
+            content = path.read_bytes()
+            check_tensors(content)
+            return VideoFeatures(frames=video.frames, **load(content))
+        except FileNotFoundError:
             pass
+        except (OSError, SafetensorError, SealError, TypeError, ValueError):
+            self._folder.damaged(path)
         features = self._perception.describe(video)
         found = {field: getattr(features, field) for field in _FIELDS}
         arrays = {field: np.ascontiguousarray(array) for field, array in found.items() if array is not None}
-        self._folder.write_bytes(path, save(arrays))
+        self._folder.write_bytes(path, sealed_tensors(save(arrays)))
         return features
 
 

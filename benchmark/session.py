@@ -15,8 +15,10 @@ from benchmark.methods import METHODS, TRUE_KEYPOINTS
 from benchmark.plan import Cell, asked_of, plan
 from benchmark.scoring import Perceiver, Scorer
 from benchmark.selection import UsageError
+from benchmark.shards import Shard
 from benchmark.store.folder import RunFolder
-from benchmark.store.gather import sample_rows, write_tables
+from benchmark.store.gather import sample_rows, sound_rows, write_tables
+from benchmark.store.lock import describing
 from benchmark.store.schema import SampleRow
 from benchmark.suites.case import Case
 from benchmark.suites.puppets import HEADLINE
@@ -24,7 +26,7 @@ from benchmark.variants import entry_of
 from benchmark.workers import share_out
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import note_long_text
-from flexiact.notes import tell
+from flexiact.notes import collected, tell
 from flexiact.task import ActionTransfer
 from metrics import METRICS
 
@@ -46,6 +48,7 @@ class RunRequest:
         suite_digest: Digest of the suite; None for a folder of material.
         retry_failed: True to make failed videos again and to compute failed metrics again.
         command: Command that started the session, for run.json.
+        shard: Part of the cells to make and measure; None: all. Only a session without shards writes the tables.
     """
 
     suite: str
@@ -59,6 +62,7 @@ class RunRequest:
     suite_digest: str | None = None
     retry_failed: bool = False
     command: str = ""
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True)
@@ -162,26 +166,42 @@ def run_session(
     metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
     suite = {"suite": request.suite, "suite_version": request.suite_version, "suite_digest": request.suite_digest}
     fresh = describe_run(suite, request.cases, request.seeds, backbone, methods, metrics)
-    folder = RunFolder(request.out)
-    with folder.opened():
-        stored = folder.read_run()
-        described = merged(stored, fresh)
-        cells = plan(described)
-        asked, rows = asked_of(cells, fresh), sample_rows(folder, cells)
-        bench = _equipped(request, backbone, perception, methods)
-        made = rows if not request.retry_failed else {k: row for k, row in rows.items() if row.status != "failed"}
-        work = [cell for cell in asked if cell.key not in made or bench.scorer.missing(cell, made[cell.key])]
-        run = _with_history(stored, described, request.command, provenance or {}, new=bool(work))
-        folder.write_run(run)
-        write_tables(folder, run, cells, rows)  # also after an interrupt: no table keeps rows that are no longer valid
-        for case in request.cases:
-            bench.executor.write_inputs(case.case_id)
+    folder = RunFolder(request.out, mends=True)
+    with folder.opened(request.shard):
+        with collected() as damage:
+            cells = plan(merged(folder.read_run(), fresh))
+            asked = _shared(request, asked_of(cells, fresh), fresh)
+            mine = asked if request.shard else cells
+            rows = sound_rows(folder, mine)
+            bench = _equipped(request, backbone, perception, methods)
+            made = rows if not request.retry_failed else {k: row for k, row in rows.items() if row.status != "failed"}
+            work = [cell for cell in asked if cell.key not in made or bench.scorer.missing(cell, made[cell.key])]
+            with describing(folder.path):
+                stored = folder.read_run()
+                again = merged(stored, fresh)
+                run = _with_history(stored, again, request.command, provenance or {}, new=bool(work))
+                folder.write_run(run)
+            if not request.shard:  # whose rows are not all
+                write_tables(folder, run, cells, rows)  # after an interrupt, too: no table keeps invalid rows
+        tell(damage)
+        for case_id in dict.fromkeys(cell.case_id for cell in asked):
+            bench.executor.write_inputs(case_id)
         _do(request, bench, work, made, workers)
         if work:
-            rows = sample_rows(folder, cells)
-            write_tables(folder, run, cells, rows)
+            rows = sample_rows(folder, mine)
+            if not request.shard:
+                write_tables(folder, run, cells, rows)
     failed = [rows[cell.key] for cell in asked if cell.key in rows and rows[cell.key].status == "failed"]
     return Outcome(sum(cell.key not in made for cell in work), len(work), tuple(failed))
+
+
+def _shared(request: RunRequest, asked: list[Cell], fresh: Mapping[str, Any]) -> list[Cell]:
+    """Cells of the request's shard. Which these are depends on the request alone, not on what the directory holds."""
+    if request.shard is None:
+        return asked
+    shares = units(plan(fresh), {}, {case.case_id: case.reference_id for case in request.cases})
+    mine = {cell.key for unit in request.shard.part(shares) for cell in unit.cells}
+    return [cell for cell in asked if cell.key in mine]
 
 
 def _do(
@@ -190,6 +210,10 @@ def _do(
     """Make and measure cells, in this process or in workers; all results are files."""
     shares = units(work, made, {case.case_id: case.reference_id for case in request.cases})
     amount = _amount([cell for cell in work if cell.key not in made], len(work), bench.executor)
+    if work:
+        bench.folder.log(
+            "session", f"{request.command}; to do: {', '.join(f'{n} {kind}' for kind, n in amount.items())}"
+        )
     with Progress(amount, workers=len(workers.devices) if workers else 1) as progress:
         if workers:
             share_out(shares, workers.devices, partial(_bench, request, workers.load), progress)
@@ -207,11 +231,11 @@ def _bench(request: RunRequest, load: Load, device: str) -> Bench:
 def _equipped(
     request: RunRequest, backbone: Backbone, perception: Perceiver, methods: Mapping[str, ActionTransfer]
 ) -> Bench:
-    folder = RunFolder(request.out)
+    folder = RunFolder(request.out, mends=True)
     told = [name for name in methods if TRUE_KEYPOINTS in entry_of(name).needs]
     executor = Executor(folder, backbone, methods, {case.case_id: case for case in request.cases}, told)
     metrics = {name: METRICS[name] for name in request.metrics}
-    return Bench(executor, Scorer(folder, executor.stages, perception, metrics, request.retry_failed))
+    return Bench(executor, Scorer(folder, executor.stages, perception, metrics, request.retry_failed), folder)
 
 
 def _amount(unmade: list[Cell], scores: int, executor: Executor) -> dict[str, int]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from flexiact.media.files import make_folder, read_tensors, replacing
+from flexiact.media.seals import SEAL, SealError, check_tensors, sealed_tensors
 from flexiact.media.video import frames_digest
 from flexiact.method import FlexiAct
 from flexiact.resuming import FitCheckpoints, resumable
@@ -69,9 +70,11 @@ class FitFolder:
     def load(self, name: str) -> tuple[Action, dict[str, str]] | None:
         """A fit and its header; None if it is missing or its file is damaged, so that it is made again."""
         try:
-            return read_tensors(self.file(name))
-        except (OSError, SafetensorError):
+            check_tensors(self.file(name).read_bytes())
+            action, header = read_tensors(self.file(name))
+        except (OSError, SafetensorError, SealError):
             return None
+        return action, {key: value for key, value in header.items() if key != SEAL}
 
     def save(self, name: str, action: Action, header: Mapping[str, str]) -> None:
         """Store a fit; its file appears whole or not at all.
@@ -80,4 +83,4 @@ class FitFolder:
             WriteError: If it cannot be written.
         """
         with replacing(self.file(name)) as partial:
-            save_file(dict(action), partial, metadata=dict(header))
+            partial.write_bytes(sealed_tensors(save(dict(action), metadata=dict(header))))

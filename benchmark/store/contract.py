@@ -31,8 +31,10 @@ of files no `wrong_action`. A planned video that was not made yet has a row with
 and none in scores.parquet; neither counts as a failure. In the two tables `null` is Parquet's null. NaN and infinity
 stand nowhere: a metric that gives one has failed.
 
-Every file appears whole or not at all, so a run can be killed anywhere and started again. A run that was made before a
-key was added lacks it; reports name what they cannot do without.
+Every file appears whole or not at all, so a run can be killed anywhere and started again. JSON objects have one more
+key, `seal`: the SHA-256 of their other keys in canonical JSON (sorted keys, no spaces, ASCII). The headers of
+safetensors files have a `seal` of header and tensors. [Damage](reliability.md) is found by them. A run that
+was made before a key was added lacks it; reports name what they cannot do without.
 """
 _WORDS = {
     "string": "text",

@@ -3,22 +3,26 @@
 `benchmark.store.schema` describes the files and their contents; docs/run-directory.md is generated from it.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmark.selection import UsageError
+from benchmark.shards import Shard
+from benchmark.store.lock import locked
+from benchmark.store.log import LOG, RunLog
 from flexiact.media.files import WriteError, replacing
+from flexiact.media.seals import sealed_json, unsealed_json
+from flexiact.notes import note
 
 SCHEMA_VERSION = 3
 """Version of everything that `benchmark.store.schema` describes."""
 
 _FOLDERS = ("records", "videos", "previews", "fits", "features", "scores", "inputs")
-_LOCK = ".lock"
+_COPY = ".run.json.copy"
 
 
 class StoreError(OSError):
@@ -26,10 +30,16 @@ class StoreError(OSError):
 
 
 class RunFolder:
-    """Paths, atomic writes and reads of one run directory. Creating an instance touches nothing on disk."""
+    """Paths, atomic writes and reads of one run directory. Creating an instance touches nothing on disk.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: Path to the run directory.
+        mends: True to log and remove damaged files, so that they are made again; False only to read.
+    """
+
+    def __init__(self, path: Path, mends: bool = False) -> None:
         self.path = path
+        self._mends = mends
 
     def check(self) -> None:
         """Check, before anything expensive, that a run can be stored here.
@@ -42,8 +52,8 @@ class RunFolder:
             raise UsageError(f"{parent}: is a file, not a folder for a run")
         if not os.access(parent, os.W_OK | os.X_OK):
             raise UsageError(f"{self.path}: cannot be written ({parent} is read-only)")
-        if self.path.exists() and self.read_run() is None:
-            foreign = sorted(p.name for p in self.path.iterdir() if p.name not in _FOLDERS and p.name[0] != ".")
+        if self.path.exists() and RunFolder(self.path).read_run() is None:  # which mends nothing
+            foreign = sorted(p.name for p in self.path.iterdir() if p.name not in (*_FOLDERS, LOG) and p.name[0] != ".")
             if foreign:
                 raise UsageError(f"{self.path}: holds '{foreign[0]}' but no run.json; choose another --out")
 
@@ -55,11 +65,16 @@ class RunFolder:
         """
         path = self.path / "run.json"
         try:
-            run = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
+            run = _load_json(path)
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path}: cannot be read ({error})") from error
+            try:
+                run = _load_json(self.path / _COPY)
+            except (OSError, ValueError):
+                if isinstance(error, FileNotFoundError):
+                    return None
+                raise UsageError(f"{path}: cannot be read ({error})") from error
+            if not isinstance(error, FileNotFoundError):
+                self.damaged(path)
         version = run.get("schema_version") if isinstance(run, dict) else None
         if version != SCHEMA_VERSION:
             raise UsageError(
@@ -68,25 +83,24 @@ class RunFolder:
         return run
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
+    def opened(self, shard: Shard | None = None) -> Iterator[None]:
         """Check and make the folder, lock it, and remove what a killed run left half-written.
+
+        Args:
+            shard: Part of the run that is done here; what other shards are writing is left alone.
 
         Raises:
             UsageError: If another run is at work here, if the folder cannot be made, or if `check` refuses it.
         """
         self.check()
-        try:
-            for name in _FOLDERS:
-                (self.path / name).mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / _LOCK, "w")
-        except OSError as error:
-            raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
-        with lock:  # the kernel releases it however the process ends
+        with ExitStack() as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UsageError(f"{self.path}: another run is at work here") from None
-            for partial in self.path.glob("**/.*.partial"):
+                for name in _FOLDERS:
+                    (self.path / name).mkdir(parents=True, exist_ok=True)
+                lock.enter_context(locked(self.path, shard))
+            except OSError as error:
+                raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
+            for partial in () if shard else self.path.glob("**/.*.partial"):
                 partial.unlink(missing_ok=True)
             yield
 
@@ -100,11 +114,17 @@ class RunFolder:
 
     def read_json(self, folder: str, key: str) -> dict[str, Any] | None:
         """Read a stored object; None if it is missing or damaged (then it is made again)."""
+        path = self.file(folder, f"{key}.json")
         try:
-            value = json.loads(self.file(folder, f"{key}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            value = _load_json(path)
+        except FileNotFoundError:
             return None
-        return value if isinstance(value, dict) else None
+        except (OSError, ValueError):
+            value = None
+        if not isinstance(value, dict):
+            self.damaged(path)
+            return None
+        return value
 
     def write_json(self, folder: str, key: str, value: Mapping[str, Any]) -> None:
         """Store an object.
@@ -115,8 +135,31 @@ class RunFolder:
         self.write_bytes(self.file(folder, f"{key}.json"), _json_bytes(value))
 
     def write_run(self, run: Mapping[str, Any]) -> None:
-        """Store run.json, unless the file already says the same."""
-        self.write_bytes(self.path / "run.json", _json_bytes(run))
+        """Store run.json and its hidden copy, unless they already say the same.
+
+        The copy takes its place when it is damaged. No other file says which cells the run has.
+        """
+        for name in ("run.json", _COPY):
+            self.write_bytes(self.path / name, _json_bytes(run))
+
+    def damaged(self, path: Path) -> None:
+        """Note, log and remove a file whose content is not what was written; do nothing if this folder is only read."""
+        if self._mends:
+            name = self.relative(path)
+            note(name, "is damaged; it is made again")
+            self.log("damaged", f"{name}: is made again")
+            path.unlink(missing_ok=True)
+
+    def log(self, event: str, text: str) -> None:
+        """Append a line to the log.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        try:
+            RunLog(self.path / LOG).write(event, text)
+        except OSError as error:
+            raise StoreError(f"{self.path / LOG}: cannot be written ({error.strerror or error})") from error
 
     def write_bytes(self, path: Path, content: bytes) -> None:
         """Store a file, unless it already has this content.
@@ -150,4 +193,14 @@ class RunFolder:
 
 
 def _json_bytes(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(sealed_json(value), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _load_json(path: Path) -> Any:
+    """Content of a JSON file without its seal.
+
+    Raises:
+        OSError: If it cannot be read (ValueError: if it is no JSON, or was changed since it was sealed).
+    """
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return unsealed_json(value) if isinstance(value, dict) else value

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from benchmark.plan import Cell
 from benchmark.store.folder import RunFolder
 from benchmark.store.schema import FEATURES_VERSION, SampleRow, ScoreRow, columns_of
+from benchmark.store.videos import DamagedVideo, read_stored
 
 _ARROW = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64()}
 
@@ -34,9 +36,21 @@ def write_tables(
     samples = [rows.get(cell.key) or _missing(run, cell) for cell in in_order]
     scores = [score for row in samples for score in score_rows(folder, run["metrics"], row)]
     for name, kind, lines in (("samples", SampleRow, samples), ("scores", ScoreRow, scores)):
-        buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist([asdict(line) for line in lines], schema=_schema(kind)), buffer)
-        folder.write_bytes(folder.path / f"{name}.parquet", buffer.getvalue())
+        path, buffer = folder.path / f"{name}.parquet", io.BytesIO()
+        table = pa.Table.from_pylist([asdict(line) for line in lines], schema=_schema(kind))
+        pq.write_table(table, buffer, write_page_checksum=True)
+        if path.is_file() and not _sound_table(path):
+            folder.damaged(path)
+        folder.write_bytes(path, buffer.getvalue())
+
+
+def _sound_table(path: Path) -> bool:
+    """Return True if a table can be read and its checksums hold."""
+    try:
+        pq.read_table(path, page_checksum_verification=True)
+    except (OSError, ValueError):  # pyarrow's own errors are kinds of these
+        return False
+    return True
 
 
 def sample_rows(folder: RunFolder, cells: Iterable[Cell]) -> dict[str, SampleRow]:
@@ -55,8 +69,47 @@ def sample_row(folder: RunFolder, cell: Cell) -> SampleRow | None:
         row = SampleRow(**(record | cell_says))
     except ValueError:  # the row does not match the present schema
         return None
-    made = row.video is not None and (folder.path / row.video).is_file()
-    return None if row.status == "ok" and not made else row
+    return None if row.status == "ok" and not _has_video(folder, cell, row) else row
+
+
+def _has_video(folder: RunFolder, cell: Cell, row: SampleRow) -> bool:
+    """Return True if the video of a row is there and has its size."""
+    path = folder.file("videos", f"{cell.key}.mkv")
+    if row.video != folder.relative(path) or not path.is_file():
+        return False
+    if row.video_bytes not in (None, path.stat().st_size):  # rows of older runs do not know the size
+        folder.damaged(path)
+        return False
+    return True
+
+
+def sound_rows(folder: RunFolder, cells: Iterable[Cell]) -> dict[str, SampleRow]:
+    """Stored rows by key, as `sample_rows`, without those whose video was changed since its row was written.
+
+    Only a video that is newer than its row is read, because reading all videos at every start would take hours on a
+    large run. A change that leaves the time alone is found when the video is read to be measured, and by
+    `python -m benchmark.verify`.
+    """
+    rows = {}
+    for cell in cells:
+        row = sample_row(folder, cell)
+        if row and (row.status != "ok" or _unchanged(folder, row)):
+            rows[cell.key] = row
+    return rows
+
+
+def _unchanged(folder: RunFolder, row: SampleRow) -> bool:
+    assert row.video is not None
+    path, record = folder.path / row.video, folder.file("records", f"{row.key}.json")
+    if path.stat().st_mtime_ns <= record.stat().st_mtime_ns:
+        return True
+    try:
+        read_stored(path, row)
+    except DamagedVideo:
+        folder.damaged(path)
+        return False
+    record.touch()  # a folder copied without its times is read once, not at every start
+    return True
 
 
 def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:

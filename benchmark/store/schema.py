@@ -386,6 +386,8 @@ class SampleRow:
     """Path of the lossless file inside the run directory; `null` when there is none."""
     video_digest: str | None = None
     """SHA-256 of the decoded frames; `null` when there is no video."""
+    video_bytes: Annotated[int | None, _unit("bytes")] = None
+    """Size of the lossless file, by which a truncated one is found at once; `null` when there is no video."""
     fit_s: Annotated[float | None, _unit("s")] = None
     """Wall time of the fit, which all videos with this `fit_key` share; `null` for bounds and without a video."""
     transfer_s: Annotated[float | None, _unit("s")] = None
@@ -479,6 +481,9 @@ FILES: tuple[StoredFile, ...] = (
     StoredFile(
         "features/FEATURES_KEY.safetensors",
         "What perception saw in a video: fields of `metrics.features.VideoFeatures`, those that were measured.",
+    ),
+    StoredFile(
+        "log.txt", "What was made, failed, was found damaged and was made again: a line each, with its time (UTC)."
     ),
     StoredFile("inputs/CASE_ID/reference.mkv", "The reference as methods see it, lossless."),
     StoredFile("inputs/CASE_ID/reference.mp4", "The same for a browser."),

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import secrets
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,7 +69,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: If the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Machines that share a folder may write the same file, and have equal process ids.
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield partial
         os.replace(partial, path)

@@ -42,6 +42,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def load(path: Path) -> dict[str, Any]:
+    """A JSON object without its seal, which all of them have."""
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    assert content.pop("seal")
+    return content
+
+
 def entries(value: Any) -> set[str]:
     """Names of the kinds of objects in a checked one; all keys of a kind are required, so all of them are there."""
     if isinstance(value, BaseModel):
@@ -56,7 +63,7 @@ def kinds(kind: type[BaseModel] = Entry) -> set[type[BaseModel]]:
 
 
 def test_run_json_and_its_description_name_the_same_keys(run: Path, backbone, tmp_path: Path) -> None:
-    seen = entries(Run.model_validate_json((run / "run.json").read_bytes()))
+    seen = entries(Run.model_validate(load(run / "run.json")))
     suite = {"suite": "folder", "suite_version": None, "suite_digest": None}
     of_files = describe_run(suite, folder_suite(str(plain(tmp_path))).cases, [0], backbone, {}, {})
     unknown = entries(Description.model_validate(of_files))
@@ -76,7 +83,7 @@ def test_every_file_of_a_run_is_described_and_the_other_way_round(run: Path) -> 
         assert mine, file.path
         found |= mine
         for path in mine if file.path.endswith(".json") else ():
-            content = json.loads((run / path).read_bytes())
+            content = load(run / path)
             assert file.content is not None and file.content(**content)
             assert set(content) == set(columns_of(file.content))
     assert found == files
@@ -104,7 +111,7 @@ def test_the_page_and_the_json_schema_are_those_of_the_description() -> None:
 
 @pytest.mark.parametrize("change", [{"surprise": 1}, {"seeds": ["zero"]}, {"suite_digest": "short"}])
 def test_a_description_that_breaks_the_contract_is_refused(run: Path, change: dict) -> None:
-    plain_run = json.loads((run / "run.json").read_bytes())
+    plain_run = load(run / "run.json")
     with pytest.raises(ValidationError, match=next(iter(change))):
         Run.model_validate(plain_run | change)
 

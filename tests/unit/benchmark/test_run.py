@@ -243,6 +243,7 @@ def quiet_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--seeds", "-1"], "seeds"),
         (["--steps", "0"], "steps: expected a number above 0, got 0"),
         (["--threads", "-2"], "threads: expected a number above 0"),
+        (["--shard", "3/2"], "shard: expected I/N with I from 1 to N"),
         (["--workers", "0"], "workers: expected auto or a number above 0, got '0'"),
         (["--workers", "all"], "workers: expected auto or a number above 0, got 'all'"),
         (["--workers", "2", "--threads", "2"], "argument --threads: not allowed with argument --workers"),

@@ -13,6 +13,7 @@ from benchmark.scoring import Scorer, backend_of, evaluated
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import score_rows
 from benchmark.store.schema import SampleRow
+from benchmark.store.videos import DamagedVideo
 from benchmark.suites.case import Stages
 from flexiact.task import Video
 from metrics import METRICS, Features, Metric
@@ -181,18 +182,14 @@ def test_a_skipped_video_has_skipped_metrics(folder: RunFolder, row, backbone) -
     assert {e["status"] for e in stored(folder).values()} == {"skipped"}
 
 
-def test_a_video_that_changed_on_disk_is_not_scored(folder: RunFolder, row, backbone) -> None:
-    judge = scorer(folder, backbone)
-    judge.score(CELL, replace(row, video_digest="0" * 64))
-    assert {e["status"] for e in stored(folder).values()} == {"failed"}
-    assert "its frames are not those that were stored" in stored(folder)["motion_agreement"]["error"]
-
-
-def test_a_truncated_video_is_a_failure_of_its_own(folder: RunFolder, row, backbone) -> None:
+@pytest.mark.parametrize("size", [None, 200])
+def test_a_damaged_video_is_not_scored(folder: RunFolder, row, backbone, size: int | None) -> None:
     path = folder.path / row.video
-    path.write_bytes(path.read_bytes()[:200])
-    scorer(folder, backbone).score(CELL, row)
-    assert {e["status"] for e in stored(folder).values()} == {"failed"}
+    path.write_bytes(path.read_bytes()[:size])
+    other = row if size else replace(row, video_digest="0" * 64)
+    with pytest.raises(DamagedVideo, match="key1.mkv: "):
+        scorer(folder, backbone).score(CELL, other)
+    assert folder.read_json("scores", "key1") is None
 
 
 def metric(formula) -> Metric:

@@ -1,0 +1,33 @@
+"""The log of a run directory: one line for every event, with its time. Processes and machines may share it."""
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+LOG = "log.txt"
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """A text file that lines are appended to; making an instance touches nothing on disk.
+
+    Attributes:
+        path: Path to the file.
+    """
+
+    path: Path
+
+    def write(self, event: str, text: str) -> None:
+        """Append a line: the time (UTC), a word for the event, and the text on one line.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        line = f"{now}  {event:<9} {' '.join(text.split())}\n"
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(file, line.encode())  # one write, so that lines of several processes do not mix
+        finally:
+            os.close(file)

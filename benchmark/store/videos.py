@@ -1,0 +1,28 @@
+"""Read the stored videos of a run, and tell damaged ones by the digest of their frames."""
+
+from pathlib import Path
+
+from benchmark.store.schema import SampleRow
+from flexiact.cli import one_line
+from flexiact.media.files import MediaError
+from flexiact.media.video import frames_digest, read_video
+from flexiact.task import Video
+
+
+class DamagedVideo(ValueError):
+    """A stored video whose frames are not those of its row; the message is one line."""
+
+
+def read_stored(path: Path, row: SampleRow) -> Video:
+    """Read the video of a row.
+
+    Raises:
+        DamagedVideo: If it cannot be read or has other frames.
+    """
+    try:
+        video = read_video(path)
+    except (MediaError, OSError) as error:
+        raise DamagedVideo(one_line(error)) from error
+    if frames_digest(video) != row.video_digest:
+        raise DamagedVideo(f"{row.video}: its frames are not those that were stored")
+    return video

@@ -1,0 +1,81 @@
+"""Seals: JSON and safetensors files hold a digest of their own content, so that damage shows wherever they are copied.
+
+A file without a seal, written before there were any, is taken as it is.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from flexiact.media.digests import canonical_json, json_digest
+
+SEAL = "seal"
+"""Name of the seal: a key of a JSON object, or of a safetensors header's metadata."""
+
+_METADATA = "__metadata__"
+
+
+class SealError(ValueError):
+    """A content that is not what was sealed; the message is one line."""
+
+
+def sealed_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its seal, the SHA-256 of the other keys in canonical JSON, as the last key."""
+    return {**value, SEAL: json_digest(value)}
+
+
+def unsealed_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object without its seal.
+
+    Raises:
+        SealError: If the seal is not that of the other keys.
+    """
+    rest = dict(value)
+    if SEAL in rest and rest.pop(SEAL) != json_digest(rest):
+        raise SealError("its seal is not that of its content")
+    return rest
+
+
+def sealed_tensors(content: bytes) -> bytes:
+    """A safetensors file with its seal, the SHA-256 of header and tensors, among the header's metadata.
+
+    Args:
+        content: Bytes of a safetensors file without a seal.
+    """
+    header, data = _parts(content)
+    metadata = header.get(_METADATA, {})
+    text = json.dumps({**header, _METADATA: {**metadata, SEAL: _digest(header, data)}}).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def check_tensors(content: bytes) -> None:
+    """Check the seal of a safetensors file, if it has one.
+
+    Raises:
+        SealError: If the file is truncated, or the seal is not that of its content.
+    """
+    header, data = _parts(content)
+    metadata = dict(header.get(_METADATA, {}))
+    seal = metadata.pop(SEAL, None)
+    if seal is not None and seal != _digest({**header, _METADATA: metadata}, data):
+        raise SealError("its seal is not that of its content")
+
+
+def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
+    length = int.from_bytes(content[:8], "little")
+    try:
+        header = json.loads(content[8 : 8 + length])
+    except ValueError as error:
+        raise SealError("its header is damaged") from error
+    if not isinstance(header, dict) or not isinstance(header.get(_METADATA, {}), dict):
+        raise SealError("its header is damaged")
+    return header, content[8 + length :]
+
+
+def _digest(header: Mapping[str, Any], data: bytes) -> str:
+    metadata = header.get(_METADATA) or {}
+    digest = hashlib.sha256(canonical_json({**header, _METADATA: metadata}).encode())
+    digest.update(data)
+    return digest.hexdigest()
