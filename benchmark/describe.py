@@ -15,6 +15,7 @@ from benchmark.scoring import backend_of
 from benchmark.selection import UsageError
 from benchmark.store.folder import SCHEMA_VERSION
 from benchmark.store.schema import Description
+from benchmark.submissions.submission import Submission
 from benchmark.suites.case import Case
 from benchmark.suites.truth import render_settings
 from benchmark.variants import entry_of
@@ -128,11 +129,20 @@ def describe_run(
     return plain
 
 
+def with_submissions(run: dict[str, Any], submissions: Iterable[Submission]) -> dict[str, Any]:
+    """Description of a run with submissions among its methods, before the bounds."""
+    entries = {submission.name: submission.describe() for submission in submissions}
+    methods = {name: entry for name, entry in run["methods"].items() if entry["kind"] == "method"}
+    run = {**run, "methods": {**methods, **entries, **run["methods"]}}
+    Description.model_validate(run)
+    return run
+
+
 def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[str, Any]:
     """Merge the description that a directory holds with that of a new session.
 
     Methods, cases, seeds and metrics add up. A method or metric that is in both is taken from `fresh`: if it changed,
-    its keys changed, and the old results no longer belong to the run.
+    its keys changed, and the old results no longer belong to the run. The videos of a submission add up as well.
 
     Raises:
         UsageError: If suite, backbone or truth differ, or a case changed; the two cannot share a directory then.
@@ -161,7 +171,10 @@ def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[s
             raise UsageError(f"case {case_id}: its {field} is not what the run directory has; choose another --out")
     run = {**stored, **fresh}
     methods = {**stored["methods"], **fresh["methods"]}
-    variants = [name for name, entry in methods.items() if entry["kind"] == "method" and name not in METHODS]
+    for name, entry in stored["methods"].items():
+        if entry["kind"] == methods[name]["kind"] == "submission":
+            methods[name] = methods[name] | {"videos": {**entry["videos"], **methods[name]["videos"]}}
+    variants = [name for name, entry in methods.items() if entry["kind"] != "bound" and name not in METHODS]
     run["methods"] = _in_order(methods, [*METHODS, *variants, *BOUNDS])
     run["metrics"] = _in_order({**stored["metrics"], **fresh["metrics"]}, list(METRICS))
     run["cases"] = _in_order({**stored["cases"], **fresh["cases"]}, sorted({*stored["cases"], *fresh["cases"]}))

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from benchmark.plan import Cell
 from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder, StoreError
 from benchmark.store.schema import SampleRow
+from benchmark.submissions.submission import RESIZE_RULE, RESIZE_VERSION, Submission
 from benchmark.suites.case import Case, Format, Shown, Stages
 from benchmark.suites.files import NO_TRUTH
 from benchmark.suites.truth import Staged, ToldKeypoints, tell_keypoints
@@ -46,6 +48,7 @@ class Executor:
         methods: Built methods by name.
         cases: Cases by id.
         told: Names of the methods that receive true keypoints (see `ToldKeypoints`).
+        submissions: Submissions by name.
     """
 
     def __init__(
@@ -55,11 +58,13 @@ class Executor:
         methods: Mapping[str, ActionTransfer],
         cases: Mapping[str, Case],
         told: Collection[str] = (),
+        submissions: Mapping[str, Submission] = MappingProxyType({}),
     ) -> None:
         self._folder = folder
         self._backbone = backbone
         self._methods = methods
         self._told = told
+        self._submissions = submissions
         self.stages = Stages(cases, format_of(backbone))
         self._fits = FitFolder(folder.path / "fits")
         self._last_fit: tuple[str, Fit] | None = None
@@ -108,23 +113,25 @@ class Executor:
             raise StoreError(error_text(error)) from error
 
     def _made(self, cell: Cell) -> tuple[SampleRow, Video | None]:
-        bound = cell.kind == "bound"
         row = SampleRow(
             key=cell.key,
             fit_key=cell.fit_key,
             method=cell.method,
-            method_version=BOUNDS[cell.method].version if bound else self._methods[cell.method].version,
+            method_version=self._version(cell),
             backbone=self._backbone.name,
             backbone_revision=self._backbone.revision,
             case_id=cell.case_id,
             seed=cell.seed,
             status="ok",
+            origin="submitted" if cell.kind == "submission" else "made",
+            resize_rule=RESIZE_RULE if cell.kind == "submission" else None,
         )
         if not self.stages.cases[cell.case_id].truth_known and self._needs_truth(cell):
             return replace(row, status="skipped", error=NO_TRUTH), None
         try:
             shown = self.stages[cell.case_id]
-            row, video = self._bound(cell, shown, row) if bound else self._method(cell, shown, row)
+            makers = {"bound": self._bound, "method": self._method, "submission": self._submitted}
+            row, video = makers[cell.kind](cell, shown, row)
             _check_output(video, self._backbone)
         except StoreError:
             raise
@@ -135,6 +142,11 @@ class Executor:
         path = self._folder.file("videos", f"{cell.key}.mkv")
         return replace(row, video=self._folder.relative(path), video_digest=frames_digest(video)), video
 
+    def _version(self, cell: Cell) -> int:
+        if cell.kind == "submission":
+            return RESIZE_VERSION
+        return BOUNDS[cell.method].version if cell.kind == "bound" else self._methods[cell.method].version
+
     def _needs_truth(self, cell: Cell) -> bool:
         if cell.kind == "bound":
             return BOUNDS[cell.method].needs_truth
@@ -142,6 +154,10 @@ class Executor:
 
     def _bound(self, cell: Cell, shown: Shown, row: SampleRow) -> tuple[SampleRow, Video]:
         return row, BOUNDS[cell.method].make(shown, self._backbone, cell.seed)
+
+    def _submitted(self, cell: Cell, shown: Shown, row: SampleRow) -> tuple[SampleRow, Video]:
+        taken = self._submissions[cell.method].taken((cell.case_id, cell.seed), format_of(self._backbone))
+        return replace(row, **taken.row), taken.video
 
     def _method(self, cell: Cell, shown: Shown, row: SampleRow) -> tuple[SampleRow, Video]:
         method, case = self._methods[cell.method], self.stages.cases[cell.case_id]

@@ -15,6 +15,9 @@ from flexiact.media.digests import canonical_json
 BACKBONE_FIT_FIELDS = ("revision", "num_frames", "height", "width", "fps", "max_text_tokens", "dtype")
 """Fields of run.json's backbone entry that a fit depends on."""
 
+FORMAT_FIELDS = ("num_frames", "height", "width", "fps")
+"""Fields that a submitted video depends on."""
+
 BACKBONE_SAMPLE_FIELDS = ("num_inference_steps", "guidance_scale")
 """Fields that a transfer depends on in addition."""
 
@@ -25,9 +28,9 @@ class Cell:
 
     Attributes:
         key: Key of the video.
-        fit_key: Key of the fit that the video needs; None for bounds, which fit nothing.
+        fit_key: Key of the fit that the video needs; None for bounds and submitted videos, which fit nothing.
         method: Name of the method or bound.
-        kind: Type of the cell: "method" or "bound".
+        kind: Type of the cell: "method", "submission" or "bound".
         case_id: Id of the case.
         seed: Seed of the fit and of the transfer.
     """
@@ -59,6 +62,8 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
         if entry["kind"] == "bound":
             backbone, cases = run["backbone"], run["cases"].items()
             cells += [_bound(backbone, method, entry, case_id, case, seed) for seed in seeds for case_id, case in cases]
+        elif entry["kind"] == "submission":
+            cells += _submission_cells(run["backbone"], method, entry, run["cases"], seeds)
         else:
             cells += _method_cells(run["backbone"], method, entry, told, seeds)
     owners: dict[str, Cell] = {}
@@ -86,7 +91,7 @@ def asked_of(cells: Iterable[Cell], run: Mapping[str, Any]) -> list[Cell]:
 
 def _sampled(entry: Mapping[str, Any]) -> bool:
     """Return True if every seed gives another video."""
-    return bool(entry["kind"] == "method" or entry["sampled"])
+    return bool(entry["kind"] != "bound" or entry["sampled"])
 
 
 def _name(cell: Cell) -> str:
@@ -136,6 +141,15 @@ def _bound(
     return Cell(_bound_key(backbone, name, entry, case, seed), None, name, "bound", case_id, seed)
 
 
+def _submission_cells(
+    backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], cases: Mapping[str, Any], seeds: Iterable[int]
+) -> Iterator[Cell]:
+    for seed in seeds:
+        for case_id, case in cases.items():
+            submission_key = _submission_key(backbone, name, entry, case, f"{case_id}/{seed}")
+            yield Cell(submission_key, None, name, "submission", case_id, seed)
+
+
 def _bound_key(
     backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], case: Mapping[str, Any], seed: int
 ) -> str:
@@ -150,9 +164,25 @@ def _bound_key(
     return key("bound", depends | ({"seed": seed} if entry["sampled"] else {}))
 
 
+def _submission_key(
+    backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], case: Mapping[str, Any], video: str
+) -> str:
+    """Key of a submitted video, or of its absence; `video` is its case and seed in the entry of the submission."""
+    depends = {
+        "submission": name,
+        "version": entry["version"],
+        "video": video,
+        "file": entry["videos"].get(video),
+        "format": {field: backbone[field] for field in FORMAT_FIELDS},
+        "digests": case["digests"],
+        "prompt": case["prompt"],
+    }
+    return key("submission", depends)
+
+
 def _grouped(cells: list[Cell]) -> list[Cell]:
     """Cells in the order of first appearance, with cells of one fit moved together and bounds first."""
     groups: dict[tuple[bool, str], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.kind == "method", cell.fit_key or cell.method), []).append(cell)
+        groups.setdefault((cell.kind != "bound", cell.fit_key or cell.method), []).append(cell)
     return [cell for is_method in (False, True) for group in groups if group[0] is is_method for cell in groups[group]]

@@ -30,7 +30,12 @@ from flexiact.cli import BACKBONE_HELP, OneLineParser, add_device_options
 
 if TYPE_CHECKING:
     from benchmark.session import Outcome, RunRequest
+    from benchmark.submissions.submission import Submission
+    from benchmark.suites.case import Case
     from flexiact.backbone.specs import BackboneSpec
+
+Submitted = Callable[["Suite", "Sequence[Case]"], "tuple[Submission, ...]"]
+"""Function that finds submissions for cases of a suite."""
 
 RESUMES = "stopped; the same command goes on from here"
 WEIGHTS = ("backbone", "refadapter", "control", "clip", "pose", "pose_driver")
@@ -55,18 +60,23 @@ def parser() -> argparse.ArgumentParser:
 
 def add_run_options(p: argparse.ArgumentParser) -> None:
     """Add all options but those that name methods."""
+    add_suite_options(p)
+    p.add_argument("--seeds", nargs="+", default=["0"], metavar="N", help="seeds, e.g. 0 1 2 or 0-2 (0)")
+    p.add_argument("--refadapter", type=Path, metavar="DIR", help="RefAdapter in peft's format (the backbone's own)")
+    p.add_argument("--control", type=Path, metavar="DIR", help="weights for control videos (the backbone's own)")
+
+
+def add_suite_options(p: argparse.ArgumentParser) -> None:
+    """Add the options that bounds and measuring need, too: suite, metrics, networks, processes."""
     real = "flexiact:FOLDER or flexiact:hub@COMMIT (the authors' benchmark), davis:FOLDER (with transfers.csv), "
     real += "folder:FOLDER (reference.mp4 or reference/, images/)"
     suites = f"{', '.join(suite_names())}; real material: {real} (%(default)s)"
     p.add_argument("--suite", default="puppets", metavar="NAME", help=suites)
     p.add_argument("--cases", nargs="+", default=["all"], metavar="NAME", help="cases of the suite: names or patterns")
-    p.add_argument("--seeds", nargs="+", default=["0"], metavar="N", help="seeds, e.g. 0 1 2 or 0-2 (0)")
     p.add_argument("--metrics", nargs="+", default=["all"], metavar="NAME", help="metrics: names or patterns")
     p.add_argument("--steps", type=int, metavar="N", help="sampler steps (the suite's or the backbone's own number)")
     p.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/<suite>)")
     p.add_argument("--backbone", metavar="NAME", help=f"{BACKBONE_HELP} (puppets)")
-    p.add_argument("--refadapter", type=Path, metavar="DIR", help="RefAdapter in peft's format (the backbone's own)")
-    p.add_argument("--control", type=Path, metavar="DIR", help="weights for control videos (the backbone's own)")
     p.add_argument("--image-encoder", metavar="NAME", help="open_clip folder, ViT-B-32, or model/weights (embedded)")
     p.add_argument("--shard", metavar="I/N", help="part I of N alone, for jobs of a cluster (docs/cluster.md)")
     add_device_options(p)
@@ -134,13 +144,16 @@ def _run(args: argparse.Namespace, command: str) -> int:
     return run_methods(args, (*(name for name in chosen if name in METHODS), *variants), command)
 
 
-def run_methods(args: argparse.Namespace, methods: tuple[str, ...], command: str) -> int:
+def run_methods(
+    args: argparse.Namespace, methods: tuple[str, ...], command: str, submitted: "Submitted | None" = None
+) -> int:
     """Make, measure and report what the options of `add_run_options` say.
 
     Args:
         args: Parsed options.
         methods: Names of methods and variants.
         command: Command that resumes the run, for run.json.
+        submitted: Function that finds submissions; the run has their seeds if the arguments name none.
 
     Returns:
         The exit code.
@@ -158,6 +171,7 @@ def run_methods(args: argparse.Namespace, methods: tuple[str, ...], command: str
     cases = suite.chosen(select(args.cases, suite.case_ids, f"case of suite {suite.name}"))
     out = args.out or Path("runs") / suite.name
     RunFolder(out).check()
+    submissions = submitted(suite, cases) if submitted else ()
     set_threads(args.threads or 1)
 
     # From here on networks are loaded, which takes seconds.
@@ -171,7 +185,7 @@ def run_methods(args: argparse.Namespace, methods: tuple[str, ...], command: str
         suite=suite.name,
         cases=cases,
         methods=methods,
-        seeds=seeds,
+        seeds=seeds or tuple(sorted({seed for submission in submissions for _, seed in submission.videos})),
         metrics=tuple(select(args.metrics, list(METRICS), "metric")),
         out=out,
         headline=suite.headline,
@@ -180,6 +194,7 @@ def run_methods(args: argparse.Namespace, methods: tuple[str, ...], command: str
         retry_failed=args.retry_failed,
         command=command,
         shard=shard,
+        submissions=submissions,
     )
     return _report(request, _session(request, args, suite, 1 if args.threads else workers))
 
@@ -242,7 +257,7 @@ def _refuse_lacking(methods: Sequence[str], spec: "BackboneSpec", args: argparse
 
 
 def _report(request: "RunRequest", outcome: "Outcome") -> int:
-    from benchmark.console.summary import print_summary
+    from benchmark.console.summary import print_summary, tell_changes
     from reports.build import build
 
     if request.shard:
@@ -250,6 +265,7 @@ def _report(request: "RunRequest", outcome: "Outcome") -> int:
         print("once all shards are done, the same command without --shard makes the tables and the report")
         return _failures(outcome)
     page = build(request.out, request.out / "report")
+    tell_changes(request)
     print_summary(request, outcome)
     print(f"report: {page}")
     return _failures(outcome)

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark.bench import Bench, units
 from benchmark.console.progress import Progress
-from benchmark.describe import describe_metric, describe_run, merged
+from benchmark.describe import describe_metric, describe_run, merged, with_submissions
 from benchmark.execute import Executor, format_of
 from benchmark.keys import key
 from benchmark.methods import METHODS, TRUE_KEYPOINTS
@@ -20,6 +20,7 @@ from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows, sound_rows, write_tables
 from benchmark.store.lock import describing
 from benchmark.store.schema import SampleRow
+from benchmark.submissions.submission import Submission
 from benchmark.suites.case import Case
 from benchmark.suites.puppets import HEADLINE
 from benchmark.variants import entry_of
@@ -49,6 +50,7 @@ class RunRequest:
         retry_failed: True to make failed videos again and to compute failed metrics again.
         command: Command that started the session, for run.json.
         shard: Part of the cells to make and measure; None: all. Only a session without shards writes the tables.
+        submissions: Methods whose videos were made elsewhere.
     """
 
     suite: str
@@ -63,6 +65,7 @@ class RunRequest:
     retry_failed: bool = False
     command: str = ""
     shard: Shard | None = None
+    submissions: tuple[Submission, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,7 @@ def run_session(
     metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
     suite = {"suite": request.suite, "suite_version": request.suite_version, "suite_digest": request.suite_digest}
     fresh = describe_run(suite, request.cases, request.seeds, backbone, methods, metrics)
+    fresh = with_submissions(fresh, request.submissions)
     folder = RunFolder(request.out, mends=True)
     with folder.opened(request.shard):
         with collected() as damage:
@@ -233,7 +237,9 @@ def _equipped(
 ) -> Bench:
     folder = RunFolder(request.out, mends=True)
     told = [name for name in methods if TRUE_KEYPOINTS in entry_of(name).needs]
-    executor = Executor(folder, backbone, methods, {case.case_id: case for case in request.cases}, told)
+    cases = {case.case_id: case for case in request.cases}
+    submissions = {submission.name: submission for submission in request.submissions}
+    executor = Executor(folder, backbone, methods, cases, told, submissions)
     metrics = {name: METRICS[name] for name in request.metrics}
     return Bench(executor, Scorer(folder, executor.stages, perception, metrics, request.retry_failed), folder)
 
@@ -242,6 +248,7 @@ def _amount(unmade: list[Cell], scores: int, executor: Executor) -> dict[str, in
     fits = {cell.fit_key for cell in unmade if executor.needs_fit(cell)}
     kinds = [cell.kind for cell in unmade]
     work = {"bound": kinds.count("bound"), "fit": len(fits), "method": kinds.count("method"), "score": scores}
+    work["submission"] = kinds.count("submission")
     return {kind: count for kind, count in work.items() if count}
 
 

@@ -17,7 +17,7 @@ from reports.tables import (
     metrics_table,
     tercile_table,
 )
-from reports.wording import NOTHING, interval, measured, scope, title
+from reports.wording import NOTHING, interval, made_elsewhere, measured, scope, title
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -65,7 +65,8 @@ def markdown(results: Results, figures: dict[str, str]) -> str:
     pictures = [f"![{_md(text)}]({path})" for path, text in figures.items()]
     tables = [methods_table(results), bounds_table(results)]
     tables += [claims_table(results.claims, results.run)] * bool(results.claims) + [comparison_table(results)]
-    tables += [belief_table(results), tercile_table(results), cost_table(results), metrics_table(results)]
+    tables += [belief_table(results), tercile_table(results)]
+    tables += [cost_table(results)] * (not made_elsewhere(results.run)) + [metrics_table(results)]
     faults = faults_table(results)
     parts += [markdown_table(table) for table in tables + [faults] * bool(faults.rows)]
     return "\n\n".join(parts + pictures) + "\n"
@@ -138,15 +139,17 @@ def _tex(text: str) -> str:
 def csv(results: Results) -> str:
     """One row per method and metric, numbers with six decimals, empty where there is none.
 
-    Columns are backbone, suite, name, kind, extra_supervision, metric, unit, higher_is_better, headline, mean, low,
-    high, cases, references, ok, failed, skipped, missing, backend, and the method's median costs: fit_s, transfer_s,
-    peak_memory_gib, action_mib, adapter_mib. The costs are the same in all rows of a method.
+    Columns are backbone, suite, name, kind (method, submission or bound), extra_supervision, metric, unit,
+    higher_is_better, headline, mean, low, high, cases, references, ok, failed, skipped, missing, backend, and the
+    method's median costs: fit_s, transfer_s, peak_memory_gib, action_mib, adapter_mib. The costs are the same in all
+    rows of a method.
     """
     run = results.run
     order = {name: index for index, name in enumerate(results.order + results.bound_order)}
     table = results.summary.rename(columns={"method": "name"})
     table = table.sort_values("name", key=lambda names: names.map(order), kind="stable")
     metrics, methods = run.info["metrics"], run.info["methods"]
+    table["kind"] = table["name"].map(lambda name: methods[name]["kind"])
     table.insert(0, "suite", run.info["suite"])
     table.insert(0, "backbone", run.info["backbone"]["name"])
     table.insert(4, "extra_supervision", table["name"].map(lambda name: methods[name]["extra_supervision"] or "none"))

@@ -13,7 +13,19 @@ from reports import tables
 from reports.contact_sheet import chosen_cases, first_seed, inside
 from reports.formats import cell_text, halves
 from reports.results import Results, cautions, checks
-from reports.wording import NOTHING, backbone_size, count, label, measured, number, scope, suite_name, title
+from reports.wording import (
+    NOTHING,
+    backbone_size,
+    count,
+    label,
+    made_elsewhere,
+    measured,
+    number,
+    scope,
+    subject,
+    suite_name,
+    title,
+)
 
 GALLERY_CASES = 60
 """Largest number of cases in the gallery: a browser plays some hundreds of small videos at once, not thousands."""
@@ -35,6 +47,8 @@ def render(results: Results, page_folder: Path, figures: Mapping[str, str], shee
     run, counts = results.run, results.counts
     return _template().render(
         title=title(run),
+        subject=subject(run),
+        made_elsewhere=made_elsewhere(run),
         size=backbone_size(run.info["backbone"]),
         suite=suite_name(run),
         backbone=run.info["backbone"],

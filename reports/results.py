@@ -122,6 +122,23 @@ def checks(results: Results) -> list[str]:
     return found
 
 
+def submitted(run: StoredRun) -> list[str]:
+    """Sentences on the origin of submitted videos, and on what was changed in them."""
+    sentences = []
+    for name in run.submissions:
+        mine = run.samples[(run.samples["method"] == name) & (run.samples["status"] == "ok")]
+        changed = int(mine["changed"].notna().sum())
+        rules = ", ".join(sorted(mine["resize_rule"].unique()))
+        said = f" {changed} of them had another size, length or rate and were changed by the rule {rules}." * bool(
+            changed
+        )
+        sentences.append(
+            f"The {count(len(mine), 'video')} of {name} {'was' if len(mine) == 1 else 'were'} made elsewhere, by a "
+            f"model, with material and at a cost that nobody here has seen.{said}"
+        )
+    return sentences
+
+
 def headline_mean(results: Results, name: str) -> float:
     """Mean headline of a method or bound; NaN if it has none."""
     mine = results.summary[(results.summary["method"] == name) & (results.summary["metric"] == results.run.headline)]
@@ -138,6 +155,7 @@ def cautions(results: Results) -> list[str]:
             "them are not made, and how far apart reference and target are was not measured. The metrics that are left "
             "reward some wrong videos: read them beside still and copy-reference."
         )
+    found += submitted(run)
     references = len({case["reference_id"] for case in run.info["cases"].values()})
     if references < MIN_REFERENCES:
         found.append(

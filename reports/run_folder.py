@@ -20,11 +20,14 @@ SCHEMA_VERSION = 3
 
 AXES = ("layout", "viewpoint", "skeleton", "pose")
 TERCILES = ("near", "middle", "far")
+KINDS = ("method", "submission", "bound")
 STATUSES = ("ok", "failed", "skipped", "missing")
 
 SAMPLE_COLUMNS = (
     "key fit_key method method_version case_id seed status error video fit_s transfer_s peak_memory_gib action_mib"
 ).split()
+SUBMITTED_COLUMNS = ["resize_rule", "changed"]
+"""Columns that runs with submitted videos have in addition."""
 SCORE_COLUMNS = "key method case_id seed metric metric_version status value backend".split()
 
 _RUN_FIELDS = ("suite", "seeds", "backbone", "methods", "metrics", "cases")
@@ -54,8 +57,13 @@ class StoredRun:
 
     @property
     def methods(self) -> list[str]:
-        """Names of the methods that compete, in run.json's order."""
-        return [name for name, entry in self.info["methods"].items() if entry["kind"] == "method"]
+        """Names of the methods that compete, submitted ones included, in run.json's order."""
+        return [name for name, entry in self.info["methods"].items() if entry["kind"] != "bound"]
+
+    @property
+    def submissions(self) -> list[str]:
+        """Names of the methods whose videos were made elsewhere, in run.json's order."""
+        return [name for name, entry in self.info["methods"].items() if entry["kind"] == "submission"]
 
     @property
     def bounds(self) -> list[str]:
@@ -97,7 +105,8 @@ def load_run(folder: Path) -> StoredRun:
         RunError: If a file is missing or unreadable, of another schema version, or contradicts itself.
     """
     info = _load_info(folder / "run.json")
-    samples = _load_table(folder / "samples.parquet", SAMPLE_COLUMNS)
+    submitted = any(entry["kind"] == "submission" for entry in info["methods"].values())
+    samples = _load_table(folder / "samples.parquet", SAMPLE_COLUMNS + SUBMITTED_COLUMNS * submitted)
     scores = _load_table(folder / "scores.parquet", SCORE_COLUMNS)
     notes: list[str] = []
     samples = _described(samples, info, ("method", "case_id"), "videos", notes)
@@ -142,8 +151,8 @@ def _check_info(info: dict[str, Any], path: Path) -> None:
         for name, entry in info[table].items():
             check_fields(entry, fields, f"{path}: {table}.{name}")
     for name, entry in info["methods"].items():
-        if entry["kind"] not in ("method", "bound"):
-            raise RunError(f"{path}: methods.{name}.kind: expected method or bound, got {entry['kind']!r}")
+        if entry["kind"] not in KINDS:
+            raise RunError(f"{path}: methods.{name}.kind: expected {', '.join(KINDS)}, got {entry['kind']!r}")
     seeds = info["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
         raise RunError(f"{path}: seeds: expected a list of integers, got {seeds!r}")

@@ -14,7 +14,20 @@ from reports.analysis.statistics import MIN_SEEDS
 from reports.cells import Cell, Interval, Number, Share, Table
 from reports.results import Results
 from reports.run_folder import TERCILES, StoredRun, score_backends
-from reports.wording import NOTHING, Write, arrow, count, gib, heading, label, mib, number, seconds, signed
+from reports.wording import (
+    NOTHING,
+    Write,
+    arrow,
+    count,
+    gib,
+    heading,
+    label,
+    made_elsewhere,
+    mib,
+    number,
+    seconds,
+    signed,
+)
 
 
 def methods_table(results: Results) -> Table:
@@ -22,11 +35,15 @@ def methods_table(results: Results) -> Table:
     note = (
         f"Sorted by {label(results.run.headline)}. Means over references; Student's 95% interval in brackets. "
         "Intervals do not tell whether two rows differ: the paired differences below do. A number in round brackets "
-        "counts the videos that have a value, where some have none. Costs are medians on one machine. The fit is "
-        "paid once for each reference, the transfer for each video. Peak memory is the device's, or on a CPU the "
-        "whole process's. The adapter is what a fit stores, plus RefAdapter or control weights that the method loads."
+        "counts the videos that have a value, where some have none."
     )
-    return _board("Methods", results, results.order, note)
+    spent = (
+        " Costs are medians on one machine. The fit is paid once for each reference, the transfer for each video. Peak "
+        "memory is the device's, or on a CPU the whole process's. The adapter is what a fit stores, plus RefAdapter or "
+        "control weights that the method loads."
+    )
+    unmeasured = " Submitted videos were made elsewhere: their costs were not measured." * bool(results.run.submissions)
+    return _board("Methods", results, results.order, note + spent * (not made_elsewhere(results.run)) + unmeasured)
 
 
 def bounds_table(results: Results) -> Table:
@@ -39,7 +56,7 @@ def _board(title: str, results: Results, names: tuple[str, ...], note: str) -> T
     run = results.run
     states = ["ok", "failed", "skipped"] + ["missing"] * bool(results.counts["missing"].sum())
     headings = [heading(run, metric) for metric in run.metrics]
-    spent = ("fit", "transfer", "peak memory", "adapter")
+    spent = () if made_elsewhere(run) else ("fit", "transfer", "peak memory", "adapter")
     tallies = [{"ok": "videos", "missing": "not run"}.get(state, state) for state in states]
     cells, costs = results.summary.set_index(["method", "metric"]), results.costs.reindex(names)
     rows = []
@@ -48,7 +65,7 @@ def _board(title: str, results: Results, names: tuple[str, ...], note: str) -> T
         values = [_cell(cells.loc[(name, metric)], int(counts["ok"]), metric == run.headline) for metric in run.metrics]
         given = str(run.info["methods"][name]["extra_supervision"] or "none")
         tally = (int(counts[state]) for state in states)
-        rows.append((name, values[0], given, *_costs(costs.loc[name]), *tally, *values[1:]))
+        rows.append((name, values[0], given, *_costs(costs.loc[name])[: len(spent)], *tally, *values[1:]))
     columns = ("name", headings[0], "extra supervision", *spent, *tallies, *headings[1:])
     return Table(title, columns, tuple(rows), note)
 
@@ -145,6 +162,8 @@ def cost_table(results: Results) -> Table:
     """The costs of a fit, a transfer and a stored action."""
     rows = []
     for name in results.order:
+        if name in results.run.submissions:
+            continue
         row = results.costs.loc[name]
         fits = NOTHING if pd.isna(row["fits"]) else int(row["fits"])
         times = [Number(row[column], write=seconds) for column in ("fit_s", "transfer_s")]

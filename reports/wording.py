@@ -102,14 +102,31 @@ def heading(run: StoredRun, metric: str) -> str:
 
 def backbone_size(backbone: dict[str, Any]) -> str:
     """`2.5 M parameters, 9 frames of 64 x 64 pixels at 8 fps`."""
+    return f"{parameters(backbone['num_parameters'])}, {video_size(backbone)}"
+
+
+def video_size(backbone: dict[str, Any]) -> str:
+    """`9 frames of 64 x 64 pixels at 8 fps`."""
     size = f"{backbone['num_frames']} frames of {backbone['width']} × {backbone['height']} pixels"
-    return f"{parameters(backbone['num_parameters'])}, {size} at {backbone['fps']:g} fps"
+    return f"{size} at {backbone['fps']:g} fps"
 
 
 def title(run: StoredRun) -> str:
-    """A title with the suite and the backbone's size, without which no number is valid."""
+    """A title with the suite and the backbone's size, or the videos' size, without which no number is valid."""
     backbone = run.info["backbone"]
-    return f"Action transfer on {backbone['name']} ({backbone_size(backbone)}), suite {suite_name(run)}"
+    if made_elsewhere(run):
+        return f"{subject(run)} as {video_size(backbone)}, suite {suite_name(run)}"
+    return f"{subject(run)} ({backbone_size(backbone)}), suite {suite_name(run)}"
+
+
+def subject(run: StoredRun) -> str:
+    """`Action transfer on puppets`, or `Submitted videos` if all methods were submitted."""
+    return "Submitted videos" if made_elsewhere(run) else f"Action transfer on {run.info['backbone']['name']}"
+
+
+def made_elsewhere(run: StoredRun) -> bool:
+    """True if the videos of all methods were made elsewhere."""
+    return bool(run.methods) and run.methods == run.submissions
 
 
 def suite_name(run: StoredRun) -> str:
@@ -121,8 +138,14 @@ def suite_name(run: StoredRun) -> str:
 def scope(run: StoredRun) -> str:
     """A sentence on the limits of the numbers."""
     footage = "real footage" if run.truth_known else "other footage"
+    if made_elsewhere(run):
+        return (
+            f"All numbers are of the submitted videos as {video_size(run.info['backbone'])}; "
+            f"they say nothing about other resolutions or {footage}."
+        )
     return (
-        f"All numbers are of the backbone {run.info['backbone']['name']} as described here; "
+        f"All numbers {'but those of submitted videos ' * bool(run.submissions)}are of the backbone "
+        f"{run.info['backbone']['name']} as described here; "
         f"they say nothing about larger backbones, other resolutions or {footage}."
     )
 

@@ -9,9 +9,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from benchmark.bounds.table import BOUNDS
+from flexiact.notes import note
 
 if TYPE_CHECKING:
     from benchmark.session import Outcome, RunRequest
+
+_CHANGES = 5  # those that are printed; the table has all
 
 LOOKS = ("true_appearance_error", "appearance_consistency")
 """Appearance metrics that may be shown next to the headline; the first of them that was measured is shown."""
@@ -20,8 +23,11 @@ LOOKS = ("true_appearance_error", "appearance_consistency")
 def print_summary(request: "RunRequest", outcome: "Outcome", console: Console | None = None) -> None:
     """Print the number of videos made and failed, and the means of the most telling metrics."""
     console = console or Console()
+    made = "made or taken in" if request.submissions else "made"
     done = (
-        f"{outcome.made} videos made, {outcome.scored} measured" if outcome.made or outcome.scored else "nothing to do"
+        f"{outcome.made} videos {made}, {outcome.scored} measured"
+        if outcome.made or outcome.scored
+        else "nothing to do"
     )
     console.print(
         f"suite {request.suite}: {done} in this session; results in {request.out}", highlight=False, soft_wrap=True
@@ -40,6 +46,20 @@ def print_summary(request: "RunRequest", outcome: "Outcome", console: Console | 
             table.add_section()
         table.add_row(escape(method), *values, ok, _number(made["transfer_s"].mean()))
     console.print(table)
+
+
+def tell_changes(request: "RunRequest") -> None:
+    """Print a note for each thing that was changed in the videos of a submission, the most frequent ones first."""
+    if not request.submissions:
+        return
+    samples = pd.read_parquet(request.out / "samples.parquet")
+    for name in (submission.name for submission in request.submissions):
+        rows = samples[samples["method"] == name]
+        changes = rows["changed"].dropna().str.split("; ").explode().value_counts()
+        for what, videos in changes.head(_CHANGES).items():
+            note(f"{name} ({videos} of {len(rows)} videos)", what)
+        if len(changes) > _CHANGES:
+            note(name, f"is changed in {len(changes) - _CHANGES} more ways: samples.parquet, `changed`")
 
 
 def told(headline: str, scores: pd.DataFrame) -> list[str]:

@@ -124,6 +124,7 @@ def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:
         case_id=cell.case_id,
         seed=cell.seed,
         status="missing",
+        origin="submitted" if cell.kind == "submission" else "made",
     )
 
 

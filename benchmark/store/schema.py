@@ -131,6 +131,22 @@ class MethodEntry(Entry):
     """Every setting that its transfer depends on in addition; part of the key of a video."""
 
 
+class SubmissionEntry(Entry):
+    """A method that competes by videos that were made elsewhere; nothing is known of it but what was said."""
+
+    kind: Literal["submission"]
+    """Tells submissions from methods and bounds."""
+    version: int
+    """Version of the rule by which videos are brought to the format of the run."""
+    summary: str
+    """One line for a reader of the table."""
+    extra_supervision: str
+    """Material that it was given and others were not, as those who made it say, or `not stated`."""
+    videos: dict[str, Sha256 | None]
+    """Digest of each submitted file, by CASE_ID/SEED; `null` where none was submitted. For a folder of pictures, of
+    their digests in their order."""
+
+
 class BoundEntry(Entry):
     """A floor or a ceiling: a video that nobody had to generate from the reference alone."""
 
@@ -338,8 +354,8 @@ class Description(Entry):
     """The model that all methods run on."""
     truth: KnownTruth | UnknownTruth
     """Settings of the right answers, if they are known."""
-    methods: dict[str, Annotated[MethodEntry | BoundEntry, Field(discriminator="kind")]]
-    """Methods and bounds by name, in the order of the tables."""
+    methods: dict[str, Annotated[MethodEntry | SubmissionEntry | BoundEntry, Field(discriminator="kind")]]
+    """Methods, submissions and bounds by name, in the order of the tables."""
     metrics: dict[str, MetricEntry]
     """Metrics by name, in the order of the tables."""
     cases: dict[str, PuppetCaseEntry | FileCaseEntry]
@@ -364,7 +380,7 @@ class SampleRow:
     key: str
     """Names the video: digest of all that it depends on (32 hex digits)."""
     fit_key: str | None
-    """Names the fit that it was made with; `null` for bounds."""
+    """Names the fit that it was made with; `null` for bounds and submitted videos."""
     method: str
     """Name of the method or bound."""
     method_version: int
@@ -389,13 +405,30 @@ class SampleRow:
     video_bytes: Annotated[int | None, _unit("bytes")] = None
     """Size of the lossless file, by which a truncated one is found at once; `null` when there is no video."""
     fit_s: Annotated[float | None, _unit("s")] = None
-    """Wall time of the fit, which all videos with this `fit_key` share; `null` for bounds and without a video."""
+    """Wall time of the fit, which all videos with this `fit_key` share; `null` where nothing was fitted, and without a
+    video."""
     transfer_s: Annotated[float | None, _unit("s")] = None
-    """Wall time of the transfer; `null` for bounds and without a video."""
+    """Wall time of the transfer; `null` for the same rows."""
     peak_memory_gib: Annotated[float | None, _unit("GiB")] = None
     """The larger of the fit's and the transfer's peak (see `benchmark.measure.Cost`); `null` for the same rows."""
     action_mib: Annotated[float | None, _unit("MiB")] = None
-    """Size of the learned action; `null` for bounds and without a video."""
+    """Size of the learned action; `null` for the same rows."""
+    origin: Literal["made", "submitted"] = "made"
+    """`submitted` when the video was made elsewhere, `made` when this suite made it, or failed to."""
+    resize_rule: str | None = None
+    """Name and version of the rule that brings a submitted video to the format; `null` for all others."""
+    changed: str | None = None
+    """Text that says what the rule changed in a submitted video; `null` when nothing, and for all others."""
+    source: str | None = None
+    """Path of the submitted file inside the submission's folder; `null` when there is none, and for all others."""
+    source_frames: Annotated[int | None, _unit("frames")] = None
+    """Length of the submitted file; `null` for the same rows."""
+    source_fps: Annotated[float | None, _unit("frames/s")] = None
+    """Rate of the submitted file; `null` for the same rows and for a folder of pictures, which states none."""
+    source_height: Annotated[int | None, _unit("pixels")] = None
+    """Height of the submitted file; `null` for the same rows."""
+    source_width: Annotated[int | None, _unit("pixels")] = None
+    """Width of the submitted file; `null` for the same rows."""
 
 
 @dataclass(frozen=True, config=_CONFIG)

@@ -61,9 +61,9 @@ def tidy(run: StoredRun) -> pd.DataFrame:
     """One row for each planned video and metric.
 
     Returns:
-        Columns method, kind, case_id, seed, reference_id, those of AXES (terciles), metric, status (ok, failed,
-        skipped, missing) and value (NaN unless ok). If a video failed or was skipped, so are all its metrics. Missing
-        means that the run has not made the video or score yet.
+        Columns method, kind (bound, or method for all that compete), case_id, seed, reference_id, those of AXES
+        (terciles), metric, status (ok, failed, skipped, missing) and value (NaN unless ok). If a video failed or was
+        skipped, so are all its metrics. Missing means that the run has not made the video or score yet.
     """
     cells = run.samples[["method", "case_id", "seed", "status"]].rename(columns={"status": "made"})
     rows = cells.merge(pd.DataFrame({"metric": run.metrics}), how="cross")
@@ -75,7 +75,7 @@ def tidy(run: StoredRun) -> pd.DataFrame:
     # "ok" without a finite number is a fault of the scorer and must not become a value.
     broken = (rows["status"] == "ok") & ~np.isfinite(rows["value"].astype(float))
     rows.loc[broken, ["status", "value"]] = ["failed", np.nan]
-    rows["kind"] = rows["method"].map({name: entry["kind"] for name, entry in run.info["methods"].items()})
+    rows["kind"] = rows["method"].map(dict.fromkeys(run.methods, "method") | dict.fromkeys(run.bounds, "bound"))
     cases = run.info["cases"]
     rows["reference_id"] = rows["case_id"].map({name: str(case["reference_id"]) for name, case in cases.items()})
     for axis in AXES:

@@ -10,6 +10,7 @@ from tests.support.quick_help import help_of
 SLOW = {"torch", "pandas", "scipy", "matplotlib", "diffusers", "transformers", "accelerate", "cv2", "av", "PIL"}
 WRONG = {
     "run": "--suite no-such-suite",
+    "score": "--videos {}/none --out {}/out",
     "report": "{}/none",
     "power": "{}/none",
     "difficulty": "{}/none --publish {}/out",

@@ -15,6 +15,7 @@ from benchmark.store import contract, schema
 from benchmark.store.folder import SCHEMA_VERSION
 from benchmark.store.provenance import provenance
 from benchmark.store.schema import FILES, Description, Entry, Run, SampleRow, ScoreRow, StoredScores, columns_of
+from benchmark.submissions.submission import Submission
 from benchmark.suites import puppets
 from benchmark.suites.files import folder_suite
 from reports import run_folder
@@ -29,7 +30,7 @@ NAMES = {"FIT_KEY": "[0-9a-f]{32}", "FEATURES_KEY": "[0-9a-f]{32}", "KEY": "[0-9
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one case in two sessions."""
+    """A run of one case in three sessions, the last one with a submission."""
     folder = tmp_path_factory.mktemp("contract")
     out, backbone = folder / "run", new_backbone(folder)
     request = {"suite": "small", "cases": CASES[:1], "metrics": METRICS, "out": out, "headline": METRICS[0]}
@@ -39,6 +40,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for methods in (("flexiact",), ("i2v",)):
             asked = RunRequest(methods=methods, seeds=(0,), command=f"make {methods}", **request)
             run_session(asked, backbone, small_perception(), origin)
+    nothing = Submission("mine", {(CASES[0].case_id, 0): None}, "submitted", "not stated")
+    asked = RunRequest(methods=(), seeds=(0,), command="score", submissions=(nothing,), **request)
+    run_session(asked, backbone, small_perception(), origin)
     return out
 
 

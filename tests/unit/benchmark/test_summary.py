@@ -5,10 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import pytest
 from rich.console import Console
 
 from benchmark.bounds.table import BOUNDS
-from benchmark.console.summary import print_summary
+from benchmark.console.summary import print_summary, tell_changes
 from benchmark.methods import METHODS
 
 
@@ -21,7 +22,7 @@ def shown(folder: Path, headline: str, metrics: tuple[str, ...]) -> str:
     samples.to_parquet(folder / "samples.parquet")
     scores.to_parquet(folder / "scores.parquet")
     out = StringIO()
-    request = SimpleNamespace(suite="puppets", out=folder, headline=headline)
+    request = SimpleNamespace(suite="puppets", out=folder, headline=headline, submissions=())
     print_summary(request, SimpleNamespace(made=2, scored=3), Console(file=out, width=80))
     return out.getvalue()
 
@@ -42,3 +43,15 @@ def test_without_truth_the_papers_appearance_stands_beside_the_headline(tmp_path
 
 def test_a_headline_that_was_measured_nowhere_has_no_column(tmp_path: Path) -> None:
     assert "agreement" not in shown(tmp_path, "motion_agreement", ("appearance_consistency",))
+
+
+def test_what_was_changed_in_submitted_videos_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["is resized; is cut", "is resized", None, *(f"is {number}" for number in range(5))]
+    samples = pd.DataFrame({"method": "mine", "changed": changes})
+    others = pd.DataFrame({"method": "i2v", "changed": [None]})
+    pd.concat([samples, others]).to_parquet(tmp_path / "samples.parquet")
+    tell_changes(SimpleNamespace(out=tmp_path, submissions=(SimpleNamespace(name="mine"),)))
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == "note: mine (2 of 8 videos) is resized"
+    assert len(others) == 5
+    assert others[-1] == "note: mine is changed in 2 more ways: samples.parquet, `changed`"

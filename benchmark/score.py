@@ -1,0 +1,76 @@
+"""Score videos that were made elsewhere: `python -m benchmark.score --videos DIR` for the cases of a suite.
+
+The result is a run directory with tables and a report, as of a run. The submitted methods stand beside the suite's
+floors and ceilings, and beside the methods that the directory already holds. Exit codes: 0 done; 1 done, but videos are
+missing or cannot be read; 2 not done, with the reason in one line on standard error; 130 interrupted.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark.run import RESUMES, add_suite_options, parse_seeds, run_methods
+from benchmark.selection import UsageError
+from benchmark.suites.case import Suite
+from flexiact import cli
+from flexiact.cli import OneLineParser
+
+if TYPE_CHECKING:  # reading videos loads slow libraries, which --help should not cost
+    from benchmark.submissions.submission import Submission
+    from benchmark.suites.case import Case
+
+
+def parser() -> argparse.ArgumentParser:
+    """Parser of the command line; it loads no network library."""
+    p = OneLineParser(prog="python -m benchmark.score", description=(__doc__ or "").split("\n\n")[0])
+    p.add_argument("--videos", type=Path, required=True, metavar="DIR", help="folder of CASE.mp4 or CASE-seed1.mp4")
+    p.add_argument("--manifest", type=Path, metavar="FILE", help="CSV of video, case and, if need be, seed and method")
+    p.add_argument("--name", metavar="NAME", help="name of the method in tables (the folder's name)")
+    p.add_argument("--summary", default="", metavar="TEXT", help="one line on the method, for the report")
+    p.add_argument("--supervision", default="", metavar="TEXT", help="what it was given that others were not")
+    seeds = "seeds that every case should have, e.g. 0-2 (those that are found)"
+    p.add_argument("--seeds", nargs="+", default=[], metavar="N", help=seeds)
+    add_suite_options(p)
+    p.set_defaults(refadapter=None, control=None)
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = f"python -m benchmark.score {shlex.join(arguments)}"
+    return cli.run(parser(), lambda args: _score(args, command), arguments, interrupted=RESUMES)
+
+
+def _score(args: argparse.Namespace, command: str) -> int:
+    return run_methods(args, (), command, partial(_submitted, args))
+
+
+def _submitted(args: argparse.Namespace, suite: Suite, cases: "Sequence[Case]") -> "tuple[Submission, ...]":
+    """Submissions that the arguments name, for cases of a suite.
+
+    Raises:
+        UsageError: If an option makes no sense.
+        CaseError: If a file names no case, or cannot be read.
+    """
+    from benchmark.submissions.found import Cases, by_name, by_table, submissions_of
+    from benchmark.suites.files import file_name
+
+    ids = Cases(tuple(case.case_id for case in cases), suite.case_ids)
+    name = args.name or file_name(args.videos.resolve().name)
+    if args.manifest is None:
+        found = {name: by_name(args.videos, ids)}
+    else:
+        found = by_table(args.manifest, args.videos, ids)
+        if args.name and set(found) != {""}:
+            raise UsageError(f"name: {args.manifest} names the methods itself, in its column 'method'")
+        found = {method or name: videos for method, videos in found.items()}
+    return submissions_of(found, args.videos, ids, parse_seeds(args.seeds), args.summary, args.supervision)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
