@@ -61,7 +61,11 @@ def test_tables_have_the_axes_that_the_cases_name(run):
         ("run.json", drop("schema_version"), "schema_version None"),
         ("run.json", drop("backbone", "num_parameters"), "backbone.num_parameters: missing"),
         ("run.json", drop("methods", "i2v", "kind"), r"methods\.i2v\.kind: missing"),
-        ("run.json", lambda i: i["methods"]["i2v"].update(kind="toy"), "kind: expected method, submission, bound, got 'toy'"),
+        (
+            "run.json",
+            lambda i: i["methods"]["i2v"].update(kind="toy"),
+            "kind: expected method, submission, bound, got 'toy'",
+        ),
         ("run.json", lambda i: i.update(cases={}), "cases: expected at least one entry"),
         ("run.json", lambda i: i.update(seeds="0"), "seeds: expected a list of integers"),
         ("samples.parquet", lambda t: t.drop(columns="fit_s"), "column fit_s is missing"),
