@@ -25,7 +25,7 @@ PAGE, SHARES, SETTLED, COURSES = "attention", "attention-shares", "attention-set
 EARLY, LATE = 2 / 3, 1 / 3
 """Early steps are in the highest third of the timesteps, late ones in the lowest; the paper shows 800, 500 and 200."""
 
-HOLDS, REVERSED, OPEN, FEW = "holds", "is reversed", "is open", "has too few references"
+HOLDS, REVERSED, OPEN, FEW = "holds", "reversed", "open", "too few references"
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ QUESTIONS = (
     Question(
         "Attention is early", "share inside, early minus late", _fall(lambda third: _share("inside", third)), part=True
     ),
-    Question("Low frequencies settle first", "settled over time, low minus high", _lead("time"), part=True),
+    Question("Low frequencies settle first", "settled, low minus high frequencies over time", _lead("time"), part=True),
     Question("It is on what moves early more than late", "inside minus outside, early minus late", _fall(_gap)),
     Question("It is on what moves, not on the figure", "early share, inside minus still parts", _gap("early", "still")),
-    Question("Coarse movement settles before fine", "settled in space, low minus high", _lead("space")),
+    Question("Coarse movement settles before fine", "settled, low minus high frequencies in space", _lead("space")),
 )
 """The parts of the observation first, then what helps to read them."""
 
@@ -130,14 +130,14 @@ def verdict(found: Estimate) -> str:
 
 def conclusion(verdicts: list[str], backbone: str) -> str:
     """One sentence on the whole observation, from the verdicts on its parts."""
-    held = verdicts.count(HOLDS)
+    held, turned, left = (verdicts.count(name) for name in (HOLDS, REVERSED, OPEN))
     if FEW in verdicts:
         return f"Whether the observation holds on {backbone} cannot be said: fewer than {MIN_REFERENCES} references."
     if held == len(verdicts):
         return f"The observation holds on {backbone}, in all of its {held} parts."
-    if REVERSED in verdicts:
-        return f"The observation does not hold on {backbone}: {held} of its {len(verdicts)} parts hold, others reverse."
-    return f"The observation is not shown on {backbone}: {held} of its {len(verdicts)} parts hold, the others are open."
+    says = "does not hold" if turned else "is not shown"
+    parts = f"{held} of its {len(verdicts)} parts hold, {turned} are reversed, {left} open"
+    return f"The observation {says} on {backbone}: {parts}."
 
 
 def _measured(shares: pd.DataFrame, settled: pd.DataFrame, timesteps: int) -> Measured:
@@ -157,15 +157,16 @@ def _page(shares: pd.DataFrame, settled: pd.DataFrame, study: dict[str, Any]) ->
     parts = [said for said, question in zip(verdicts, QUESTIONS, strict=True) if question.part]
     rows: list[tuple[Cell, ...]] = []
     for question, said, *both in zip(QUESTIONS, verdicts, off, on, strict=True):
-        numbers = (Number(found.mean, found.low, found.high, write=signed) for found in both)
+        numbers = (_cell(found, shares["case_id"].nunique()) for found in both)
         rows.append((question.name + " *" * question.part, question.difference, *numbers, said))
     table = Table(
         "What was found",
-        ("question", "difference", "bias 0", "schedule's bias", "with bias 0 it"),
+        ("question", "difference", "bias 0", "schedule's bias", "verdict at bias 0"),
         tuple(rows),
-        f"*: part of the observation. Means over references with Student's 95% intervals; it {HOLDS} if the interval "
-        f"is above 0, {REVERSED} if it is below. Below {MIN_REFERENCES} references there is no verdict. The intervals "
-        "are not corrected for their number.",
+        f"*: part of the observation. Means over references with Student's 95% intervals, in brackets the number of "
+        f"cases if some have no such token. {HOLDS}: the interval is above 0; {REVERSED}: below; below "
+        f"{MIN_REFERENCES} references there is no verdict. The observation holds only if all of its parts do, so it "
+        "needs no correction for their number.",
     )
     amount = f"{count(shares['case_id'].nunique(), 'case')} of {count(shares['reference_id'].nunique(), 'reference')}"
     words = [f"- **{name}**: {text}" for name, text in study["definitions"].items()]
@@ -180,6 +181,11 @@ def _page(shares: pd.DataFrame, settled: pd.DataFrame, study: dict[str, Any]) ->
         f"![Share of attention and settled energy over the timesteps]({COURSES}.svg)",
     ]
     return "\n\n".join([*head, "## Words", "\n".join(words), "## Made with", "\n".join(facts)]) + "\n"
+
+
+def _cell(found: Estimate, cases: int) -> Number:
+    videos = found.cases if found.cases < cases else None
+    return Number(found.mean, found.low, found.high, write=signed, videos=videos)
 
 
 def draw_shares(shares: pd.DataFrame, theme: Theme) -> Figure:
@@ -224,8 +230,8 @@ def draw_courses(shares: pd.DataFrame, settled: pd.DataFrame, equal_share: float
     panels[0].axhline(equal_share, color=theme.faint, linewidth=1.2, linestyle=(0, (1, 2)), label="equal logits")
     panels[0].set_title("Share of attention on the embedding, mean over blocks")
     for panel, content, title in (
-        (panels[1], "time", "Settled energy over time, low and high frequencies"),
-        (panels[2], "space", "Settled energy of what changes, low and high frequencies in space"),
+        (panels[1], "time", "Settled change, low and high frequencies over time"),
+        (panels[2], "space", "Settled change, low and high frequencies in space"),
     ):
         _courses(panel, settled[settled["content"] == content], "band", ("low", "high"), theme)
         panel.set_title(title)

@@ -40,9 +40,9 @@ DEFINITIONS = {
     f"still: those outside that parts at rest cover as much. The first frame, the target image, is left out. The video "
     "itself may move elsewhere than the right answer",
     "early, late": "steps in the highest and the lowest third of the timesteps",
-    "settled": "1 - squared distance of a step's predicted clean latents from the result / the result's energy, in a "
-    f"band of frequencies; low: up to {LOW_BELOW:g} cycles a latent frame or cell. Over time: of everything, the still "
-    "content too, which the target image gives. In space: of the difference from the mean over time alone",
+    "settled": "1 - squared distance of a step's predicted clean latents from the result's / that of the target image, "
+    "standing still, from the result's; in a band of frequencies over time or in space; low: up to "
+    f"{LOW_BELOW:g} cycles a latent frame or cell",
 }
 """Words of the page."""
 
@@ -192,20 +192,22 @@ def _clean_recorded(backbone: Backbone, guidance_scale: float) -> Iterator[list[
 
 
 def settled_shares(clean: Tensor, axes: tuple[int, ...]) -> dict[str, Tensor]:
-    """Share of the result's energy in a band of frequencies that each step has settled, "low" and "high", [steps].
+    """Share of the change's energy in a band of frequencies that each step has settled, "low" and "high", [steps].
 
-    With X_s the discrete Fourier transform of the clean latents that step s predicts, and S the last step,
+    The change is the latents less the result's first latent frame, which is the target image. Without that the still
+    content, which the image gives from the first step on, would be nearly all of the low frequencies. With D_s the
+    discrete Fourier transform of the change that step s predicts, and S the last step,
 
-        settled_s = 1 - sum over band of |X_s - X_S|^2 / sum over band of |X_S|^2.
+        settled_s = 1 - sum over band of |D_s - D_S|^2 / sum over band of |D_S|^2.
 
-    It is 1 at the last step, and below 0 where a prediction is further from the result than nothing would be. Low are
-    frequencies up to `LOW_BELOW`, in more than one dimension by their length. NaN where the result has no energy.
+    It is 1 at the last step, 0 for the target image standing still, and below 0 for what is worse. Low are frequencies
+    up to `LOW_BELOW`, in more than one dimension by their length. NaN where the result has no energy.
 
     Args:
-        clean: Latents, [steps, F, C, h, w].
+        clean: Latents without padding frames, [steps, F, C, h, w].
         axes: Dimensions of the transform.
     """
-    spectrum = torch.fft.fftn(clean.double(), dim=axes)
+    spectrum = torch.fft.fftn((clean - clean[-1:, :1]).double(), dim=axes)
     squared = torch.zeros([1] * clean.ndim, dtype=torch.float64)
     for axis in axes:
         size = [1] * clean.ndim
@@ -229,9 +231,8 @@ def _share_rows(seen: Sampled, places: Mapping[str, Tensor]) -> Iterator[tuple[i
 
 
 def _settled_rows(seen: Sampled, num_padding_frames: int) -> Iterator[tuple[int, int, str, str, float]]:
-    """Rows of all content over time, and of what changes over time in space."""
     clean = seen.clean[:, num_padding_frames:]
-    contents = {"time": settled_shares(clean, (1,)), "space": settled_shares(clean - clean.mean(1, True), (3, 4))}
+    contents = {"time": settled_shares(clean, (1,)), "space": settled_shares(clean, (3, 4))}
     for content, bands in contents.items():
         for band, values in bands.items():
             for step, (timestep, value) in enumerate(zip(seen.timesteps, values.tolist(), strict=True)):
