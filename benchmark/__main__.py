@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "guiding": ("benchmark.guiding", "what the signals of guided methods know"),
     "ablate": ("benchmark.ablate", "run an ablation: one method with other settings"),
     "publish": ("benchmark.publish", "list published results that are stale; make them"),
-    "study": ("benchmark.study", "which faults of a video each metric notices"),
+    "study": ("benchmark.study", "what metrics notice; where videos attend to the action"),
     "speed": ("benchmark.speed", "speed beside rivals"),
     "curate": ("benchmark.curate", "write the suites of puppet cases"),
     "memory": ("flexiact.memory", "which graphics cards a large model fits"),

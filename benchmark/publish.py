@@ -71,6 +71,12 @@ def _ablation(name: str, suite: str, *methods: str) -> Product:
 
 PRODUCTS: dict[str, Product] = {
     "study": Product(("benchmark.study --publish {out}",), ("puppets",), (), JUDGES),
+    "attention": Product(
+        ("benchmark.study attention --references 12 --publish {out}",),
+        ("puppets-dev",),
+        ("flexiact",),
+        ("backbone", "refadapter"),
+    ),
     "puppets": _suite("puppets", methods=tuple(METHODS)),
     "difficulty": _difficulty(),
     "puppets-words": _suite("puppets-words"),

@@ -1,6 +1,11 @@
-"""Study which corruptions of true answers each metric notices: `python -m benchmark.study --publish DIR`."""
+"""Study the measuring, or the model: `python -m benchmark.study metrics|attention --publish DIR`.
+
+metrics (also without a word): which graded corruptions of true answers each metric notices. attention: whether videos
+attend to FlexiAct's embedding where things move and early, and whether low frequencies settle first.
+"""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,29 +14,53 @@ from typing import Any
 from benchmark.suites.puppets import load_suite
 from flexiact.cli import OneLineParser, run
 
-FEATURES = Path("runs/study")
+FEATURES, FITS = Path("runs/study"), Path("runs/study/fits")
+SUBJECTS = {
+    "metrics": "which faults of a video each metric notices",
+    "attention": "where and when videos attend to FlexiAct's embedding",
+}
+
+_RECORDED = ("suite", "references", "targets", "seed", "fit_steps", "steps", "backbone")
 
 
 def parser() -> argparse.ArgumentParser:
     """Parser of the command line; it loads no network library."""
-    p = OneLineParser(prog="python -m benchmark.study", description=__doc__)
-    p.add_argument("--suite", default="puppets", metavar="NAME", help="puppet suite (puppets)")
-    p.add_argument("--seed", type=int, default=0, help="of corruptions that draw something (0)")
-    p.add_argument("--features", type=Path, default=FEATURES, metavar="DIR", help=f"kept features ({FEATURES})")
-    p.add_argument("--publish", type=Path, required=True, metavar="DIR", help="folder to write to")
-    p.add_argument("--threads", type=int, default=1, metavar="N", help="of the processor (1)")
+    p = OneLineParser(prog="python -m benchmark.study", description=(__doc__ or "").split("\n\n")[0])
+    subjects = p.add_subparsers(dest="subject", required=True, metavar="metrics|attention")
+    metrics, attention = (subjects.add_parser(name, help=text, description=text) for name, text in SUBJECTS.items())
+    for sub, suite in ((metrics, "puppets"), (attention, "puppets-dev")):
+        sub.add_argument("--suite", default=suite, metavar="NAME", help="puppet suite (%(default)s)")
+        sub.add_argument("--publish", type=Path, required=True, metavar="DIR", help="folder to write to")
+        sub.add_argument("--threads", type=int, default=1, metavar="N", help="of the processor (1)")
+    metrics.add_argument("--seed", type=int, default=0, help="of corruptions that draw something (0)")
+    metrics.add_argument("--features", type=Path, default=FEATURES, metavar="DIR", help=f"kept features ({FEATURES})")
+    attention.add_argument("--references", type=int, default=6, metavar="N", help="the first N (6)")
+    attention.add_argument("--targets", type=int, default=1, metavar="N", help="of each reference (1)")
+    attention.add_argument("--seed", type=int, default=0, help="of fits and transfers (0)")
+    attention.add_argument("--fit-steps", type=int, metavar="N", help="instead of the preset's")
+    attention.add_argument("--steps", type=int, metavar="N", help="of the sampler; default: the backbone's own")
+    attention.add_argument("--backbone", default="puppets", metavar="NAME", help="name or folder (puppets)")
+    attention.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (cpu)")
+    attention.add_argument("--fits", type=Path, default=FITS, metavar="DIR", help=f"kept fits ({FITS})")
     return p
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    return run(parser(), _study, arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
+        words.insert(0, "metrics")
+    return run(parser(), _study, words)
 
 
 def _study(options: argparse.Namespace) -> None:
     from benchmark.load import set_threads
 
     set_threads(options.threads)
+    {"metrics": _study_metrics, "attention": _study_attention}[options.subject](options)
+
+
+def _study_metrics(options: argparse.Namespace) -> None:
     from benchmark.study.measure import measured
     from reports.metric_study import publish
 
@@ -65,6 +94,22 @@ def _facts(options: argparse.Namespace) -> dict[str, Any]:
         "metrics": {name: metric.higher_is_better for name, metric in METRICS.items()},
         "facts": made,
     }
+
+
+def _study_attention(options: argparse.Namespace) -> None:
+    from benchmark.load import load
+    from benchmark.study.attention import Plan, described, measured
+    from flexiact.fits import FitFolder
+    from reports.attention_study import publish
+
+    suite = load_suite(options.suite)
+    plan = Plan(options.references, options.targets, options.fit_steps, options.seed)
+    backbone = load(options.backbone, options.device, None, options.steps)
+    shares, settled = measured(suite, backbone, FitFolder(options.fits), plan)
+    given = {name: getattr(options, name) for name in _RECORDED if getattr(options, name) is not None}
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = f"python -m benchmark.study attention {shlex.join(words)} --publish DIR"
+    print(publish(shares, settled, described(suite, backbone, plan) | {"command": command}, options.publish))
 
 
 if __name__ == "__main__":

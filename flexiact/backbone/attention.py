@@ -56,14 +56,11 @@ class ExtraTokensProcessor:
             raise ValueError("attention_mask: not supported together with extra_tokens")
         num_text = encoder_hidden_states.shape[1]
         states = torch.cat([encoder_hidden_states, hidden_states], dim=1)
-        query, key = queries_and_keys(attn, states, image_rotary_emb, num_text)
-        tokens = extra_tokens[self.block].to(states.dtype)[None]
-        extra_key = _normed(attn.norm_k, split_heads(attn, attn.to_k(tokens)))
-        value, extra_value = (split_heads(attn, attn.to_v(part)) for part in (states, tokens))
-        # Computed once, because all rows of the batch share them; appended, so that rotary positions do not move.
-        key = torch.cat([key, extra_key.expand(len(states), -1, -1, -1)], dim=2)
+        tokens = extra_tokens[self.block].to(states.dtype)
+        query, key = queries_and_all_keys(attn, states, tokens, image_rotary_emb, num_text)
+        value, extra_value = (split_heads(attn, attn.to_v(part)) for part in (states, tokens[None]))
         value = torch.cat([value, extra_value.expand(len(states), -1, -1, -1)], dim=2)
-        return joined(attn, biased_attention(query, key, value, num_text, tokens.shape[1], extra_bias), num_text)
+        return joined(attn, biased_attention(query, key, value, num_text, len(tokens), extra_bias), num_text)
 
 
 def extra_tokens_attached(transformer: CogVideoXTransformer3DModel) -> AbstractContextManager[None]:
@@ -159,6 +156,20 @@ def queries_and_keys(
         for states in (query, key)
     )
     return query, key
+
+
+def queries_and_all_keys(
+    attn: Attention, states: torch.Tensor, tokens: torch.Tensor, rotary: Rotary | None, num_text: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`queries_and_keys` with the keys of extra tokens [L, width] behind the others.
+
+    Returns:
+        Queries [B, heads, tokens, head width] and keys [B, heads, tokens + L, head width].
+    """
+    query, key = queries_and_keys(attn, states, rotary, num_text)
+    # Computed once, because all rows of the batch share them; appended, so that rotary positions do not move.
+    extra_key = _normed(attn.norm_k, split_heads(attn, attn.to_k(tokens[None])))
+    return query, torch.cat([key, extra_key.expand(len(states), -1, -1, -1)], dim=2)
 
 
 def split_heads(attn: Attention, states: torch.Tensor) -> torch.Tensor:
