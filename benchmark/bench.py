@@ -94,6 +94,17 @@ class Bench:
             listener.done("score", seconds)
             self.folder.log("measured", f"{_name(cell)}, {seconds:.2f} s")
 
+    def give_up(self, unit: Unit, reason: str) -> None:
+        """Store failed rows for the cells of a unit that nobody could finish.
+
+        Raises:
+            StoreError: If the run directory cannot be written.
+        """
+        for cell in unit.cells:
+            if cell.key not in unit.rows:
+                row = self.executor.fail(cell, reason)
+                self.folder.log("given up", f"{_name(cell)}: {reason}" if row.status == "failed" else _name(cell))
+
     def _score(self, cell: Cell, row: SampleRow, listener: Listener) -> None:
         """Measure a video; one that is damaged is made again first."""
         try:

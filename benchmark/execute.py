@@ -14,6 +14,7 @@ from benchmark.measure import Cost, measured
 from benchmark.plan import Cell
 from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder, StoreError
+from benchmark.store.gather import sample_row
 from benchmark.store.schema import SampleRow
 from benchmark.submissions.submission import RESIZE_RULE, RESIZE_VERSION, Submission
 from benchmark.suites.case import Case, Format, Shown, Stages
@@ -85,6 +86,17 @@ class Executor:
         self._folder.write_json("records", cell.key, asdict(row))
         return row
 
+    def fail(self, cell: Cell, reason: str) -> SampleRow:
+        """Store a failed row for a cell that another process could not finish; a stored row stays.
+
+        Raises:
+            StoreError: If the run directory cannot be written.
+        """
+        stored = sample_row(self._folder, cell)
+        row = stored or replace(self._row(cell), status="failed", error=reason)
+        self._folder.write_json("records", cell.key, asdict(row))
+        return row
+
     def needs_fit(self, cell: Cell) -> bool:
         """Return True if executing the cell has to fit first."""
         if cell.fit_key is None or cell.fit_key in self._failed_fits:
@@ -112,8 +124,9 @@ class Executor:
         except (WriteError, OSError) as error:
             raise StoreError(error_text(error)) from error
 
-    def _made(self, cell: Cell) -> tuple[SampleRow, Video | None]:
-        row = SampleRow(
+    def _row(self, cell: Cell) -> SampleRow:
+        """Row of a cell without what making it adds."""
+        return SampleRow(
             key=cell.key,
             fit_key=cell.fit_key,
             method=cell.method,
@@ -126,6 +139,9 @@ class Executor:
             origin="submitted" if cell.kind == "submission" else "made",
             resize_rule=RESIZE_RULE if cell.kind == "submission" else None,
         )
+
+    def _made(self, cell: Cell) -> tuple[SampleRow, Video | None]:
+        row = self._row(cell)
         if not self.stages.cases[cell.case_id].truth_known and self._needs_truth(cell):
             return replace(row, status="skipped", error=NO_TRUTH), None
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.bounds.table import BOUNDS
+from benchmark.cluster import add_cluster_options, check_cluster_options, cluster_of
 from benchmark.load import Networks, set_threads
 from benchmark.methods import METHODS
 from benchmark.selection import UsageError, select, unknown
@@ -85,6 +86,7 @@ def add_suite_options(p: argparse.ArgumentParser) -> None:
     shared.add_argument("--workers", default="auto", metavar="N", help=workers)
     threads = "one process of N threads on the CPU instead: another number can give other last bits, so other digests"
     shared.add_argument("--threads", type=int, metavar="N", help=threads)
+    add_cluster_options(p.add_argument_group("on a Ray cluster"))
     p.add_argument(
         "--retry-failed", action="store_true", help="make videos and compute metrics again that failed before"
     )
@@ -166,6 +168,7 @@ def run_methods(
     for name in ("steps", "threads"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"{name}: expected a number above 0, got {getattr(args, name)}")
+    check_cluster_options(args)
     workers, shard = parse_workers(args.workers), parse_shard(args.shard)
     suite = open_suite(args)
     cases = suite.chosen(select(args.cases, suite.case_ids, f"case of suite {suite.name}"))
@@ -240,7 +243,8 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite, work
     backbone, perception = here.load(devices[0])
     devices = devices if workers else affordable(devices)
     origin = provenance(backbone.device, [PUPPET_WEIGHTS / name for name in WEIGHTS], len(devices))
-    others = Workers(devices, networks.load) if len(devices) > 1 else None
+    cluster = cluster_of(args, workers, backbone.device.type)
+    others = Workers(devices, networks.load, cluster) if len(devices) > 1 or cluster else None
     return run_session(request, backbone, perception, origin, others)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.bench import Bench, units
+from benchmark.cluster import Cluster, share_out_on
 from benchmark.console.progress import Progress
 from benchmark.describe import describe_metric, describe_run, merged, with_submissions
 from benchmark.execute import Executor, format_of
@@ -92,12 +93,14 @@ class Workers:
     """The processes that make and measure videos.
 
     Attributes:
-        devices: Device of each worker.
+        devices: Device of each local worker.
         load: Picklable function by which each worker loads the session's networks.
+        cluster: Ray cluster that takes the place of local workers; None: there is none.
     """
 
     devices: tuple[str, ...]
     load: Load
+    cluster: Cluster | None = None
 
 
 def build_methods(names: Iterable[str], backbone: Backbone) -> dict[str, ActionTransfer]:
@@ -219,7 +222,10 @@ def _do(
             "session", f"{request.command}; to do: {', '.join(f'{n} {kind}' for kind, n in amount.items())}"
         )
     with Progress(amount, workers=len(workers.devices) if workers else 1) as progress:
-        if workers:
+        if workers and workers.cluster:
+            opened = partial(_bench, request, workers.load)
+            share_out_on(workers.cluster, shares, opened, progress, bench.give_up)
+        elif workers:
             share_out(shares, workers.devices, partial(_bench, request, workers.load), progress)
         else:
             for unit in shares:

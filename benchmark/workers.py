@@ -102,7 +102,7 @@ def share_out(
     with _closing(ProcessPoolExecutor(len(devices), context, _start, (places, news))) as pool:
 
         def next_one() -> "Future[tuple[str, float]]":
-            return pool.submit(_work, open_bench, _longest(waiting, seconds))
+            return pool.submit(_work, open_bench, longest(waiting, seconds))
 
         with _not_interrupted():
             running = {next_one() for _ in devices}
@@ -136,7 +136,7 @@ def _closing(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _longest(waiting: "list[Unit]", seconds: Mapping[str, float]) -> "Unit":
+def longest(waiting: "list[Unit]", seconds: Mapping[str, float]) -> "Unit":
     """Take out the unit expected to take longest: first of methods not seen yet, then by measured seconds per cell."""
     unit = max(waiting, key=lambda unit: (seconds.get(unit.method, inf) * unit.size, unit.size))
     waiting.remove(unit)

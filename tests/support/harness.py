@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from benchmark.session import Outcome, RunRequest, Workers, run_session
@@ -117,3 +118,22 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Every visible file: time of last change and content."""
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
     return {p.relative_to(folder).as_posix(): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+
+
+MEASURED = ["fit_s", "transfer_s", "peak_memory_gib"]
+"""Columns of samples.parquet that differ between equal runs."""
+
+
+def assert_same_runs(one: Path, other: Path) -> None:
+    """Fail unless two run directories hold the same rows, files and results."""
+    for name in ("samples", "scores"):
+        first, second = (pd.read_parquet(out / f"{name}.parquet") for out in (one, other))
+        pd.testing.assert_frame_equal(
+            first.drop(columns=MEASURED, errors="ignore"), second.drop(columns=MEASURED, errors="ignore")
+        )
+    assert set(tree(one)) == set(tree(other))
+    # Files of videos differ at every write; their digests, of decoded frames, are among the samples.
+    for folder in ("scores", "features"):
+        assert {path.name: path.read_bytes() for path in (one / folder).iterdir()} == {
+            path.name: path.read_bytes() for path in (other / folder).iterdir()
+        }

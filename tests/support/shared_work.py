@@ -48,6 +48,9 @@ class Diary:
         match unit.method:
             case "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "dies once" if not (self.folder / f".{unit.cells[0].key}").exists():
+                (self.folder / f".{unit.cells[0].key}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
             case "cannot write":
                 raise StoreError("disk: full")
             case "waits":

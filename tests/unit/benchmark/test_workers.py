@@ -22,12 +22,10 @@ from benchmark.store.folder import StoreError
 from benchmark.workers import WorkerError, affordable, physical_cores, share_out, worker_devices
 from flexiact.backbone.backbone import Backbone
 from tests.support.backbones import save_tiny_refadapter, tiny_backbone
-from tests.support.harness import quick_flexiact, session, tree
+from tests.support.harness import MEASURED, assert_same_runs, quick_flexiact, session, tree
 from tests.support.killed_run import dying, loading
 from tests.support.quick_help import ROOT
 from tests.support.shared_work import Heard, opened, unit
-
-MEASURED = ["fit_s", "transfer_s", "peak_memory_gib"]
 
 
 def shared(folder: Path, *units, devices: tuple[str, ...] = ("cpu", "cpu")) -> Heard:
@@ -181,20 +179,6 @@ def tiny(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> Backbone:
     """What `loading` gives a worker, in this process, which other tests share."""
     quick_flexiact(monkeypatch)
     return tiny_backbone(refadapter=adapter)
-
-
-def assert_same_runs(one: Path, other: Path) -> None:
-    for name in ("samples", "scores"):
-        first, second = (pd.read_parquet(out / f"{name}.parquet") for out in (one, other))
-        pd.testing.assert_frame_equal(
-            first.drop(columns=MEASURED, errors="ignore"), second.drop(columns=MEASURED, errors="ignore")
-        )
-    assert set(tree(one)) == set(tree(other))
-    # Files of videos differ at every write; their digests, of decoded frames, are among the samples.
-    for folder in ("scores", "features"):
-        assert {path.name: path.read_bytes() for path in (one / folder).iterdir()} == {
-            path.name: path.read_bytes() for path in (other / folder).iterdir()
-        }
 
 
 @pytest.mark.slow
