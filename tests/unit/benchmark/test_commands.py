@@ -11,6 +11,7 @@ SLOW = {"torch", "pandas", "scipy", "matplotlib", "diffusers", "transformers", "
 WRONG = {
     "run": "--suite no-such-suite",
     "score": "--videos {}/none --out {}/out",
+    "merge": "{}/none {}/nobody --out x",
     "report": "{}/none",
     "power": "{}/none",
     "difficulty": "{}/none --publish {}/out",

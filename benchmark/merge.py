@@ -1,0 +1,253 @@
+"""Merge runs of one suite into one run directory: `python -m benchmark.merge RUN RUN ... --out DIR`.
+
+The runs may be of several machines, with other methods, cases, seeds or metrics. All must have the same suite, backbone
+and judges, and the same version of every method and metric that two of them have; otherwise nothing is written. A video
+or value that two runs have, but not the same, is an error that names it, unless `--first` takes that of the first run.
+The result can be reported, compared and resumed like any run. Exit codes: 0 done; 2 not done, with the reason in one
+line on standard error; 130 interrupted.
+"""
+
+import argparse
+import shutil
+import sys
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from math import isclose
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.selection import UsageError
+from benchmark.store.folder import RunFolder
+from benchmark.suites.case import refuse
+from flexiact import cli
+from flexiact.cli import OneLineParser
+
+if TYPE_CHECKING:  # tables load slow libraries, which --help should not cost
+    from benchmark.store.schema import SampleRow
+
+SAME_VALUE = 1e-6
+"""Relative difference up to which values of one video count as equal: processors differ in the last bits of sums."""
+
+_SAME_ZERO = 1e-9
+_SHARED = ("fits", "features", "inputs")  # folders whose files are named by all that they depend on
+_MUST_EQUAL = ("suite", "suite_version", "suite_digest", "backbone", "truth")
+_FREE = ("summary", "videos")  # in entries; the videos of submissions are compared one by one
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One of the runs that are merged.
+
+    Attributes:
+        folder: Directory of the run.
+        run: Content of its run.json.
+        rows: Rows of its videos by key; without those that were not made.
+    """
+
+    folder: RunFolder
+    run: dict[str, Any]
+    rows: "Mapping[str, SampleRow]"
+
+    def __str__(self) -> str:
+        return str(self.folder.path)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Parser of the command line; it loads no network library."""
+    p = OneLineParser(prog="python -m benchmark.merge", description=(__doc__ or "").split("\n\n")[0])
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, two or more")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="run directory to write; must be new")
+    p.add_argument("--first", action="store_true", help="of what differs take that of the first run in the list")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    return cli.run(parser(), _merge, arguments)
+
+
+def _merge(args: argparse.Namespace) -> None:
+    if len({path.resolve() for path in args.runs}) < max(2, len(args.runs)):
+        raise UsageError("runs: expected two or more different run directories")
+    out = RunFolder(args.out)
+    out.check()
+    if out.read_run() is not None:
+        raise UsageError(f"{args.out}: holds a run already; choose another --out")
+    parts = [read_part(path) for path in args.runs]
+    run = joined(parts)
+    problems = [] if args.first else [*conflicts(parts)]
+    refuse("the runs differ (--first takes the first one's)", problems)
+    write(out, run, parts)
+
+    from reports.build import build
+
+    print(f"merged {len(parts)} runs: {len(run['methods'])} methods and bounds on {len(run['cases'])} cases")
+    print(f"report: {build(out.path, out.path / 'report')}")
+
+
+def read_part(path: Path) -> Part:
+    """Read a run.
+
+    Raises:
+        UsageError: If there is no run, or one of another schema version.
+    """
+    from benchmark.plan import plan
+    from benchmark.store.gather import sample_rows
+
+    folder = RunFolder(path)
+    run = folder.read_run()
+    if run is None:
+        raise UsageError(f"{path}: holds no run.json, so it is no run directory")
+    return Part(folder, run, sample_rows(folder, plan(run)))
+
+
+def joined(parts: Sequence[Part]) -> dict[str, Any]:
+    """Content of run.json for all runs together, with their sessions one after the other.
+
+    Raises:
+        UsageError: If two of the runs cannot be merged; the message names them and what differs.
+    """
+    from benchmark.describe import merged
+
+    for first, second in combinations(parts, 2):
+        _check_alike(first, second)
+    run = parts[0].run
+    for part in parts[1:]:
+        run = merged(run, part.run | {"methods": _kept_videos(run["methods"], part.run["methods"])})
+    sessions = [session for part in parts for session in _sessions(part.run)]
+    distinct = [session for number, session in enumerate(sessions) if session not in sessions[:number]]
+    return run | distinct[0] | {"later_sessions": distinct[1:]}
+
+
+def _check_alike(first: Part, second: Part) -> None:
+    """Refuse two runs of another suite, backbone or truth, or with another case, method or metric of one name."""
+    for name in _MUST_EQUAL:
+        _check_equal(first, second, name, first.run.get(name), second.run.get(name))
+    for table in ("cases", "methods", "metrics"):
+        for name in first.run[table].keys() & second.run[table].keys():
+            sides = [{k: v for k, v in part.run[table][name].items() if k not in _FREE} for part in (first, second)]
+            _check_equal(first, second, f"{table[:-1]} {name}", *sides)
+
+
+def _check_equal(first: Part, second: Part, what: str, one: Any, other: Any) -> None:
+    """Refuse two runs that differ in something, which is followed down to the smallest part."""
+    if one == other:
+        return
+    if isinstance(one, dict) and isinstance(other, dict):
+        name = next(name for name in {**one, **other} if one.get(name) != other.get(name))
+        _check_equal(first, second, f"{what} {name}", one.get(name), other.get(name))
+    raise UsageError(f"{second}: {what} is {_short(other)}, in {first} it is {_short(one)}; they cannot be merged")
+
+
+def _short(value: Any, limit: int = 40) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _kept_videos(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Methods of a run; a submission keeps the files that an earlier run has and this one lacks."""
+    found = dict(after)
+    for name, entry in after.items():
+        if entry["kind"] == "submission" and name in before:
+            files = {video: file for video, file in before[name]["videos"].items() if file}
+            found[name] = entry | {"videos": {**entry["videos"], **files}}
+    return found
+
+
+def _sessions(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{name: run[name] for name in ("command", "provenance")}, *run["later_sessions"]]
+
+
+def conflicts(parts: Sequence[Part]) -> Iterator[str]:
+    """Videos and values that two runs have, but not the same: one line each."""
+    for first, second in combinations(parts, 2):
+        yield from _other_files(first, second)
+        for key in first.rows.keys() & second.rows.keys():
+            yield from _differences(first, second, key)
+
+
+def _other_files(first: Part, second: Part) -> Iterator[str]:
+    for name, entry in second.run["methods"].items():
+        before = first.run["methods"].get(name, {}).get("videos", {})
+        for video, file in entry.get("videos", {}).items():
+            if file and before.get(video) and before[video] != file:
+                yield f"{name} on {video}: {first} and {second} have other files"
+
+
+def _differences(first: Part, second: Part, key: str) -> Iterator[str]:
+    from benchmark.store.gather import score_rows
+
+    one, other = first.rows[key], second.rows[key]
+    where = f"{one.method} on {one.case_id} at seed {one.seed}"
+    if (one.status, one.video_digest) != (other.status, other.video_digest):
+        said = "other videos" if one.status == other.status else f"{one.status} and {other.status}"
+        yield f"{where}: {first} and {second} have {said}"
+        return
+    values = {score.metric: score for score in score_rows(first.folder, first.run["metrics"], one)}
+    for score in score_rows(second.folder, second.run["metrics"], other):
+        before = values.get(score.metric, score)
+        if before.status != score.status or not _same(before.value, score.value):
+            sides = [before.status if side.value is None else f"{side.value:.6g}" for side in (before, score)]
+            yield f"{where}: {score.metric} is {sides[0]} in {first}, {sides[1]} in {second}"
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return isclose(one, other, rel_tol=SAME_VALUE, abs_tol=_SAME_ZERO)
+
+
+def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part]) -> None:
+    """Write the merged run; run.json comes last, so that a killed merge can be started again.
+
+    Raises:
+        UsageError: If the place is taken, or a video has gone.
+        StoreError: If the directory cannot be written.
+    """
+    from benchmark.plan import plan
+    from benchmark.store.gather import sample_rows, write_tables
+
+    with out.opened():
+        for key in dict.fromkeys(key for part in parts for key in part.rows):
+            _write_video(out, [part for part in parts if key in part.rows], key)
+        for part in parts:
+            for name in _SHARED:
+                _copy_all(part.folder.path / name, out.path / name, out)
+        cells = plan(run)
+        write_tables(out, run, cells, sample_rows(out, cells))
+        out.write_run(run)
+
+
+def _write_video(out: RunFolder, parts: Sequence[Part], key: str) -> None:
+    """Write video, preview and row of the first run, and the scores of all that have the same video."""
+    first = parts[0]
+    row = first.rows[key]
+    scores = [part.folder.read_json("scores", key) or {} for part in parts]
+    alike = [found for found in scores if found and found["video_digest"] == row.video_digest]
+    if alike:
+        version = alike[0]["features_version"]
+        metrics = [found["metrics"] for found in alike if found["features_version"] == version]
+        out.write_json("scores", key, alike[0] | {"metrics": dict(ChainMap(*metrics))})
+    for folder, name in (("videos", f"{key}.mkv"), ("previews", f"{key}.mp4")) if row.status == "ok" else ():
+        source = first.folder.file(folder, name)
+        if not source.is_file():
+            raise UsageError(f"{source}: is missing; start the command of that run again, which makes it anew")
+        with out.replacing(out.file(folder, name)) as partial:
+            shutil.copyfile(source, partial)
+    out.write_json("records", key, asdict(row))  # last, as in a run: what has a row is whole
+
+
+def _copy_all(source: Path, target: Path, out: RunFolder) -> None:
+    """Copy the visible files below a folder that are not there yet."""
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        inside = path.resolve().is_relative_to(source.resolve())
+        if path.is_file() and inside and not path.name.startswith(".") and not place.exists():
+            with out.replacing(place) as partial:
+                shutil.copyfile(path, partial)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
