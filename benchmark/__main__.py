@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("benchmark.run", "run methods on a suite, measure and report"),
     "score": ("benchmark.score", "score videos that were made elsewhere"),
     "merge": ("benchmark.merge", "join runs of one suite into one"),
+    "compare": ("benchmark.compare", "what differs between two runs of one suite"),
     "report": ("reports.build", "make the report of a run"),
     "power": ("reports.power", "how many references a difference needs"),
     "difficulty": ("reports.difficulty", "curves over the suites of difficulty"),

@@ -12,6 +12,7 @@ WRONG = {
     "run": "--suite no-such-suite",
     "score": "--videos {}/none --out {}/out",
     "merge": "{}/none {}/nobody --out x",
+    "compare": "{}/none {}/nobody",
     "report": "{}/none",
     "power": "{}/none",
     "difficulty": "{}/none --publish {}/out",

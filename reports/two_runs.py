@@ -1,0 +1,222 @@
+"""Compare two runs of one suite: paired differences of every method and metric, and the cells that differ.
+
+A cell is a method, a case and a seed. Cells are paired as everywhere: seeds are averaged inside a case, cases inside a
+reference, and intervals rest on references.
+"""
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports.analysis.statistics import Estimate, estimate, tidy
+from reports.run_folder import RunError, StoredRun, score_backends
+from reports.wording import count, interval, number, signed
+
+WIDTH = 80
+LISTED = 10
+"""Largest number of cells and of settings that are printed."""
+
+_CELL = ["method", "case_id", "seed"]
+_SETTINGS = ("backbone", "truth", "methods", "metrics", "cases", "provenance")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A method's values of a metric in two runs.
+
+    Attributes:
+        method: Name of the method or bound.
+        metric: Name of the metric.
+        means: Means over the paired cells, of the first and of the second run.
+        difference: Paired difference, second minus first.
+        cells: Number of cells that both runs have.
+        changed: Number of those that differ in value or status.
+    """
+
+    method: str
+    metric: str
+    means: tuple[float, float]
+    difference: Estimate
+    cells: int
+    changed: int
+
+
+@dataclass(frozen=True, eq=False)
+class TwoRuns:
+    """Two runs, compared.
+
+    Attributes:
+        runs: Both runs.
+        settings: Dotted names of the keys of run.json that differ.
+        alone: Sentences on what only one of the runs has, or what cannot be compared.
+        changes: Differences in the order of methods and metrics of the first run.
+        cells: Cells that differ: columns method, case_id, seed, what (video or the metric), first, second.
+    """
+
+    runs: tuple[StoredRun, StoredRun]
+    settings: tuple[str, ...]
+    alone: tuple[str, ...]
+    changes: tuple[Change, ...]
+    cells: pd.DataFrame
+
+
+def compared(first: StoredRun, second: StoredRun) -> TwoRuns:
+    """Compare two runs.
+
+    Raises:
+        RunError: If they are of other suites, or have no cell and metric in common.
+    """
+    for name in ("suite", "suite_version", "suite_digest"):
+        if first.info.get(name) != second.info.get(name):
+            raise RunError(
+                f"{second.folder}: {name} is {second.info.get(name)}, in {first.folder} it is {first.info.get(name)}: "
+                "only runs of one suite are compared"
+            )
+    metrics, refused = _comparable(first, second)
+    sides = [_made(run, metrics) for run in (first, second)]
+    pairs = sides[0].merge(sides[1].drop(columns="reference_id"), on=[*_CELL, "metric"], suffixes=("_1", "_2"))
+    if pairs.empty:
+        raise RunError(f"{second.folder}: has no cell and metric in common with {first.folder}")
+    pairs["differs"] = (pairs["status_1"] != pairs["status_2"]) | ~_equal(pairs["value_1"], pairs["value_2"])
+    changes = [_change(*names, group) for names, group in pairs.groupby(["method", "metric"], sort=False)]
+    settings = [name for part in _SETTINGS for name in _differing(first.info.get(part), second.info.get(part), part)]
+    alone = tuple([*refused, *_alone(*sides)])
+    return TwoRuns((first, second), tuple(settings), alone, tuple(changes), _cells(first, second, pairs))
+
+
+def _comparable(first: StoredRun, second: StoredRun) -> tuple[list[str], list[str]]:
+    """Metrics that both runs have in one version and by one judge, and sentences on the others."""
+    judges, refused = (score_backends(first), score_backends(second)), []
+    shared = [metric for metric in first.metrics if metric in second.metrics]
+    alike = []
+    for metric in shared:
+        versions = [run.info["metrics"][metric]["version"] for run in (first, second)]
+        if versions[0] != versions[1]:
+            refused.append(f"not compared: {metric}, whose versions are {versions[0]} and {versions[1]}")
+        elif judges[0][metric] != judges[1][metric]:
+            names = " and ".join(" + ".join(side[metric]) for side in judges)
+            refused.append(f"not compared: {metric}, which was measured by {names}")
+        else:
+            alike.append(metric)
+    return alike, refused
+
+
+def _made(run: StoredRun, metrics: list[str]) -> pd.DataFrame:
+    """Scores that a run has, without planned ones that are missing."""
+    rows = tidy(run)
+    rows = rows[rows["metric"].isin(metrics) & (rows["status"] != "missing")]
+    return rows[[*_CELL, "metric", "reference_id", "status", "value"]]
+
+
+def _equal(one: pd.Series, other: pd.Series) -> pd.Series:
+    return (one == other) | (one.isna() & other.isna())
+
+
+def _change(method: str, metric: str, pairs: pd.DataFrame) -> Change:
+    both = pairs.dropna(subset=["value_1", "value_2"])
+    means = [estimate(both.assign(value=both[side])).mean for side in ("value_1", "value_2")]
+    found = estimate(both.assign(value=both["value_2"] - both["value_1"]))
+    return Change(method, metric, (means[0], means[1]), found, len(pairs), int(pairs["differs"].sum()))
+
+
+def _alone(first: pd.DataFrame, second: pd.DataFrame) -> Iterator[str]:
+    """Sentences on methods, metrics and cells that only one of two runs has."""
+    for side, other, which in ((first, second, "first"), (second, first, "second")):
+        for column, noun in (("method", "method"), ("metric", "metric")):
+            names = [name for name in side[column].unique() if name not in set(other[column])]
+            if names:
+                yield f"only in the {which}: {count(len(names), noun)}, {', '.join(names)}"
+        cells = set(side[_CELL].itertuples(index=False, name=None)) - set(
+            other[_CELL].itertuples(index=False, name=None)
+        )
+        if cells:
+            yield f"only in the {which}: {count(len(cells), 'cell')}"
+
+
+def _differing(one: Any, other: Any, path: str) -> Iterator[str]:
+    """Dotted names of what differs in two values of run.json; keys that only one has are left out."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for name in one:
+            if name in other:
+                yield from _differing(one[name], other[name], f"{path}.{name}")
+    elif one != other:
+        yield path
+
+
+def _cells(first: StoredRun, second: StoredRun, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Videos and values that differ, as in `TwoRuns.cells`."""
+    values = pairs[pairs["differs"]].rename(columns={"metric": "what"})
+    values = values.assign(
+        first=values["value_1"].astype(object).where(values["value_1"].notna(), values["status_1"]),
+        second=values["value_2"].astype(object).where(values["value_2"].notna(), values["status_2"]),
+    )
+    columns = [*_CELL, "status", "video_digest"]
+    samples = [run.samples.reindex(columns=columns) for run in (first, second)]
+    videos = samples[0].merge(samples[1], on=_CELL, suffixes=("_1", "_2")).assign(what="video")
+    there = (videos["status_1"] != "missing") & (videos["status_2"] != "missing")
+    same = (videos["status_1"] == videos["status_2"]) & _equal(videos["video_digest_1"], videos["video_digest_2"])
+    videos = videos[there & ~same]
+    videos = videos.assign(
+        first=videos["video_digest_1"].fillna(videos["status_1"]),
+        second=videos["video_digest_2"].fillna(videos["status_2"]),
+    )
+    found = pd.concat([side[[*_CELL, "what", "first", "second"]].astype(object) for side in (videos, values)])
+    return found.sort_values(_CELL, kind="stable", ignore_index=True)
+
+
+def text(found: TwoRuns, everything: bool = False) -> str:
+    """The comparison for a terminal, 80 columns wide.
+
+    Args:
+        found: Compared runs.
+        everything: True to print also methods and metrics that are equal in every cell.
+    """
+    first, second = found.runs
+    lines = [f"first:  {first.folder}", f"second: {second.folder}"]
+    if found.settings:
+        rest = len(found.settings) - LISTED
+        more = f" and {rest} more" if rest > 0 else ""
+        lines += _wrapped(f"differ in {', '.join(found.settings[:LISTED])}{more}")
+    lines += [line for sentence in found.alone for line in _wrapped(sentence)]
+    for method in dict.fromkeys(change.method for change in found.changes):
+        mine = [change for change in found.changes if change.method == method and (everything or change.changed)]
+        if mine:
+            lines += ["", method, _row("metric", "first", "second", "diff", "95% interval", "cells")]
+            lines += [_change_row(change) for change in mine]
+    equal = sum(not change.changed for change in found.changes)
+    lines += [
+        "",
+        *_wrapped(f"{equal} of {count(len(found.changes), 'pair')} of method and metric are equal everywhere"),
+    ]
+    return "\n".join([*lines, *_listed(found.cells)])
+
+
+def _row(metric: str, *figures: str) -> str:
+    one, other, difference, ends, cells = figures
+    return f"{metric:31} {one:>6} {other:>6} {difference:>7} {ends:>18} {cells:>7}"
+
+
+def _change_row(change: Change) -> str:
+    found, means = change.difference, map(number, change.means)
+    ends = interval(found.low, found.high, signed)
+    return _row(change.metric, *means, signed(found.mean), ends, f"{change.changed}/{change.cells}")
+
+
+def _listed(cells: pd.DataFrame) -> list[str]:
+    """Lines on the cells that differ, at most `LISTED` of them."""
+    groups = list(cells.groupby(_CELL, sort=False)["what"])
+    if not groups:
+        return ["no cell differs"]
+    lines = [f"{count(len(groups), 'cell differs', 'cells differ')}:"]
+    for (method, case_id, seed), what in groups[:LISTED]:
+        metrics = [name for name in what if name != "video"]
+        said = ["its video"] * ("video" in set(what)) + [count(len(metrics), "metric")] * bool(metrics)
+        lines += _wrapped(f"{method} on {case_id} at seed {seed}: {', '.join(said)}")
+    return lines + [f"and {len(groups) - LISTED} more (--csv lists all)"] * (len(groups) > LISTED)
+
+
+def _wrapped(sentence: str) -> list[str]:
+    return textwrap.wrap(sentence, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
