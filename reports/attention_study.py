@@ -1,8 +1,9 @@
 """Page, tables and figures of a study of attention: does the observation hold that FlexiAct's schedule rests on.
 
 The observation is the paper's Figure 2: videos attend to the embedding where things move, and early; low frequencies
-settle before high ones. It is tested on paired differences, one a reference, in videos sampled with bias 0. With the
-schedule's bias the differences are shown beside them, but the bias itself is larger early, so they test nothing.
+settle before high ones. It is tested on paired differences, one a reference, in videos sampled with the fitted
+embedding at bias 0. Two more samplings stand beside it and decide nothing: with the schedule, whose bias is itself
+larger early; and with the unfitted tokens that a fit starts from, since any token may get more attention somewhere.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,11 @@ PAGE, SHARES, SETTLED, COURSES = "attention", "attention-shares", "attention-set
 EARLY, LATE = 2 / 3, 1 / 3
 """Early steps are in the highest third of the timesteps, late ones in the lowest; the paper shows 800, 500 and 200."""
 
+EMBEDDINGS = {"fitted": "bias 0", "scheduled": "schedule", "unfitted": "unfitted, bias 0"}
+"""Words for the samplings; the first is the observation."""
+DRAWN = ("fitted", "scheduled")
+"""Samplings in the figures."""
+
 HOLDS, REVERSED, OPEN, FEW = "holds", "reversed", "open", "too few references"
 
 
@@ -35,7 +41,7 @@ class Question:
     Attributes:
         name: Words of the table.
         difference: Words of the difference.
-        values: Function from the tables of shares and settled energy, of one bias, to the difference of every case.
+        values: Function from the means with one embedding to the difference of every case.
         part: True if it is a part of the observation.
     """
 
@@ -47,7 +53,7 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Means of every case at one bias.
+    """Means of every case with one embedding.
 
     Attributes:
         shares: Mean share over blocks and over steps, by case; columns (region, "early", "middle" or "late").
@@ -91,9 +97,9 @@ def publish(shares: pd.DataFrame, settled: pd.DataFrame, study: dict[str, Any], 
     """Write the study as Markdown, CSV and figures; return the page.
 
     Args:
-        shares: Columns case_id, reference_id, bias ("off" or "on"), step, timestep, block, region ("inside", "outside"
-            or "still"), share.
-        settled: Columns case_id, reference_id, bias, step, timestep, content ("time" or "space"), band ("low" or
+        shares: Columns case_id, reference_id, embedding (a key of `EMBEDDINGS`), step, timestep, block, region
+            ("inside", "outside" or "still"), share.
+        settled: Columns case_id, reference_id, embedding, step, timestep, content ("time" or "space"), band ("low" or
             "high"), settled.
         study: Facts of the study: `backbone`, `suite`, `command`, `timesteps` (number of the model's timesteps),
             `equal_share` (share of attention with equal logits and bias 0), `definitions` and `facts` (texts by name).
@@ -109,9 +115,10 @@ def publish(shares: pd.DataFrame, settled: pd.DataFrame, study: dict[str, Any], 
     return page
 
 
-def answers(shares: pd.DataFrame, settled: pd.DataFrame, bias: str, timesteps: int) -> list[Estimate]:
-    """Paired difference of each of `QUESTIONS` at one bias: mean over references with Student's interval."""
-    found = _measured(shares[shares["bias"] == bias], settled[settled["bias"] == bias], timesteps)
+def answers(shares: pd.DataFrame, settled: pd.DataFrame, embedding: str, timesteps: int) -> list[Estimate]:
+    """Paired difference of each of `QUESTIONS` with one embedding: mean over references with Student's interval."""
+    shares, settled = (table[table["embedding"] == embedding] for table in (shares, settled))
+    found = _measured(shares, settled, timesteps)
     return [
         estimate(question.values(found).rename("value").reset_index()[["reference_id", "case_id", "value"]])
         for question in QUESTIONS
@@ -152,16 +159,16 @@ def _measured(shares: pd.DataFrame, settled: pd.DataFrame, timesteps: int) -> Me
 
 
 def _page(shares: pd.DataFrame, settled: pd.DataFrame, study: dict[str, Any]) -> str:
-    off, on = (answers(shares, settled, bias, study["timesteps"]) for bias in ("off", "on"))
-    verdicts = [verdict(found) for found in off]
+    found = [answers(shares, settled, embedding, study["timesteps"]) for embedding in EMBEDDINGS]
+    verdicts = [verdict(item) for item in found[0]]
     parts = [said for said, question in zip(verdicts, QUESTIONS, strict=True) if question.part]
     rows: list[tuple[Cell, ...]] = []
-    for question, said, *both in zip(QUESTIONS, verdicts, off, on, strict=True):
-        numbers = (_cell(found, shares["case_id"].nunique()) for found in both)
+    for question, said, *items in zip(QUESTIONS, verdicts, *found, strict=True):
+        numbers = (_cell(item, shares["case_id"].nunique()) for item in items)
         rows.append((question.name + " *" * question.part, question.difference, *numbers, said))
     table = Table(
         "What was found",
-        ("question", "difference", "bias 0", "schedule's bias", "verdict at bias 0"),
+        ("question", "difference", *EMBEDDINGS.values(), "verdict on the first"),
         tuple(rows),
         f"*: part of the observation. Means over references with Student's 95% intervals, in brackets the number of "
         f"cases if some have no such token. {HOLDS}: the interval is above 0; {REVERSED}: below; below "
@@ -190,25 +197,24 @@ def _cell(found: Estimate, cases: int) -> Number:
 
 def draw_shares(shares: pd.DataFrame, theme: Theme) -> Figure:
     """Heat maps, timestep by block: the share inside moving parts, and how much more it is than outside."""
-    by = ["bias", "region", "block", "step"]
+    by = ["embedding", "region", "block", "step"]
     means = shares.groupby([*by, "reference_id"])["share"].mean().groupby(by).mean()
-    inside = {bias: means[bias, "inside"].unstack("step") for bias in ("off", "on")}
-    gaps = {bias: inside[bias] - means[bias, "outside"].unstack("step") for bias in inside}
+    inside = {name: means[name, "inside"].unstack("step") for name in DRAWN}
+    gaps = {name: inside[name] - means[name, "outside"].unstack("step") for name in DRAWN}
     timesteps = shares.groupby("step")["timestep"].first().tolist()
     signed_colours = LinearSegmentedColormap.from_list("signed", [theme.second, theme.paper, theme.accent])
     colours = LinearSegmentedColormap.from_list("share", [theme.paper, theme.accent])
     figure = Figure(figsize=(9.0, 5.6))
     panels = figure.subplots(2, 2, sharex=True, sharey=True)
-    words = {"off": "bias 0", "on": "the schedule's bias"}
     for row, maps, colour, title in (
         (panels[0], inside, colours, "Share inside moving parts"),
         (panels[1], gaps, signed_colours, "Inside minus outside"),
     ):
         largest = max(float(values.abs().max().max()) for values in maps.values())
         lowest = 0.0 if colour is colours else -largest
-        for axes, (bias, values) in zip(row, maps.items(), strict=True):
+        for axes, (name, values) in zip(row, maps.items(), strict=True):
             image = axes.imshow(values, cmap=colour, vmin=lowest, vmax=largest, aspect="auto", origin="lower")
-            axes.set_title(f"{title}, {words[bias]}")
+            axes.set_title(f"{title}, {EMBEDDINGS[name]}")
             axes.tick_params(length=0)
         row[0].set_ylabel("block")
         row[0].set_yticks(range(len(values)), values.index)
@@ -228,13 +234,16 @@ def draw_courses(shares: pd.DataFrame, settled: pd.DataFrame, equal_share: float
     settled = settled.rename(columns={"settled": "value"})
     _courses(panels[0], shares[shares["region"] != "still"], "region", ("inside", "outside"), theme)
     panels[0].axhline(equal_share, color=theme.faint, linewidth=1.2, linestyle=(0, (1, 2)), label="equal logits")
-    panels[0].set_title("Share of attention on the embedding, mean over blocks")
+    panels[0].set_title("Share of attention on the embedding, mean over blocks, with 95% interval at bias 0")
     for panel, content, title in (
         (panels[1], "time", "Settled change, low and high frequencies over time"),
         (panels[2], "space", "Settled change, low and high frequencies in space"),
     ):
         _courses(panel, settled[settled["content"] == content], "band", ("low", "high"), theme)
         panel.set_title(title)
+    panels[0].set_ylim(bottom=0)  # no share is below
+    for panel in panels[1:]:
+        panel.set_ylim(bottom=max(-0.5, panel.get_ylim()[0]), top=1.05)  # no settled share is above 1
     for panel in panels:
         panel.grid()
         panel.legend(ncols=2)
@@ -244,13 +253,13 @@ def draw_courses(shares: pd.DataFrame, settled: pd.DataFrame, equal_share: float
 
 
 def _courses(panel: Any, rows: pd.DataFrame, column: str, names: tuple[str, str], theme: Theme) -> None:
-    """Mean over references at every timestep; dashed with the schedule's bias, and without its interval."""
+    """Mean over references at every timestep; dashed with the schedule, and without its interval."""
     for name, colour in zip(names, (theme.accent, theme.second), strict=True):
-        for bias, line, words in (("off", "-", name), ("on", "--", f"{name}, schedule's bias")):
-            mine = rows[(rows[column] == name) & (rows["bias"] == bias)]
+        for embedding, line in zip(DRAWN, ("-", "--"), strict=True):
+            mine = rows[(rows[column] == name) & (rows["embedding"] == embedding)]
             points = {timestep: estimate(group) for timestep, group in mine.groupby("timestep")}
             places = list(points)
             means, lows, highs = ([getattr(point, end) for point in points.values()] for end in ("mean", "low", "high"))
-            panel.plot(places, means, line, color=colour, label=words, linewidth=1.6)
-            if bias == "off":
+            panel.plot(places, means, line, color=colour, label=f"{name}, {EMBEDDINGS[embedding]}", linewidth=1.6)
+            if line == "-":
                 panel.fill_between(places, lows, highs, color=colour, alpha=0.15, linewidth=0)

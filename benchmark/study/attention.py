@@ -1,8 +1,9 @@
 """Measure what FlexiAct's schedule rests on: where and when videos attend to the embedding, and when content settles.
 
 The paper shows in its Figure 2 that videos attend to the embedding where things move, early, and to details later. Here
-the moving parts are known, so that it can be tested. Every case is sampled twice from one fit: with bias 0 at every
-step, which is the observation, and with the preset's schedule, which is its use.
+the moving parts are known, so that it can be tested. Every case is sampled three times: with the fitted embedding at
+bias 0, which is the observation; with it and the preset's schedule, which is its use; and with the tokens that a fit
+starts from at bias 0, which shows what any token would get.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from benchmark.study.regions import COVERED_SHARE, regions, token_grid
 from benchmark.suites.puppets import PuppetCase, PuppetSuite
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.shares import shares_recorded
-from flexiact.embedding import attention_share
+from flexiact.embedding import FrequencyAwareEmbedding, attention_share
 from flexiact.fits import FitFolder, fit_description
 from flexiact.media.digests import canonical_json
 from flexiact.method import FlexiAct
@@ -83,7 +84,7 @@ class Sampled:
 
 
 def measured(suite: PuppetSuite, backbone: Backbone, fits: FitFolder, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Sample every case with and without the schedule's bias, and measure.
+    """Sample every case in the three ways, and measure.
 
     Args:
         suite: Puppet suite.
@@ -92,9 +93,9 @@ def measured(suite: PuppetSuite, backbone: Backbone, fits: FitFolder, plan: Plan
         plan: Amount.
 
     Returns:
-        Two tables with the columns case_id, reference_id, bias ("off" or "on"), step, timestep, and: block, region
-        (those of `regions`), share (mean over the region's tokens; NaN without one) in the first; content ("time" or
-        "space"), band ("low" or "high"), settled in the second.
+        Two tables with the columns case_id, reference_id, embedding ("fitted" at bias 0, "scheduled", or "unfitted" at
+        bias 0), step, timestep, and: block, region (those of `regions`), share (mean over the region's tokens; NaN
+        without one) in the first; content ("time" or "space"), band ("low" or "high"), settled in the second.
 
     Raises:
         ValueError: If the suite has fewer references or targets, there are fewer than `MIN_STEPS` sampler steps, or
@@ -103,31 +104,36 @@ def measured(suite: PuppetSuite, backbone: Backbone, fits: FitFolder, plan: Plan
     if backbone.num_inference_steps < MIN_STEPS:
         raise ValueError(f"steps: expected {MIN_STEPS} or more, got {backbone.num_inference_steps}")
     cases = chosen(suite, plan.references, plan.targets)
-    methods = _methods(backbone, plan)
+    plain, scheduled = _methods(backbone, plan)
+    unfitted = FrequencyAwareEmbedding.zeros(backbone, plain.config.fit.embedding_tokens).to_action()
     fits.check()
     shares, settled = [], []
     for case in counted(cases, len(cases), "attention"):
         staged = case.show(format_of(backbone))
-        action = _fitted(methods["on"], staged.reference, case.caption, fits, plan.seed)
+        action = _fitted(plain, staged.reference, case.caption, fits, plan.seed)
         places = regions(staged.truth, token_grid(backbone), format_of(backbone))
-        for bias, method in methods.items():
-            seen = sampled(method, action, Request(staged.target, case.prompt, plan.seed))
-            row = (case.case_id, case.reference_id, bias)
+        request = Request(staged.target, case.prompt, plan.seed)
+        for embedding, method, tokens in (
+            ("fitted", plain, action),
+            ("scheduled", scheduled, action),
+            ("unfitted", plain, unfitted),
+        ):
+            seen = sampled(method, tokens, request)
+            row = (case.case_id, case.reference_id, embedding)
             shares += [(*row, *found) for found in _share_rows(seen, places)]
             settled += [(*row, *found) for found in _settled_rows(seen, backbone.num_padding_frames)]
-    first = ["case_id", "reference_id", "bias", "step", "timestep"]
+    first = ["case_id", "reference_id", "embedding", "step", "timestep"]
     return (
         pd.DataFrame(shares, columns=[*first, "block", "region", "share"]),
         pd.DataFrame(settled, columns=[*first, "content", "band", "settled"]),
     )
 
 
-def _methods(backbone: Backbone, plan: Plan) -> dict[str, FlexiAct]:
+def _methods(backbone: Backbone, plan: Plan) -> tuple[FlexiAct, FlexiAct]:
+    """FlexiAct with bias 0 throughout, and with the preset's schedule; both have the same fits."""
     changes = {} if plan.fit_steps is None else {"fit_steps": plan.fit_steps}
-    return {
-        "off": FlexiAct.from_preset(backbone, schedule=None, **changes),
-        "on": FlexiAct.from_preset(backbone, **changes),
-    }
+    plain = FlexiAct.from_preset(backbone, schedule=None, **changes)
+    return plain, FlexiAct.from_preset(backbone, **changes)
 
 
 def chosen(suite: PuppetSuite, references: int, targets: int) -> list[PuppetCase]:
@@ -241,7 +247,7 @@ def _settled_rows(seen: Sampled, num_padding_frames: int) -> Iterator[tuple[int,
 
 def described(suite: PuppetSuite, backbone: Backbone, plan: Plan) -> dict[str, Any]:
     """Facts of a study for `reports.attention_study.publish`, but its command."""
-    method = _methods(backbone, plan)["on"]
+    _, method = _methods(backbone, plan)
     schedule, tokens = method.config.transfer.schedule, method.config.fit.embedding_tokens
     fit = method.config.fit
     return {

@@ -105,15 +105,16 @@ def test_the_last_clean_latents_are_the_video_and_measuring_changes_nothing(
 def test_a_study_from_fit_to_page(backbone: Backbone, tmp_path: Path):
     suite, plan, fits = load_suite("puppets-dev"), Plan(2, 1, fit_steps=2), FitFolder(tmp_path / "fits")
     shares, settled = measured(suite, backbone, fits, plan)
-    assert shares.groupby(["case_id", "bias", "step", "block", "region"]).size().eq(1).all()
-    assert len(shares) == 2 * 2 * 4 * 2 * 3 and len(settled) == 2 * 2 * 4 * 2 * 2
+    assert shares.groupby(["case_id", "embedding", "step", "block", "region"]).size().eq(1).all()
+    assert len(shares) == 2 * 3 * 4 * 2 * 3 and len(settled) == 2 * 3 * 4 * 2 * 2
     assert shares["reference_id"].nunique() == 2
     # The first step starts from the same noise, and the first block sees the same states: the bias alone differs.
     first = shares[(shares["step"] == 0) & (shares["block"] == 0) & (shares["region"] == "outside")]
-    wide = first.pivot(index="case_id", columns="bias", values="share")
-    odds = wide["on"] / (1 - wide["on"]) / (wide["off"] / (1 - wide["off"]))
+    wide = first.pivot(index="case_id", columns="embedding", values="share")
+    odds = wide["scheduled"] / (1 - wide["scheduled"]) / (wide["fitted"] / (1 - wide["fitted"]))
     alpha = FlexiAct.preset(backbone).transfer.schedule.alpha
     assert (odds > 1.2).all() and (odds < np.exp(alpha)).all()  # equal if all heads and tokens had one share
+    assert ((wide["unfitted"] - wide["fitted"]).abs() > 1e-4).all()
     assert (settled[settled["step"] == 3]["settled"].dropna() == 1).all()
     made = sorted(fits.path.iterdir())
     times = [file.stat().st_mtime_ns for file in made]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from reports.attention_study import (
+    EMBEDDINGS,
     FEW,
     HOLDS,
     OPEN,
@@ -37,9 +38,9 @@ def tables(references: int, sign: float = 1.0, noise: float = 0.0) -> tuple[pd.D
     shares, settled = [], []
     for number in range(references):
         case = (f"case-{number}", f"reference-{number}")
-        for bias in ("off", "on"):
+        for embedding in EMBEDDINGS:
             for step, timestep in enumerate(TIMESTEPS):
-                row = (*case, bias, step, timestep)
+                row = (*case, embedding, step, timestep)
                 early = (0.2, 0.1, 0.0)[step]
                 for block in range(2):
                     extra = sign * (1 + 0.1 * number + noise * draw.normal())
@@ -50,7 +51,7 @@ def tables(references: int, sign: float = 1.0, noise: float = 0.0) -> tuple[pd.D
                 for content in ("time", "space"):
                     lead = sign * (0.2 + 0.01 * number + noise * draw.normal())
                     settled += [(*row, content, "low", 0.5 + lead), (*row, content, "high", 0.5)]
-    first = ["case_id", "reference_id", "bias", "step", "timestep"]
+    first = ["case_id", "reference_id", "embedding", "step", "timestep"]
     return (
         pd.DataFrame(shares, columns=[*first, "block", "region", "share"]),
         pd.DataFrame(settled, columns=[*first, "content", "band", "settled"]),
@@ -58,12 +59,12 @@ def tables(references: int, sign: float = 1.0, noise: float = 0.0) -> tuple[pd.D
 
 
 def verdicts(references: int, **options: float) -> list[str]:
-    found = answers(*tables(references, **options), "off", 1000)
+    found = answers(*tables(references, **options), "fitted", 1000)
     return [verdict(item) for item, question in zip(found, QUESTIONS, strict=True) if question.part]
 
 
 def test_differences_are_those_by_hand():
-    found = answers(*tables(6), "off", 1000)
+    found = answers(*tables(6), "fitted", 1000)
     slopes = 1 + 0.1 * np.arange(6)
     # Inside early: .3 + .2 slope and, in block 1, .1 more: mean .35 + .2 slope; late: .35; outside: .3.
     expected = [0.05 + 0.2 * slopes, 0.2 * slopes, 0.2 + 0.01 * np.arange(6), 0.2 * slopes, [0.1 + 0.2], None]
