@@ -81,7 +81,8 @@ def compared(first: StoredRun, second: StoredRun) -> TwoRuns:
     if pairs.empty:
         raise RunError(f"{second.folder}: has no cell and metric in common with {first.folder}")
     pairs["differs"] = (pairs["status_1"] != pairs["status_2"]) | ~_equal(pairs["value_1"], pairs["value_2"])
-    changes = [_change(*names, group) for names, group in pairs.groupby(["method", "metric"], sort=False)]
+    groups = pairs.groupby(["method", "metric"], sort=False)
+    changes = [_change(str(method), str(metric), group) for (method, metric), group in groups]
     settings = [name for part in _SETTINGS for name in _differing(first.info.get(part), second.info.get(part), part)]
     alone = tuple([*refused, *_alone(*sides)])
     return TwoRuns((first, second), tuple(settings), alone, tuple(changes), _cells(first, second, pairs))
