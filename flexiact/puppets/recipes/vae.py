@@ -14,6 +14,7 @@ from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from flexiact.media.digests import folder_digest
 from flexiact.media.files import replacing
 from flexiact.puppets.engine.loop import Plan, train
 from flexiact.puppets.recipes.linear_code import LinearCode, fit_linear_code, load_linear_code, save_linear_code
@@ -139,7 +140,8 @@ def train_encoder(
         sure = (posterior.logvar - 2 * math.log(POSTERIOR_STD)).square().mean()
         return (posterior.mean - code.encode(clean)).square().mean() + _POSTERIOR_WEIGHT * sure
 
-    train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=2e-3), state / "vae-encoder")
+    plan = Plan(steps=steps, seed=seed, learning_rate=2e-3)
+    train(model, loss_of, plan, state / "vae-encoder", about=_origin(from_weights))
     _save_half(model, "encoder", state)
     clips = to_tensor(training_videos(torch.Generator().manual_seed(seed + 1), _FIGURE_CLIPS, "dev")).to(device)
     with torch.no_grad():
@@ -170,7 +172,8 @@ def train_decoder(
         wrong = model.decode(latents + noise).sample - clean
         return (motion_weights(clean) * wrong.square()).mean()
 
-    train(model, loss_of, Plan(steps=steps, seed=seed, learning_rate=3e-3), state / "vae-decoder")
+    plan = Plan(steps=steps, seed=seed, learning_rate=3e-3)
+    train(model, loss_of, plan, state / "vae-decoder", about=_origin(from_weights))
     _save_half(model, "decoder", state)
     videos = training_videos(torch.Generator().manual_seed(seed + 1), _FIGURE_CLIPS, "dev")
     return vae_figures(model, code.encode, videos)
@@ -185,6 +188,10 @@ def _first_vae(from_weights: Path | None) -> AutoencoderKLCogVideoX:
         except RuntimeError as error:
             raise ValueError(f"--from-weights: {from_weights} holds another VAE; `carry_over` changes it") from error
     return model
+
+
+def _origin(from_weights: Path | None) -> dict[str, str]:
+    return {"origin": f"weights {folder_digest(from_weights / 'vae')[:8]}"} if from_weights else {}
 
 
 def assembled(state: Path) -> AutoencoderKLCogVideoX:
