@@ -19,7 +19,7 @@ from tests.support.backbones import random_frames
 from tests.support.harness import CASES, METRICS, quick_flexiact, session, tree
 from tests.support.tiny_methods import new_backbone
 
-MEASURED = ["fit_s", "transfer_s", "peak_memory_gib"]
+MEASURED = ["fit_s", "transfer_s", "peak_memory_gib", "video_bytes"]
 
 
 @pytest.fixture(autouse=True)
