@@ -27,6 +27,7 @@ class Networks:
         savings: Ways to need less memory on a GPU.
         image_encoder: Image encoder for `load_judges`.
         puppets: True if the videos show puppets.
+        form: Frames, height, width and rate in place of a backbone; None: there is one.
     """
 
     backbone: str
@@ -36,6 +37,7 @@ class Networks:
     savings: "Savings"
     image_encoder: str | None
     puppets: bool
+    form: tuple[int, int, int, float] | None = None
 
     def load(self, device: str) -> "tuple[Backbone, Perception]":
         """Load the backbone and the judges onto a device.
@@ -43,7 +45,13 @@ class Networks:
         Raises:
             ValueError: If one of them cannot be loaded.
         """
-        backbone = load(self.backbone, device, self.refadapter, self.steps, self.control, self.savings)
+        if self.form is None:
+            backbone = load(self.backbone, device, self.refadapter, self.steps, self.control, self.savings)
+        else:
+            from benchmark.no_model import without_model
+            from flexiact.backbone.loading import resolve_device
+
+            backbone = without_model(self.form, resolve_device(device))
         return backbone, load_judges(self.image_encoder, backbone.device, self.puppets)
 
 

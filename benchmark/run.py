@@ -20,6 +20,7 @@ from benchmark.selection import UsageError, select, unknown
 from benchmark.shards import parse_shard
 from benchmark.store.folder import RunFolder
 from benchmark.suites.case import Suite
+from benchmark.suites.case_table import table_suite
 from benchmark.suites.davis import davis_suite
 from benchmark.suites.files import folder_suite
 from benchmark.suites.flexiact import flexiact_suite
@@ -44,6 +45,7 @@ FILE_SUITES: dict[str, Callable[[str], Suite]] = {
     "flexiact": flexiact_suite,
     "davis": davis_suite,
     "folder": folder_suite,
+    "table": table_suite,
 }
 """Suites of real material: the word before the colon of `--suite`, and the function that reads the place after it."""
 
@@ -70,7 +72,7 @@ def add_run_options(p: argparse.ArgumentParser) -> None:
 def add_suite_options(p: argparse.ArgumentParser) -> None:
     """Add the options that bounds and measuring need, too: suite, metrics, networks, processes."""
     real = "flexiact:FOLDER or flexiact:hub@COMMIT (the authors' benchmark), davis:FOLDER (with transfers.csv), "
-    real += "folder:FOLDER (reference.mp4 or reference/, images/)"
+    real += "folder:FOLDER (reference.mp4 or reference/, images/), table:FILE.csv (case, reference, target, prompt)"
     suites = f"{', '.join(suite_names())}; real material: {real} (%(default)s)"
     p.add_argument("--suite", default="puppets", metavar="NAME", help=suites)
     p.add_argument("--cases", nargs="+", default=["all"], metavar="NAME", help="cases of the suite: names or patterns")
@@ -78,6 +80,7 @@ def add_suite_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--steps", type=int, metavar="N", help="sampler steps (the suite's or the backbone's own number)")
     p.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/<suite>)")
     p.add_argument("--backbone", metavar="NAME", help=f"{BACKBONE_HELP} (puppets)")
+    p.set_defaults(format=None)  # of a run without a backbone; only `benchmark.score` can do without
     p.add_argument("--image-encoder", metavar="NAME", help="open_clip folder, ViT-B-32, or model/weights (embedded)")
     p.add_argument("--shard", metavar="I/N", help="part I of N alone, for jobs of a cluster (docs/cluster.md)")
     add_device_options(p)
@@ -217,7 +220,7 @@ def open_suite(args: argparse.Namespace) -> Suite:
         raise UsageError(unknown(kind, list(FILE_SUITES), "kind of suite"))
     if not place:
         raise UsageError(f"suite: expected a folder after the colon, as in {kind}:FOLDER")
-    absent = [] if args.backbone else ["--backbone NAME (the built-in model knows puppets alone)"]
+    absent = [] if args.backbone or args.format else ["--backbone NAME (the built-in model knows puppets alone)"]
     absent += [] if args.image_encoder else ["--image-encoder ViT-B-32 (the embedded one was trained on puppets)"]
     if absent:
         raise UsageError(f"suite {kind}: real material needs {' and '.join(absent)}")
@@ -234,9 +237,10 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite, work
     savings = Savings(args.offload, args.quantise)
     steps = args.steps or suite.num_inference_steps
     name = args.backbone or "puppets"
-    _refuse_lacking(request.methods, find_spec(name)[1], args)
+    if args.format is None:
+        _refuse_lacking(request.methods, find_spec(name)[1], args)
     puppets = all(case.truth_known for case in request.cases)  # only puppet cases have a known truth
-    networks = Networks(name, args.refadapter, steps, args.control, savings, args.image_encoder, puppets)
+    networks = Networks(name, args.refadapter, steps, args.control, savings, args.image_encoder, puppets, args.format)
     devices = worker_devices(workers, args.device)
     # With several GPUs this process only describes the networks and should not take memory on the first GPU.
     here = networks if len(set(devices)) == 1 else replace(networks, savings=replace(savings, offload=True))

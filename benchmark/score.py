@@ -6,6 +6,7 @@ missing or cannot be read; 2 not done, with the reason in one line on standard e
 """
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--supervision", default="", metavar="TEXT", help="what it was given that others were not")
     seeds = "seeds that every case should have, e.g. 0-2 (those that are found)"
     p.add_argument("--seeds", nargs="+", default=[], metavar="N", help=seeds)
+    form = "frames, height, width and rate of real material, instead of --backbone, as in 49x480x720@8"
+    p.add_argument("--format", type=_format, metavar="TxHxW@FPS", help=form)
     add_suite_options(p)
     p.set_defaults(refadapter=None, control=None)
     return p
@@ -46,7 +49,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.run(parser(), lambda args: _score(args, command), arguments, interrupted=RESUMES)
 
 
+def _format(text: str) -> tuple[int, int, int, float]:
+    """Frames, height, width and rate of a text such as 49x480x720@8.
+
+    Raises:
+        ArgumentTypeError: If the text has another form, or asks for fewer than two frames.
+    """
+    found = re.fullmatch(r"(\d{1,4})x(\d{1,4})x(\d{1,4})@(\d{1,3}(?:\.\d{1,3})?)", text, re.ASCII)
+    numbers = [int(found[place]) for place in (1, 2, 3)] if found else []
+    if not found or numbers[0] < 2 or not all(numbers) or not float(found[4]):
+        raise argparse.ArgumentTypeError(f"expected frames x height x width @ rate, as in 49x480x720@8, got '{text}'")
+    return numbers[0], numbers[1], numbers[2], float(found[4])
+
+
 def _score(args: argparse.Namespace, command: str) -> int:
+    real = ":" in args.suite
+    if real and not args.backbone and not args.format:
+        raise UsageError("format: real material has none of its own: give --format, as in 49x480x720@8")
+    if args.format and (args.backbone or not real):
+        raise UsageError("format: is that of the backbone; leave --format out")
     return run_methods(args, (), command, partial(_submitted, args))
 
 

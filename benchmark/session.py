@@ -136,10 +136,10 @@ def distinct(methods: Mapping[str, ActionTransfer]) -> dict[str, ActionTransfer]
     return kept
 
 
-def _tell_losses(cases: Sequence[Case], backbone: Backbone) -> None:
-    """Report, here and not in every worker, the parts of pictures and texts that the backbone will not see."""
+def _tell_losses(cases: Sequence[Case], backbone: Backbone, texts: bool) -> None:
+    """Report, here and not in every worker, the parts of pictures and of `texts` that the backbone will not see."""
     tell(one for case in cases for one in case.losses(format_of(backbone)))
-    for text in dict.fromkeys(text for case in cases for text in (case.caption, case.prompt)):
+    for text in dict.fromkeys(text for case in cases if texts for text in (case.caption, case.prompt)):
         note_long_text(backbone, text)
 
 
@@ -167,7 +167,7 @@ def run_session(
     """
     for case in request.cases:
         case.check()
-    _tell_losses(request.cases, backbone)
+    _tell_losses(request.cases, backbone, texts=bool(request.methods))
     methods = distinct(build_methods(request.methods, backbone))
     metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
     suite = {"suite": request.suite, "suite_version": request.suite_version, "suite_digest": request.suite_digest}

@@ -12,6 +12,9 @@ Write = Callable[[float], str]
 NOTHING = "–"
 """The text of a missing number, so that nobody reads it as 0."""
 
+NO_MODEL = "none"
+"""Name of the backbone of a run in which no model has a part: all of its videos were submitted."""
+
 SHOWN_DIGITS = 8
 """Number of digits of a suite's digest in a heading: enough to tell two editions apart; run.json has all digits."""
 
@@ -101,7 +104,9 @@ def heading(run: StoredRun, metric: str) -> str:
 
 
 def backbone_size(backbone: dict[str, Any]) -> str:
-    """`2.5 M parameters, 9 frames of 64 x 64 pixels at 8 fps`."""
+    """`2.5 M parameters, 9 frames of 64 x 64 pixels at 8 fps`; without the first if no model is part of the run."""
+    if backbone["name"] == NO_MODEL:
+        return video_size(backbone)
     return f"{parameters(backbone['num_parameters'])}, {video_size(backbone)}"
 
 

@@ -50,7 +50,7 @@ class BackboneEntry(Entry):
     """The image-to-video model that all methods run on."""
 
     name: str
-    """Name or folder, as given to `--backbone`."""
+    """Name or folder, as given to `--backbone`; `none` if all videos were submitted and no model is part of the run."""
     revision: str
     """Digest or commit of its weights."""
     dtype: str

@@ -14,12 +14,14 @@ from benchmark.bounds.table import BOUNDS
 from benchmark.methods import METHODS
 from benchmark.selection import UsageError, unknown
 from benchmark.submissions.submission import Submission
+from benchmark.suites import case_table
 from benchmark.suites.case import CaseError, refuse
 from benchmark.suites.files import UNSTATED, file_name, file_of
 from flexiact.cli import one_line
 from flexiact.media.files import is_clutter, spelled
 from flexiact.media.frame_folder import PICTURE_SUFFIXES
 from flexiact.media.tables import TableError, by_heading, read_table
+from flexiact.notes import collected, tell
 
 NEEDED, OPTIONAL = ("video", "case"), ("seed", "method")
 """Columns of a table."""
@@ -157,7 +159,11 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
         rows = read_table(table, len(NEEDED))
         heading = [cell.lower() for cell in rows[0][1]] if rows else []
         columns = [*NEEDED, *(name for name in OPTIONAL if name in heading)]
-        return [(number, dict(zip(columns, cells, strict=True))) for number, cells in by_heading(table, rows, columns)]
+        with collected() as notes:
+            cells = by_heading(table, rows, columns)
+        # The table may be that of the suite as well, whose columns are read there.
+        tell(notes if set(heading) - {*columns, *case_table.NEEDED, case_table.CAPTION} else ())
+        return [(number, dict(zip(columns, row, strict=True))) for number, row in cells]
     except TableError as error:
         raise CaseError(f"{table}: {error}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:

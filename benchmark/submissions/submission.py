@@ -106,10 +106,10 @@ def take(file: File, form: Format) -> Taken:
     with collected():  # a note on what is cut away would repeat the one below
         frames = read_frames(file.path, set(indices), form.height, form.width)
     fps = None if file.path.is_dir() else timing.fps  # pictures state no rate
-    changes = [what for _, what in notes] + _changed_size(height, width, form)
-    changes += [] if as_they_are else [f"its {timing.count} frames are brought to {form.num_frames} at equal times"]
+    changes = [what.replace("; ", ", ") for _, what in notes] + _changed_size(height, width, form)
+    changes += [] if as_they_are else [f"has {timing.count} frames, brought to {form.num_frames} at equal times"]
     if as_they_are and fps and not math.isclose(fps, form.fps, rel_tol=_SAME_RATE):
-        changes.append(f"its rate of {fps:.4g} frames/s is read as {form.fps:g}")
+        changes.append(f"has {fps:.4g} frames/s, read as {form.fps:g}")
     row = {
         "source": file.name,
         "source_frames": timing.count,

@@ -146,7 +146,7 @@ def test_another_size_length_and_rate_is_changed_and_said(tmp_path: Path) -> Non
     assert taken.video.fps == 8
     assert taken.row["changed"] == (
         "is resized from 48 x 40 to 24 x 16 and cut to its middle (20% of it is lost); "
-        "its 17 frames are brought to 9 at equal times"
+        "has 17 frames, brought to 9 at equal times"
     )
     assert (taken.row["source_frames"], taken.row["source_fps"]) == (17, 24)
     assert (taken.row["source_height"], taken.row["source_width"]) == (40, 48)
@@ -160,7 +160,7 @@ def test_too_few_frames_are_repeated_and_another_rate_is_said(tmp_path: Path) ->
     write_lossless(tmp_path / "fast.mkv", Video(frames, 24.0))
     fast = take(file_of(tmp_path, "fast.mkv"), FORM)
     np.testing.assert_array_equal(fast.video.frames, frames)
-    assert fast.row["changed"] == "its rate of 24 frames/s is read as 8"
+    assert fast.row["changed"] == "has 24 frames/s, read as 8"
 
 
 def test_what_cannot_be_read_is_named_as_the_submission_names_it(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""A table (CSV) of cases as a suite: each row names a reference video, a target image and the text of the video.
+
+Columns are `case`, `reference`, `target` and `prompt`, and may be `caption`, which describes the reference. Paths are
+relative to the table's folder and stay in it. Rows of one case, for several methods or seeds, have to say the same.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmark.selection import UsageError
+from benchmark.suites.case import refuse
+from benchmark.suites.csv_tables import read_rows
+from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_name, file_of
+from flexiact.media.files import spelled
+
+NEEDED = ("case", "reference", "target", "prompt")
+"""Columns that a table needs."""
+CAPTION = "caption"
+"""Column that it may have."""
+
+
+def table_suite(place: str) -> FileSuite:
+    """Make a suite of the cases of a table; further columns are left to others.
+
+    Args:
+        place: Path to the table.
+
+    Raises:
+        UsageError: If there is no such file.
+        CaseError: If the table is invalid, or names files that are not in its folder; the message names up to ten
+            faults.
+    """
+    table = Path(place).expanduser()
+    if not table.is_file():
+        raise UsageError(f"suite: there is no table {table}")
+    root, problems = table.parent, list[str]()
+    rows = _rows(root, table, problems)
+    told: dict[str, dict[str, str]] = {}
+    for number, row in rows:
+        faults = _faults(root, row)
+        if not faults and told.setdefault(row["case"], row) != row:
+            faults = [f"case {row['case']} is another one above"]
+        problems += [f"line {number}: {fault}" for fault in faults]
+    refuse(table, problems)
+    cases = [_case(root, told[name]) for name in sorted(told)]
+    refuse(table, [] if cases else ["names no case"])
+    return FileSuite(f"table-{file_name(table.stem)}", tuple(cases))
+
+
+def _rows(root: Path, table: Path, problems: list[str]) -> list[tuple[int, dict[str, str]]]:
+    """Rows by column, each with its number; [] after a problem."""
+    rows = read_rows(root, table, len(NEEDED), problems)
+    heading = [cell.lower() for cell in rows[0]] if rows else []
+    if rows and any(heading.count(name) != 1 for name in NEEDED):
+        problems.append(f"expected the heading {','.join(NEEDED)}, got {','.join(rows[0])!r}")
+        return []
+    places = {name: heading.index(name) for name in (*NEEDED, CAPTION) if name in heading}
+    cells = [{CAPTION: ""} | {name: row[place] for name, place in places.items()} for row in rows[1:]]
+    files = [row | {name: spelled(root, row[name]) for name in ("reference", "target")} for row in cells]
+    return list(enumerate(files, start=2))
+
+
+def _faults(root: Path, row: Mapping[str, str]) -> list[str]:
+    faults = [f"the {name} is empty" for name in NEEDED if not row[name]]
+    if row["case"] and file_name(row["case"]) != row["case"]:
+        faults.append(f"case: expected letters, digits, '_', '.' and '-', got '{row['case']}'")
+    for name in ("reference", "target"):
+        path = root / row[name]
+        if row[name] and not (path.exists() and path.resolve().is_relative_to(root.resolve())):
+            faults.append(f"there is no {row[name]} in the table's folder")
+    return faults
+
+
+def _case(root: Path, row: Mapping[str, str]) -> FileCase:
+    action = file_name(Path(row["reference"]).with_suffix("").as_posix())
+    return FileCase(
+        case_id=row["case"],
+        action=action,
+        reference_id=action,
+        caption=row[CAPTION],
+        prompt=row["prompt"],
+        licence=UNSTATED,
+        source="a table of files",
+        reference=file_of(root, row["reference"]),
+        target=file_of(root, row["target"]),
+    )
