@@ -16,7 +16,7 @@ from benchmark.selection import UsageError, unknown
 from benchmark.submissions.submission import Submission
 from benchmark.suites import case_table
 from benchmark.suites.case import CaseError, refuse
-from benchmark.suites.files import UNSTATED, file_name, file_of
+from benchmark.suites.files import UNSTATED, file_name, file_of, lies_inside
 from flexiact.cli import one_line
 from flexiact.media.files import is_clutter, spelled
 from flexiact.media.frame_folder import PICTURE_SUFFIXES
@@ -87,7 +87,7 @@ def by_table(table: Path, folder: Path, cases: Cases) -> dict[str, Found]:
     for number, row in _rows(table):
         cell, fault = _row_cell(row, cases.known)
         name = spelled(folder, row["video"])
-        if row["video"] and not fault and not _inside(folder, name):
+        if row["video"] and not fault and not lies_inside(folder, name):
             fault = f"there is no '{row['video']}' in {folder}"
         if fault:
             problems.append(f"line {number}: {fault}")
@@ -178,9 +178,3 @@ def _row_cell(row: Mapping[str, str], known: Collection[str]) -> tuple[tuple[str
     if not (seed.isdecimal() and seed.isascii() and len(seed) <= 18):
         return None, f"seed: expected a whole number from 0, got '{seed}'"
     return (row["case"], int(seed)), ""
-
-
-def _inside(folder: Path, name: str) -> bool:
-    """True if there is such a file or folder, and it lies in the folder, links followed."""
-    path = folder / name
-    return path.exists() and path.resolve().is_relative_to(folder.resolve())

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmark.selection import UsageError
 from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import read_rows
-from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_name, file_of
+from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_name, file_of, lies_inside
 from flexiact.media.files import spelled
 
 NEEDED = ("case", "reference", "target", "prompt")
@@ -65,8 +65,7 @@ def _faults(root: Path, row: Mapping[str, str]) -> list[str]:
     if row["case"] and file_name(row["case"]) != row["case"]:
         faults.append(f"case: expected letters, digits, '_', '.' and '-', got '{row['case']}'")
     for name in ("reference", "target"):
-        path = root / row[name]
-        if row[name] and not (path.exists() and path.resolve().is_relative_to(root.resolve())):
+        if row[name] and not lies_inside(root, row[name]):
             faults.append(f"there is no {row[name]} in the table's folder")
     return faults
 

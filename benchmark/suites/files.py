@@ -267,6 +267,12 @@ def file_of(root: Path, name: str) -> File:
     return File(path, name, hashlib.sha256(digests.encode()).hexdigest())
 
 
+def lies_inside(root: Path, name: str) -> bool:
+    """True if a relative path leads to a file or folder in a folder, links followed."""
+    path = root / name
+    return not Path(name).is_absolute() and path.exists() and path.resolve().is_relative_to(root.resolve())
+
+
 def file_name(text: str) -> str:
     """Turn a text into a file name: letters, digits, `_`, `.` and `-`, not hidden, not empty."""
     return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "unnamed"

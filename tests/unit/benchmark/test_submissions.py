@@ -87,6 +87,7 @@ def test_a_table_names_any_files(tmp_path: Path) -> None:
     [
         ("video,case\nnone.mp4,lean\n", "line 2: there is no 'none.mp4'"),
         ("video,case\n../out.mp4,lean\n", "line 2: there is no '../out.mp4'"),
+        ("video,case\n{}/in.mp4,lean\n", "line 2: there is no '.*/in.mp4'"),  # whose path would be published
         ("video,case\nin.mp4,leen\n", r"line 2: unknown case 'leen' \(did you mean 'lean'"),
         ("video,case,seed\nin.mp4,lean,-1\n", "line 2: seed: expected a whole number from 0, got '-1'"),
         ("video,case\nin.mp4,lean\nin.mp4,lean\n", "are both lean at seed 0"),
@@ -99,7 +100,7 @@ def test_a_table_that_is_wrong_is_refused(text: str, message: str, tmp_path: Pat
     folder.mkdir()
     (folder / "in.mp4").touch()
     table = tmp_path / "manifest.csv"
-    table.write_text(text)
+    table.write_text(text.format(folder))
     with pytest.raises(CaseError, match=message):
         by_table(table, folder, KNOWN)
 
