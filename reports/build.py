@@ -34,7 +34,7 @@ def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None
     Args:
         run_dir: Path to a run directory.
         out_dir: Path to the report; `run_dir/report` by default.
-        against: Name of the method to compare the others with; the run's first one by default.
+        against: Name of the method to compare the others with; the one that leads by default.
 
     Returns:
         Path to the page.
@@ -150,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--publish", type=Path, metavar="DIR", help="also write the small set to commit there: no videos, below 3 MB"
     )
-    p.add_argument("--against", metavar="METHOD", help="compare others with this one (default: the run's first)")
+    p.add_argument("--against", metavar="METHOD", help="compare others with this one (default: the one that leads)")
     p.add_argument(
         "--readme", type=Path, metavar="FILE", help="write the published results between the markers of this file"
     )

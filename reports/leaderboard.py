@@ -9,7 +9,7 @@ from urllib.parse import quote
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from reports import tables
+from reports import boards, tables
 from reports.contact_sheet import chosen_cases, first_seed, inside
 from reports.formats import cell_text, halves
 from reports.results import Results, cautions, checks
@@ -59,11 +59,10 @@ def render(results: Results, page_folder: Path, figures: Mapping[str, str], shee
         checks=checks(results),
         cautions=cautions(results),
         entries=[(name, run.info["methods"][name]) for name in results.order + results.bound_order],
-        boards=[tables.methods_table(results), tables.bounds_table(results)],
+        boards=[boards.methods_table(results), boards.bounds_table(results), *boards.metric_tables(results)],
         claims=tables.claims_table(results.claims, run) if results.claims else None,
-        comparison=tables.comparison_table(results),
         belief=tables.belief_table(results),
-        terciles=tables.tercile_table(results),
+        terciles=tables.tercile_tables(results),
         costs=tables.cost_table(results),
         metrics=tables.metrics_table(results),
         faults=tables.faults_table(results),
