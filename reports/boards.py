@@ -104,3 +104,24 @@ def _metric_table(title: str, results: Results, metrics: list[str]) -> Table:
         "the videos that have a value, where some have none."
     )
     return Table(title, ("name", *(heading(results.run, metric) for metric in metrics)), tuple(rows), note)
+
+
+def cases_table(results: Results) -> Table:
+    """A row for each case: how far apart its scenes are, how well methods do, and what failed."""
+    run = results.run
+    mine = results.rows[(results.rows["metric"] == run.headline) & (results.rows["kind"] == "method")]
+    values = mine.pivot_table(index="case_id", columns="method", values="value", aggfunc="mean")
+    values = values.reindex(index=list(run.info["cases"]), columns=list(results.order))
+    lowest = run.info["metrics"][run.headline]["higher_is_better"] is False
+    failed = run.samples[run.samples["status"].isin(("failed", "skipped"))].groupby("case_id").size()
+    rows: list[tuple[Cell, ...]] = []
+    for case_id, case in run.info["cases"].items():
+        found = values.loc[case_id].dropna()
+        best = str(found.idxmin() if lowest else found.idxmax()) if len(found) else NOTHING
+        apart = (str(case["terciles"].get(axis) or NOTHING) for axis in run.axes)
+        numbers = Number(found.mean()), best, Number(found.get(best, math.nan)), int(failed.get(case_id, 0))
+        rows.append((case_id, str(case.get("action") or NOTHING), *apart, *numbers))
+    columns = ("case", "action", *run.axes, "mean of methods", "best method", "its value", "failed or skipped")
+    luck = "The best of many methods on one case is best partly by luck."
+    note = f"{heading(run, run.headline)}, means over seeds. {luck}"
+    return Table("Cases", columns, tuple(rows), note)
