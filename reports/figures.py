@@ -78,7 +78,7 @@ def _bounds(axes: Any, results: Results, theme: Theme, names_at: float | None = 
         axes.axvline(mean, color=theme.faint, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0)
         if names_at is not None:
             # Names of lines that lie close together are stacked.
-            level = (level + 1) % 3 if mean - last < 0.17 * spread else 0
+            level = (level + 1) % 6 if mean - last < 0.17 * spread else 0
             place = {"xy": (mean, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
             axes.annotate(name, xytext=(0, 3 + 12 * level), ha="center", fontsize=8.5, color=theme.ink, **place)
             last = mean

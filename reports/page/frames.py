@@ -43,7 +43,7 @@ class FrameSheet:
         size: Width and height of a cell, pixels.
         moments: Number of columns.
         places: Row, width and height of each input's or method's frames by name; the target has one column.
-        reasons: Why other names have no frames.
+        reasons: Reason, by name, for each input or method that has no frames.
     """
 
     file: str
@@ -68,24 +68,32 @@ def write_frames(results: Results, folder: Path, settings: Gallery) -> dict[str,
         found = {name: pictures(run, samples, case, name, places) for name in names}
         made = {name: reduced(frames, height) for name, frames in found.items() if not isinstance(frames, str)}
         if any(name in made for name in names[2:]):
-            file = f"frames/{number:03d}.webp"
             reasons = {name: reason for name, reason in found.items() if isinstance(reason, str)}
-            sheets[case] = _write(made, reasons, folder, file, settings.quality)
+            picture, sheets[case] = composed(made, reasons, f"frames/{number:03d}.webp")
+            path = folder / sheets[case].file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path, quality=settings.quality, method=4)
     return sheets
 
 
-def _write(
-    made: Mapping[str, np.ndarray], reasons: Mapping[str, str], folder: Path, file: str, quality: int
-) -> FrameSheet:
+def composed(made: Mapping[str, np.ndarray], reasons: Mapping[str, str], file: str) -> tuple[np.ndarray, FrameSheet]:
+    """Put frames together.
+
+    Args:
+        made: Frames by name, uint8 [moments or 1, H, W, 3]; sizes may differ.
+        reasons: Reason, by name, for each input or method that has no frames.
+        file: Address of the picture, as the page names it.
+
+    Returns:
+        The picture, uint8 [names * H, moments * W, 3], and where everything is on it.
+    """
     height, width = (max(frames.shape[axis] for frames in made.values()) for axis in (1, 2))
     moments = max(len(frames) for frames in made.values())
-    sheet = np.zeros((len(made) * height, moments * width, 3), np.uint8)
+    picture = np.zeros((len(made) * height, moments * width, 3), np.uint8)
     places = {}
     for row, (name, frames) in enumerate(made.items()):
         places[name] = (row, frames.shape[2], frames.shape[1])
         for column, frame in enumerate(frames):
             top, left = row * height, column * width
-            sheet[top : top + frame.shape[0], left : left + frame.shape[1]] = frame
-    (folder / file).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(folder / file, quality=quality, method=4)
-    return FrameSheet(file, (width, height), moments, places, reasons)
+            picture[top : top + frame.shape[0], left : left + frame.shape[1]] = frame
+    return picture, FrameSheet(file, (width, height), moments, places, reasons)

@@ -1,3 +1,4 @@
+"use strict";
 // Frames: one moment for all videos of the page. A sheet holds a case's frames, a row a video and a column a moment.
 
 const sheets = [...document.querySelectorAll(".frames")];
@@ -67,11 +68,11 @@ addEventListener("keydown", event => {
 addEventListener("scroll", showSeen, { passive: true });
 addEventListener("resize", showSeen);
 addEventListener("toggle", showSeen, true);
-filters.addEventListener("change", showSeen);
+document.addEventListener("change", showSeen);
 addEventListener("beforeprint", () => { play(false); for (const sheet of sheets) if (sheet.offsetParent) show(sheet); });
 
 if (last) {
   // A still page shows a moment at which something moves.
-  go(Math.round(last / 2));
+  go(Math.round(2 * last / 3));
   play(!still);
 }

@@ -12,7 +12,7 @@ from reports.results import Results
 from reports.videos import first_seed, inside
 from reports.wording import count, label, number
 
-INPUT_WORDS = {"reference": "the action to transfer", "target": "the subject to animate"}
+INPUT_WORDS = {"reference": "the action", "target": "the subject"}
 
 
 def cases(
@@ -65,7 +65,7 @@ def _link(results: Results, base: str | None, case_id: str, name: str, sample: d
 
 
 def marks(results: Results) -> dict[str, dict[str, str]]:
-    """What filters read of each case: attributes of its elements by name."""
+    """Attributes by which filters know a case's elements, by case."""
     run = results.run
     broken = set(run.samples.loc[run.samples["status"].isin(("failed", "skipped")), "case_id"])
     return {

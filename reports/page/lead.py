@@ -1,4 +1,4 @@
-"""What the page's first screen says: who leads, by how much, and whether that is sure."""
+"""The page's first screen in words: who leads, by how much, and whether that is sure."""
 
 import math
 from collections import Counter
@@ -63,7 +63,7 @@ def _how_sure(results: Results, leader: str) -> str:
 
 
 def _claimed(results: Results) -> str:
-    """What the tests of the family say, in one sentence."""
+    """Say in one sentence what the tests of the family find."""
     if not results.claims:
         return "Nothing: the run has no pair of methods that was fixed beforehand."
     made = [item for item in results.claims if item.verdict in ("beats", "is beaten by")]

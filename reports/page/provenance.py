@@ -1,4 +1,4 @@
-"""What a run was made with, as names and texts."""
+"""The provenance of a run, as names and texts."""
 
 from collections.abc import Mapping
 from typing import Any

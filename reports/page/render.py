@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reports import boards, tables
 from reports.cells import Cell, Interval, Number, Share
@@ -30,7 +29,7 @@ OPEN_CASES = 1
 
 @dataclass(frozen=True)
 class Beside:
-    """What lies beside the page.
+    """Files that lie beside the page.
 
     Attributes:
         folder: Path to the page's folder.
@@ -51,10 +50,11 @@ def render(results: Results, beside: Beside) -> str:
     """The page as HTML."""
     run, counts = results.run, results.counts
     style, script = (HERE / "style.css").read_text(encoding="utf-8"), read_script()
-    return _template().render(
+    template = environment(HERE).get_template("page.html")
+    return template.render(
         policy=policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
+        style=style,
+        script=script,
         title=title(run),
         subject=subject(run),
         made_elsewhere=made_elsewhere(run),
@@ -126,24 +126,35 @@ def read_script() -> str:
     return "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
 
 
-def policy(style: str, script: str) -> str:
-    """A Content-Security-Policy that allows one style, one script, and pictures from the page's own folder."""
+def policy(style: str, script: str, images: str = "'self' file:") -> str:
+    """A Content-Security-Policy that allows one style, one script, and pictures from the page's own folder.
+
+    Args:
+        style: Text of the style.
+        script: Text of the script.
+        images: Sources of pictures.
+    """
     style_hash, script_hash = (
         f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in (style, script)
     )
     # A page opened from disk has no origin, so that 'self' alone would allow it nothing.
     return (
-        f"default-src 'none'; script-src {script_hash}; style-src {style_hash}; img-src 'self' file:; "
+        f"default-src 'none'; script-src {script_hash}; style-src {style_hash}; img-src {images}; "
         "base-uri 'none'; form-action 'none'"
     )
 
 
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+def environment(*folders: Path) -> Environment:
+    """The template engine of pages, which escapes whatever it is given."""
+    made = Environment(
+        loader=FileSystemLoader(folders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {"halves": halves, "text": cell_text, "order": order}
-    return environment.get_template("page.html")
+    made.filters |= {"halves": halves, "text": cell_text, "order": order}
+    return made
 
 
 def order(cell: Cell) -> str:
