@@ -23,7 +23,7 @@ def methods_table(results: Results) -> Table:
         "name", heading(run, run.headline), f"minus {results.against}", f"rank of {ranked}", "comes first",
         *("fit", "transfer") * measured, "videos", "extra supervision",
     )  # fmt: skip
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for name, (value, difference, videos, given) in zip(names, _measured(results, names), strict=True):
         cost, place = results.costs.loc[name], results.ranks.loc[name]
         rank = Number(place["rank"], place["low"], place["high"], _whole), Number(place["first"], write=percent)
