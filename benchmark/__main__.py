@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merge": ("benchmark.merge", "join runs of one suite into one"),
     "compare": ("benchmark.compare", "what differs between two runs of one suite"),
     "report": ("reports.build", "make the report of a run"),
+    "prefer": ("benchmark.prefer", "blind pairs for people, and what their votes say"),
     "power": ("reports.power", "how many references a difference needs"),
     "difficulty": ("reports.difficulty", "curves over the suites of difficulty"),
     "transfer": ("flexiact", "one target image and one reference video to one video"),

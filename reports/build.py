@@ -21,20 +21,23 @@ from flexiact.cli import OneLineParser, run
 
 if TYPE_CHECKING:  # importing this module loads only the standard library, so that `--help` is fast
     from reports.contact_sheet import Sheet
+    from reports.page.frames import Gallery
     from reports.results import Results
 
 PUBLISHED_LIMIT_BYTES = 3_000_000
 PUBLISHED_CASES = 8
+PUBLISHED_FRAMES = 4
+"""Number of cases whose frames are published, for the page's gallery."""
 PUBLISHED = Path(__file__).parent / "published" / "puppets"
 
 
 def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None) -> Path:
-    """Write leaderboard.{md,csv,tex,html}, figures/ and contact_sheet.png.
+    """Write leaderboard.{md,csv,tex,html}, figures/, frames/ and contact_sheet.png.
 
     Args:
         run_dir: Path to a run directory.
         out_dir: Path to the report; `run_dir/report` by default.
-        against: Name of the method to compare the others with; the run's first one by default.
+        against: Name of the method to compare the others with; the one that leads by default.
 
     Returns:
         Path to the page.
@@ -44,13 +47,14 @@ def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None
         OSError: If the report cannot be written.
     """
     from reports.contact_sheet import Sheet
+    from reports.page.frames import Gallery
     from reports.results import measure
     from reports.run_folder import load_run
 
     run = load_run(Path(run_dir))
     out_dir = Path(out_dir) if out_dir is not None else Path(run_dir) / "report"
     with Staging(out_dir) as staging:
-        _write(measure(run, against), staging, out_dir, Sheet(), videos=True)
+        _write(measure(run, against), staging, out_dir, Sheet(), Gallery())
     return out_dir / "leaderboard.html"
 
 
@@ -65,6 +69,7 @@ def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Pat
         OSError: If the set cannot be written.
     """
     from reports.contact_sheet import Sheet
+    from reports.page.frames import Gallery
     from reports.results import measure
     from reports.run_folder import RunError, load_run
 
@@ -73,7 +78,8 @@ def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Pat
         raise RunError(f"{publish_dir}: is the run itself; publish to another folder")
     run = load_run(run_dir)
     with Staging(publish_dir) as staging:
-        _write(measure(run, against), staging, publish_dir, Sheet(max_cases=PUBLISHED_CASES, colours=256), videos=False)
+        few = Sheet(max_cases=PUBLISHED_CASES, colours=256), Gallery(cases=PUBLISHED_FRAMES, quality=75)
+        _write(measure(run, against), staging, publish_dir, *few, linked=False)
         shutil.copyfile(run_dir / "run.json", staging / "run.json")
         size = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
         if size > PUBLISHED_LIMIT_BYTES:
@@ -95,15 +101,18 @@ def update_readme(readme: Path, published: Path = PUBLISHED) -> Path:
     return readme
 
 
-def _write(results: Results, folder: Path, final: Path, sheet: Sheet, videos: bool) -> None:
+def _write(results: Results, folder: Path, final: Path, sheet: Sheet, gallery: Gallery, linked: bool = True) -> None:
+    """Write a report to a folder; `linked` if its page links the run's videos from its final place."""
     from reports import formats
     from reports.contact_sheet import write_contact_sheet
     from reports.figures import write_figures
-    from reports.leaderboard import render
+    from reports.page.frames import write_frames
+    from reports.page.render import Beside, render
 
     figures = write_figures(results, folder / "figures")
     sheet_cases = write_contact_sheet(results, folder / "contact_sheet.png", sheet)
-    page = render(results, final, figures, sheet_cases, videos)
+    frames = write_frames(results, folder, gallery)
+    page = render(results, Beside(final, figures, frames, sheet_cases, linked))
     for name, text in (
         ("leaderboard.md", formats.markdown(results, {f"figures/{name}.svg": text for name, text in figures.items()})),
         ("leaderboard.csv", formats.csv(results)),
@@ -150,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--publish", type=Path, metavar="DIR", help="also write the small set to commit there: no videos, below 3 MB"
     )
-    p.add_argument("--against", metavar="METHOD", help="compare others with this one (default: the run's first)")
+    p.add_argument("--against", metavar="METHOD", help="compare others with this one (default: the one that leads)")
     p.add_argument(
         "--readme", type=Path, metavar="FILE", help="write the published results between the markers of this file"
     )

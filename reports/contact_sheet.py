@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from reports.results import Results
-from reports.run_folder import StoredRun
+from reports.videos import chosen_cases, first_seed, pictures, reduced
 
 INK, FAINT, PAPER, GAP_COLOUR = (30, 34, 44), (110, 118, 132), (255, 255, 255), (232, 235, 240)
 GAP = 10
@@ -46,11 +45,14 @@ def write_contact_sheet(results: Results, path: Path, sheet: Sheet) -> int:
     cases = chosen_cases(run, sheet.max_cases)
     names = ("reference", "target", *results.order, *results.bound_order)
     samples = first_seed(run)
-    rows = [[_cell(run, samples, case, name, sheet) for case in cases] for name in names]
-    pictures = [cell for row in rows for cell in row if isinstance(cell, np.ndarray)]
-    if not pictures:
+    places = np.linspace(0, 1, sheet.frames + 1)[1:]
+    rows = [
+        [_side_by_side(pictures(run, samples, case, name, places), sheet.height_px) for case in cases] for name in names
+    ]
+    heights = [cell.shape[0] for row in rows for cell in row if isinstance(cell, np.ndarray)]
+    if not heights:
         return 0
-    height = max(picture.shape[0] for picture in pictures)
+    height = max(heights)
     columns = zip(*rows, strict=True)
     widths = [max([MIN_WIDTH, *(c.shape[1] for c in column if isinstance(c, np.ndarray))]) for column in columns]
     image = _drawn(names, cases, rows, widths, height)
@@ -60,68 +62,9 @@ def write_contact_sheet(results: Results, path: Path, sheet: Sheet) -> int:
     return len(cases)
 
 
-def chosen_cases(run: StoredRun, at_most: int) -> list[str]:
-    """Evenly spaced cases in run.json's order, chosen without regard to scores."""
-    cases = list(run.info["cases"])
-    if len(cases) <= at_most:
-        return cases
-    return [cases[index] for index in np.linspace(0, len(cases) - 1, at_most).round().astype(int)]
-
-
-def first_seed(run: StoredRun) -> dict[tuple[str, str], dict[str, object]]:
-    """The sample rows at the run's first seed by (method, case_id), without videos that were not made yet."""
-    rows = run.samples[(run.samples["seed"] == run.seeds[0]) & (run.samples["status"] != "missing")]
-    return {(row["method"], row["case_id"]): row for row in rows.to_dict("records")}
-
-
-def inside(run: StoredRun, relative: object) -> Path | None:
-    """Path to a stored file; None if there is none or the stored path leads out of the run directory."""
-    if not isinstance(relative, str) or not relative:
-        return None
-    path = (run.folder / relative).resolve()
-    return path if path.is_relative_to(run.folder.resolve()) and path.is_file() else None
-
-
-def read_frames(path: Path, number_of: int) -> np.ndarray | None:
-    """Frames evenly spaced up to the last, uint8 [number_of, H, W, 3]; None if the file cannot be decoded."""
-    try:
-        with av.open(str(path)) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    except (av.error.FFmpegError, IndexError, OSError):
-        return None
-    if not frames:
-        return None
-    chosen = np.linspace(0, len(frames) - 1, number_of + 1)[1:].round().astype(int)
-    return np.stack([frames[index] for index in chosen])
-
-
-def _cell(
-    run: StoredRun, samples: dict[tuple[str, str], dict[str, object]], case: str, name: str, sheet: Sheet
-) -> np.ndarray | str:
-    """Frames side by side, uint8 [H, W, 3], or the reason why there are none."""
-    if name == "target":
-        path = inside(run, f"inputs/{case}/target.png")
-        return "no file" if path is None else _reduced(np.asarray(Image.open(path).convert("RGB"))[None], sheet)
-    if name == "reference":
-        path = inside(run, f"inputs/{case}/reference.mkv")
-    else:
-        sample = samples.get((name, case))
-        if sample is None:
-            return "not run"
-        if sample["status"] != "ok":
-            return str(sample["status"])
-        path = inside(run, sample["video"])
-    frames = None if path is None else read_frames(path, sheet.frames)
-    return "no file" if frames is None else _reduced(frames, sheet)
-
-
-def _reduced(frames: np.ndarray, sheet: Sheet) -> np.ndarray:
-    height, width = frames.shape[1:3]
-    if height > sheet.height_px:
-        size = (max(1, round(width * sheet.height_px / height)), sheet.height_px)
-        images = [Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS) for frame in frames]
-        return np.concatenate([np.asarray(image) for image in images], axis=1)
-    return np.concatenate(list(frames), axis=1)
+def _side_by_side(frames: np.ndarray | str, height_px: int) -> np.ndarray | str:
+    """Frames in a row, uint8 [H, W, 3]; the reason why there are none is returned as it is."""
+    return frames if isinstance(frames, str) else np.concatenate(list(reduced(frames, height_px)), axis=1)
 
 
 def _drawn(

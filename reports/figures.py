@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from reports.analysis.belief import paired_values
 from reports.matrix import draw_matrix, text_of_matrix
@@ -34,18 +34,23 @@ def write_figures(results: Results, folder: Path) -> dict[str, str]:
 
 
 def _headline(results: Results, theme: Theme) -> Figure | None:
-    """Methods as dots with intervals; floors and ceilings as lines."""
+    """Methods as dots with intervals, floors and ceilings as lines; beside them the ranks."""
     run, names = results.run, results.order
-    figure = Figure(figsize=(8.4, 1.7 + 0.36 * len(names)))
-    axes = figure.subplots()
+    figure = Figure(figsize=(10, 1.7 + 0.36 * len(names)))
+    axes, ranks = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     cells = results.summary[results.summary["metric"] == run.headline].set_index("method")
     for place, name in enumerate(names):
         _dot(axes, cells.loc[name], place, theme.accent)
+        _dot(ranks, results.ranks.loc[name].rename({"rank": "mean"}), place, theme.second)
     _bounds(axes, results, theme, names_at=len(names) - 0.35)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.3, -0.6)
     axes.set_xlabel(f"{heading(run, run.headline)}, mean over references, 95% interval")
-    axes.grid(axis="x")
+    ranks.set_xlim(0.5, max(len(names), 1) + 0.5)
+    ranks.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ranks.set_xlabel("rank, 95% interval")
+    for panel in (axes, ranks):
+        panel.grid(axis="x")
     return figure
 
 
@@ -73,7 +78,7 @@ def _bounds(axes: Any, results: Results, theme: Theme, names_at: float | None = 
         axes.axvline(mean, color=theme.faint, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0)
         if names_at is not None:
             # Names of lines that lie close together are stacked.
-            level = (level + 1) % 3 if mean - last < 0.17 * spread else 0
+            level = (level + 1) % 6 if mean - last < 0.17 * spread else 0
             place = {"xy": (mean, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
             axes.annotate(name, xytext=(0, 3 + 12 * level), ha="center", fontsize=8.5, color=theme.ink, **place)
             last = mean
@@ -191,7 +196,7 @@ def _belief_scatter(results: Results, theme: Theme) -> Figure | None:
 def _text_of_means(results: Results) -> str:
     means = ", ".join(f"{name} {headline_mean(results, name):.3f}" for name in results.order + results.bound_order)
     bounds = "floors and ceilings as dashed lines"
-    return f"Dot plot of {label(results.run.headline)} with 95% intervals; {bounds}. Means: {means}."
+    return f"Dot plot of {label(results.run.headline)} and of ranks with 95% intervals; {bounds}. Means: {means}."
 
 
 def _text_of_belief(results: Results) -> str:

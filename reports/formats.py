@@ -2,20 +2,19 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from reports.boards import bounds_table, methods_table, metric_tables
 from reports.cells import Cell, Interval, Number, Share, Table
 from reports.results import Results, cautions, checks
 from reports.run_folder import score_backends
 from reports.tables import (
     belief_table,
-    bounds_table,
     claims_table,
-    comparison_table,
     cost_table,
     faults_table,
-    methods_table,
     metrics_table,
-    tercile_table,
+    tercile_tables,
 )
 from reports.wording import NOTHING, interval, made_elsewhere, measured, scope, title
 
@@ -64,8 +63,8 @@ def markdown(results: Results, figures: dict[str, str]) -> str:
     ]
     pictures = [f"![{_md(text)}]({path})" for path, text in figures.items()]
     tables = [methods_table(results), bounds_table(results)]
-    tables += [claims_table(results.claims, results.run)] * bool(results.claims) + [comparison_table(results)]
-    tables += [belief_table(results), tercile_table(results)]
+    tables += [claims_table(results.claims, results.run)] * bool(results.claims) + metric_tables(results)
+    tables += [belief_table(results), *tercile_tables(results)]
     tables += [cost_table(results)] * (not made_elsewhere(results.run)) + [metrics_table(results)]
     faults = faults_table(results)
     parts += [markdown_table(table) for table in tables + [faults] * bool(faults.rows)]
@@ -95,32 +94,25 @@ def _md(text: str) -> str:
 
 
 def latex(results: Results) -> str:
-    """The leaderboard as one booktabs table (needs booktabs and graphicx)."""
-    methods, bounds = methods_table(results), bounds_table(results)
-    caption = f"{title(results.run)}. {scope(results.run)} {methods.note}"
-    rows = [_tex_row(row) for row in methods.rows]
-    rows += [r"\midrule", rf"\multicolumn{{{len(methods.columns)}}}{{l}}{{\emph{{{_tex(bounds.title)}}}}} \\"]
-    rows += [_tex_row(row) for row in bounds.rows]
-    return _tex_table(caption, methods.columns, "lrl" + "r" * (len(methods.columns) - 3), rows)
+    """The leaderboard as booktabs tables (needs booktabs and graphicx)."""
+    methods = methods_table(results)
+    about = replace(methods, note=f"{title(results.run)}. {scope(results.run)} {methods.note}")
+    costs = [cost_table(results)] * (not made_elsewhere(results.run))
+    return "\n".join(map(latex_table, [about, bounds_table(results), *metric_tables(results), *costs]))
 
 
 def latex_table(table: Table) -> str:
     """One table as a booktabs table (needs booktabs and graphicx)."""
-    rows = [_tex_row(row) for row in table.rows]
-    return _tex_table(f"{table.title}. {table.note}".strip(), table.columns, "l" * len(table.columns), rows)
-
-
-def _tex_table(caption: str, columns: tuple[str, ...], alignment: str, rows: list[str]) -> str:
     lines = [
         r"\begin{table*}",
         r"\centering",
-        rf"\caption{{{_tex(caption)}}}",
+        rf"\caption{{{_tex(f'{table.title}. {table.note}'.strip())}}}",
         r"\resizebox{\textwidth}{!}{%",
-        rf"\begin{{tabular}}{{{alignment}}}",
+        rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}",
         r"\toprule",
-        _tex_row(columns),
+        _tex_row(table.columns),
         r"\midrule",
-        *rows,
+        *(_tex_row(row) for row in table.rows),
         r"\bottomrule",
         r"\end{tabular}}",
         r"\end{table*}",
@@ -140,9 +132,9 @@ def csv(results: Results) -> str:
     """One row per method and metric, numbers with six decimals, empty where there is none.
 
     Columns are backbone, suite, name, kind (method, submission or bound), extra_supervision, metric, unit,
-    higher_is_better, headline, mean, low, high, cases, references, ok, failed, skipped, missing, backend, and the
-    method's median costs: fit_s, transfer_s, peak_memory_gib, action_mib, adapter_mib. The costs are the same in all
-    rows of a method.
+    higher_is_better, headline, mean, low, high, cases, references, ok, failed, skipped, missing, backend, the method's
+    median costs: fit_s, transfer_s, peak_memory_gib, action_mib, adapter_mib, and its rank by the headline: rank,
+    rank_low, rank_high, comes_first. Costs and ranks are the same in all rows of a method.
     """
     run = results.run
     order = {name: index for index, name in enumerate(results.order + results.bound_order)}
@@ -158,4 +150,6 @@ def csv(results: Results) -> str:
     table["backend"] = table["metric"].map({name: " + ".join(found) for name, found in score_backends(run).items()})
     for field in ("fit_s", "transfer_s", "peak_memory_gib", "action_mib", "adapter_mib"):
         table[field] = table["name"].map(results.costs[field])
+    for field, column in (("rank", "rank"), ("rank_low", "low"), ("rank_high", "high"), ("comes_first", "first")):
+        table[field] = table["name"].map(results.ranks[column])
     return str(table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))

@@ -8,6 +8,7 @@ import pandas as pd
 from reports.analysis.belief import belief
 from reports.analysis.claims import ENOUGH_REFERENCES, MIN_REFERENCES, Claim, claims, family, smallest_p
 from reports.analysis.inference import ALPHA
+from reports.analysis.ranks import ranks
 from reports.analysis.statistics import (
     MIN_SEEDS,
     Comparison,
@@ -41,6 +42,7 @@ class Results:
         costs: Table of `reports.analysis.statistics.costs`.
         terciles: Table of `reports.analysis.statistics.by_tercile`, for the headline.
         belief: Table of `reports.analysis.belief.belief`.
+        ranks: Table of `reports.analysis.ranks.ranks`, for the headline.
         against: Name of the method that all others are compared with.
         claims: Tested pairs of the family, on the headline.
         comparisons: Comparison of each method and bound with `against`, on the headline.
@@ -56,6 +58,7 @@ class Results:
     costs: pd.DataFrame
     terciles: pd.DataFrame
     belief: pd.DataFrame
+    ranks: pd.DataFrame
     against: str
     claims: tuple[Claim, ...]
     comparisons: tuple[Comparison, ...]
@@ -69,13 +72,12 @@ def measure(run: StoredRun, against: str | None = None) -> Results:
 
     Args:
         run: Stored run.
-        against: Name of the method to compare with; the run's first one by default.
+        against: Name of the method to compare with; the one that leads by default.
 
     Raises:
         RunError: If `against` is not in the run.
     """
-    against = against or next(iter(run.methods or run.bounds))
-    if against not in run.info["methods"]:
+    if against is not None and against not in run.info["methods"]:
         raise RunError(f"against: {against!r} is not in this run; it has {', '.join(run.methods + run.bounds)}")
     rows = tidy(run)
     summary = summarise(rows)
@@ -83,6 +85,7 @@ def measure(run: StoredRun, against: str | None = None) -> Results:
     ranked = ranking(summary, run.headline, better)
     order = tuple(name for name in ranked if name in run.methods)
     bound_order = tuple(name for name in ranked if name in run.bounds)
+    against = against or (order + bound_order)[0]
     others = [name for name in order + bound_order if name != against]
     return Results(
         run=run,
@@ -92,6 +95,7 @@ def measure(run: StoredRun, against: str | None = None) -> Results:
         costs=costs(run),
         terciles=by_tercile(rows, run.headline),
         belief=belief(run, rows),
+        ranks=ranks(rows, run.headline, better),
         against=against,
         claims=claims(rows, run.headline, better, family()),
         comparisons=tuple(compare(rows, run.headline, name, against) for name in others),

@@ -1,6 +1,5 @@
 """The tables of a report, as numbers; `reports.formats` writes them as Markdown, LaTeX and CSV, the page as HTML."""
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -22,64 +21,11 @@ from reports.wording import (
     gib,
     heading,
     label,
-    made_elsewhere,
     mib,
     number,
     seconds,
     signed,
 )
-
-
-def methods_table(results: Results) -> Table:
-    """The leaderboard: methods by the headline, with counts, costs and extra supervision."""
-    note = (
-        f"Sorted by {label(results.run.headline)}. Means over references; Student's 95% interval in brackets. "
-        "Intervals do not tell whether two rows differ: the paired differences below do. A number in round brackets "
-        "counts the videos that have a value, where some have none."
-    )
-    spent = (
-        " Costs are medians on one machine. The fit is paid once for each reference, the transfer for each video. Peak "
-        "memory is the device's, or on a CPU the whole process's. The adapter is what a fit stores, plus RefAdapter or "
-        "control weights that the method loads."
-    )
-    unmeasured = " Submitted videos were made elsewhere: their costs were not measured." * bool(results.run.submissions)
-    return _board("Methods", results, results.order, note + spent * (not made_elsewhere(results.run)) + unmeasured)
-
-
-def bounds_table(results: Results) -> Table:
-    """Floors and ceilings: videos made from the truth or from the inputs, not by a method."""
-    note = "No methods: they see the truth or copy the input, and show what the metrics do with videos of known worth."
-    return _board("Floors and ceilings", results, results.bound_order, note)
-
-
-def _board(title: str, results: Results, names: tuple[str, ...], note: str) -> Table:
-    run = results.run
-    states = ["ok", "failed", "skipped"] + ["missing"] * bool(results.counts["missing"].sum())
-    headings = [heading(run, metric) for metric in run.metrics]
-    spent = () if made_elsewhere(run) else ("fit", "transfer", "peak memory", "adapter")
-    tallies = [{"ok": "videos", "missing": "not run"}.get(state, state) for state in states]
-    cells, costs = results.summary.set_index(["method", "metric"]), results.costs.reindex(names)
-    rows = []
-    for name in names:
-        counts = results.counts.loc[name]
-        values = [_cell(cells.loc[(name, metric)], int(counts["ok"]), metric == run.headline) for metric in run.metrics]
-        given = str(run.info["methods"][name]["extra_supervision"] or "none")
-        tally = (int(counts[state]) for state in states)
-        rows.append((name, values[0], given, *_costs(costs.loc[name])[: len(spent)], *tally, *values[1:]))
-    columns = ("name", headings[0], "extra supervision", *spent, *tallies, *headings[1:])
-    return Table(title, columns, tuple(rows), note)
-
-
-def _costs(row: pd.Series) -> tuple[Cell, ...]:
-    """Fit, transfer, peak memory and adapter of a method."""
-    action, adapter = Number(row["action_mib"], write=mib), Number(row["adapter_mib"], write=mib)
-    times = Number(row["fit_s"], write=seconds), Number(row["transfer_s"], write=seconds)
-    return *times, Number(row["peak_memory_gib"], write=gib), (action, adapter) if adapter.value > 0 else action
-
-
-def _cell(row: pd.Series, videos: int, whole: bool) -> Number:
-    low, high = (row["low"], row["high"]) if whole else (math.nan, math.nan)
-    return Number(row["mean"], low, high, videos=int(row["ok"]) if 0 < row["ok"] < videos else None)
 
 
 def claims_table(claims: tuple[Claim, ...], run: StoredRun, place: str = "") -> Table:
@@ -112,35 +58,23 @@ def claims_table(claims: tuple[Claim, ...], run: StoredRun, place: str = "") -> 
     return Table(f"Claims: {label(run.headline)}{place}", columns, tuple(rows), note)
 
 
-def comparison_table(results: Results) -> Table:
-    """Paired differences of all methods and bounds from the named method, on the headline."""
-    note = (
-        "Paired over the videos that both have; Student's intervals over references. Exploratory: no correction for "
-        "the number of rows. Verdicts stand under Claims."
-    )
-    columns = ("name", "difference", "95% interval", "cases", "references", "seeds")
-    rows = []
-    for item in results.comparisons:
-        found = item.estimate
-        figures = (Number(found.mean, write=signed), Interval(found.low, found.high, signed))
-        rows.append((item.first, *figures, found.cases, found.references, item.seeds))
-    return Table(f"Against {results.against}: {label(results.run.headline)}", columns, tuple(rows), note)
-
-
-def tercile_table(results: Results) -> Table:
-    """The headline in each tercile of the distance between reference and target, on each axis."""
+def tercile_tables(results: Results) -> list[Table]:
+    """The headline in each tercile of the distance between reference and target, a table for each axis."""
     cells = results.terciles.set_index(["method", "axis", "tercile"])
-    columns = ("name", *(f"{axis}: {tercile}" for axis in results.run.axes for tercile in TERCILES))
-    rows = []
-    for name in results.order + results.bound_order:
-        places = [(name, axis, tercile) for axis in results.run.axes for tercile in TERCILES]
-        rows.append((name, *(mean_cell(cells.loc[place]) if place in cells.index else NOTHING for place in places)))
-    sizes = [f"{axis} {_sizes(results, axis)}" for axis in results.run.axes]
-    note = (
-        "Terciles of how far apart reference and target are, by the formulas of the suite. The axes are not varied one "
-        f"at a time, so a difference along one may be due to another. Cases near / middle / far: {'; '.join(sizes)}."
-    )
-    return Table(f"{label(results.run.headline).capitalize()} by axis", columns, tuple(rows), note)
+    made = []
+    for axis in results.run.axes:
+        rows: list[tuple[Cell, ...]] = []
+        for name in results.order + results.bound_order:
+            places = [(name, axis, tercile) for tercile in TERCILES]
+            rows.append((name, *(mean_cell(cells.loc[place]) if place in cells.index else NOTHING for place in places)))
+        note = (
+            f"Terciles of how far apart reference and target are in {axis}, by the formula of the suite. The axes are "
+            "not varied one at a time, so a difference along one may be due to another. Cases near / middle / far: "
+            f"{_sizes(results, axis)}."
+        )
+        title = f"{label(results.run.headline).capitalize()}, apart in {axis}"
+        made.append(Table(title, ("name", *TERCILES), tuple(rows), note))
+    return made
 
 
 def mean_cell(row: Mapping[Any, Any] | pd.Series, write: Write = number) -> Number:

@@ -140,12 +140,12 @@ def equivalent(differences: np.ndarray, margin: float) -> bool:
     return bool(abs(np.mean(differences)) + reach < margin)
 
 
-def ranks(means: np.ndarray, draws: np.ndarray, higher_is_better: bool) -> np.ndarray:
+def resampled_ranks(means: np.ndarray, draws: np.ndarray, higher_is_better: bool) -> np.ndarray:
     """Ranks of methods in bootstrap resamples of the references.
 
     Args:
         means: Means, float [methods, references].
-        draws: Number of times that each reference is drawn, int [resamples, references].
+        draws: Number of times that each reference is drawn, [resamples, references].
         higher_is_better: True if the largest mean ranks first.
 
     Returns:

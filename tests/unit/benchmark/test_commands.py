@@ -14,6 +14,7 @@ WRONG = {
     "merge": "{}/none {}/nobody --out x",
     "compare": "{}/none {}/nobody",
     "report": "{}/none",
+    "prefer": "{}/none",
     "power": "{}/none",
     "difficulty": "{}/none --publish {}/out",
     "transfer": "--image {}/none.png",

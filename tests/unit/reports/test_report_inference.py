@@ -13,8 +13,8 @@ from reports.analysis.inference import (
     detectable,
     equivalent,
     holm,
-    ranks,
     references_needed,
+    resampled_ranks,
     sign_flip_p,
     student_interval,
 )
@@ -119,5 +119,5 @@ def test_equivalence_needs_the_whole_interval_inside_the_margin():
 def test_ranks_in_resamples():
     means = np.array([[0.9, 0.1], [0.5, 0.5], [0.5, 0.5]])
     draws = np.array([[2, 0], [0, 2], [1, 1]])
-    assert ranks(means, draws, True).tolist() == [[1, 2.5, 2.5], [3, 1.5, 1.5], [2, 2, 2]]
-    assert ranks(means, draws, False).tolist()[0] == [3, 1.5, 1.5]
+    assert resampled_ranks(means, draws, True).tolist() == [[1, 2.5, 2.5], [3, 1.5, 1.5], [2, 2, 2]]
+    assert resampled_ranks(means, draws, False).tolist()[0] == [3, 1.5, 1.5]

@@ -1,0 +1,1 @@
+"""The page of a run: one HTML file with frames and plots beside it, which works from disk without a network."""

@@ -1,0 +1,1 @@
+"""Blind preferences of people: a sheet of pairs, and what the votes say beside the metrics."""

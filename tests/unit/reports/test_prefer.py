@@ -1,0 +1,176 @@
+"""Blind pairs: what is shown is balanced and names no method; votes give win rates and agreement worked out by hand."""
+
+import re
+import runpy
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmark.prefer import main
+from reports.prefer.analysis import agreement_table, preference_table, read_votes
+from reports.prefer.pairs import plan, sheet_digest
+from reports.prefer.sheet import render_sheet
+from reports.results import measure
+from reports.run_folder import RunError, load_run
+from tests.support.browser import browser, find_browser
+
+make_run = runpy.run_path(str(Path(__file__).parents[2] / "golden" / "report" / "fake_run.py"))["make_run"]
+METHODS = ["flexiact", "base-embedding", "i2v"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return load_run(make_run(tmp_path_factory.mktemp("run"), references=3, targets=3, seeds=(0,)))
+
+
+@pytest.fixture(scope="module")
+def trials(run):
+    return plan(run, METHODS, 18, seed=5)
+
+
+def test_pairs_are_balanced_over_methods_references_and_sides(run, trials):
+    asked = [trial for trial in trials if not trial.is_catch]
+    pairs = Counter(frozenset((trial.left, trial.right)) for trial in asked)
+    assert len(pairs) == 3 and set(pairs.values()) == {6}
+    for pair in pairs:
+        mine = [trial.case_id for trial in asked if {trial.left, trial.right} == pair]
+        assert len(set(mine)) == 6
+        assert set(Counter(run.info["cases"][case]["reference_id"] for case in mine).values()) == {2}
+    assert 4 < sum(trial.left == min(trial.left, trial.right) for trial in asked) < 14
+    caught = [trial for trial in trials if trial.is_catch]
+    assert len(caught) == 2 and {caught[0].left, caught[0].right} == {"oracle-codec", "wrong-action"}
+
+
+def test_the_seed_decides_everything(run, trials):
+    assert plan(run, METHODS, 18, seed=5) == trials
+    other = plan(run, METHODS, 18, seed=6)
+    assert other != trials and sheet_digest(run, other) != sheet_digest(run, trials)
+
+
+def test_the_sheet_names_no_method_and_needs_no_other_file(run, trials):
+    text, pictures = re.subn(r"data:image/webp;base64,[A-Za-z0-9+/=]+", "", render_sheet(run, trials))
+    for secret in (*METHODS, "oracle", "wrong-action", *run.samples["key"], *run.info["cases"]):
+        assert secret not in text, secret
+    assert pictures == len(trials)
+    assert "unsafe" not in text and "img-src data:;" in text
+
+
+def vote(folder: Path, run, trials, choose, name="a"):
+    """A file of votes: `choose(trial)` names the side that is preferred in motion; looks are always the same."""
+    lines = ["sheet,rater,trial,question,choice"]
+    for number, trial in enumerate(trials, start=1):
+        lines.append(f"{sheet_digest(run, trials)},{name},{number},motion,{choose(trial)}")
+        lines.append(f"{sheet_digest(run, trials)},{name},{number},appearance,same")
+    path = folder / f"{name}.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+ORDER = ["oracle-codec", "flexiact", "base-embedding", "i2v", "wrong-action"]
+
+
+def by_order(trial):
+    return "left" if ORDER.index(trial.left) < ORDER.index(trial.right) else "right"
+
+
+def test_win_rates_and_agreement_are_as_counted(run, trials, tmp_path):
+    results = measure(run)
+    votes = read_votes([vote(tmp_path, run, trials, by_order)], results, trials)
+    rows = preference_table(votes, results).rows
+    assert [row[0] for row in rows] == METHODS
+    # Each meets both others equally often: 1 wins all, the middle one half, the last none; looks tie.
+    assert [row[1].value for row in rows] == pytest.approx([1, 0.5, 0])
+    assert [row[2].value for row in rows] == [0.5] * 3 and [row[3] for row in rows] == [24] * 3
+    agreement = {row[0]: row for row in agreement_table(votes, results).rows}
+    seen = results.rows.set_index(["metric", "method", "case_id"])["value"]["motion_agreement"]
+    right = {}
+    for trial in trials:
+        better = "left" if seen[trial.left, trial.case_id] > seen[trial.right, trial.case_id] else "right"
+        reference = run.info["cases"][trial.case_id]["reference_id"]
+        right.setdefault(reference, []).append(better == by_order(trial))
+    expected = sum(sum(found) / len(found) for found in right.values()) / len(right)
+    assert agreement["motion agreement ↑"][1].value == pytest.approx(expected)
+    assert agreement["motion agreement ↑"][3] == len(trials)  # nobody preferred a side in looks
+
+
+def test_whoever_does_not_look_is_left_out(run, trials, tmp_path):
+    results = measure(run)
+    files = [vote(tmp_path, run, trials, by_order, "looks")]
+    files += [vote(tmp_path, run, trials, lambda t: "left" if by_order(t) == "right" else "right", "sleeps")]
+    votes = read_votes(files, results, trials)
+    assert votes.notes == ("sleeps.csv was left out: right in 0% of the trials with a known answer.",)
+    assert preference_table(votes, results).rows[0][1].value == 1
+    with pytest.raises(RunError, match="none are left: sleeps.csv was left out"):
+        read_votes(files[1:], results, trials)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("choice\n", "said\n", 1), "column choice is missing"),
+        (lambda text: text.replace(",motion,", ",beauty,", 1), "line 2: question: 'beauty' is not on the sheet"),
+        (lambda text: text.replace(",1,motion,", ",99,motion,", 1), "line 2: trial: '99' is not on the sheet"),
+        (lambda text: text + text.splitlines()[1] + "\n", "more than one vote on a question"),
+    ],
+)
+def test_faulty_votes_are_refused_by_line(run, trials, tmp_path, change, message):
+    path = vote(tmp_path, run, trials, by_order)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(RunError, match=message):
+        read_votes([path], measure(run), trials)
+
+
+def test_votes_of_another_sheet_are_refused(run, trials, tmp_path):
+    path = vote(tmp_path, run, trials, by_order)
+    with pytest.raises(RunError, match="votes of another sheet"):
+        read_votes([path], measure(run), plan(run, METHODS, 18, seed=6))
+
+
+def test_unknown_methods_and_runs_without_videos_are_named(run, tmp_path):
+    with pytest.raises(RunError, match="'none' is no method of this run"):
+        plan(run, ["flexiact", "none"], 4, seed=0)
+    with pytest.raises(RunError, match="no case has videos of two of the methods"):
+        plan(run, ["flexiact"], 4, seed=0)
+
+
+def test_the_command_writes_the_sheet_and_the_tables(run, trials, tmp_path, capsys):
+    options = [str(run.folder), "--methods", *METHODS, "--pairs", "18", "--seed", "5", "--out", str(tmp_path / "out")]
+    assert main(options) == 0
+    assert sheet_digest(run, trials) in (tmp_path / "out" / "sheet.html").read_text()
+    assert main([*options, "--votes", str(vote(tmp_path, run, trials, by_order))]) == 0
+    assert "| flexiact | 1.000" in (tmp_path / "out" / "preferences.md").read_text()
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "out" / n) for n in ("sheet.html", "preferences.md")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_browser() is None, reason="no chromium or google-chrome is on the PATH")
+def test_people_can_vote_by_keyboard_alone(run, trials, tmp_path):
+    page = tmp_path / "sheet.html"
+    page.write_text(render_sheet(run, trials), encoding="utf-8")
+    with browser(tmp_path / "profile") as tab:
+        tab.open(page)
+        tab.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+        tab.wait("document.querySelector('.trial:not([hidden]) .frames').dataset.drawn")
+        for trial in trials:
+            tab.press("1" if by_order(trial) == "left" else "3", "1" if by_order(trial) == "left" else "3")
+            tab.press("5", "5")
+            tab.press("Enter", "\r")
+        assert tab.run("document.getElementById('progress').textContent").endswith("40 of 40 questions answered.")
+        tab.run("document.getElementById('rater').value = 'A \"B\", C'")
+        tab.run("document.getElementById('save').click()")
+        saved = tmp_path / "saved" / "votes-A-B-C.csv"
+        deadline(lambda: saved.is_file() and saved.stat().st_size > 0)
+        assert tab.complaints == []
+        tab.run("for (const box of document.querySelectorAll('input:checked')) box.checked = false")  # nothing unsaved
+    votes = read_votes([saved], measure(run), trials)
+    assert len(votes.rows) == 40 and votes.rows["rater"].iloc[0] == '0-A "B", C'
+    assert preference_table(votes, measure(run)).rows[0][1].value == 1
+
+
+def deadline(done, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.1)
