@@ -8,6 +8,7 @@ from typing import Protocol
 from benchmark.execute import Executor
 from benchmark.plan import Cell
 from benchmark.scoring import Scorer
+from benchmark.stopping import Asked
 from benchmark.store.folder import RunFolder, StoreError
 from benchmark.store.schema import SampleRow
 from benchmark.store.videos import DamagedVideo
@@ -78,15 +79,27 @@ class Bench:
     scorer: Scorer
     folder: RunFolder
 
-    def work(self, unit: Unit, listener: Listener) -> None:
+    def work(self, unit: Unit, listener: Listener, asked: Asked = lambda: 0) -> None:
         """Make and measure the cells of a unit; all results are files.
+
+        Args:
+            unit: Cells to make and measure.
+            listener: Receiver of progress.
+            asked: Function that says whether to end before the next piece of work.
 
         Raises:
             StoreError: If the run directory cannot be written.
         """
-        fresh = {cell.key: self._make(cell, listener) for cell in unit.cells if cell.key not in unit.rows}
-        rows = {**unit.rows, **fresh}
+        rows = dict(unit.rows)
         for cell in unit.cells:
+            if cell.key in rows:
+                continue
+            if asked():
+                return
+            rows[cell.key] = self._make(cell, listener)
+        for cell in unit.cells:
+            if asked():
+                return
             listener.starts(f"measuring {cell.method}: {cell.case_id}")
             start = time.perf_counter()
             self._score(cell, rows[cell.key], listener)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.load import set_threads
 from benchmark.selection import UsageError
+from benchmark.stopping import Asked
 from benchmark.workers import longest, physical_cores
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def share_out_on(
     open_bench: "Callable[[str], Bench]",
     listener: "Listener",
     give_up: GiveUp,
+    asked: Asked = lambda: 0,
 ) -> None:
     """Let workers of a cluster do the units.
 
@@ -138,6 +140,7 @@ def share_out_on(
         open_bench: Picklable function that loads networks onto a device; every worker calls it once.
         listener: Listener that hears of the work of all workers, unit by unit.
         give_up: Function that stores why a unit was given up.
+        asked: Function that says whether to end; then workers finish their units, and no others begin.
 
     Raises:
         UsageError: If Ray is not installed, or there is no cluster at the address.
@@ -146,7 +149,7 @@ def share_out_on(
     if not units:
         return
     with _connected(cluster) as ray:
-        _Pool(ray, cluster, open_bench, listener, give_up, list(units)).run()
+        _Pool(ray, cluster, open_bench, listener, give_up, list(units), asked).run()
 
 
 @contextmanager
@@ -187,6 +190,7 @@ class _Pool:
     listener: "Listener"
     give_up: GiveUp
     waiting: "list[Unit]"
+    asked: Asked
     seconds: dict[str, float] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
     starting: dict[Any, Any] = field(default_factory=dict)
@@ -204,6 +208,8 @@ class _Pool:
                 else:
                     self._finished(reference, self.running.pop(reference))
             self._stop_overdue()
+            if self.asked():
+                self.waiting.clear()
 
     def _fitting(self) -> int:
         """Number of workers that the cluster's GPUs or cores are enough for, at least one."""

@@ -1,7 +1,8 @@
 """The main job: `python -m benchmark.run --methods all` makes a suite's videos, measures them and builds the report.
 
 Exit codes: 0 done; 1 done, but some videos failed; 2 not started or not finished, with the reason in one line on
-standard error; 130 interrupted. The same command, started again, resumes the run.
+standard error; 130 and 143 stopped by Ctrl-C and by SIGTERM, after the videos in work. The same command, started again,
+resumes the run.
 """
 
 import argparse
@@ -231,25 +232,30 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite, work
     from benchmark.session import Workers, run_session
     from benchmark.store.provenance import provenance
     from flexiact import PUPPET_WEIGHTS
-    from flexiact.backbone.loading import Savings
     from flexiact.backbone.specs import find_spec
 
-    savings = Savings(args.offload, args.quantise)
-    steps = args.steps or suite.num_inference_steps
-    name = args.backbone or "puppets"
     if args.format is None:
-        _refuse_lacking(request.methods, find_spec(name)[1], args)
-    puppets = all(case.truth_known for case in request.cases)  # only puppet cases have a known truth
-    networks = Networks(name, args.refadapter, steps, args.control, savings, args.image_encoder, puppets, args.format)
+        _refuse_lacking(request.methods, find_spec(args.backbone or "puppets")[1], args)
+    networks = networks_of(args, suite, all(case.truth_known for case in request.cases))
     devices = worker_devices(workers, args.device)
     # With several GPUs this process only describes the networks and should not take memory on the first GPU.
-    here = networks if len(set(devices)) == 1 else replace(networks, savings=replace(savings, offload=True))
+    shy = replace(networks, savings=replace(networks.savings, offload=True))
+    here = networks if len(set(devices)) == 1 else shy
     backbone, perception = here.load(devices[0])
     devices = devices if workers else affordable(devices)
     origin = provenance(backbone.device, [PUPPET_WEIGHTS / name for name in WEIGHTS], len(devices))
     cluster = cluster_of(args, workers, backbone.device.type)
     others = Workers(devices, networks.load, cluster) if len(devices) > 1 or cluster else None
     return run_session(request, backbone, perception, origin, others)
+
+
+def networks_of(args: argparse.Namespace, suite: Suite, puppets: bool) -> Networks:
+    """Names of the networks that the options ask for; `puppets` is True if the videos show puppets."""
+    from flexiact.backbone.loading import Savings
+
+    steps, savings = args.steps or suite.num_inference_steps, Savings(args.offload, args.quantise)
+    name = args.backbone or "puppets"
+    return Networks(name, args.refadapter, steps, args.control, savings, args.image_encoder, puppets, args.format)
 
 
 def _refuse_lacking(methods: Sequence[str], spec: "BackboneSpec", args: argparse.Namespace) -> None:
@@ -268,6 +274,9 @@ def _report(request: "RunRequest", outcome: "Outcome") -> int:
     from benchmark.console.summary import print_summary, tell_changes
     from reports.build import build
 
+    if outcome.stopped:
+        print(f"stopped after {outcome.scored} videos; this goes on: {request.command}", file=sys.stderr)
+        return 128 + outcome.stopped
     if request.shard:
         print(f"shard {request.shard}: {outcome.made} videos made, {outcome.scored} measured; results in {request.out}")
         print("once all shards are done, the same command without --shard makes the tables and the report")

@@ -1,5 +1,6 @@
 """Run one session from description to tables. Backbone, perception and workers are arguments."""
 
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from benchmark.plan import Cell, asked_of, plan
 from benchmark.scoring import Perceiver, Scorer
 from benchmark.selection import UsageError
 from benchmark.shards import Shard
+from benchmark.stopping import until_asked
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows, sound_rows, write_tables
 from benchmark.store.lock import describing
@@ -77,11 +79,13 @@ class Outcome:
         made: Number of videos that this session made or failed to make.
         scored: Number of videos that this session scored.
         failed: Rows of all requested videos that failed, now or earlier.
+        stopped: Number of the signal that ended the session early; 0 if none did.
     """
 
     made: int
     scored: int
     failed: tuple[SampleRow, ...]
+    stopped: int = 0
 
 
 Load = Callable[[str], tuple[Backbone, Perceiver]]
@@ -183,23 +187,21 @@ def run_session(
             bench = _equipped(request, backbone, perception, methods)
             made = rows if not request.retry_failed else {k: row for k, row in rows.items() if row.status != "failed"}
             work = [cell for cell in asked if cell.key not in made or bench.scorer.missing(cell, made[cell.key])]
-            with describing(folder.path):
-                stored = folder.read_run()
-                again = merged(stored, fresh)
-                run = _with_history(stored, again, request.command, provenance or {}, new=bool(work))
-                folder.write_run(run)
+            run = _written(folder, fresh, request.command, provenance or {}, new=bool(work))
             if not request.shard:  # whose rows are not all
                 write_tables(folder, run, cells, rows)  # after an interrupt, too: no table keeps invalid rows
         tell(damage)
         for case_id in dict.fromkeys(cell.case_id for cell in asked):
             bench.executor.write_inputs(case_id)
-        _do(request, bench, work, made, workers)
+        stopped = _do(request, bench, work, made, workers)
         if work:
             rows = sample_rows(folder, mine)
             if not request.shard:
                 write_tables(folder, run, cells, rows)
+    if stopped:
+        work = [cell for cell in work if cell.key in rows and not bench.scorer.missing(cell, rows[cell.key])]
     failed = [rows[cell.key] for cell in asked if cell.key in rows and rows[cell.key].status == "failed"]
-    return Outcome(sum(cell.key not in made for cell in work), len(work), tuple(failed))
+    return Outcome(sum(cell.key not in made for cell in work), len(work), tuple(failed), stopped)
 
 
 def _shared(request: RunRequest, asked: list[Cell], fresh: Mapping[str, Any]) -> list[Cell]:
@@ -213,23 +215,31 @@ def _shared(request: RunRequest, asked: list[Cell], fresh: Mapping[str, Any]) ->
 
 def _do(
     request: RunRequest, bench: Bench, work: Sequence[Cell], made: Mapping[str, SampleRow], workers: Workers | None
-) -> None:
-    """Make and measure cells, in this process or in workers; all results are files."""
+) -> int:
+    """Make and measure cells, in this process or in workers; all results are files.
+
+    Returns:
+        The number of the signal that ended the work early; 0 if none did.
+    """
+    if not work:
+        return 0
     shares = units(work, made, {case.case_id: case.reference_id for case in request.cases})
     amount = _amount([cell for cell in work if cell.key not in made], len(work), bench.executor)
-    if work:
-        bench.folder.log(
-            "session", f"{request.command}; to do: {', '.join(f'{n} {kind}' for kind, n in amount.items())}"
-        )
-    with Progress(amount, workers=len(workers.devices) if workers else 1) as progress:
+    count = len(workers.devices) if workers else 1
+    todo = ", ".join(f"{number} {kind}" for kind, number in amount.items())
+    bench.folder.log("begins", f"{todo}; processes: {count}; {request.command}")
+    with until_asked() as asked, Progress(amount, workers=count) as progress:
         if workers and workers.cluster:
             opened = partial(_bench, request, workers.load)
-            share_out_on(workers.cluster, shares, opened, progress, bench.give_up)
+            share_out_on(workers.cluster, shares, opened, progress, bench.give_up, asked)
         elif workers:
-            share_out(shares, workers.devices, partial(_bench, request, workers.load), progress)
+            share_out(shares, workers.devices, partial(_bench, request, workers.load), progress, asked)
         else:
             for unit in shares:
-                bench.work(unit, progress)
+                bench.work(unit, progress, asked)
+        stopped = asked()
+    bench.folder.log("ends", f"stopped by {signal.Signals(stopped).name}" if stopped else "all done")
+    return stopped
 
 
 def _bench(request: RunRequest, load: Load, device: str) -> Bench:
@@ -256,6 +266,17 @@ def _amount(unmade: list[Cell], scores: int, executor: Executor) -> dict[str, in
     work = {"bound": kinds.count("bound"), "fit": len(fits), "method": kinds.count("method"), "score": scores}
     work["submission"] = kinds.count("submission")
     return {kind: count for kind, count in work.items() if count}
+
+
+def _written(
+    folder: RunFolder, fresh: Mapping[str, Any], command: str, provenance: Mapping[str, Any], new: bool
+) -> dict[str, Any]:
+    """Merge the session's description into run.json; return the whole. Shards that do so at once take turns."""
+    with describing(folder.path):
+        stored = folder.read_run()
+        run = _with_history(stored, merged(stored, fresh), command, provenance, new)
+        folder.write_run(run)
+    return run
 
 
 def _with_history(

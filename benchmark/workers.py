@@ -7,7 +7,6 @@ cells that share a key share a unit. Two may write the same features: the bytes 
 
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +21,11 @@ import psutil
 
 from benchmark.load import set_threads
 from benchmark.selection import UsageError
+from benchmark.stopping import Asked, unheard
 
 if TYPE_CHECKING:  # importing torch takes seconds, which an error in the arguments should not cost
     from multiprocessing.queues import SimpleQueue
+    from multiprocessing.synchronize import Event
 
     from benchmark.bench import Bench, Listener, Unit
 
@@ -77,7 +78,11 @@ def affordable(devices: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def share_out(
-    units: "Sequence[Unit]", devices: Sequence[str], open_bench: "Callable[[str], Bench]", listener: "Listener"
+    units: "Sequence[Unit]",
+    devices: Sequence[str],
+    open_bench: "Callable[[str], Bench]",
+    listener: "Listener",
+    asked: Asked = lambda: 0,
 ) -> None:
     """Let one process per device do the units; their distribution changes no result.
 
@@ -86,6 +91,7 @@ def share_out(
         devices: Devices of the workers; "cpu" may occur several times.
         open_bench: Picklable function that loads networks onto a device; every worker calls it once.
         listener: Listener that hears of the work of all workers.
+        asked: Function that says whether to end; then workers finish the videos in work, and no others begin.
 
     Raises:
         WorkerError: If a worker was killed. The other workers are stopped; finished cells are kept.
@@ -95,20 +101,23 @@ def share_out(
         return
     devices = devices[: len(units)]
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads and the state of CUDA
-    news, places = context.SimpleQueue(), context.SimpleQueue()
+    news, places, end = context.SimpleQueue(), context.SimpleQueue(), context.Event()
     for device in devices:
         places.put(device)
     waiting, seconds = list(units), dict[str, float]()
-    with _closing(ProcessPoolExecutor(len(devices), context, _start, (places, news))) as pool:
+    with _closing(ProcessPoolExecutor(len(devices), context, _start, (places, news, end))) as pool:
 
         def next_one() -> "Future[tuple[str, float]]":
             return pool.submit(_work, open_bench, longest(waiting, seconds))
 
-        with _not_interrupted():
+        with unheard():  # not even during their imports
             running = {next_one() for _ in devices}
             pool.submit(os.getpid)  # makes the pool update its watch list, which lacks the process started last
         while running:
             finished, running = wait(running, _LISTEN_EVERY_S, FIRST_COMPLETED)
+            if asked():
+                end.set()
+                waiting.clear()
             while not news.empty():
                 name, arguments = news.get()
                 getattr(listener, name)(*arguments)
@@ -123,14 +132,14 @@ def _closing(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
     """End all workers when the block ends or raises; report a killed worker in one line."""
     try:
         yield pool
-    except BrokenProcessPool:
-        raise WorkerError(
-            "a worker process was killed, perhaps because memory ran out (fewer --workers need less); what is "
-            "finished is kept, the same command goes on from here"
-        ) from None
-    except BaseException:
+    except BaseException as error:
         for child in multiprocessing.active_children():
-            child.terminate()
+            child.kill()  # they do not hear SIGTERM, which the pool itself would send
+        if isinstance(error, BrokenProcessPool):
+            raise WorkerError(
+                "a worker process was killed, perhaps because memory ran out (fewer --workers need less); what is "
+                "finished is kept, the same command goes on from here"
+            ) from None
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -141,16 +150,6 @@ def longest(waiting: "list[Unit]", seconds: Mapping[str, float]) -> "Unit":
     unit = max(waiting, key=lambda unit: (seconds.get(unit.method, inf) * unit.size, unit.size))
     waiting.remove(unit)
     return unit
-
-
-@contextmanager
-def _not_interrupted() -> Iterator[None]:
-    """Hide Ctrl-C from processes that start in this block, even during their imports; the parent process stops them."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # ------------------------------------------------------------------------------------------------- inside a worker
@@ -175,18 +174,19 @@ class _Worker:
 
     device: str
     news: _News
+    end: "Event"
     bench: "Bench | None" = None
 
 
 _worker: _Worker
 
 
-def _start(places: "SimpleQueue[str]", news: "SimpleQueue[tuple[str, tuple[object, ...]]]") -> None:
+def _start(places: "SimpleQueue[str]", news: "SimpleQueue[tuple[str, tuple[object, ...]]]", end: "Event") -> None:
     """Initialise this process as a worker."""
     global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
     set_threads(1)
-    _worker = _Worker(places.get(), _News(news))
+    _worker = _Worker(places.get(), _News(news), end)
 
 
 def _end_with_parent() -> None:
@@ -202,5 +202,5 @@ def _work(open_bench: "Callable[[str], Bench]", unit: "Unit") -> tuple[str, floa
     if _worker.bench is None:
         _worker.bench = open_bench(_worker.device)
     start = time.perf_counter()
-    _worker.bench.work(unit, _worker.news)
+    _worker.bench.work(unit, _worker.news, _worker.end.is_set)
     return unit.method, (time.perf_counter() - start) / unit.size

@@ -44,7 +44,7 @@ def _ablate(args: argparse.Namespace, command: str) -> int:
     args.out = args.out or Path("runs") / f"ablate-{Path(args.name).stem}"
     names = dict.fromkeys([plan.baseline, *(row.method for row in ablation.rows), *(row.name for row in ablation.rows)])
     code = run_methods(args, tuple(names), command)
-    if args.shard:  # the other shards' videos are part of the ablation
+    if args.shard or code > 2:  # the ablation needs all videos
         return code
     print(f"ablation: {publish(args.out, ablation, args.publish or args.out / 'ablation', command)}")
     return code

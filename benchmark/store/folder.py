@@ -82,6 +82,17 @@ class RunFolder:
             )
         return run
 
+    def described(self) -> dict[str, Any]:
+        """Read run.json of a run that is there.
+
+        Raises:
+            UsageError: As for `read_run`, and if there is no run.
+        """
+        run = self.read_run()
+        if run is None:
+            raise UsageError(f"{self.path}: has no run.json, so it is no run directory")
+        return run
+
     @contextmanager
     def opened(self, shard: Shard | None = None) -> Iterator[None]:
         """Check and make the folder, lock it, and remove what a killed run left half-written.

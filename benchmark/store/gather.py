@@ -31,17 +31,27 @@ def write_tables(
     Raises:
         StoreError: If a table cannot be written.
     """
+    for path, content in table_bytes(folder, run, cells, rows).items():
+        if path.is_file() and not _sound_table(path):
+            folder.damaged(path)
+        folder.write_bytes(path, content)
+
+
+def table_bytes(
+    folder: RunFolder, run: Mapping[str, Any], cells: Iterable[Cell], rows: Mapping[str, SampleRow]
+) -> dict[Path, bytes]:
+    """Content of both tables by their paths; arguments as for `write_tables`."""
     order = {method: i for i, method in enumerate(run["methods"])}
     in_order = sorted(cells, key=lambda cell: (order[cell.method], cell.case_id, cell.seed))
     samples = [rows.get(cell.key) or _missing(run, cell) for cell in in_order]
     scores = [score for row in samples for score in score_rows(folder, run["metrics"], row)]
+    content = {}
     for name, kind, lines in (("samples", SampleRow, samples), ("scores", ScoreRow, scores)):
-        path, buffer = folder.path / f"{name}.parquet", io.BytesIO()
+        buffer = io.BytesIO()
         table = pa.Table.from_pylist([asdict(line) for line in lines], schema=_schema(kind))
         pq.write_table(table, buffer, write_page_checksum=True)
-        if path.is_file() and not _sound_table(path):
-            folder.damaged(path)
-        folder.write_bytes(path, buffer.getvalue())
+        content[folder.path / f"{name}.parquet"] = buffer.getvalue()
+    return content
 
 
 def _sound_table(path: Path) -> bool:

@@ -5,12 +5,20 @@
 Each WRITE counts files that a child puts in place; it is killed (SIGKILL, as by `kill -9`) after writing the next one
 and before moving it there, so that the half-written file stays behind. Prints how each child ended.
 
+    python -m tests.support.killed_run OUT --moments COUNT SEED
+
+runs the suite once beside OUT, in OUT-whole, and then in OUT, in COUNT children that are killed at random moments
+within half of the time that the first run took. A run that a child ends becomes OUT-NUMBER. A last child ends the last
+run.
+
 `dying` does the same to one of several workers.
 """
 
 import os
+import random
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -78,11 +86,36 @@ def _load_and_die(adapter: Path, writes: int, claim: Path, device: str) -> tuple
     return _load(adapter, device)
 
 
+def kill_at_moments(out: Path, adapter: Path, count: int, seed: int) -> None:
+    begun = time.monotonic()
+    with child() as inside:
+        if inside:
+            session(out.with_name(f"{out.name}-whole"), tiny_backbone(refadapter=adapter))
+    most_s, moments = (time.monotonic() - begun) / 2, random.Random(seed)
+    for number in range(count):
+        pid = os.fork()
+        if pid == 0:
+            session(out, tiny_backbone(refadapter=adapter))
+            os._exit(0)
+        time.sleep(moments.uniform(0, most_s))
+        if os.waitpid(pid, os.WNOHANG)[0]:  # the run is done; the next child begins another
+            out.rename(out.with_name(f"{out.name}-{number}"))
+            continue
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        print("killed", flush=True)
+
+
 def main() -> None:
-    out, writes = Path(sys.argv[1]), [int(text) for text in sys.argv[2:]]
     torch.set_num_threads(1)  # a fork must not inherit threads
     PRESETS["tiny"] = QUICK
+    out = Path(sys.argv[1])
     adapter = save_tiny_refadapter(out.parent / f"{out.name}-refadapter", tiny_backbone())
+    writes: list[int] = []
+    if sys.argv[2:3] == ["--moments"]:
+        kill_at_moments(out, adapter, *map(int, sys.argv[3:]))
+    else:
+        writes = [int(text) for text in sys.argv[2:]]
     for count in [*writes, None]:
         with child() as inside:
             if inside:

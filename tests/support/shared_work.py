@@ -1,6 +1,6 @@
-"""Work for worker processes that shows what became of it; as a command, two of them and a long wait.
+"""Work for worker processes that shows what became of it; as a command, two of them and long work.
 
-python -m tests.support.shared_work FOLDER
+python -m tests.support.shared_work FOLDER waits|slow
 """
 
 import os
@@ -15,6 +15,7 @@ import torch
 
 from benchmark.bench import Unit
 from benchmark.plan import Cell
+from benchmark.stopping import Asked, until_asked
 from benchmark.store.folder import StoreError
 from benchmark.workers import share_out
 
@@ -40,7 +41,9 @@ class Diary:
     folder: Path
     device: str
 
-    def work(self, unit: Unit, listener: Heard) -> None:
+    def work(self, unit: Unit, listener: Heard, asked: Asked = lambda: 0) -> None:
+        if asked():
+            return
         listener.starts(unit.method)
         number = len(list(self.folder.iterdir()))
         entry = f"{number} {os.getpid()} {self.device} {torch.get_num_threads()}"
@@ -71,12 +74,16 @@ def unit(method: str, name: str, size: int = 1) -> Unit:
 
 
 def main() -> int:
-    folder = Path(sys.argv[1])
+    folder, kind = Path(sys.argv[1]), sys.argv[2]
+    units = [unit(kind, f"u{i}") for i in range(2 if kind == "waits" else 200)]
+    heard = Heard([], [])
     try:
-        share_out([unit("waits", "a"), unit("waits", "b")], ("cpu", "cpu"), opened(folder), Heard([], []))
+        with until_asked() as asked:
+            share_out(units, ("cpu", "cpu"), opened(folder), heard, asked)
     except KeyboardInterrupt:
         return 130
-    return 0
+    print(len(heard.begun), len(heard.finished))
+    return 128 + asked() if asked() else 0
 
 
 if __name__ == "__main__":

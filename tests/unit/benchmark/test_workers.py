@@ -70,16 +70,22 @@ def test_what_a_worker_cannot_do_is_told_here(tmp_path: Path) -> None:
     assert not multiprocessing.active_children()
 
 
-@pytest.fixture
-def at_work(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, list[psutil.Process]]]:
-    """A process whose two workers wait, in a group of their own as a terminal gives them."""
-    command = [sys.executable, "-m", "tests.support.shared_work", str(tmp_path)]
+@pytest.fixture(params=["waits"])
+def at_work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[subprocess.Popen, list[psutil.Process]]]:
+    """A process whose two workers are at work, in a group of their own as a terminal gives them."""
+    command = [sys.executable, "-m", "tests.support.shared_work", str(tmp_path), request.param]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # xdist's processes ignore it, and so would this one
     parent = subprocess.Popen(
-        command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+        command,
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heard,
     )
     try:
-        wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+        wait_for(lambda: len(list(tmp_path.iterdir())) >= 2)
         yield parent, psutil.Process(parent.pid).children(recursive=True)
     finally:
         parent.kill()  # and its workers with it, as a test below holds
@@ -93,10 +99,23 @@ def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
         time.sleep(0.05)
 
 
-def test_interrupting_ends_the_workers_without_a_word(at_work) -> None:
+def test_the_second_signal_ends_the_workers_at_once(at_work) -> None:
     parent, family = at_work
     os.killpg(parent.pid, signal.SIGINT)
+    assert parent.stderr.readline() + parent.stderr.readline() == "\nstops after the videos in work (again: now)\n"
+    os.killpg(parent.pid, signal.SIGINT)
     assert (parent.wait(120), parent.stderr.read()) == (130, "")
+    wait_for(lambda: not any(process.is_running() for process in family))
+
+
+@pytest.mark.parametrize("at_work", ["slow"], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_lets_workers_finish_what_they_do(at_work, number: int, tmp_path: Path) -> None:
+    parent, family = at_work
+    os.killpg(parent.pid, number)
+    assert parent.wait(120) == 128 + number
+    begun, finished = map(int, parent.stdout.read().split())
+    assert 2 <= begun == finished == len(list(tmp_path.iterdir())) < 200
     wait_for(lambda: not any(process.is_running() for process in family))
 
 

@@ -1,0 +1,187 @@
+"""Say how far a run is, also while it runs: `python -m benchmark.status RUN`. Nothing is written.
+
+Times are of one process: the sum of what fits and transfers took. The time left is what the missing pieces of each
+method will take at the mean of its finished ones, shared among the processes of the last session and its shards.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flexiact.cli import OneLineParser, run
+
+if TYPE_CHECKING:
+    from benchmark.plan import Cell
+    from benchmark.store.folder import RunFolder
+    from benchmark.store.schema import SampleRow
+
+_NAME_WIDTH = 32
+_MEASURED = re.compile(r"^\S+  measured .*, (\d+\.\d+) s$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class State:
+    """State of one method or bound.
+
+    Attributes:
+        name: Name of the method or bound.
+        done: Number of videos made, or skipped because there can be none.
+        failed: Number of videos that failed.
+        left: Number of videos not made yet.
+        unmeasured: Number of videos with a missing metric, those not made yet included.
+        fit_s: Time that its fits took; one that methods share counts for the first of them.
+        transfer_s: Time that its transfers took.
+        left_s: Time that fits and transfers will take; None if none of them was measured yet.
+    """
+
+    name: str
+    done: int
+    failed: int
+    left: int
+    unmeasured: int
+    fit_s: float
+    transfer_s: float
+    left_s: float | None
+
+
+def parser() -> argparse.ArgumentParser:
+    """Parser of the command line; it loads no network library."""
+    p = OneLineParser(prog="python -m benchmark.status", description=__doc__)
+    p.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    return run(parser(), lambda options: print(status_page(options.run)), arguments)
+
+
+def status_page(path: Path) -> str:
+    """The status of a run in lines of at most 80 characters.
+
+    Raises:
+        UsageError: If there is no run, or run.json cannot be read.
+    """
+    from benchmark.plan import plan
+    from benchmark.store.folder import RunFolder
+    from benchmark.store.gather import sample_rows
+    from benchmark.store.log import LOG
+
+    folder = RunFolder(path)
+    info = folder.described()
+    cells = plan(info)
+    found = states(folder, info, cells, sample_rows(folder, cells))
+    log = path / LOG
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    failed, left = sum(state.failed for state in found), sum(state.left for state in found)
+    lines = [
+        f"suite {info['suite']}, backbone {info['backbone']['name']}",
+        f"{len(cells)} videos: {sum(state.done for state in found)} done, {failed} failed, {left} left",
+        "",
+        *_table(found),
+        "",
+        *_at_work(path, bool(left)),
+        *_times(found, info, path, text),
+    ]
+    damaged = text.count("  damaged ")
+    lines += [f"damaged files so far: {damaged}, made again"] if damaged else []
+    lines += [f"last: {text.splitlines()[-1]}"] if text else []
+    return "\n".join(_cut(line, 80) for line in lines)
+
+
+def states(
+    folder: "RunFolder", info: Mapping[str, Any], cells: "Sequence[Cell]", rows: "Mapping[str, SampleRow]"
+) -> list[State]:
+    """State of every method and bound of a run, in run.json's order."""
+    from benchmark.store.gather import score_rows
+
+    fitted = {row.fit_key for row in rows.values() if row.status == "ok"}
+    counted: set[str | None] = set()
+    found = []
+    for name in info["methods"]:
+        mine = [cell for cell in cells if cell.method == name]
+        made = [rows[cell.key] for cell in mine if cell.key in rows]
+        good = [row for row in made if row.status == "ok" and row.transfer_s is not None]
+        fits = {row.fit_key: row.fit_s or 0.0 for row in good if row.fit_key not in counted}
+        missing = [cell for cell in mine if cell.key not in rows]
+        to_fit = {cell.fit_key for cell in missing} - fitted - {None}
+        left_s: float | None = None
+        if good:
+            mean_fit = sum(row.fit_s or 0.0 for row in good) / len(good)
+            left_s = len(missing) * sum(row.transfer_s or 0.0 for row in good) / len(good) + len(to_fit) * mean_fit
+        elif not missing or info["methods"][name]["kind"] != "method":  # whose cost nobody measures
+            left_s = 0.0
+        measured = sum(len(score_rows(folder, info["metrics"], row)) == len(info["metrics"]) for row in made)
+        found.append(
+            State(
+                name=name,
+                done=sum(row.status != "failed" for row in made),
+                failed=sum(row.status == "failed" for row in made),
+                left=len(missing),
+                unmeasured=len(mine) - measured,
+                fit_s=sum(fits.values()),
+                transfer_s=sum(row.transfer_s or 0.0 for row in good),
+                left_s=left_s,
+            )
+        )
+        counted |= set(fits)
+    return found
+
+
+def _table(found: Sequence[State]) -> list[str]:
+    from flexiact.progress import in_words
+
+    width = min(_NAME_WIDTH, max(6, *(len(state.name) for state in found)))
+    lines = [f"{'method':{width}} {'done':>6} {'failed':>6} {'left':>6} {'to measure':>10} {'time':>12}"]
+    for state in found:
+        spent = in_words(state.fit_s + state.transfer_s) if state.fit_s + state.transfer_s else "-"
+        name = _cut(state.name, width)
+        counts = f"{state.done:6} {state.failed:6} {state.left:6} {state.unmeasured:10}"
+        lines.append(f"{name:{width}} {counts} {spent:>12}")
+    return lines
+
+
+def _at_work(path: Path, unfinished: bool) -> list[str]:
+    from benchmark.store.lock import holders
+
+    lines = []
+    for name, holder in holders(path).items():
+        shard = name.removeprefix(".shard-").replace("-of-", "/") if name.startswith(".shard-") else ""
+        said = "at work" if holder.lives else "ended without a word"
+        lines.append(f"{said}: {holder}{f', shard {shard}' if shard else ''}")
+    return lines or [f"nobody is at work here{'; the same command goes on' if unfinished else ''}"]
+
+
+def _times(found: Sequence[State], info: Mapping[str, Any], path: Path, log: str) -> list[str]:
+    """Cost so far and time left."""
+    from benchmark.store.lock import holders
+    from flexiact.progress import in_words
+
+    fit_s, transfer_s = sum(state.fit_s for state in found), sum(state.transfer_s for state in found)
+    seconds = [float(text) for text in _MEASURED.findall(log)]
+    measuring = sum(seconds)
+    spent = f"cost so far: {in_words(fit_s + transfer_s + measuring)} of one process"
+    parts = f"fits {in_words(fit_s)}, transfers {in_words(transfer_s)}, measuring {in_words(measuring)}"
+    waiting = sum(state.unmeasured for state in found)
+    left_s = sum(state.left_s or 0.0 for state in found)
+    left_s += waiting * measuring / len(seconds) if seconds else 0.0
+    if not waiting and not any(state.left for state in found):
+        return [spent, f"  ({parts})", "nothing is left"]
+    session = [info, *info["later_sessions"]][-1]
+    shards = sum(holder.lives for holder in holders(path).values())
+    processes = int(session["provenance"].get("workers", 1)) * max(1, shards)
+    known = all(state.left_s is not None for state in found) and (seconds or not waiting)
+    about = "about" if known else "more than"
+    return [spent, f"  ({parts})", f"time left: {about} {in_words(left_s / processes)} for {processes} process(es)"]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

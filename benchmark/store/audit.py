@@ -1,0 +1,85 @@
+"""Check every digest of a run directory, for `python -m benchmark.verify`; nothing is changed."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.plan import plan
+from benchmark.store.folder import RunFolder
+from benchmark.store.gather import sample_rows, table_bytes
+from benchmark.store.schema import SampleRow
+from benchmark.store.videos import DamagedVideo, read_stored
+from flexiact.cli import one_line
+from flexiact.media.seals import check_tensors, unsealed_json
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The result of one file.
+
+    Attributes:
+        kind: Folder of the file, or "tables" or "run.json".
+        path: Path to the file.
+        fault: One line saying what is wrong; empty if the file is sound.
+    """
+
+    kind: str
+    path: Path
+    fault: str = ""
+
+
+def audit(folder: RunFolder) -> Iterator[Checked]:
+    """Check the seals of JSON and tensors, and the frames of all videos that have a record."""
+    yield _checked("run.json", folder.path / "run.json", _check_json)
+    for kind in ("records", "scores"):
+        for path in sorted(folder.path.glob(f"{kind}/*.json")):
+            yield _checked(kind, path, _check_json)
+    for kind in ("fits", "features"):
+        for path in sorted(folder.path.glob(f"{kind}/*.safetensors")):
+            yield _checked(kind, path, lambda path: check_tensors(path.read_bytes()))
+    for path in sorted(folder.path.glob("records/*.json")):
+        yield from _video(folder, path.stem)
+
+
+def audit_tables(folder: RunFolder, run: dict[str, Any]) -> Iterator[Checked]:
+    """Compare the tables with what the records say; meant for a run at which nobody works."""
+    cells = plan(run)
+    for path, content in table_bytes(folder, run, cells, sample_rows(folder, cells)).items():
+        same = path.is_file() and path.read_bytes() == content
+        yield Checked("tables", path, "" if same else "is not what the records say; a run gathers it again")
+
+
+def _video(folder: RunFolder, key: str) -> Iterator[Checked]:
+    """The video of a record; nothing where the record is damaged or has none."""
+    try:
+        row = SampleRow(**(folder.read_json("records", key) or {}))
+    except (TypeError, ValueError):
+        return
+    path = folder.file("videos", f"{key}.mkv")
+    if row.status != "ok":
+        return
+    if row.video != folder.relative(path):
+        yield Checked("records", folder.file("records", f"{key}.json"), "names a video that is not its own")
+        return
+    try:
+        read_stored(path, row)
+        yield Checked("videos", path)
+    except DamagedVideo as error:
+        yield Checked("videos", path, str(error).removeprefix(f"{path}: ").removeprefix(f"{row.video}: "))
+
+
+def _checked(kind: str, path: Path, check: Callable[[Path], object]) -> Checked:
+    try:
+        check(path)
+    except (OSError, ValueError) as error:
+        return Checked(kind, path, one_line(error))
+    return Checked(kind, path)
+
+
+def _check_json(path: Path) -> None:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("it is no object")
+    unsealed_json(value)
