@@ -12,6 +12,7 @@ from benchmark.stopping import Asked
 from benchmark.store.folder import RunFolder, StoreError
 from benchmark.store.schema import SampleRow
 from benchmark.store.videos import DamagedVideo
+from flexiact.notes import note
 
 
 class Listener(Protocol):
@@ -115,8 +116,10 @@ class Bench:
         """
         for cell in unit.cells:
             if cell.key not in unit.rows:
-                row = self.executor.fail(cell, reason)
-                self.folder.log("given up", f"{_name(cell)}: {reason}" if row.status == "failed" else _name(cell))
+                self.executor.fail(cell, reason)
+            else:
+                note(_name(cell), f"was not measured: {reason}")
+            self.folder.log("given up", f"{_name(cell)}: {reason}")
 
     def _score(self, cell: Cell, row: SampleRow, listener: Listener) -> None:
         """Measure a video; one that is damaged is made again first."""

@@ -7,6 +7,7 @@ and their digests are the same.
 
 import argparse
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.load import set_threads
 from benchmark.selection import UsageError
 from benchmark.stopping import Asked
-from benchmark.workers import longest, physical_cores
+from benchmark.workers import WorkerError, longest, physical_cores
 
 if TYPE_CHECKING:
     from benchmark.bench import Bench, Listener, Unit
@@ -36,13 +37,13 @@ class Cluster:
 
     Attributes:
         address: Address of the cluster, "auto" for the one that this machine belongs to; None starts one here.
-        workers: Number of workers; None takes as many as the cluster has GPUs or cores for.
+        workers: Number of workers, if the cluster has GPUs or cores for so many.
         gpus: Number of GPUs of each worker; 0 for a CPU core, 0.5 for half a GPU.
         minutes: Minutes that a video may take, its fit included, before its worker is stopped; None for no limit.
     """
 
     address: str | None
-    workers: int | None = None
+    workers: int = 1
     gpus: float = 0.0
     minutes: float | None = None
 
@@ -68,16 +69,27 @@ def check_cluster_options(args: argparse.Namespace) -> None:
             raise UsageError(f"{option}: it needs --executor ray")
         if isinstance(value, float) and not (value >= 0 if name == "gpus_per_worker" else value > 0):
             raise UsageError(f"{option}: expected a number above 0, got {value:g}")
+    if args.address and args.workers == "auto":
+        raise UsageError("workers: give a number with --address; this machine's size is not the cluster's")
     if args.executor == "ray" and args.threads:
         raise UsageError("threads: workers on a Ray cluster have one thread each")
 
 
 def cluster_of(args: argparse.Namespace, workers: int | None, device: str) -> Cluster | None:
-    """The cluster that the options name, for networks on "cpu" or "cuda"; None for local workers."""
+    """The cluster that the options name, for networks on "cpu" or "cuda"; None for local workers.
+
+    Raises:
+        UsageError: If workers would compute on another kind of device: perhaps in another precision than keys say.
+    """
     if args.executor == "local":
         return None
     gpus = float(device == "cuda") if args.gpus_per_worker is None else args.gpus_per_worker
-    return Cluster(args.address, workers, gpus, args.minutes_per_video)
+    if (gpus > 0) != (device == "cuda"):
+        raise UsageError(
+            f"gpus-per-worker: {gpus:g}, but this process computes on {device}; start it on a machine like the "
+            "workers', and name the kind with --device"
+        )
+    return Cluster(args.address, workers or physical_cores(), gpus, args.minutes_per_video)
 
 
 @dataclass(frozen=True)
@@ -105,18 +117,17 @@ class _Heard:
 class _Worker:
     """Process on some machine of the cluster."""
 
-    def __init__(self, open_bench: "Callable[[str], Bench]", device: str) -> None:
+    def __init__(self, open_bench: "Callable[[str], Bench]", device: str, folder: str) -> None:
+        os.chdir(folder)  # paths of the command may be relative
         set_threads(1)
         self._open, self._device = open_bench, device
-        self._bench: Bench | None = None
 
     def ready(self) -> None:
-        """Return once the process runs."""
+        """Load the networks, which takes longer than many a video."""
+        self._bench = self._open(self._device)
 
     def work(self, unit: "Unit") -> tuple[str, float, list[tuple[str, tuple[object, ...]]]]:
         """Do a unit; return its method, seconds per cell and the events."""
-        if self._bench is None:
-            self._bench = self._open(self._device)
         heard, start = _Heard(), time.perf_counter()
         self._bench.work(unit, heard)
         return unit.method, (time.perf_counter() - start) / unit.size, heard.events
@@ -143,7 +154,8 @@ def share_out_on(
         asked: Function that says whether to end; then workers finish their units, and no others begin.
 
     Raises:
-        UsageError: If Ray is not installed, or there is no cluster at the address.
+        UsageError: If Ray is not installed, there is no cluster at the address, or it is too small for one worker.
+        WorkerError: If workers cannot be started.
         StoreError: If a worker cannot write to the run directory.
     """
     if not units:
@@ -158,10 +170,11 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         import ray
     except ImportError:
         raise UsageError("executor: ray is not installed; pip install 'flexiact-suite[ray]'") from None
-    here: dict[str, Any] = {"num_cpus": cluster.workers or physical_cores(), "include_dashboard": False}
+    own: dict[str, Any] = {"num_cpus": cluster.workers, "include_dashboard": False}
     try:
         _knock(cluster.address)
-        ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR, **({} if cluster.address else here))
+        more = {} if cluster.address else own
+        ray.init(cluster.address or "local", log_to_driver=False, logging_level=logging.ERROR, **more)
     except OSError as error:
         raise UsageError(f"address: no Ray cluster answers at {cluster.address}") from error
     try:
@@ -195,10 +208,11 @@ class _Pool:
     lost: dict[int, int] = field(default_factory=dict)
     starting: dict[Any, Any] = field(default_factory=dict)
     running: dict[Any, _Job] = field(default_factory=dict)
+    not_started: int = 0
 
     def run(self) -> None:
         """Work until no unit waits or runs."""
-        for _ in range(min(self.cluster.workers or self._fitting(), len(self.waiting))):
+        for _ in range(min(self.cluster.workers, self._fitting(), len(self.waiting))):
             self._start_worker()
         while self.waiting or self.running:
             finished, _ = self.ray.wait([*self.starting, *self.running], timeout=_LISTEN_EVERY_S)
@@ -212,21 +226,34 @@ class _Pool:
                 self.waiting.clear()
 
     def _fitting(self) -> int:
-        """Number of workers that the cluster's GPUs or cores are enough for, at least one."""
+        """Number of workers that the cluster's GPUs or cores are enough for.
+
+        Raises:
+            UsageError: If they are not enough for one.
+        """
         resources, gpus = self.ray.cluster_resources(), self.cluster.gpus
-        return max(1, int(resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1)))
+        number = int(resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 0))
+        if not number:
+            raise UsageError(f"gpus-per-worker: {gpus:g}, but the cluster has {resources.get('GPU', 0):g} GPUs")
+        return number
 
     def _start_worker(self) -> None:
         gpus = self.cluster.gpus
         options = {"num_cpus": 1, "num_gpus": gpus} if gpus else {"num_cpus": 1}
         kind = self.ray.remote(**options)(_Worker)
-        worker = kind.remote(self.open_bench, "cuda" if gpus else "cpu")
+        worker = kind.remote(self.open_bench, "cuda" if gpus else "cpu", os.getcwd())
         self.starting[worker.ready.remote()] = worker
 
     def _started(self, reference: Any, worker: Any) -> None:
         try:
             self.ray.get(reference)
-        except self.ray.exceptions.RayActorError:  # its machine was lost meanwhile
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except self.ray.exceptions.RayActorError as error:
+            self.not_started += 1
+            if self.not_started >= ATTEMPTS:
+                reason = str(error).strip().splitlines()[0]
+                raise WorkerError(f"{ATTEMPTS} workers could not be started; the last: {reason}") from error
             self._start_worker()
         else:
             self._next(worker)

@@ -229,7 +229,11 @@ class Executor:
 
     def _load_fit(self, fit_key: str) -> Fit | None:
         """Load a stored fit; None if it is missing or damaged (then it is computed again)."""
-        kept, path = self._fits.load(fit_key), self._fits.file(fit_key)
+        path = self._fits.file(fit_key)
+        try:
+            kept = self._fits.load(fit_key)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
         try:
             if kept is not None:
                 return Fit(kept[0], **json.loads(kept[1]["cost"]))

@@ -209,13 +209,13 @@ def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part]) -> None
     from benchmark.plan import plan
     from benchmark.store.gather import sample_rows, write_tables
 
+    cells = plan(run)  # first, since it refuses one video under two names
     with out.opened():
         for key in dict.fromkeys(key for part in parts for key in part.rows):
             _write_video(out, [part for part in parts if key in part.rows], key)
         for part in parts:
             for name in _SHARED:
                 _copy_all(part.folder.path / name, out.path / name, out)
-        cells = plan(run)
         write_tables(out, run, cells, sample_rows(out, cells))
         out.write_run(run)
 
@@ -232,8 +232,8 @@ def _write_video(out: RunFolder, parts: Sequence[Part], key: str) -> None:
         out.write_json("scores", key, alike[0] | {"metrics": dict(ChainMap(*metrics))})
     for folder, name in (("videos", f"{key}.mkv"), ("previews", f"{key}.mp4")) if row.status == "ok" else ():
         source = first.folder.file(folder, name)
-        if not source.is_file():
-            raise UsageError(f"{source}: is missing; start the command of that run again, which makes it anew")
+        if not source.is_file() or not source.resolve().is_relative_to(first.folder.path.resolve()):
+            raise UsageError(f"{source}: is missing or a link; start that run's command again, which makes it anew")
         with out.replacing(out.file(folder, name)) as partial:
             shutil.copyfile(source, partial)
     out.write_json("records", key, asdict(row))  # last, as in a run: what has a row is whole

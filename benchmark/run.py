@@ -237,14 +237,16 @@ def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite, work
     if args.format is None:
         _refuse_lacking(request.methods, find_spec(args.backbone or "puppets")[1], args)
     networks = networks_of(args, suite, all(case.truth_known for case in request.cases))
-    devices = worker_devices(workers, args.device)
-    # With several GPUs this process only describes the networks and should not take memory on the first GPU.
+    on_ray = args.executor == "ray"
+    devices = worker_devices(1 if on_ray else workers, args.device)
+    # With several GPUs or a cluster this process only describes the networks and should not fill the first GPU.
     shy = replace(networks, savings=replace(networks.savings, offload=True))
-    here = networks if len(set(devices)) == 1 else shy
+    here = shy if len(set(devices)) > 1 or (on_ray and devices[0] != "cpu") else networks
     backbone, perception = here.load(devices[0])
-    devices = devices if workers else affordable(devices)
-    origin = provenance(backbone.device, [PUPPET_WEIGHTS / name for name in WEIGHTS], len(devices))
     cluster = cluster_of(args, workers, backbone.device.type)
+    devices = devices if workers or cluster else affordable(devices)
+    number = cluster.workers if cluster else len(devices)
+    origin = provenance(backbone.device, [PUPPET_WEIGHTS / name for name in WEIGHTS], number)
     others = Workers(devices, networks.load, cluster) if len(devices) > 1 or cluster else None
     return run_session(request, backbone, perception, origin, others)
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load, save
 from benchmark.keys import key
 from benchmark.plan import Cell
 from benchmark.store.errors import error_text
-from benchmark.store.folder import RunFolder
+from benchmark.store.folder import RunFolder, StoreError
 from benchmark.store.schema import FEATURES_VERSION, SampleRow
 from benchmark.store.videos import DamagedVideo, read_stored
 from benchmark.suites.case import Stages
@@ -178,7 +178,9 @@ class Scorer:
             return VideoFeatures(frames=video.frames, **load(content))
         except FileNotFoundError:
             pass
-        except (OSError, SafetensorError, SealError, TypeError, ValueError):
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except (SafetensorError, SealError, TypeError, ValueError):
             self._folder.damaged(path)
         features = self._perception.describe(video)
         found = {field: getattr(features, field) for field in _FIELDS}

@@ -19,7 +19,7 @@ from benchmark.scoring import Perceiver, Scorer
 from benchmark.selection import UsageError
 from benchmark.shards import Shard
 from benchmark.stopping import until_asked
-from benchmark.store.folder import RunFolder
+from benchmark.store.folder import RunFolder, StoreError
 from benchmark.store.gather import sample_rows, sound_rows, write_tables
 from benchmark.store.lock import describing
 from benchmark.store.schema import SampleRow
@@ -198,7 +198,9 @@ def run_session(
             rows = sample_rows(folder, mine)
             if not request.shard:
                 write_tables(folder, run, cells, rows)
-    if stopped:
+    if not stopped and any(cell.key not in rows for cell in work):
+        raise StoreError(f"{request.out}: results of workers are missing here; do all machines share this folder?")
+    if stopped or (workers and workers.cluster):
         work = [cell for cell in work if cell.key in rows and not bench.scorer.missing(cell, rows[cell.key])]
     failed = [rows[cell.key] for cell in asked if cell.key in rows and rows[cell.key].status == "failed"]
     return Outcome(sum(cell.key not in made for cell in work), len(work), tuple(failed), stopped)

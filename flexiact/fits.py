@@ -68,11 +68,15 @@ class FitFolder:
         return resumable(self.path / f"{name}.partial")
 
     def load(self, name: str) -> tuple[Action, dict[str, str]] | None:
-        """A fit and its header; None if it is missing or its file is damaged, so that it is made again."""
+        """A fit and its header; None if it is missing or its file is damaged, so that it is made again.
+
+        Raises:
+            OSError: If the file is there but cannot be read.
+        """
         try:
             check_tensors(self.file(name).read_bytes())
             action, header = read_tensors(self.file(name))
-        except (OSError, SafetensorError, SealError):
+        except (FileNotFoundError, SafetensorError, SealError):
             return None
         return action, {key: value for key, value in header.items() if key != SEAL}
 

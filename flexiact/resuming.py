@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from flexiact.media.files import read_tensors, replacing
+from flexiact.media.seals import SealError, check_tensors, sealed_tensors
 
 EVERY_S = 300.0
 """Seconds between two checkpoints, and before the first one."""
@@ -83,8 +84,9 @@ class Loop:
     def restore(self) -> list[Tensor]:
         """Load the stored state; return the losses of the steps done, none if there is no whole file."""
         try:
+            check_tensors(self.path.read_bytes())
             tensors, header = read_tensors(self.path)
-        except (OSError, SafetensorError):
+        except (FileNotFoundError, SafetensorError, SealError):
             return []
         with torch.no_grad():
             for index, parameter in enumerate(self.parameters):
@@ -92,10 +94,14 @@ class Loop:
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": _moments(tensors)})
         self.generator.set_state(tensors["generator"])
         self.checkpoints.earlier_s = max(self.checkpoints.earlier_s, float(header["seconds"]))
-        return list(tensors["losses"].unbind())
+        return list(tensors["losses"].to(self.parameters[0].device).unbind())
 
     def after_step(self, losses: Sequence[Tensor], last: bool) -> None:
-        """Store the state if it is time, and at the end of a loop that was stored before."""
+        """Store the state if it is time, and at the end of a loop that was stored before.
+
+        Raises:
+            WriteError: If it cannot be written.
+        """
         due = time.monotonic() - self.stored >= self.checkpoints.every_s
         if not due and not (last and self.path.exists()):
             return
@@ -105,9 +111,10 @@ class Loop:
         tensors |= {"generator": self.generator.get_state(), "losses": torch.stack([loss.float() for loss in losses])}
         whole = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
         seconds = self.checkpoints.earlier_s + time.monotonic() - self.checkpoints.begun
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = sealed_tensors(save(whole, metadata={"seconds": str(seconds)}))
         with replacing(self.path) as partial:
-            save_file(whole, partial, metadata={"seconds": str(seconds)})
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
         self.stored = time.monotonic()
 
 

@@ -23,6 +23,7 @@ SCHEMA_VERSION = 3
 
 _FOLDERS = ("records", "videos", "previews", "fits", "features", "scores", "inputs")
 _COPY = ".run.json.copy"
+_OWN = (*_FOLDERS, LOG, "samples.parquet", "scores.parquet")  # of a run or a merge that ended before run.json was there
 
 
 class StoreError(OSError):
@@ -53,7 +54,7 @@ class RunFolder:
         if not os.access(parent, os.W_OK | os.X_OK):
             raise UsageError(f"{self.path}: cannot be written ({parent} is read-only)")
         if self.path.exists() and RunFolder(self.path).read_run() is None:  # which mends nothing
-            foreign = sorted(p.name for p in self.path.iterdir() if p.name not in (*_FOLDERS, LOG) and p.name[0] != ".")
+            foreign = sorted(p.name for p in self.path.iterdir() if p.name not in _OWN and p.name[0] != ".")
             if foreign:
                 raise UsageError(f"{self.path}: holds '{foreign[0]}' but no run.json; choose another --out")
 
@@ -124,13 +125,19 @@ class RunFolder:
         return path.relative_to(self.path).as_posix()
 
     def read_json(self, folder: str, key: str) -> dict[str, Any] | None:
-        """Read a stored object; None if it is missing or damaged (then it is made again)."""
+        """Read a stored object; None if it is missing or damaged (then it is made again).
+
+        Raises:
+            StoreError: If the file is there but cannot be read, which may pass: it is not taken for damage.
+        """
         path = self.file(folder, f"{key}.json")
         try:
             value = _load_json(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except ValueError:
             value = None
         if not isinstance(value, dict):
             self.damaged(path)

@@ -58,7 +58,7 @@ def _sound_table(path: Path) -> bool:
     """Return True if a table can be read and its checksums hold."""
     try:
         pq.read_table(path, page_checksum_verification=True)
-    except (OSError, ValueError):  # pyarrow's own errors are kinds of these
+    except (OSError, ValueError, pa.ArrowException):
         return False
     return True
 
@@ -74,7 +74,8 @@ def sample_row(folder: RunFolder, cell: Cell) -> SampleRow | None:
     if record is None:
         return None
     # Bounds do not depend on the seed: the row belongs to the cell that asks for it.
-    cell_says = {"method": cell.method, "case_id": cell.case_id, "seed": cell.seed}
+    # Keys are the plan's: a record from elsewhere could name a file outside of the directory.
+    cell_says = {name: getattr(cell, name) for name in ("key", "fit_key", "method", "case_id", "seed")}
     try:
         row = SampleRow(**(record | cell_says))
     except ValueError:  # the row does not match the present schema

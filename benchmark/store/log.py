@@ -1,4 +1,7 @@
-"""The log of a run directory: one line for every event, with its time. Processes and machines may share it."""
+"""The log of a run directory: one line for every event, with its time. Processes may share it.
+
+Machines that share it over NFS may lose lines, since appending is not atomic there. Nothing depends on the log.
+"""
 
 import os
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from benchmark.store.folder import StoreError
 from benchmark.store.schema import SampleRow
 from flexiact.cli import one_line
 from flexiact.media.files import MediaError
@@ -17,8 +18,15 @@ def read_stored(path: Path, row: SampleRow) -> Video:
     """Read the video of a row.
 
     Raises:
-        DamagedVideo: If it cannot be read or has other frames.
+        DamagedVideo: If it is missing, cannot be decoded or has other frames.
+        StoreError: If the file is there but cannot be opened, which may pass.
     """
+    try:
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        raise DamagedVideo(f"{row.video}: is missing") from error
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
     try:
         video = read_video(path)
     except (MediaError, OSError) as error:

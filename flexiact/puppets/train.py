@@ -83,6 +83,7 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
     finished.add_argument("--finish", action="store_true", help="train the trunk and finish it, all within --minutes")
     group.add_argument("--average", type=float, default=0.05, help="relative width of the average that is written")
     group.add_argument("--movement", type=float, default=0.0, help="0 to 1: weight clips by 1 / their movement")
+    group.add_argument("--channels", type=float, default=0.0, help="0 to 1: weight channels by 1 / their variance")
     group.add_argument("--pointing", type=float, default=0.0, help="weight of a term for where the keypoints are")
     group.add_argument(
         "--compile", action="store_true", help="also control: fuse the model (needs a C++ compiler): a third faster"
@@ -110,7 +111,7 @@ def _train_backbone(options: argparse.Namespace, steps: int, device: Device) -> 
         options.minutes,
         options.from_weights,
         options.average,
-        LossTerms(options.movement, options.contrast, options.pointing),
+        LossTerms(options.movement, options.contrast, options.pointing, options.channels),
         options.compile,
         options.taught,
     )

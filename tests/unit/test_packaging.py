@@ -75,8 +75,10 @@ def imported_modules() -> set[str]:
 def test_everything_imported_is_declared() -> None:
     providers = metadata.packages_distributions()
     project = PROJECT["project"]
+    extras = project["optional-dependencies"]
     declared = [
-        Requirement(line).name for line in [*project["dependencies"], *project["optional-dependencies"]["pose"]]
+        Requirement(line).name
+        for line in [*project["dependencies"], *(line for name in ("pose", "ray") for line in extras[name])]
     ]
     declared = [canonicalize_name(name) for name in [*declared, *WITHOUT_DEPENDENCIES]]
     undeclared = {

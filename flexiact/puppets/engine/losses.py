@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -23,15 +23,20 @@ class LossTerms:
         movement: Share of `movement_weights` in the weights of clips, 0 to 1.
         contrast: Weight of `contrast_loss`.
         pointing: Weight of a term for the keypoints, see recipes.pointing.
+        channels: Exponent of the channels' variance in `channel_weights`, 0 to 1.
     """
 
     movement: float = 0.0
     contrast: float = 0.0
     pointing: float = 0.0
+    channels: float = 0.0
 
     def scaled(self, share: float) -> "LossTerms":
-        """Return all weights times `share`, which falls to 0 in training: the first two shift the best prediction."""
-        return LossTerms(*(share * weight for weight in astuple(self)))
+        """Return all weights but that of the channels times `share`, which falls to 0 in training.
+
+        Movement and contrast shift the best prediction; a weight for each channel does not.
+        """
+        return LossTerms(share * self.movement, share * self.contrast, share * self.pointing, self.channels)
 
 
 class Batch(NamedTuple):
@@ -45,11 +50,19 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Noising:
-    """Settings of the noising: schedule [T] (alphas_cumprod), rotary positions, dtype of matrix products."""
+    """Settings of the noising.
+
+    Attributes:
+        alphas: Noise schedule [T] (alphas_cumprod).
+        rotary: Rotary positions.
+        precision: Dtype of matrix products.
+        variance: Variance [C] of the clean latents' channels; None: not known, and `LossTerms.channels` must be 0.
+    """
 
     alphas: Tensor
     rotary: tuple[Tensor, Tensor]
     precision: torch.dtype = torch.bfloat16
+    variance: Tensor | None = None
 
 
 def movement_weights(clean: Tensor) -> Tensor:
@@ -66,6 +79,18 @@ def contrast_loss(predicted: Tensor, other: Tensor) -> Tensor:
     keeps the right share of noise.
     """
     return -(predicted - other).square().flatten(1).mean(1)
+
+
+def channel_weights(alpha: Tensor, variance: Tensor, exponent: float) -> Tensor:
+    """Weights [B, 1, C, 1, 1] of mean 1 over channels, for abar `alpha` [B, 1, 1, 1, 1].
+
+    A weight is abar + (1 - abar) / variance^exponent. With exponent 1 it is EDM's (arXiv 2206.00364, table 1) for each
+    channel's own variance: close to pure noise every channel counts by the share of its variance that is missed.
+    Without it the channels of a linear code that tell the movement inside a latent frame count little, since the
+    brightness of large areas has most of the variance.
+    """
+    weights = alpha + (1 - alpha) * variance.pow(-exponent).view(1, 1, -1, 1, 1)
+    return weights / weights.mean(2, keepdim=True)
 
 
 def timesteps(uniform: Tensor, high_noise_share: float, count: int) -> Tensor:
@@ -130,7 +155,11 @@ def velocity_loss(
     ):
         predicted = model(signal * clean + grain * noise, condition, ids, timestep, noising.rotary)
     predicted = predicted.float()
-    loss = (predicted - (signal * noise - grain * clean)).square().flatten(1).mean(1)
+    errors = (predicted - (signal * noise - grain * clean)).square()
+    if terms.channels:
+        assert noising.variance is not None  # whoever asks for the term gives it
+        errors = channel_weights(alpha, noising.variance, terms.channels) * errors
+    loss = errors.flatten(1).mean(1)
     if terms.contrast:
         loss = loss + terms.contrast * contrast_loss(predicted, signal * noise - grain * negative)
     return (weights * loss).mean()

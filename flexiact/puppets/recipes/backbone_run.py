@@ -33,7 +33,7 @@ from flexiact.puppets.recipes.backbone import (
     save_backbone,
 )
 from flexiact.puppets.recipes.linear_code import save_linear_code
-from flexiact.puppets.recipes.shards import cached_clips, recipe_mark
+from flexiact.puppets.recipes.shards import SHARD_CLIPS, cached_clips, recipe_mark
 from flexiact.puppets.recipes.vae import assembled, world_code
 from flexiact.puppets.recipes.words import read_words
 
@@ -160,7 +160,7 @@ def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) 
     begun, code = time.monotonic(), world_code(run.state, run.seed)
     recipe = (
         f"batch {run.batch}, movement {run.terms.movement}, contrast {run.terms.contrast}, "
-        f"pointing {run.terms.pointing}, {'taught' if run.taught else 'new'} words, "
+        f"pointing {run.terms.pointing}, channels {run.terms.channels}, {'taught' if run.taught else 'new'} words, "
         f"clips {recipe_mark(code, run.seed)}"
     )
     about = read_header(folder / CHECKPOINT).about if (folder / CHECKPOINT).exists() else {}
@@ -264,7 +264,9 @@ def new_model(run: BackboneRun, clips: dict[str, Tensor]) -> TextToVelocity:
 
 def _noising(run: BackboneRun, model: TextToVelocity, clips: dict[str, Tensor], precision: torch.dtype) -> Noising:
     alphas = new_scheduler().alphas_cumprod.float().to(run.device)
-    return Noising(alphas, rotary_positions(model.transformer, clips["latents"][:1].to(run.device)), precision)
+    variance = clips["latents"][:SHARD_CLIPS].to(run.device).float().var((0, 1, 3, 4))
+    rotary = rotary_positions(model.transformer, clips["latents"][:1].to(run.device))
+    return Noising(alphas, rotary, precision, variance)
 
 
 def _weights_files(folder: Path) -> list[Path]:
