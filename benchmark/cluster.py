@@ -8,7 +8,9 @@ and their digests are the same.
 import argparse
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -174,13 +176,23 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
     try:
         _knock(cluster.address)
         more = {} if cluster.address else own
-        ray.init(cluster.address or "local", log_to_driver=False, logging_level=logging.ERROR, **more)
+        with _own_signals():
+            ray.init(cluster.address or "local", log_to_driver=False, logging_level=logging.ERROR, **more)
     except OSError as error:
         raise UsageError(f"address: no Ray cluster answers at {cluster.address}") from error
     try:
         yield ray
     finally:
         ray.shutdown()  # workers end with the process that plans
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep Ray from taking SIGTERM, which asks a run to end after the videos in work."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str | None) -> None:

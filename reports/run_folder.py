@@ -175,7 +175,7 @@ def _load_table(path: Path, columns: list[str]) -> pd.DataFrame:
     if not path.is_file():
         raise RunError(f"{path}: missing; run the benchmark to its end first")
     try:
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(path, page_checksum_verification=True)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
         raise RunError(f"{path}: not readable as Parquet ({one_line(error)})") from error
     absent = [column for column in columns if column not in table.columns]

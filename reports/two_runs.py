@@ -106,8 +106,13 @@ def _comparable(first: StoredRun, second: StoredRun) -> tuple[list[str], list[st
 
 
 def _made(run: StoredRun, metrics: list[str]) -> pd.DataFrame:
-    """Scores that a run has, without planned ones that are missing."""
+    """Scores that a run has, without planned ones that are missing.
+
+    A bound that is one video for all seeds stands under seed 0, whichever seed it is stored under.
+    """
+    unsampled = [name for name in run.bounds if not run.info["methods"][name].get("sampled", True)]
     rows = tidy(run)
+    rows = rows.assign(seed=rows["seed"].where(~rows["method"].isin(unsampled), 0))
     rows = rows[rows["metric"].isin(metrics) & (rows["status"] != "missing")]
     return rows[[*_CELL, "metric", "reference_id", "status", "value"]]
 

@@ -168,7 +168,7 @@ def _model(puppets: "Backbone", folder: Path) -> tuple["Backbone", str]:
     from reports.wording import backbone_size
 
     def described(backbone: "Backbone") -> str:
-        fields = ("num_parameters", "num_frames", "height", "width", "fps")
+        fields = ("name", "num_parameters", "num_frames", "height", "width", "fps")
         return backbone_size({name: getattr(backbone, name) for name in fields})
 
     if not large_gpu(puppets.device):

@@ -211,7 +211,7 @@ def test_spatial_lora_is_attached_and_frozen_while_the_temporal_one_learns(
     learned, seen = [], []
     own = motion_director.optimise
 
-    def spy(parameters, batches, loss_of, plan, *, label):
+    def spy(parameters, batches, loss_of, plan, *, label, generator):
         layer = backbone.transformer.transformer_blocks[1].ff.net[2]
         depth = 0
         while hasattr(layer, "base_layer"):
@@ -219,7 +219,7 @@ def test_spatial_lora_is_attached_and_frozen_while_the_temporal_one_learns(
         earlier = [p.clone() for p in learned[0]] if learned else []
         assert not any(p.requires_grad for p in (learned[0] if learned else []))
         assert all(p.requires_grad for p in parameters)
-        own(parameters, batches, loss_of, plan, label=label)
+        own(parameters, batches, loss_of, plan, label=label, generator=generator)
         assert all(torch.equal(a, b) for a, b in zip(earlier, learned[0] if learned else [], strict=True))
         assert any(p.abs().max() > 0 for p in parameters[1::2])  # the up halves have left zero
         seen.append((label, depth, plan.steps, plan.betas, len(next(batches).clean[0])))
@@ -238,8 +238,8 @@ def test_temporal_lora_learns_the_clip(backbone: Backbone, reference: Video, mon
     losses = {}
     own = motion_director.optimise
 
-    def spy(*args, label):
-        losses[label] = own(*args, label=label)
+    def spy(*args, label, **more):
+        losses[label] = own(*args, label=label, **more)
 
     monkeypatch.setattr(motion_director, "optimise", spy)
     config = QUICK.changed(temporal_steps=60, batch_size=4)

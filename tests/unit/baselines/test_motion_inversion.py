@@ -173,8 +173,8 @@ def test_fit_learns_both_embeddings_of_every_block(form: dict, reference: Video,
 def test_fit_lowers_the_loss(backbone: Backbone, reference: Video, monkeypatch: pytest.MonkeyPatch):
     losses, own = [], motion_inversion.optimise
 
-    def spy(*args, label):
-        losses.extend(own(*args, label=label))
+    def spy(*args, **named):
+        losses.extend(own(*args, **named))
 
     monkeypatch.setattr(motion_inversion, "optimise", spy)
     MotionInversion(backbone, QUICK.changed(fit_steps=60, batch_size=4)).fit(reference, "a red dog", seed=0)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,7 +100,8 @@ def test_cells_of_a_unit_that_was_given_up_are_failed_rows(tmp_path: Path, monke
     quick_flexiact(monkeypatch)
     adapter = save_tiny_refadapter(tmp_path / "refadapter", tiny_backbone())
 
-    def all_given_up(cluster: Cluster, units: list[Unit], opened: object, listener: object, give_up: GiveUp) -> None:
+    def all_given_up(cluster: Cluster, units: list[Unit], opened: object, listener: object, *rest: Any) -> None:
+        give_up: GiveUp = rest[0]
         for one in units:
             give_up(one, "took longer than 2 minutes a video")
 

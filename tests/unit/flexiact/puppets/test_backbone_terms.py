@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flexiact.puppets.engine.checkpoint import weights_of
 from flexiact.puppets.engine.loop import step_generator
+from flexiact.puppets.engine.losses import LossTerms, channel_weights
 from flexiact.puppets.recipes.backbone import new_transformer
 from flexiact.puppets.recipes.backbone_run import BackboneRun, new_model
 from flexiact.puppets.recipes.pointing import Pointer, token_shares
@@ -53,6 +54,24 @@ def test_the_pointing_term_is_that_of_every_frame_and_keypoint_alone():
         assert float(pointer(points, known)) == pytest.approx(slow_term(pointer, tokens, points), rel=1e-5)
         pointer.proj_out.weight.zero_(), pointer.proj_out.bias.zero_()
         assert float(pointer(points, known)) == pytest.approx(math.log(64))
+
+
+def test_near_pure_noise_a_channel_counts_by_the_share_of_its_variance_that_is_missed():
+    variance, alpha = torch.tensor([9.0, 1.0, 0.04]), torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1, 1)
+    for exponent in (0.5, 1.0):
+        found = channel_weights(alpha, variance, exponent)
+        assert found.shape == (3, 1, 3, 1, 1)
+        for row, abar in enumerate(alpha.flatten().tolist()):
+            weights = [abar + (1 - abar) / v**exponent for v in variance.tolist()]
+            mean = sum(weights) / len(weights)
+            assert found[row].flatten().tolist() == pytest.approx([weight / mean for weight in weights])
+    # Errors that are the same share of every channel's variance then count the same.
+    missed = channel_weights(alpha[:1], variance, 1.0).flatten() * variance
+    assert missed.tolist() == pytest.approx([float(missed[0])] * 3)
+
+
+def test_weights_of_channels_do_not_fall_with_the_rate():
+    assert LossTerms(0.5, 0.2, 0.1, 0.5).scaled(0.5) == LossTerms(0.25, 0.1, 0.05, 0.5)
 
 
 def test_captions_of_the_whole_action_tell_its_course():
