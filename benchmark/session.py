@@ -200,10 +200,12 @@ def run_session(
                 write_tables(folder, run, cells, rows)
     if not stopped and any(cell.key not in rows for cell in work):
         raise StoreError(f"{request.out}: results of workers are missing here; do all machines share this folder?")
-    if stopped or (workers and workers.cluster):
-        work = [cell for cell in work if cell.key in rows and not bench.scorer.missing(cell, rows[cell.key])]
+    measured = work
+    if stopped or (workers and workers.cluster):  # which may leave some out
+        measured = [cell for cell in work if cell.key in rows and not bench.scorer.missing(cell, rows[cell.key])]
     failed = [rows[cell.key] for cell in asked if cell.key in rows and rows[cell.key].status == "failed"]
-    return Outcome(sum(cell.key not in made for cell in work), len(work), tuple(failed), stopped)
+    new = sum(cell.key not in made and cell.key in rows for cell in work)
+    return Outcome(new, len(measured), tuple(failed), stopped)
 
 
 def _shared(request: RunRequest, asked: list[Cell], fresh: Mapping[str, Any]) -> list[Cell]:
