@@ -9,8 +9,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from flexiact.media.files import make_folder, read_tensors, replacing
-from flexiact.media.seals import SEAL, SealError, check_tensors, sealed_tensors
+from flexiact.media.files import make_folder, replacing
+from flexiact.media.seals import SealError, read_sealed_tensors, sealed_tensors
 from flexiact.media.video import frames_digest
 from flexiact.method import FlexiAct
 from flexiact.resuming import FitCheckpoints, resumable
@@ -74,11 +74,9 @@ class FitFolder:
             OSError: If the file is there but cannot be read.
         """
         try:
-            check_tensors(self.file(name).read_bytes())
-            action, header = read_tensors(self.file(name))
+            return read_sealed_tensors(self.file(name))
         except (FileNotFoundError, SafetensorError, SealError):
             return None
-        return action, {key: value for key, value in header.items() if key != SEAL}
 
     def save(self, name: str, action: Action, header: Mapping[str, str]) -> None:
         """Store a fit; its file appears whole or not at all.

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
-from flexiact.media.files import read_tensors, replacing
-from flexiact.media.seals import SealError, check_tensors, sealed_tensors
+from flexiact.media.files import replacing
+from flexiact.media.seals import SealError, read_sealed_tensors, sealed_tensors
 
 EVERY_S = 300.0
 """Seconds between two checkpoints, and before the first one."""
@@ -84,8 +84,7 @@ class Loop:
     def restore(self) -> list[Tensor]:
         """Load the stored state; return the losses of the steps done, none if there is no whole file."""
         try:
-            check_tensors(self.path.read_bytes())
-            tensors, header = read_tensors(self.path)
+            tensors, header = read_sealed_tensors(self.path)
         except (FileNotFoundError, SafetensorError, SealError):
             return []
         with torch.no_grad():

@@ -6,9 +6,13 @@ A file without a seal, written before there were any, is taken as it is.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flexiact.media.digests import canonical_json, json_digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SEAL = "seal"
 """Name of the seal: a key of a JSON object, or of a safetensors header's metadata."""
@@ -61,6 +65,21 @@ def check_tensors(content: bytes) -> None:
     seal = metadata.pop(SEAL, None)
     if seal is not None and seal != _digest({**header, _METADATA: metadata}, data):
         raise SealError("its seal is not that of its content")
+
+
+def read_sealed_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """Tensors of a safetensors file whose seal holds, and its header without the seal.
+
+    Raises:
+        OSError: If the file cannot be read (SealError, SafetensorError: if it is damaged).
+    """
+    from safetensors.torch import load
+
+    content = path.read_bytes()
+    check_tensors(content)
+    header = {name: text for name, text in _parts(content)[0].get(_METADATA, {}).items() if name != SEAL}
+    # Copied, because tensors at odd addresses in the file would give products with other last bits.
+    return {name: tensor.clone() for name, tensor in load(content).items()}, header
 
 
 def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:

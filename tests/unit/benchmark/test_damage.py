@@ -13,17 +13,9 @@ import pytest
 from benchmark.session import Outcome
 from benchmark.store.folder import RunFolder, StoreError
 from flexiact.media import seals
-from tests.support.harness import CASES, quick_flexiact, session
-from tests.support.tiny_methods import new_backbone
+from tests.support.harness import CASES, session
 
 MEASURED = ["fit_s", "transfer_s", "peak_memory_gib"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory):
-    with pytest.MonkeyPatch.context() as patch:
-        quick_flexiact(patch)
-        yield new_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,9 @@ from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows
 from benchmark.store.lock import locked
 from flexiact.task import Video
-from tests.support.harness import CASES, quick_flexiact, session, tree
-from tests.support.tiny_methods import new_backbone
+from tests.support.harness import CASES, session, tree
 
 ASKED = {"cases": CASES[:1], "methods": ("base-embedding", "i2v")}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory):
-    with pytest.MonkeyPatch.context() as patch:
-        quick_flexiact(patch)
-        yield new_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 @pytest.fixture(scope="module")
