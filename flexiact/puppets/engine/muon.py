@@ -21,14 +21,19 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     wide = wide.float()
     wide = wide / torch.linalg.matrix_norm(wide, keepdim=True).clamp(min=1e-7)
     gram = wide @ wide.mT
-    product = torch.eye(wide.shape[1], device=wide.device).expand_as(gram)
-    for _ in range(_STEPS):
-        factor = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
-        factor.diagonal(dim1=-2, dim2=-1).add_(_A)
-        product = factor @ product
+    product = factor = _factor(gram)
+    for _ in range(_STEPS - 1):
         gram = factor @ gram @ factor
+        factor = _factor(gram)
+        product = factor @ product
     wide = product @ wide
     return wide if matrices.shape[1] <= matrices.shape[2] else wide.mT
+
+
+def _factor(gram: Tensor) -> Tensor:
+    factor = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
+    factor.diagonal(dim1=-2, dim2=-1).add_(_A)
+    return factor
 
 
 class BatchedMuon(torch.optim.Optimizer):

@@ -241,13 +241,13 @@ def untrained(channels: int, size: int) -> TextToVelocity:
 def new_model(run: BackboneRun, clips: dict[str, Tensor]) -> TextToVelocity:
     """Model before the first step: random weights from the run's seed, or those of `from_weights`.
 
+    A taught text encoder takes the place of either.
+
     Raises:
         ValueError: If `from_weights` is not a finished folder, or holds another model or vocabulary.
     """
     torch.manual_seed(run.seed)
     model = untrained(*clips["latents"].shape[2:4])
-    if run.taught:
-        put_weights(model.text_encoder, read_words(run.state))
     if run.from_weights:
         _weights_files(run.from_weights)
         stored = (
@@ -259,6 +259,8 @@ def new_model(run: BackboneRun, clips: dict[str, Tensor]) -> TextToVelocity:
                 own.load_state_dict(other.float().state_dict())
             except RuntimeError as error:
                 raise ValueError(f"--from-weights: {run.from_weights} holds another model or vocabulary") from error
+    if run.taught:
+        put_weights(model.text_encoder, read_words(run.state))
     return model.to(run.device)
 
 

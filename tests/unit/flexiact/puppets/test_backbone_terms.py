@@ -11,7 +11,7 @@ from flexiact.puppets.engine.checkpoint import weights_of
 from flexiact.puppets.engine.loop import step_generator
 from flexiact.puppets.engine.losses import LossTerms, channel_weights
 from flexiact.puppets.recipes.backbone import new_transformer
-from flexiact.puppets.recipes.backbone_run import BackboneRun, new_model
+from flexiact.puppets.recipes.backbone_run import BackboneRun, new_model, untrained
 from flexiact.puppets.recipes.pointing import Pointer, token_shares
 from flexiact.puppets.recipes.words import read_words, told_courses, train_words
 
@@ -93,3 +93,15 @@ def test_a_backbone_begins_with_the_words_that_were_taught(tmp_path: Path):
     assert all(torch.equal(taught[name], own[name]) for name in own)
     untaught = weights_of(new_model(BackboneRun(tmp_path, 0, 10), clips).text_encoder)
     assert not torch.equal(untaught["shared.weight"], own["shared.weight"])
+
+
+def test_taught_words_take_the_place_of_those_of_finished_weights(tmp_path: Path):
+    finished, clips = tmp_path / "finished", {"latents": torch.zeros(1, 3, 20, 16, 16)}
+    stored = untrained(20, 16)
+    stored.transformer.save_pretrained(finished / "transformer")
+    stored.text_encoder.save_pretrained(finished / "text_encoder")
+    train_words(tmp_path, 1, 0, torch.device("cpu"))
+    model = new_model(BackboneRun(tmp_path, 0, 10, from_weights=finished, taught=True), clips)
+    own = weights_of(model.text_encoder)
+    assert all(torch.equal(value, own[name]) for name, value in read_words(tmp_path).items())
+    assert torch.equal(stored.transformer.proj_out.weight, model.transformer.proj_out.weight)
