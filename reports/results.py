@@ -1,5 +1,6 @@
 """Compute the content of a report once from a stored run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -47,6 +48,7 @@ class Results:
         claims: Tested pairs of the family, on the headline.
         comparisons: Comparison of each method and bound with `against`, on the headline.
         pairs: Comparison of each two methods, on the headline.
+        beside_bounds: Comparison of each method with each of `FLOORS` and with `CEILING`, by bound, on the headline.
         order: Names of the methods, best headline first.
         bound_order: Names of the bounds, best headline first.
     """
@@ -63,6 +65,7 @@ class Results:
     claims: tuple[Claim, ...]
     comparisons: tuple[Comparison, ...]
     pairs: tuple[Comparison, ...]
+    beside_bounds: Mapping[str, tuple[Comparison, ...]]
     order: tuple[str, ...]
     bound_order: tuple[str, ...]
 
@@ -87,19 +90,22 @@ def measure(run: StoredRun, against: str | None = None) -> Results:
     bound_order = tuple(name for name in ranked if name in run.bounds)
     against = against or (order + bound_order)[0]
     others = [name for name in order + bound_order if name != against]
+    mine = rows[rows["metric"] == run.headline]
+    known = [name for name in (*FLOORS, CEILING) if name in run.bounds]
     return Results(
         run=run,
         rows=rows,
         summary=summary,
         counts=cell_counts(run),
         costs=costs(run),
-        terciles=by_tercile(rows, run.headline),
+        terciles=by_tercile(mine, run.headline),
         belief=belief(run, rows),
-        ranks=ranks(rows, run.headline, better),
+        ranks=ranks(mine, run.headline, better),
         against=against,
-        claims=claims(rows, run.headline, better, family()),
-        comparisons=tuple(compare(rows, run.headline, name, against) for name in others),
-        pairs=tuple(compare(rows, run.headline, *names) for names in combinations(order, 2)),
+        claims=claims(mine, run.headline, better, family()),
+        comparisons=tuple(compare(mine, run.headline, name, against) for name in others),
+        pairs=tuple(compare(mine, run.headline, *names) for names in combinations(order, 2)),
+        beside_bounds={bound: tuple(compare(mine, run.headline, name, bound) for name in order) for bound in known},
         order=order,
         bound_order=bound_order,
     )
@@ -110,11 +116,10 @@ def checks(results: Results) -> list[str]:
     run, better = results.run, results.run.info["metrics"][results.run.headline]["higher_is_better"]
     found = []
     for bound, below in [(name, True) for name in FLOORS] + [(CEILING, False)]:
-        if bound not in run.bounds:
+        if bound not in results.beside_bounds:
             found.append(f"The bound {bound} is not part of this run, so it cannot be checked.")
             continue
-        differences = [compare(results.rows, run.headline, name, bound) for name in results.order]
-        differences = [item for item in differences if item.estimate.cases]
+        differences = [item for item in results.beside_bounds[bound] if item.estimate.cases]
         sign = (1 if below else -1) * (-1 if better is False else 1)
         right = [item for item in differences if sign * item.estimate.mean > 0]
         clear = [item for item in right if sign * (item.estimate.low if sign > 0 else item.estimate.high) > 0]

@@ -186,9 +186,10 @@ def faults_table(results: Results) -> Table:
     scores = run.scores[run.scores["status"] != "ok"].rename(columns={"metric": "what"})
     if "error" not in scores:
         scores = scores.assign(error="")
-    broken = run.samples.loc[unmade, ["method", "case_id", "seed"]].apply(tuple, axis=1)
+    video = ["method", "case_id", "seed"]
     # A video that was not made has no scores either; one row is enough.
-    scores = scores[~scores[["method", "case_id", "seed"]].apply(tuple, axis=1).isin(set(broken))]
+    broken = pd.MultiIndex.from_frame(run.samples.loc[unmade, video])
+    scores = scores[~pd.MultiIndex.from_frame(scores[video]).isin(broken)]
     columns = ["method", "what", "status", "error", "case_id", "seed"]
     faults = pd.concat([samples[columns], scores[columns]]).fillna({"error": ""})
     made = (~unmade).sum()

@@ -41,25 +41,45 @@ _MARKERS = "osD^vPX*"
 def save_themed(name: str, draw: Callable[[Theme], Figure | None], folder: Path) -> bool:
     """Draw a plot in every theme as `<name>.svg` and `<name>-dark.svg`; return False if there is nothing to draw."""
     folder.mkdir(parents=True, exist_ok=True)
+    layout: _Layout | None = None
     for theme in (LIGHT, DARK):
         # With a fixed salt and no date the same numbers give the same bytes.
         with matplotlib.rc_context({**style(theme), "svg.hashsalt": name, "svg.fonttype": "path"}):
             figure = draw(theme)
             if figure is None:
                 return False
-            _settle(figure)
+            # Themes differ in colours alone, so that one layout serves both.
+            layout = layout or _laid_out(figure)
+            _settle(figure, layout)
             path = folder / f"{name}{theme.suffix}.svg"
             figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor=theme.paper, dpi=110)
     return True
 
 
-def _settle(figure: Figure) -> None:
+@dataclass(frozen=True)
+class _Layout:
+    """Places of a figure's panels (left, bottom, width, height) and of its own texts (x, y)."""
+
+    panels: list[tuple[float, float, float, float]]
+    texts: list[tuple[float, float]]
+
+
+def _laid_out(figure: Figure) -> _Layout:
     """Lay the panels out and round their places: the last bits of the layout's solver depend on memory addresses."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    panels = []
     for axes in figure.axes:
         left, bottom, width, height = axes.get_position().bounds
-        axes.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
+        panels.append((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
+    return _Layout(panels, [text.get_position() for text in figure.texts])
+
+
+def _settle(figure: Figure, layout: _Layout) -> None:
+    figure.set_layout_engine("none")
+    for axes, place in zip(figure.axes, layout.panels, strict=True):
+        axes.set_position(place)
+    for text, point in zip(figure.texts, layout.texts, strict=True):
+        text.set_position(point)
 
 
 def mark(theme: Theme, index: int) -> tuple[str, str]:

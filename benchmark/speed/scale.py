@@ -1,10 +1,12 @@
 """Time and memory of large runs: plan a million videos, report a million scores: `python -m benchmark.speed.scale`.
 
 Each part runs in a process of its own, whose time is the processor's and whose memory is its largest resident set. The
-run is made up: its names and sizes are those of a real one, its scores are drawn from a seed.
+run is made up: its names and sizes are those of a real one, its scores are drawn from a seed, and one in a hundred of
+them failed. It has no videos.
 """
 
 import argparse
+import json
 import multiprocessing
 import resource
 import sys
@@ -18,7 +20,9 @@ from typing import Any
 from flexiact.cli import OneLineParser, run
 from flexiact.media.digests import json_digest
 
-METHODS, TARGETS, SEEDS = 24, 10, 3
+TARGETS, SEEDS = 10, 3
+FAILED = 0.01
+"""Share of the scores that failed."""
 _GIB = 2**20  # of the KiB that the system counts in
 
 
@@ -36,30 +40,86 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    parts: dict[str, tuple[Callable[[int], int], int]] = {
-        "videos planned": (planned, options.videos),
-        "scores read and reported": (reported, options.scores),
-    }
-    for what, (part, amount) in parts.items():
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            done, seconds, gib = process.submit(_timed, part, amount).result()
-        print(f"{done:>9,} {what}: {seconds:.1f} s, {gib:.2f} GiB")
+    with tempfile.TemporaryDirectory() as place:
+        _alone("videos planned", planned, options.videos)
+        _alone("scores made up", made_up, options.scores, Path(place))
+        _alone("scores read and reported", reported, Path(place))
 
 
-def _timed(part: Callable[[int], int], amount: int) -> tuple[int, float, float]:
+def _alone(what: str, part: Callable[..., int], *arguments: object) -> None:
+    """Run a part in a process of its own and print what it took."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        done, seconds, gib = process.submit(_timed, part, *arguments).result()
+    print(f"{done:>9,} {what}: {seconds:.1f} s, {gib:.2f} GiB", flush=True)
+
+
+def _timed(part: Callable[..., int], *arguments: object) -> tuple[int, float, float]:
     start = time.process_time()
-    done = part(amount)
+    done = part(*arguments)
     return done, time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _GIB
 
 
-def description(references: int, metrics: Sequence[str] = ()) -> dict[str, Any]:
-    """The run.json of a made-up run of `METHODS` methods, `TARGETS` targets a reference and `SEEDS` seeds."""
-    from benchmark.store.folder import SCHEMA_VERSION
-    from flexiact.method import PRESETS
+def planned(videos: int) -> int:
+    """Plan about so many videos; return their number."""
+    from benchmark.plan import plan
 
-    config = PRESETS["puppets"]
+    one = len(plan(description(1)))
+    return len(plan(description(max(1, round(videos / one)))))
+
+
+def made_up(scores: int, folder: Path) -> int:
+    """Write run.json and tables of about so many scores to a folder; return their number."""
+    import numpy as np
+    import pandas as pd
+
+    from benchmark.plan import plan
+    from metrics import METRICS
+
+    one = len(plan(description(1))) * len(METRICS)
+    about = description(max(1, round(scores / one)))
+    cells = pd.DataFrame(
+        [(c.key, c.fit_key, c.method, c.case_id, c.seed) for c in plan(about)],
+        columns=["key", "fit_key", "method", "case_id", "seed"],
+    )
+    made = {"method_version": 1, "status": "ok", "error": None, "video": None, "origin": "made", "fit_s": 1.0}
+    samples = cells.assign(**made, transfer_s=1.0, peak_memory_gib=1.0, action_mib=0.1)
+    samples["method_version"] = samples["method"].map({name: e["version"] for name, e in about["methods"].items()})
+    table = cells.drop(columns="fit_key").merge(
+        pd.DataFrame({"metric": list(METRICS), "metric_version": [metric.version for metric in METRICS.values()]}),
+        how="cross",
+    )
+    values, chance = np.random.default_rng(0).random((2, len(table)))
+    table = table.assign(status="ok", value=values, backend="made up", error=None)
+    table.loc[chance < FAILED, ["status", "value", "error"]] = ["failed", float("nan"), "made up"]
+    (folder / "run.json").write_text(json.dumps(about))
+    samples.to_parquet(folder / "samples.parquet")
+    table.to_parquet(folder / "scores.parquet")
+    return len(table)
+
+
+def reported(folder: Path) -> int:
+    """Read and report the tables of a folder; return the number of scores."""
+    import pyarrow.parquet as pq
+
+    from reports.build import build
+
+    build(folder, folder / "report")
+    return int(pq.read_metadata(folder / "scores.parquet").num_rows)
+
+
+def description(references: int) -> dict[str, Any]:
+    """A made-up run.json of all methods, bounds and metrics, `TARGETS` targets a reference, `SEEDS` seeds."""
+    from benchmark.describe import describe_bounds, describe_metric
+    from benchmark.methods import METHODS
+    from benchmark.store.folder import SCHEMA_VERSION
+    from benchmark.suites.puppets import HEADLINE
+    from flexiact.method import PRESETS
+    from metrics import METRICS
+
+    backends = dict.fromkeys((str(metric.backend) for metric in METRICS.values()), "made up")
+    config = vars(PRESETS["puppets"].fit)
     method = {"kind": "method", "version": 1, "summary": "made up", "extra_supervision": "", "adapter_mib": 0.5}
-    settings = {"fit_config": vars(config.fit), "transfer_config": {"guidance_scale": 3.0, "steps": 25}}
+    method |= {"transfer_config": {"guidance_scale": 3.0, "steps": 25}}
     backbone = {"name": "puppets", "revision": "0" * 64, "num_parameters": 3_000_000, "num_frames": 9, "height": 64}
     backbone |= {"width": 64, "fps": 8.0, "max_text_tokens": 40, "dtype": "float32"}
     terciles = dict.fromkeys(("layout", "viewpoint", "skeleton", "pose"), "near")
@@ -80,58 +140,11 @@ def description(references: int, metrics: Sequence[str] = ()) -> dict[str, Any]:
         "suite": "made-up",
         "seeds": list(range(SEEDS)),
         "backbone": backbone | {"num_inference_steps": 25, "guidance_scale": 1.0},
-        "methods": {f"method-{i:02d}": method | settings | {"method_id": f"M{i}"} for i in range(METHODS)},
-        "metrics": {name: _metric(name, headline=name == metrics[0]) for name in metrics},
+        "methods": {name: method | {"method_id": name, "fit_config": config} for name in METHODS}
+        | describe_bounds(truth_known=True),
+        "metrics": {name: describe_metric(name, backends, HEADLINE) for name in METRICS},
         "cases": cases,
     }
-
-
-def _metric(name: str, headline: bool) -> dict[str, Any]:
-    from metrics import METRICS
-
-    fields = ("version", "unit", "higher_is_better", "bounds", "needs", "summary")
-    described = {field: getattr(METRICS[name], field) for field in fields}
-    return described | {"headline": headline, "backend": "made up"}
-
-
-def planned(videos: int) -> int:
-    """Plan at most so many videos; return their number."""
-    from benchmark.plan import plan
-
-    return len(plan(description(videos // (METHODS * TARGETS * SEEDS))))
-
-
-def reported(scores: int) -> int:
-    """Write tables of about so many scores, read and report them; return their number."""
-    import json
-
-    import numpy as np
-    import pandas as pd
-
-    from benchmark.plan import plan
-    from metrics import METRICS
-    from reports.build import build
-
-    about = description(max(6, round(scores / (METHODS * TARGETS * SEEDS * len(METRICS)))), list(METRICS))
-    cells = pd.DataFrame(
-        [(c.key, c.fit_key, c.method, c.case_id, c.seed) for c in plan(about)],
-        columns=["key", "fit_key", "method", "case_id", "seed"],
-    )
-    made = {"method_version": 1, "status": "ok", "error": None, "video": None, "origin": "made", "fit_s": 1.0}
-    samples = cells.assign(**made, transfer_s=1.0, peak_memory_gib=1.0, action_mib=0.1)
-    table = cells.drop(columns="fit_key").merge(
-        pd.DataFrame({"metric": list(METRICS), "metric_version": [metric.version for metric in METRICS.values()]}),
-        how="cross",
-    )
-    values = np.random.default_rng(0).random(len(table))
-    table = table.assign(status="ok", value=values, backend="made up", error=None)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        (folder / "run.json").write_text(json.dumps(about))
-        samples.to_parquet(folder / "samples.parquet")
-        table.to_parquet(folder / "scores.parquet")
-        build(folder, folder / "report")
-    return len(table)
 
 
 if __name__ == "__main__":

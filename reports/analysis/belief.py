@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from reports.analysis.correlation import clustered_spearman
 from reports.analysis.inference import cluster_weights, percentile_interval
 from reports.run_folder import StoredRun
 
@@ -20,7 +21,6 @@ TRUE_VIDEOS = ("oracle-codec", "oracle")
 WRONG_VIDEOS = ("still", "copy-reference", "wrong-action")
 """Bounds that fail the task in a known way."""
 
-_RESAMPLES_AT_ONCE = 500
 MIN_VIDEOS = 3
 """Smallest number of values for which a rank correlation is computed."""
 
@@ -48,8 +48,8 @@ def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str, turned: bool 
         Columns method, case_id, reference_id, seed, metric_value, headline_value.
     """
     columns = ["method", "case_id", "reference_id", "seed", "value"]
-    mine = rows[(rows["kind"] == "method") & rows["value"].notna()]
-    sides = [mine.loc[mine["metric"] == name, columns] for name in (metric, run.headline)]
+    known = (rows["kind"] == "method") & rows["value"].notna()
+    sides = [rows.loc[(rows["metric"] == name) & known, columns] for name in (metric, run.headline)]
     keys = ["method", "case_id", "seed"]
     pairs = sides[0].merge(sides[1].drop(columns="reference_id"), on=keys, suffixes=("_metric", "_headline"))
     pairs = pairs.rename(columns={"value_metric": "metric_value", "value_headline": "headline_value"})
@@ -101,45 +101,13 @@ def belief(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("rho", ascending=False, na_position="last", kind="stable", ignore_index=True)
 
 
-def weighted_spearman(left: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Spearman's rho as if observation i occurred `weights[b, i]` times in resample b.
-
-    Args:
-        left: Values, float [N].
-        right: Values, float [N].
-        weights: Counts, int [B, N], each row with a positive sum.
-
-    Returns:
-        Correlations, float [B]; NaN where a side does not vary.
-    """
-    total = weights.sum(axis=1, keepdims=True)
-    # With mid-ranks for ties, the mean rank is half the number of observations.
-    ranks = [_weighted_ranks(side, weights) - total / 2 for side in (left, right)]
-    spread = [(weights * rank**2).sum(axis=1) for rank in ranks]
-    product = np.sqrt(spread[0] * spread[1])
-    covariance = (weights * ranks[0] * ranks[1]).sum(axis=1)
-    return np.divide(covariance, product, out=np.full(len(weights), np.nan), where=np.minimum(*spread) > 1e-9)
-
-
-def _weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mid-ranks (from 0) of values that occur several times: float [B, N]."""
-    order = np.argsort(values, kind="stable")
-    _, first, group = np.unique(values[order], return_index=True, return_inverse=True)
-    mass = np.add.reduceat(weights[:, order], first, axis=1)
-    ranks = np.empty(weights.shape)
-    ranks[:, order] = (np.cumsum(mass, axis=1) - mass / 2)[:, group]
-    return ranks
-
-
 def _interval(pairs: pd.DataFrame) -> tuple[float, float]:
     """95% interval of Spearman's rho over videos; the bootstrap draws references with all their videos."""
     names, cluster = np.unique(pairs["reference_id"].to_numpy(dtype=str), return_inverse=True)
     if len(names) < 2 or len(pairs) < MIN_VIDEOS:
         return float("nan"), float("nan")
     left, right = pairs["metric_value"].to_numpy(), pairs["headline_value"].to_numpy()
-    draws = cluster_weights(len(names))
-    parts = np.split(draws, range(_RESAMPLES_AT_ONCE, len(draws), _RESAMPLES_AT_ONCE))
-    found = np.concatenate([weighted_spearman(left, right, part[:, cluster]) for part in parts])
+    found = clustered_spearman(left, right, cluster, cluster_weights(len(names)))
     return percentile_interval(found, len(names))
 
 
@@ -151,9 +119,15 @@ def _spearman(pairs: pd.DataFrame) -> float:
 
 
 def _mean_inside(pairs: pd.DataFrame, column: str) -> float:
-    inside = [_spearman(group) for _, group in pairs.groupby(column)]
-    inside = [rho for rho in inside if np.isfinite(rho)]
-    return float(np.mean(inside)) if inside else float("nan")
+    """Mean of the rank correlations inside each group, leaving out groups that are too small or do not vary."""
+    groups = pairs[column]
+    ranks = pairs[["metric_value", "headline_value"]].groupby(groups).rank()
+    ranks -= ranks.groupby(groups).transform("mean")
+    left, right = ranks["metric_value"], ranks["headline_value"]
+    parts = pd.DataFrame({"left": left**2, "right": right**2, "both": left * right}).groupby(groups)
+    sums = parts.sum()[(parts.size() >= MIN_VIDEOS)]
+    sums = sums[(sums["left"] > 0) & (sums["right"] > 0)]
+    return float((sums["both"] / np.sqrt(sums["left"] * sums["right"])).mean())
 
 
 def _truth_preferred(run: StoredRun, rows: pd.DataFrame, metric: str) -> tuple[float, int]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from reports.analysis.inference import student_interval
-from reports.run_folder import AXES, TERCILES, StoredRun
+from reports.run_folder import AXES, STATUSES, TERCILES, StoredRun
 
 MIN_SEEDS = 3
 """Smallest number of seeds with which a difference is claimed."""
@@ -99,8 +99,11 @@ def estimate(values: pd.DataFrame) -> Estimate:
     Args:
         values: Columns reference_id, case_id and value; rows with NaN are left out.
     """
-    means = by_reference(values).to_numpy(float)
-    cases = values.loc[values["value"].notna(), "case_id"].nunique()
+    return _estimated(by_reference(values).to_numpy(float), values.loc[values["value"].notna(), "case_id"].nunique())
+
+
+def _estimated(means: np.ndarray, cases: int) -> Estimate:
+    """Estimate from the means of the references, float [references]."""
     mean = float(means.mean()) if len(means) else float("nan")
     return Estimate(mean, *student_interval(means), cases, len(means))
 
@@ -115,10 +118,18 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
         Columns method, kind, metric, mean, low, high, cases, references, ok, failed, skipped, missing; in the order
         of `rows`.
     """
+    keys = ["method", "kind", "metric"]
+    # Over all groups at once, because a run has about a thousand of them.
+    per_case = rows.dropna(subset=["value"]).groupby([*keys, "reference_id", "case_id"])["value"].mean()
+    per_reference = per_case.groupby(level=[*keys, "reference_id"]).mean()
+    means = {key: group.to_numpy(float) for key, group in per_reference.groupby(level=keys)}
+    cases = per_case.groupby(level=keys).size().to_dict()
+    sizes = rows.groupby([*keys, "status"]).size().to_dict()
     records = []
-    for (method, kind, metric), group in rows.groupby(["method", "kind", "metric"], sort=False):
-        counts = {status: int((group["status"] == status).sum()) for status in ("ok", "failed", "skipped", "missing")}
-        records.append({"method": method, "kind": kind, "metric": metric, **vars(estimate(group)), **counts})
+    for key in rows[keys].drop_duplicates().itertuples(index=False, name=None):
+        found = _estimated(means.get(key, np.empty(0)), int(cases.get(key, 0)))
+        counts = {status: int(sizes.get((*key, status), 0)) for status in STATUSES}
+        records.append({**dict(zip(keys, key, strict=True)), **vars(found), **counts})
     return pd.DataFrame.from_records(records)
 
 
@@ -146,11 +157,13 @@ def compare(rows: pd.DataFrame, metric: str, first: str, second: str) -> Compari
     pairs = left.merge(right.drop(columns="reference_id"), on=keys, suffixes=("", "_second"))
     pairs["value"] = pairs["value"] - pairs["value_second"]
     seeds = int(pairs.groupby("case_id").size().median()) if len(pairs) else 0
-    return Comparison(first, second, metric, estimate(pairs), by_reference(pairs).to_numpy(float), seeds)
+    means = by_reference(pairs).to_numpy(float)
+    return Comparison(first, second, metric, _estimated(means, pairs["case_id"].nunique()), means, seeds)
 
 
 def _paired_side(rows: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
-    side = rows[(rows["method"] == name) & (rows["metric"] == metric)]
+    columns = ["case_id", "reference_id", "seed", "value", "kind"]
+    side = rows.loc[(rows["method"] == name) & (rows["metric"] == metric), columns]
     once = (side["kind"] == "bound").any() and side["seed"].nunique() == 1  # of the planned ones, made or not
     side = side.dropna(subset=["value"])
     if once:

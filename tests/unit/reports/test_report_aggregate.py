@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from reports.analysis import statistics as aggregate
-from reports.analysis.belief import weighted_spearman
+from reports.analysis.correlation import FEW_CLUSTERS, clustered_spearman, weighted_spearman
 
 
 def frame(values, method="a", kind="method", metric="m"):
@@ -117,3 +117,19 @@ def test_weighted_spearman_equals_scipy_on_repeated_data(tied):
 def test_weighted_spearman_of_a_constant_is_undefined():
     weights = np.ones((2, 4), dtype=int)
     assert np.isnan(weighted_spearman(np.ones(4), np.arange(4.0), weights)).all()
+
+
+@pytest.mark.parametrize("clusters", [3, 30])
+def test_resampled_clusters_count_with_all_their_observations(clusters):
+    generator = np.random.default_rng(7)
+    left, right = generator.normal(size=(2, 60)).round(1)
+    cluster = np.concatenate([np.arange(clusters), generator.integers(0, clusters, 60 - clusters)])
+    assert (clusters**3 <= FEW_CLUSTERS * 60) == (clusters == 3)  # one case for each way to sum
+    draws = generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=20)
+    found = clustered_spearman(left, right, cluster, draws)
+    assert found.tolist() == weighted_spearman(left, right, draws[:, cluster]).tolist()  # every bit
+
+
+def test_a_cluster_that_is_drawn_alone_and_does_not_vary_is_undefined():
+    left, right, cluster = np.array([1.0, 1, 2, 3]), np.array([1.0, 2, 3, 4]), np.array([0, 0, 1, 1])
+    assert np.isnan(clustered_spearman(left, right, cluster, np.array([[2, 0], [0, 2]]))).tolist() == [True, False]
