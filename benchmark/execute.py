@@ -21,6 +21,7 @@ from benchmark.suites.case import Case, Format, Shown, Stages
 from benchmark.suites.files import NO_TRUTH
 from benchmark.suites.truth import Staged, ToldKeypoints, tell_keypoints
 from flexiact.backbone.backbone import Backbone
+from flexiact.cli import one_line
 from flexiact.fits import FitFolder
 from flexiact.media.files import WriteError
 from flexiact.media.image import write_png
@@ -82,7 +83,7 @@ class Executor:
             if video is not None:
                 row = replace(row, video_bytes=self._write_video(cell, video))
         except (WriteError, OSError) as error:
-            raise StoreError(error_text(error)) from error
+            raise StoreError(one_line(error)) from error
         self._folder.write_json("records", cell.key, asdict(row))
         return row
 
@@ -122,7 +123,7 @@ class Executor:
             write_preview(folder / "reference.mp4", staged.reference, preview_scale(staged.reference))
             write_png(folder / "target.png", staged.target)
         except (WriteError, OSError) as error:
-            raise StoreError(error_text(error)) from error
+            raise StoreError(one_line(error)) from error
 
     def _row(self, cell: Cell) -> SampleRow:
         """Row of a cell without what making it adds."""
@@ -209,10 +210,7 @@ class Executor:
         try:
             with self._fits.resumable(cell.fit_key) as kept, measured(self._backbone.device) as cost:
                 action = method.fit(Video(reference.frames.copy(), reference.fps), caption, seed=cell.seed)
-            action = {name: tensor.detach().cpu().contiguous() for name, tensor in action.items()}
-            for name, tensor in action.items():
-                if not torch.isfinite(tensor).all():
-                    raise ValueError(f"{name}: the fit holds values that are not finite")
+            action = _sound_action(action)
         except WriteError as error:  # of a checkpoint
             raise StoreError(str(error)) from error
         except Exception as error:
@@ -259,6 +257,18 @@ def format_of(backbone: Backbone) -> Format:
 def preview_scale(video: Video) -> int:
     """Whole factor by which a preview is enlarged."""
     return max(1, math.floor(_PREVIEW_SIDE_PX / min(video.frames.shape[1:3])))
+
+
+def _sound_action(action: Any) -> Action:
+    """What a fit returned, as tensors of the CPU that can be stored."""
+    if not isinstance(action, Mapping):
+        raise ValueError(f"fit: expected tensors by name, got {type(action).__name__}")
+    for name, tensor in action.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name}: the fit holds values that are not finite")
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in action.items()}
 
 
 def _check_output(video: Any, backbone: Backbone) -> None:

@@ -114,7 +114,7 @@ class Scorer:
         if row.status == "ok":
             try:
                 features = self._features(cell, row)
-            except DamagedVideo:
+            except (DamagedVideo, StoreError):  # neither is a property of the video
                 raise
             except Exception as problem:  # one video that cannot be seen must not stop the scoring of the others
                 error = error_text(problem)

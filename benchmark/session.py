@@ -19,7 +19,7 @@ from benchmark.scoring import Perceiver, Scorer
 from benchmark.selection import UsageError
 from benchmark.shards import Shard
 from benchmark.stopping import until_asked
-from benchmark.store.folder import RunFolder, StoreError
+from benchmark.store.folder import RunFolder, StoreError, resumable_errors
 from benchmark.store.gather import sample_rows, sound_rows, write_tables
 from benchmark.store.lock import describing
 from benchmark.store.schema import SampleRow
@@ -147,6 +147,7 @@ def _tell_losses(cases: Sequence[Case], backbone: Backbone, texts: bool) -> None
         note_long_text(backbone, text)
 
 
+@resumable_errors()
 def run_session(
     request: RunRequest,
     backbone: Backbone,

@@ -30,6 +30,15 @@ class StoreError(OSError):
     """The run directory cannot be written to; the message is one line."""
 
 
+@contextmanager
+def resumable_errors() -> Iterator[None]:
+    """Add to a StoreError what to do about it."""
+    try:
+        yield
+    except StoreError as error:
+        raise StoreError(f"{error}; once that is mended, the same command goes on from here") from error
+
+
 class RunFolder:
     """Paths, atomic writes and reads of one run directory. Creating an instance touches nothing on disk.
 

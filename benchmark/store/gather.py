@@ -1,6 +1,7 @@
 """Gather the rows of a run into samples.parquet and scores.parquet."""
 
 import io
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -112,14 +113,16 @@ def sound_rows(folder: RunFolder, cells: Iterable[Cell]) -> dict[str, SampleRow]
 def _unchanged(folder: RunFolder, row: SampleRow) -> bool:
     assert row.video is not None
     path, record = folder.path / row.video, folder.file("records", f"{row.key}.json")
-    if path.stat().st_mtime_ns <= record.stat().st_mtime_ns:
+    written = path.stat().st_mtime_ns
+    if written <= record.stat().st_mtime_ns:
         return True
     try:
         read_stored(path, row)
     except DamagedVideo:
         folder.damaged(path)
         return False
-    record.touch()  # a folder copied without its times is read once, not at every start
+    # A folder copied without its times is read once, not at every start; nor is one from before a clock was set back.
+    os.utime(record, ns=(written, written))
     return True
 
 

@@ -3,6 +3,7 @@
 Machines that share it over NFS may lose lines, since appending is not atomic there. Nothing depends on the log.
 """
 
+import errno
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,9 +29,11 @@ class RunLog:
             OSError: If the file cannot be written.
         """
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        line = f"{now}  {event:<9} {' '.join(text.split())}\n"
+        line = f"{now}  {event:<9} {' '.join(text.split())}\n".encode()
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(file, line.encode())  # one write, so that lines of several processes do not mix
+            # One write, so that lines of several processes do not mix; a disk that fills up takes a part of it.
+            if os.write(file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(file)

@@ -79,6 +79,31 @@ class NoVideo(Shifter):
         return super().transfer(action, request).frames
 
 
+class WrongShape(Shifter):
+    def transfer(self, action, request):
+        return Video(super().transfer(action, request).frames[:, :-1], self.backbone.fps)
+
+
+class NanFrames(Shifter):
+    def transfer(self, action, request):
+        return Video(np.full_like(super().transfer(action, request).frames, math.nan, np.float32), self.backbone.fps)
+
+
+class NoAction(Shifter):
+    def fit(self, reference, caption, *, seed):
+        return [torch.zeros(2)]
+
+
+class NumbersForTensors(Shifter):
+    def fit(self, reference, caption, *, seed):
+        return {"x": 1.0}
+
+
+class TooLarge(Shifter):
+    def fit(self, reference, caption, *, seed):
+        return {"x": torch.zeros(2**50)}
+
+
 @pytest.fixture
 def folder(tmp_path: Path):
     opened = RunFolder(tmp_path / "run")
@@ -151,6 +176,10 @@ def test_a_method_cannot_change_what_others_see(folder: RunFolder, backbone) -> 
         (ShortVideo, "ValueError: video: expected 9 frames, got 8"),
         (WrongRate, "ValueError: video: expected 8.0 frames per second, got 3.0"),
         (NoVideo, "ValueError: video: expected a Video, got ndarray"),
+        (WrongShape, "ValueError: video: expected 16x24 px (height x width), got 15x24"),
+        (NanFrames, "ValueError: frames: expected uint8 [T H W 3], got float32"),
+        (NoAction, "ValueError: fit: expected tensors by name, got list"),
+        (NumbersForTensors, "ValueError: x: expected a tensor, got float"),
     ],
 )
 def test_a_failure_is_a_row_and_leaves_no_video(folder: RunFolder, backbone, kind, error: str) -> None:
@@ -158,6 +187,13 @@ def test_a_failure_is_a_row_and_leaves_no_video(folder: RunFolder, backbone, kin
     assert (row.status, row.error, row.video, row.video_digest) == ("failed", error, None, None)
     assert not any(folder.file("videos", "").iterdir())
     assert folder.read_json("records", "key1")["status"] == "failed"
+
+
+def test_memory_that_cannot_be_had_fails_one_video_alone(folder: RunFolder, backbone) -> None:
+    runner = Executor(folder, backbone, {"m": TooLarge(backbone), "n": Shifter(backbone)}, {CASES[0].case_id: CASES[0]})
+    row = runner.execute(CELL)
+    assert row.status == "failed" and "can't allocate memory" in row.error and "\n" not in row.error
+    assert runner.execute(Cell("key2", "fit2", "n", "method", CASES[0].case_id, 5)).status == "ok"
 
 
 def test_a_failed_fit_is_not_tried_again_for_the_next_target(folder: RunFolder, backbone) -> None:
