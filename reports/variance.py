@@ -7,9 +7,9 @@ import pandas as pd
 from reports.analysis.claims import family
 from reports.analysis.inference import detectable
 from reports.analysis.variance import Block, Effect, block, components, deviation_of_difference
-from reports.cells import Number, Share, Table
+from reports.cells import Number, Table
 from reports.run_folder import StoredRun
-from reports.wording import count, heading
+from reports.wording import count, heading, percent
 
 _DESIGNS = (
     ("as here", 1, 1, 1),
@@ -42,7 +42,9 @@ def _split(title: str, whole: Block, found: Mapping[Effect, float]) -> Table:
     methods, references, targets, seeds = whole.values.shape
     kept = {effect: max(variance, 0.0) for effect, variance in found.items()}
     total = sum(kept.values())
-    lines = tuple((" × ".join(e), Number(v**0.5), Share(v / total if total else 0.0, 1)) for e, v in kept.items())
+    lines = tuple(
+        (" × ".join(e), Number(v**0.5), Number(v / total if total else 0.0, write=percent)) for e, v in kept.items()
+    )
     note = (
         f"Analysis of variance of {count(methods, 'method')} that claims name, {count(references, 'reference')}, "
         f"{count(targets, 'target')} of each and {count(seeds, 'seed')}; {count(whole.left_out, 'case')} left out, so "

@@ -1,6 +1,7 @@
 """The split of variance: against pairs counted one by one, a simulation with known parts, and a run."""
 
 import itertools
+import re
 import runpy
 from pathlib import Path
 
@@ -102,5 +103,8 @@ def test_the_block_has_no_gaps_and_says_what_it_lacks(run):
 
 def test_power_says_what_more_would_buy(run):
     page = power_page(run.folder, [0.1])
-    assert "method × reference" in page and "twice the targets" in page
+    assert "| reference × target | " in page and "twice the targets" in page
+    split = page.split("## ")[2]
+    shares = [int(share) for share in re.findall(r"(\d+)% \|$", split, re.MULTILINE)]
+    assert len(shares) == len(EFFECTS) and 97 <= sum(shares) <= 103
     assert max(map(len, [line for line in page.splitlines() if line.startswith("|")])) <= 120
