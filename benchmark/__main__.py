@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("benchmark.run", "run methods on a suite, measure and report"),
     "score": ("benchmark.score", "score videos that were made elsewhere"),
     "merge": ("benchmark.merge", "join runs of one suite into one"),
+    "exchange": ("benchmark.exchange", "scores from and for other tools; a run's card"),
     "compare": ("benchmark.compare", "what differs between two runs of one suite"),
     "status": ("benchmark.status", "how far a run is, and what it costs"),
     "verify": ("benchmark.verify", "check all digests of a run; run a sample again"),

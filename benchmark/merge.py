@@ -3,8 +3,8 @@
 The runs may be of several machines, with other methods, cases, seeds or metrics. All must have the same suite, backbone
 and judges, and the same version of every method and metric that two of them have; otherwise nothing is written. A video
 or value that two runs have, but not the same, is an error that names it, unless `--first` takes that of the first run.
-The result can be reported, compared and resumed like any run. Exit codes: 0 done; 2 not done, with the reason in one
-line on standard error; 130 interrupted.
+The result can be reported, compared and resumed like any run, and its card says who made and measured what. Exit codes:
+0 done; 2 not done, with the reason in one line on standard error; 130 interrupted.
 """
 
 import argparse
@@ -71,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _merge(args: argparse.Namespace) -> None:
     if len({path.resolve() for path in args.runs}) < max(2, len(args.runs)):
         raise UsageError("runs: expected two or more different run directories")
+    from benchmark.store.card import parts_of, store_card
+
     out = RunFolder(args.out)
     out.check()
     if out.read_run() is not None:
@@ -79,7 +81,9 @@ def _merge(args: argparse.Namespace) -> None:
     run = joined(parts)
     problems = [] if args.first else [*conflicts(parts)]
     refuse("the runs differ (--first takes the first one's)", problems)
+    cards = [card for part in parts for card in parts_of(part.folder)]
     write(out, run, parts)
+    store_card(out, cards)
 
     from reports.build import build
 

@@ -1,7 +1,8 @@
 """Ask people which videos they prefer: `python -m benchmark.prefer RUN`, then again with `--votes FILE ...`.
 
 The first call writes one HTML file of blind pairs, which works from disk and saves votes as a CSV file. The second one
-says how often each method is preferred and which metrics agree. Both need the same run and options.
+says how often each method is preferred, how far people agree, and which metrics agree with them. Both need the same
+run and options.
 """
 
 import argparse
@@ -36,6 +37,7 @@ def _prefer(options: argparse.Namespace) -> None:
     from reports.formats import markdown_table
     from reports.prefer.analysis import agreement_table, preference_table, read_votes
     from reports.prefer.pairs import plan
+    from reports.prefer.people import rater_table, strength_table
     from reports.prefer.sheet import render_sheet
     from reports.results import measure
     from reports.run_folder import load_run
@@ -52,7 +54,8 @@ def _prefer(options: argparse.Namespace) -> None:
         name, text = "sheet.html", render_sheet(stored, trials)
     else:
         votes = read_votes(options.votes, results, trials)
-        tables = preference_table(votes, results), agreement_table(votes, results)
+        people = strength_table(votes, results), rater_table(votes)
+        tables = preference_table(votes, results), *people, agreement_table(votes, results)
         parts = [f"# Preferences: {title(stored)}", *map(markdown_table, tables)]
         name, text = "preferences.md", "\n\n".join(parts) + "\n"
     with Staging(out) as staging:

@@ -12,6 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 
 from reports.analysis.belief import paired_values
 from reports.matrix import draw_matrix, text_of_matrix
+from reports.pareto import draw_pareto, text_of_pareto
 from reports.results import Results, headline_mean
 from reports.run_folder import TERCILES
 from reports.themes import Theme, mark, save_themed
@@ -208,6 +209,7 @@ def _text_of_belief(results: Results) -> str:
 FIGURES: tuple[tuple[str, Draw, Callable[[Results], str]], ...] = (
     ("headline", _headline, _text_of_means),
     ("differences", draw_matrix, text_of_matrix),
+    ("pareto", draw_pareto, text_of_pareto),
     (
         "difficulty",
         _difficulty,

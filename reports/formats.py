@@ -10,6 +10,7 @@ from reports.results import Results, cautions, checks
 from reports.run_folder import score_backends
 from reports.tables import (
     belief_table,
+    card_table,
     claims_table,
     cost_table,
     faults_table,
@@ -66,8 +67,9 @@ def markdown(results: Results, figures: dict[str, str]) -> str:
     tables += [claims_table(results.claims, results.run)] * bool(results.claims) + metric_tables(results)
     tables += [belief_table(results), *tercile_tables(results)]
     tables += [cost_table(results)] * (not made_elsewhere(results.run)) + [metrics_table(results)]
-    faults = faults_table(results)
-    parts += [markdown_table(table) for table in tables + [faults] * bool(faults.rows)]
+    faults, card = faults_table(results), card_table(results.run)
+    tables += [faults] * bool(faults.rows) + ([card] if card else [])
+    parts += [markdown_table(table) for table in tables]
     return "\n\n".join(parts + pictures) + "\n"
 
 

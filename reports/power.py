@@ -3,7 +3,8 @@
 For every pair of the family of claims in a run this prints how much the paired difference varies between references,
 the smallest difference that the run could have shown, and how many references it takes to show smaller ones. Numbers
 are of a two-sided paired t-test with 80 % power, at 5 % divided by the number of pairs of the family: the strictest
-level of Holm's correction. More targets or seeds make the variation between references smaller, but not zero.
+level of Holm's correction. Below stand the parts of the scores' variance, and what more references, targets or seeds
+would buy: more of the last two make the variation between references smaller, but not zero.
 """
 
 import argparse
@@ -37,11 +38,11 @@ def _print(options: argparse.Namespace) -> None:
 
 
 def power_page(folder: Path, differences: Sequence[float]) -> str:
-    """Table of all pairs of the family that a run has, as Markdown.
+    """Tables of all pairs of the family that a run has, and of the split of variance, as Markdown.
 
     Raises:
         RunError: If the run cannot be read.
-        ValueError: If it has no pair of the family with two references.
+        ValueError: If it has no pair of the family with two references, or no two references with all values.
     """
     from reports.analysis.claims import family
     from reports.analysis.inference import ALPHA, detectable, references_needed
@@ -49,6 +50,7 @@ def power_page(folder: Path, differences: Sequence[float]) -> str:
     from reports.cells import Cell, Number, Table
     from reports.formats import markdown_table
     from reports.run_folder import load_run
+    from reports.variance import variance_tables
     from reports.wording import heading
 
     stored, pairs = load_run(folder), family()
@@ -70,7 +72,8 @@ def power_page(folder: Path, differences: Sequence[float]) -> str:
         f"times in five, at a level of {level:.4f} ({ALPHA:.0%} over {len(pairs)} pairs). The last columns: references "
         "needed for a difference."
     )
-    return markdown_table(Table(f"Power: {heading(stored, stored.headline)}", columns, tuple(lines), note))
+    table = Table(f"Power: {heading(stored, stored.headline)}", columns, tuple(lines), note)
+    return "\n\n".join(map(markdown_table, (table, *variance_tables(stored, rows, level))))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ _RUN_FIELDS = ("suite", "seeds", "backbone", "methods", "metrics", "cases")
 _BACKBONE_FIELDS = ("name", "num_parameters", "num_frames", "height", "width", "fps")
 _METHOD_FIELDS = ("kind", "version", "summary", "extra_supervision")
 _METRIC_FIELDS = ("version", "unit", "higher_is_better", "bounds", "headline", "summary", "backend")
+_CARD_FIELDS = ("sampled_by", "scored_by", "methods", "evaluators")
 _CASE_FIELDS = ("reference_id", "target_id", "terciles")
 
 
@@ -47,6 +48,7 @@ class StoredRun:
         samples: One row per planned video, made or missing, SAMPLE_COLUMNS at least.
         scores: One row per video and metric, SCORE_COLUMNS at least.
         notes: Sentences on rows that were left out while reading, for the reader of the report.
+        card: Parts of card.json, which says who made and measured the videos; () without one.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class StoredRun:
     samples: pd.DataFrame
     scores: pd.DataFrame
     notes: tuple[str, ...]
+    card: tuple[dict[str, Any], ...] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -118,7 +121,19 @@ def load_run(folder: Path) -> StoredRun:
     _check_unique(scores, ("method", "case_id", "seed", "metric"), "scores.parquet")
     if not any(entry["headline"] for entry in info["metrics"].values()):
         notes.append("The headline metric was not measured in this run; the first metric stands in its place.")
-    return StoredRun(folder, info, samples, scores, tuple(notes))
+    return StoredRun(folder, info, samples, scores, tuple(notes), _load_card(folder / "card.json"))
+
+
+def _load_card(path: Path) -> tuple[dict[str, Any], ...]:
+    if not path.is_file():
+        return ()
+    try:
+        parts = json.loads(path.read_text(encoding="utf-8"))["parts"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path}: not readable as a card ({one_line(error)})") from error
+    for number, part in enumerate(parts, start=1):
+        check_fields(part, _CARD_FIELDS, f"{path}: part {number}")
+    return tuple(parts)
 
 
 def _load_info(path: Path) -> dict[str, Any]:

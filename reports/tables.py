@@ -204,6 +204,29 @@ def faults_table(results: Results) -> Table:
     return Table("Failed and skipped", ("name", "what", "status", "count", "reason", "case (seed)"), tuple(rows))
 
 
+def card_table(run: StoredRun) -> Table | None:
+    """The makers and measurers of each part of a run, and the costs; None for a run without a card."""
+    if not run.card:
+        return None
+    rows: list[tuple[Cell, ...]] = []
+    for number_of, part in enumerate(run.card, start=1):
+        costs = part["methods"].values()
+        made, absent, fits = (sum(cost[field] for cost in costs) for field in ("videos", "absent", "fits"))
+        times = (Number(sum(cost[field] for cost in costs), write=seconds) for field in ("fit_s", "transfer_s"))
+        elsewhere = sum(cost["videos"] for cost in costs if cost["submitted"])
+        said = str(part["sampled_by"]), str(part["scored_by"])
+        rows.append((number_of, *said, made, elsewhere, absent, fits, *times, len(part["evaluators"])))
+    columns = (
+        "part", "made by", "measured by", "videos", "of them submitted", "absent", "fits", "fits took",
+        "transfers took", "metrics",
+    )  # fmt: skip
+    note = (
+        "Parts are the runs that were merged, as they were then. Who made and measured is what they say of themselves. "
+        "Times are sums on their own machines; those of submitted videos are not known."
+    )
+    return Table("Who made and measured the videos", columns, tuple(rows), note)
+
+
 def published_table() -> Table:
     """Table 1 of the paper, for the page's appendix only."""
     rows: list[tuple[Cell, ...]] = []

@@ -20,7 +20,7 @@ class Checked:
     """The result of one file.
 
     Attributes:
-        kind: Folder of the file, or "tables" or "run.json".
+        kind: Folder of the file, or "tables", "run.json" or "card.json".
         path: Path to the file.
         fault: One line saying what is wrong; empty if the file is sound.
     """
@@ -33,6 +33,8 @@ class Checked:
 def audit(folder: RunFolder) -> Iterator[Checked]:
     """Check the seals of JSON and tensors, and the frames of all videos that have a record."""
     yield _checked("run.json", folder.path / "run.json", _check_json)
+    for path in folder.path.glob("card.json"):
+        yield _checked("card.json", path, _check_json)
     for kind in ("records", "scores"):
         for path in sorted(folder.path.glob(f"{kind}/*.json")):
             yield _checked(kind, path, _check_json)

@@ -23,7 +23,13 @@ SCHEMA_VERSION = 3
 
 _FOLDERS = ("records", "videos", "previews", "fits", "features", "scores", "inputs")
 _COPY = ".run.json.copy"
-_OWN = (*_FOLDERS, LOG, "samples.parquet", "scores.parquet")  # of a run or a merge that ended before run.json was there
+_OWN = (
+    *_FOLDERS,
+    LOG,
+    "card.json",
+    "samples.parquet",
+    "scores.parquet",
+)  # of a run or a merge that ended before run.json was there
 
 
 class StoreError(OSError):

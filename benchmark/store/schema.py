@@ -483,6 +483,47 @@ class StoredScores(Entry):
     """Scores by name of the metric."""
 
 
+class MethodCost(Entry):
+    """Costs of the videos of a method."""
+
+    videos: int
+    """Number of videos that were made."""
+    absent: int
+    """Number of planned videos that failed, were skipped or are missing."""
+    submitted: bool
+    """True if the videos were made elsewhere; their costs are not known."""
+    fits: int
+    """Number of distinct fits."""
+    fit_s: Annotated[float, _unit("s")]
+    """Wall time of all fits together."""
+    transfer_s: Annotated[float, _unit("s")]
+    """Wall time of all transfers together."""
+    peak_memory_gib: Annotated[float | None, _unit("GiB")]
+    """Largest peak of a fit or transfer; `null` where it was not measured."""
+
+
+class CardPart(Entry):
+    """One run, as it was when its card was written or when it was merged into this one."""
+
+    sampled_by: str
+    """Who made the videos, as they say, or `not stated`."""
+    scored_by: str
+    """Who measured them, as they say, or `not stated`."""
+    sessions: list[dict[str, JsonValue]]
+    """Sessions of the run, as its run.json describes them."""
+    methods: dict[str, MethodCost]
+    """Methods and bounds by name."""
+    evaluators: dict[str, str]
+    """What measured each metric, and the version of the metric."""
+
+
+class Card(Entry):
+    """card.json: who made the videos, who measured them, and at what cost."""
+
+    parts: list[CardPart]
+    """One part for each run that was merged, in their order; one for a run that was not."""
+
+
 @plain_dataclass(frozen=True)
 class StoredFile:
     """A kind of file of a run directory.
@@ -500,6 +541,12 @@ class StoredFile:
 
 FILES: tuple[StoredFile, ...] = (
     StoredFile("run.json", "What is run. All videos of the run and their keys follow from it.", Run),
+    StoredFile(
+        "card.json",
+        "Who made the videos, who measured them, and at what cost: written by a merge and by "
+        "`python -m benchmark.exchange card`.",
+        Card,
+    ),
     StoredFile("samples.parquet", "All planned videos, a row each; gathered from `records`.", SampleRow),
     StoredFile("scores.parquet", "All metrics of all videos, a row each; gathered from `scores`.", ScoreRow),
     StoredFile("records/KEY.json", "One row of samples.parquet, written after its video.", SampleRow),

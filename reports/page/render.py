@@ -97,6 +97,7 @@ def _tables(results: Results) -> dict[str, object]:
         "costs": tables.cost_table(results),
         "metrics": tables.metrics_table(results),
         "faults": tables.faults_table(results),
+        "card": tables.card_table(results.run),
     }
 
 

@@ -12,6 +12,7 @@ WRONG = {
     "run": "--suite no-such-suite",
     "score": "--videos {}/none --out {}/out",
     "merge": "{}/none {}/nobody --out x",
+    "exchange": "card {}/none",
     "compare": "{}/none {}/nobody",
     "status": "{}/none",
     "verify": "{}/none",

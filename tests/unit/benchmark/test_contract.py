@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from benchmark.describe import describe_run
 from benchmark.session import RunRequest, run_session
 from benchmark.store import contract, schema
-from benchmark.store.folder import SCHEMA_VERSION
+from benchmark.store.card import read_card, write_card
+from benchmark.store.folder import SCHEMA_VERSION, RunFolder
 from benchmark.store.provenance import provenance
 from benchmark.store.schema import FILES, Description, Entry, Run, SampleRow, ScoreRow, StoredScores, columns_of
 from benchmark.submissions.submission import Submission
@@ -43,6 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nothing = Submission("mine", {(CASES[0].case_id, 0): None}, "submitted", "not stated")
     asked = RunRequest(methods=(), seeds=(0,), command="score", submissions=(nothing,), **request)
     run_session(asked, backbone, small_perception(), origin)
+    write_card(RunFolder(out), "a group", None)
     return out
 
 
@@ -67,7 +69,7 @@ def kinds(kind: type[BaseModel] = Entry) -> set[type[BaseModel]]:
 
 
 def test_run_json_and_its_description_name_the_same_keys(run: Path, backbone, tmp_path: Path) -> None:
-    seen = entries(Run.model_validate(load(run / "run.json")))
+    seen = entries(Run.model_validate(load(run / "run.json"))) | entries(read_card(RunFolder(run)))
     suite = {"suite": "folder", "suite_version": None, "suite_digest": None}
     of_files = describe_run(suite, folder_suite(str(plain(tmp_path))).cases, [0], backbone, {}, {})
     unknown = entries(Description.model_validate(of_files))

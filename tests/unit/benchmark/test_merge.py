@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from benchmark.merge import main
+from benchmark.selection import UsageError
+from benchmark.store.card import read_card, write_card
 from benchmark.store.folder import RunFolder
 from benchmark.submissions.submission import Submission
 from benchmark.suites.files import file_of
@@ -91,6 +93,21 @@ def test_sessions_are_those_of_all_runs_each_once(parts, tmp_path: Path) -> None
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["provenance"] == {"test": True}
     assert run["later_sessions"] == [{"command": "second", "provenance": {"threads": 2}}]
+
+
+def test_the_card_has_a_part_for_each_run_however_often_they_are_merged(made: Path, parts, tmp_path: Path) -> None:
+    write_card(RunFolder(parts[0]), "a group", "a lab")
+    out, again = tmp_path / "out", tmp_path / "again"
+    main([*map(str, parts), "--out", str(out)])
+    main([str(out), str(made / "whole"), "--out", str(again)])
+    card = read_card(RunFolder(again))
+    assert card and [part.sampled_by for part in card.parts] == ["a group", "not stated", "not stated"]
+    assert [part.scored_by for part in card.parts] == ["a lab", "not stated", "not stated"]
+    assert [part.methods["i2v"].videos for part in card.parts] == [1, 1, 2]
+    assert card.parts[1].methods["flexiact"].fits == 1 and "flexiact" not in card.parts[0].methods
+    assert len(load_run(again).card) == 3
+    with pytest.raises(UsageError, match="merged of 3 runs"):
+        write_card(RunFolder(again), "somebody", None)
 
 
 def changed(content: dict, keys: tuple[str, ...], value: object) -> dict:

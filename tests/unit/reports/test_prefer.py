@@ -1,16 +1,19 @@
 """Blind pairs: what is shown is balanced and names no method; votes give win rates and agreement worked out by hand."""
 
+import random
 import re
 import runpy
 import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmark.prefer import main
 from reports.prefer.analysis import agreement_table, preference_table, read_votes
 from reports.prefer.pairs import plan, sheet_digest
+from reports.prefer.people import rater_table, strength_table
 from reports.prefer.sheet import render_sheet
 from reports.results import measure
 from reports.run_folder import RunError, load_run
@@ -93,6 +96,43 @@ def test_win_rates_and_agreement_are_as_counted(run, trials, tmp_path):
     expected = sum(sum(found) / len(found) for found in right.values()) / len(right)
     assert agreement["motion agreement ↑"][1].value == pytest.approx(expected)
     assert agreement["motion agreement ↑"][3] == len(trials)  # nobody preferred a side in looks
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A run with as many references as an interval takes."""
+    return load_run(make_run(tmp_path_factory.mktemp("many"), references=6, targets=2, seeds=(0,), videos=False))
+
+
+def test_strengths_have_intervals_over_references_and_raters(many, tmp_path):
+    shown, results = plan(many, METHODS, 36, seed=1), measure(many)
+
+    def noisy(seed):
+        generator, other = random.Random(seed), {"left": "right", "right": "left"}
+        errs = {trial for trial in shown if not trial.is_catch and generator.random() < 0.2}
+        return lambda trial: other[by_order(trial)] if trial in errs else by_order(trial)
+
+    files = [vote(tmp_path, many, shown, noisy(seed), f"rater{seed}") for seed in range(3)]
+    found = strength_table(read_votes(files, results, shown), results)
+    names, motion, looks = zip(*found.rows, strict=True)
+    assert list(names) == METHODS and "draws references and raters" in found.note
+    assert motion[0].low > motion[-1].high and all(one.low < one.value < one.high for one in motion)
+    assert [one.value for one in looks] == pytest.approx([0, 0, 0])  # nobody saw a difference
+    alone = strength_table(read_votes(files[:1], results, shown), results)
+    assert "one rater votes" in alone.note
+    again = strength_table(read_votes(files, results, shown), results)
+    assert again == found
+
+
+def test_raters_who_say_the_same_agree_and_one_alone_says_nothing(many, run, trials, tmp_path):
+    shown, results = plan(many, METHODS, 36, seed=1), measure(many)
+    files = [vote(tmp_path, many, shown, by_order, name) for name in ("a", "b")]
+    motion, looks = rater_table(read_votes(files, results, shown)).rows
+    asked = sum(not trial.is_catch for trial in shown)
+    assert motion[1].value == motion[1].low == motion[1].high == 1 and motion[2:] == (2, asked)
+    assert np.isnan(looks[1].value)  # all say the same of everything, so that chance is not known
+    alone = rater_table(read_votes([vote(tmp_path, run, trials, by_order)], measure(run), trials)).rows
+    assert np.isnan(alone[0][1].value) and alone[0][2:] == (1, 0)
 
 
 def test_whoever_does_not_look_is_left_out(run, trials, tmp_path):

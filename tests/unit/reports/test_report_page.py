@@ -75,7 +75,7 @@ def test_all_files_are_there(run, page_file):
     assert not list(run.glob(".report-*"))
 
 
-PLOTS = ("headline", "differences", "difficulty", "cost", "belief", "belief-scatter")
+PLOTS = ("headline", "differences", "pareto", "difficulty", "cost", "belief", "belief-scatter")
 
 
 def test_page_is_well_formed(page):

@@ -1,0 +1,121 @@
+"""Put answers of other tools into a run, as metrics of their own beside those of the suite."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from benchmark.exchange.answers import Answer, Scale
+from benchmark.plan import plan
+from benchmark.selection import UsageError
+from benchmark.store.folder import RunFolder
+from benchmark.store.gather import sample_rows, write_tables
+from benchmark.store.lock import describing
+from benchmark.store.schema import FEATURES_VERSION, Description, SampleRow
+from benchmark.suites.case import refuse
+
+
+def import_answers(folder: RunFolder, answers: Sequence[Answer], replace: bool) -> dict[str, int]:
+    """Store the answers and gather the tables anew. Nothing is stored unless all answers can be.
+
+    Args:
+        folder: Run directory.
+        answers: Values of videos of the run.
+        replace: True to let an evaluator take the place of another one under the same name of a metric.
+
+    Returns:
+        Number of videos with a value by name of the metric.
+
+    Raises:
+        UsageError: If there is no run, or two evaluators would share the name of a metric.
+        CaseError: If an answer names no video of the run, or a video has two values; the message names up to ten.
+        StoreError: If the run directory cannot be written.
+    """
+    with folder.opened():
+        run = folder.described()
+        cells = plan(run)
+        rows = sample_rows(folder, cells)
+        scales = _scales(answers)
+        _check_evaluators(run["metrics"], scales, replace)
+        values = _by_key(answers, rows)
+        for key, found in values.items():
+            _store(folder, rows[key], {name: _score(value, scales[name]) for name, value in found.items()})
+        described = {name: scale.entry(name) for name, scale in scales.items()}
+        with describing(folder.path):
+            run = {**run, "metrics": {**run["metrics"], **described}}
+            Description.model_validate({name: run[name] for name in Description.model_fields})
+            folder.write_run(run)
+        write_tables(folder, run, cells, rows)
+    return {name: sum(name in found for found in values.values()) for name in scales}
+
+
+def _scales(answers: Iterable[Answer]) -> dict[str, Scale]:
+    """Scale of each metric.
+
+    Raises:
+        UsageError: If a metric has two evaluators, directions or scales: its values would not be comparable.
+    """
+    found: dict[str, Scale] = {}
+    for answer in answers:
+        before = found.setdefault(answer.metric, answer.scale)
+        if before != answer.scale:
+            raise UsageError(
+                f"{answer.where}: {answer.metric}: is measured by {_words(answer.scale)}, above it is by "
+                f"{_words(before)}; their values are not comparable: give the metrics two names"
+            )
+    return found
+
+
+def _words(scale: Scale) -> str:
+    direction = {True: "higher is better", False: "lower is better", None: "neither is better"}
+    return f"{scale.evaluator} ({scale.bounds[0]:g} to {scale.bounds[1]:g}, {direction[scale.higher_is_better]})"
+
+
+def _check_evaluators(metrics: Mapping[str, Any], scales: Mapping[str, Scale], replace: bool) -> None:
+    for name, scale in scales.items():
+        if name in metrics and metrics[name] != scale.entry(name) and not replace:
+            raise UsageError(
+                f"{name}: the run has it from {metrics[name]['backend']}, this is from {scale.evaluator}; values of "
+                "two evaluators do not mix: --replace drops the former ones"
+            )
+
+
+def _by_key(answers: Iterable[Answer], rows: Mapping[str, SampleRow]) -> dict[str, dict[str, float]]:
+    """Values of each video by metric."""
+    made = {key: row for key, row in rows.items() if row.status == "ok"}
+    sources: dict[str, list[str]] = {}
+    for key, row in made.items():
+        if row.source:
+            sources.setdefault(row.source, []).append(key)
+    found: dict[str, dict[str, float]] = {}
+    problems = []
+    for answer in answers:
+        keys = _named(answer.video, made, sources)
+        if len(keys) != 1:
+            said = "are the videos of several rows" if keys else "is no video of this run"
+            problems.append(f"{answer.where}: {answer.video} {said}")
+        elif found.setdefault(keys[0], {}).setdefault(answer.metric, answer.value) != answer.value:
+            problems.append(f"{answer.where}: {answer.video} has another value of {answer.metric} above")
+    refuse("answers", problems)
+    return found
+
+
+def _named(video: str, made: Mapping[str, SampleRow], sources: Mapping[str, list[str]]) -> list[str]:
+    """Keys of the rows that a path can mean: KEY with any suffix, or the end of a path is that of a submitted file."""
+    path = PurePosixPath(video.replace("\\", "/"))
+    if path.stem in made:
+        return [path.stem]
+    ends = ["/".join(path.parts[place:]) for place in range(len(path.parts))]
+    return next((sources[end] for end in ends if end in sources), [])
+
+
+def _score(value: float, scale: Scale) -> dict[str, Any]:
+    return {"version": 1, "backend": scale.evaluator, "status": "ok", "value": value, "error": None}
+
+
+def _store(folder: RunFolder, row: SampleRow, entries: Mapping[str, Any]) -> None:
+    """Add scores to those of the video as it is now."""
+    stored = folder.read_json("scores", row.key) or {}
+    current = (stored.get("video_digest"), stored.get("features_version")) == (row.video_digest, FEATURES_VERSION)
+    metrics = {**(stored["metrics"] if current else {}), **entries}
+    content = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
+    folder.write_json("scores", row.key, content)

@@ -1,0 +1,127 @@
+"""The card of a run: who made the videos, who measured them, and at what cost; a merged run keeps one part a run."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmark.plan import plan
+from benchmark.selection import UsageError
+from benchmark.store.folder import RunFolder
+from benchmark.store.gather import sample_rows
+from benchmark.store.schema import Card, CardPart, MethodCost, SampleRow
+
+NOT_STATED = "not stated"
+CARD = "card"
+"""Name of the file, without its suffix."""
+
+
+def read_card(folder: RunFolder) -> Card | None:
+    """The stored card of a run; None if it has none.
+
+    Raises:
+        UsageError: If the file is damaged.
+    """
+    content = folder.read_json("", CARD)
+    if content is None:
+        if (folder.path / f"{CARD}.json").exists():
+            raise UsageError(f"{folder.path / CARD}.json: is damaged; remove it and state again who made the videos")
+        return None
+    try:
+        return Card.model_validate(content)
+    except ValueError as error:
+        raise UsageError(f"{folder.path / CARD}.json: is no card of a run") from error
+
+
+def parts_of(folder: RunFolder) -> list[CardPart]:
+    """Parts of a run's card as the run is now. A merged run keeps the parts that it was merged of.
+
+    Raises:
+        UsageError: If there is no run, or its card is damaged.
+    """
+    stored = read_card(folder)
+    if stored and len(stored.parts) > 1:
+        return list(stored.parts)
+    said = (stored.parts[0].sampled_by, stored.parts[0].scored_by) if stored else (NOT_STATED, NOT_STATED)
+    return [_part(folder, *said)]
+
+
+def write_card(folder: RunFolder, sampled_by: str | None, scored_by: str | None) -> Card:
+    """Write the card of a run, with what is stated; None leaves what the card says.
+
+    Raises:
+        UsageError: If there is no run, or it was merged of several, whose cards say who made them.
+        StoreError: If the card cannot be written.
+    """
+    parts = parts_of(folder)
+    if len(parts) > 1 and (sampled_by or scored_by):
+        raise UsageError(f"{folder.path}: was merged of {len(parts)} runs; state it in their cards, then merge again")
+    changes = {name: text for name, text in (("sampled_by", sampled_by), ("scored_by", scored_by)) if text}
+    card = Card(parts=[part.model_copy(update=changes) for part in parts])
+    store_card(folder, card.parts)
+    return card
+
+
+def store_card(folder: RunFolder, parts: Iterable[CardPart]) -> None:
+    """Write parts as the card of a run.
+
+    Raises:
+        StoreError: If the card cannot be written.
+    """
+    folder.write_json("", CARD, Card(parts=list(parts)).model_dump())
+
+
+def _part(folder: RunFolder, sampled_by: str, scored_by: str) -> CardPart:
+    run = folder.described()
+    cells = plan(run)
+    rows = sample_rows(folder, cells)
+    planned: dict[str, list[SampleRow | None]] = {name: [] for name in run["methods"]}
+    for cell in cells:
+        planned[cell.method].append(rows.get(cell.key))
+    return CardPart(
+        sampled_by=sampled_by,
+        scored_by=scored_by,
+        sessions=_sessions(run),
+        methods={name: _cost(run["methods"][name]["kind"] == "submission", mine) for name, mine in planned.items()},
+        evaluators={name: f"{entry['backend']}, version {entry['version']}" for name, entry in run["metrics"].items()},
+    )
+
+
+def _sessions(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{name: run[name] for name in ("command", "provenance")}, *run["later_sessions"]]
+
+
+def _cost(submitted: bool, rows: Sequence[SampleRow | None]) -> MethodCost:
+    """Sums over the videos; a fit counts once, however many videos share it."""
+    made = [row for row in rows if row and row.status == "ok"]
+    fits = {row.fit_key: row.fit_s for row in made if row.fit_key and row.fit_s is not None}
+    peaks = [row.peak_memory_gib for row in made if row.peak_memory_gib is not None]
+    return MethodCost(
+        videos=len(made),
+        absent=len(rows) - len(made),
+        submitted=submitted,
+        fits=len(fits),
+        fit_s=sum(fits.values()),
+        transfer_s=sum(row.transfer_s or 0.0 for row in made),
+        peak_memory_gib=max(peaks, default=None),
+    )
+
+
+def card_text(card: Card) -> str:
+    """A card for people: lines of up to 80 columns, unless a stated text or a name is longer."""
+    lines = []
+    for number, part in enumerate(card.parts, start=1):
+        costs = part.methods.values()
+        lines += [
+            f"part {number} of {len(card.parts)}",
+            f"  made by      {part.sampled_by}",
+            f"  measured by  {part.scored_by}",
+            f"  videos       {sum(c.videos for c in costs)}, of them {_submitted(part)} submitted; "
+            f"{sum(c.absent for c in costs)} absent",
+            f"  cost         fits {sum(c.fit_s for c in costs):.0f} s, "
+            f"transfers {sum(c.transfer_s for c in costs):.0f} s",
+            f"  evaluators   {len(set(part.evaluators.values()))} of {len(part.evaluators)} metrics",
+        ]
+    return "\n".join(lines)
+
+
+def _submitted(part: CardPart) -> int:
+    return sum(cost.videos for cost in part.methods.values() if cost.submitted)

@@ -1,0 +1,199 @@
+"""Scores of other tools stand beside a run's own under their names; what a run exports comes back the same."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from benchmark.exchange.__main__ import main
+from benchmark.store.card import read_card
+from benchmark.store.folder import RunFolder
+from benchmark.submissions.submission import Submission
+from benchmark.suites.files import file_of
+from flexiact.media.video import write_lossless
+from flexiact.task import Video
+from metrics import METRICS
+from reports.run_folder import load_run
+from reports.tables import card_table
+from tests.support.backbones import random_frames
+from tests.support.harness import CASES, session
+from tests.support.tiny_methods import new_backbone
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two cases with a submission that has a video of the first one alone."""
+    folder = tmp_path_factory.mktemp("exchange")
+    (folder / "videos" / "a").mkdir(parents=True)
+    write_lossless(folder / "videos" / "a" / "mine.mkv", Video(random_frames(0), 8.0))
+    files = {(CASES[0].case_id, 0): file_of(folder / "videos", "a/mine.mkv"), (CASES[1].case_id, 0): None}
+    mine = (Submission("mine", files, "submitted", "not stated"),)
+    session(folder / "run", new_backbone(folder), methods=("i2v",), submissions=mine)
+    return folder / "run"
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("reports.build.build", lambda run: load_run(run) and run / "report" / "leaderboard.html")
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
+def scores(run: Path) -> pd.DataFrame:
+    return pq.read_table(run / "scores.parquet").to_pandas()
+
+
+def keys(run: Path) -> dict[str, str]:
+    """Key of the video of each method on the first case."""
+    rows = pq.read_table(run / "samples.parquet").to_pandas()
+    return dict(rows[rows["case_id"] == CASES[0].case_id].set_index("method")["key"])
+
+
+def vbench(folder: Path, content: object, name: str = "vb_eval_results.json") -> Path:
+    (folder / name).write_text(json.dumps(content))
+    return folder / name
+
+
+def said(paths: list[str], values: list[object]) -> list[object]:
+    """A dimension as VBench writes it; its total is not read."""
+    return [0.123, [{"video_path": p, "video_results": v} for p, v in zip(paths, values, strict=True)]]
+
+
+def test_vbench_s_results_become_metrics_of_their_own(run: Path, tmp_path: Path) -> None:
+    key, before = keys(run), scores(run)
+    paths = [f"/elsewhere/previews/{key['i2v']}.mp4", "D:\\videos\\a\\mine.mkv"]
+    content = {"imaging_quality": said(paths, [61.5, 40.0]), "dynamic_degree": said(paths, [True, False])}
+    assert main(["import", str(run), str(vbench(tmp_path, content)), "--evaluator", "vbench 0.1.5"]) == 0
+    after = scores(run)
+    new = after[after["metric"].str.startswith("vbench_")].set_index(["metric", "method"])["value"]
+    assert dict(new) == {
+        ("vbench_imaging_quality", "i2v"): 61.5,
+        ("vbench_imaging_quality", "mine"): 40.0,
+        ("vbench_dynamic_degree", "i2v"): 1.0,
+        ("vbench_dynamic_degree", "mine"): 0.0,
+    }
+    own = after[after["metric"].isin(METRICS)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, before)
+    entry = load_run(run).info["metrics"]["vbench_imaging_quality"]
+    assert (entry["backend"], entry["bounds"], entry["higher_is_better"]) == ("vbench 0.1.5", [0.0, 100.0], True)
+    assert load_run(run).info["metrics"]["vbench_dynamic_degree"]["higher_is_better"] is None
+
+
+def test_a_session_of_the_run_keeps_them(run: Path, tmp_path: Path) -> None:
+    content = {"imaging_quality": said([keys(run)["still"] + ".mkv"], [50])}
+    main(["import", str(run), str(vbench(tmp_path, content)), "--evaluator", "vbench 0.1.5"])
+    session(run, new_backbone(tmp_path), methods=("i2v",), seeds=(0, 1))
+    assert scores(run).query("metric == 'vbench_imaging_quality'")["value"].tolist() == [50.0]
+
+
+def test_two_evaluators_do_not_mix(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = keys(run)["i2v"], keys(run)["still"]
+    one = vbench(tmp_path, {"imaging_quality": said([first], [50])}, "one.json")
+    other = vbench(tmp_path, {"imaging_quality": said([second], [60])}, "other.json")
+    assert main(["import", str(run), str(one), "--evaluator", "vbench 0.1.4"]) == 0
+    before = scores(run)
+    assert main(["import", str(run), str(other), "--evaluator", "vbench 0.1.5"]) == 2
+    assert "the run has it from vbench 0.1.4, this is from vbench 0.1.5" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(scores(run), before)
+    assert main(["import", str(run), str(other), "--evaluator", "vbench 0.1.5", "--replace"]) == 0
+    left = scores(run).query("metric == 'vbench_imaging_quality'")
+    assert left[["key", "value", "backend"]].values.tolist() == [[second, 60.0, "vbench 0.1.5"]]
+
+
+HEAD = "video,metric,value,evaluator,better,low,high"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_of_a_judge_names_who_judged(run: Path, tmp_path: Path, kind: str) -> None:
+    rows = [
+        [keys(run)[name], "judge_action", value, "my-judge 2", "lower", 0, 5]
+        for name, value in (("i2v", 4), ("still", 0.5))
+    ]
+    table, path = pd.DataFrame(rows, columns=HEAD.split(",")), tmp_path / f"answers.{kind}"
+    table.to_csv(path, index=False) if kind == "csv" else table.to_parquet(path)
+    assert main(["import", str(run), str(path)]) == 0
+    found = scores(run).query("metric == 'judge_action'").set_index("method")
+    assert dict(found["value"]) == {"i2v": 4.0, "still": 0.5} and set(found["backend"]) == {"my-judge 2"}
+    assert load_run(run).info["metrics"]["judge_action"]["higher_is_better"] is False
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("KEY,pck,1,j 1,higher,0,1", "line 2: metric pck: is one of this suite's own"),
+        ("KEY,Judge!,1,j 1,higher,0,1", "metric 'Judge!': expected small letters"),
+        ("KEY,judge,7,j 1,higher,0,5", "7 is outside its scale of 0 to 5"),
+        ("KEY,judge,good,j 1,higher,0,5", "value is 'good', not a finite number"),
+        ("KEY,judge,nan,j 1,higher,0,5", "not a finite number"),
+        ("KEY,judge,1,j 1,up,0,5", "better is 'up', not higher, lower or neither"),
+        ("KEY,judge,1,,higher,0,5", "evaluator is empty"),
+        ("videos/other.mp4,judge,1,j 1,higher,0,5", "videos/other.mp4 is no video of this run"),
+        ("KEY,judge,1,j 1,higher,0,5\nKEY,judge,2,j 1,higher,0,5", "has another value of judge above"),
+        ("KEY,judge,1,j 1,higher,0,5\nSTILL,judge,2,j 2,higher,0,5", "their values are not comparable"),
+    ],
+)
+def test_a_wrong_table_changes_nothing(
+    run: Path, tmp_path: Path, line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "run.json").read_bytes(), scores(run)
+    text = line.replace("KEY", keys(run)["i2v"]).replace("STILL", keys(run)["still"])
+    (tmp_path / "answers.csv").write_text(f"{HEAD}\n{text}\n")
+    assert main(["import", str(run), str(tmp_path / "answers.csv")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert (run / "run.json").read_bytes() == before[0]
+    pd.testing.assert_frame_equal(scores(run), before[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ({"imaging_quality": [1, []]}, [], "does not say who wrote it: give --evaluator"),
+        ({"imaging_quality": 1}, ["--evaluator", "v 1"], r"expected \[total"),
+        ({"imaging_quality": [1, [{"video_path": "a"}]]}, ["--evaluator", "v 1"], "result 1 lacks"),
+        ([], ["--evaluator", "v 1"], "expected an object of dimensions"),
+        ({}, ["--evaluator", "v 1"], "holds no value"),
+    ],
+)
+def test_a_wrong_result_file_is_one_line(run: Path, tmp_path: Path, content, options, message, capsys) -> None:
+    assert main(["import", str(run), str(vbench(tmp_path, content)), *options]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.count("\n") == 1
+
+
+def test_what_is_exported_has_vbench_s_layout_and_comes_back(run: Path, tmp_path: Path, capsys) -> None:
+    content = {"imaging_quality": said([keys(run)["i2v"]], [61.5]), "dynamic_degree": said([keys(run)["i2v"]], [True])}
+    main(["import", str(run), str(vbench(tmp_path, content)), "--evaluator", "vbench 0.1.5"])
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert "1 planned videos have no value and are in no file" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "i2v_eval_results.json").read_text())
+    # VBench's dimension of this name and ours are two things.
+    assert found["dynamic_degree"][0] == 1.0 and found["flexiact_dynamic_degree"][0] != 1.0
+    mine = scores(run).query("method == 'i2v' and metric == 'pck'")
+    total, results = found["flexiact_pck"]
+    assert total == pytest.approx(mine["value"].mean()) and len(results) == 2
+    assert {result["video_path"] for result in results} == {f"videos/{key}.mkv" for key in mine["key"]}
+    only = vbench(tmp_path, {name: found[name] for name in content}, "again.json")
+    before = scores(run)
+    assert main(["import", str(run), str(only), "--evaluator", "vbench 0.1.5"]) == 0
+    pd.testing.assert_frame_equal(scores(run), before)
+
+
+def test_the_card_counts_videos_and_keeps_what_was_stated(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["card", str(run), "--sampled-by", "a group"]) == 0
+    assert main(["card", str(run), "--scored-by", "a <b>lab</b>"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    card = read_card(RunFolder(run))
+    assert card is not None
+    (part,) = card.parts
+    assert (part.sampled_by, part.scored_by) == ("a group", "a <b>lab</b>")
+    rows = pq.read_table(run / "samples.parquet").to_pandas()
+    i2v, mine = part.methods["i2v"], part.methods["mine"]
+    assert i2v.transfer_s == pytest.approx(rows.query("method == 'i2v'")["transfer_s"].sum()) and i2v.videos == 2
+    assert (mine.videos, mine.absent, mine.submitted, mine.peak_memory_gib) == (1, 1, True, None)
+    assert part.evaluators["pck"] == "darkest pixels, version 1"
+    table = card_table(load_run(run))
+    assert table is not None and table.rows[0][:3] == (1, "a group", "a <b>lab</b>")
