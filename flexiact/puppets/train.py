@@ -201,10 +201,15 @@ def _pose_driver(options: argparse.Namespace, steps: int, device: Device) -> obj
 
 
 def _explained(options: argparse.Namespace, clips: int, device: Device) -> object:
-    from flexiact.puppets.cards.explained import as_markdown, explained_table, held_out_clips, load_trained, load_trunk
+    from flexiact.puppets.cards import explained
 
-    trained = load_trunk(options.state, options.seed) if options.trunk else load_trained(options.out / "backbone")
-    return as_markdown(explained_table(trained.model, held_out_clips(trained, clips, options.seed), options.seed))
+    seed = options.seed
+    trained = (
+        explained.load_trunk(options.state, seed) if options.trunk else explained.load_trained(options.out / "backbone")
+    )
+    held_out = explained.held_out_clips(trained, clips, seed)
+    table = explained.as_markdown(explained.explained_table(trained.model, held_out, seed))
+    return f"{table}\n{explained.pointed_markdown(trained.model, held_out, seed)}" if options.trunk else table
 
 
 def _judge(options: argparse.Namespace, worlds: int, device: Device) -> object:

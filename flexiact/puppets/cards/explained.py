@@ -4,9 +4,12 @@ Clips with held-out skins and backgrounds are noised to a given timestep. The cl
 from the first frame and the full caption. The explained share is 1 - |predicted - clean|^2 / |still - clean|^2, where
 `still` repeats the latents of the first frame: 0 is as good as a still image, 1 is exact. Only development actions and
 random ones are used, so decisions about training may rest on these figures.
+
+For the trunk, which still has its layer that points at keypoints, a second table tells what the middle of the
+transformer knows, whether or not it can be drawn: the error of the places pointed at, over keypoints that move.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +41,8 @@ from flexiact.puppets.world.scene import Scene, random_scene
 
 TIMESTEPS = (999, 900, 750, 500, 250)
 DEVELOPMENT = "development actions"
+MOVED = 3.0
+"""Smallest distance, in pixels, of a keypoint from its first place that counts as movement in `pointed`."""
 _BATCH = 32
 
 
@@ -60,12 +65,21 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Clips of one kind: latents of clip and still image [N, F, C, h, w], of the first frame, and caption ids."""
+    """Clips of one kind.
+
+    Attributes:
+        latents: Latents of the clips [N, F, C, h, w].
+        still: Latents of clips that repeat the first frame, of the same shape.
+        first: Latents of the first frame [N, 1, C, h, w].
+        ids: Caption ids [N, L].
+        points: Keypoints [N, T, 13, 2] in pixels, nan where the body lacks the part.
+    """
 
     latents: Tensor
     still: Tensor
     first: Tensor
     ids: Tensor
+    points: Tensor
 
 
 class Trained(NamedTuple):
@@ -98,30 +112,54 @@ def held_out_clips(trained: Trained, count: int, seed: int) -> dict[str, HeldOut
     for number, kind in enumerate((DEVELOPMENT, *KINDS)):
         drawn = _drawn(kind, count, torch.Generator().manual_seed(seed * 1000 + number))
         scenes, actions = [scene for scene, _ in drawn], [action for _, action in drawn]
-        pixels = to_tensor([clip.video for clip in render_clips(scenes, actions)])
+        rendered = render_clips(scenes, actions)
+        pixels = to_tensor([clip.video for clip in rendered])
         texts = [caption(scene, action, "full") for scene, action in drawn]
         still = pixels[:, :, :1].expand_as(pixels)
         ids = trained.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         latents, unmoved, first = (trained.encode(x).float() for x in (pixels, still, pixels[:, :, :1]))
-        clips[kind] = HeldOut(latents, unmoved, first, ids)
+        exists = np.stack([clip.keypoint_exists for clip in rendered])[:, None, :, None]
+        points = np.where(exists, np.stack([clip.keypoints for clip in rendered]), np.nan)
+        clips[kind] = HeldOut(latents, unmoved, first, ids, torch.from_numpy(points).float())
     return clips
 
 
-@torch.no_grad()
 def explained(model: TextToVelocity, clips: HeldOut, timestep: int, seed: int) -> float:
     """Share of the movement that one step from `timestep` explains; the noise is drawn from the seed."""
+    wrong = sum(
+        float((clean - clips.latents[rows]).square().sum()) for rows, clean in _one_step(model, clips, timestep, seed)
+    )
+    return 1 - wrong / float((clips.still - clips.latents).square().sum())
+
+
+@torch.no_grad()
+def _one_step(model: TextToVelocity, clips: HeldOut, timestep: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of a part of the clips, and the clean latents that one step predicts for them."""
     alpha = float(new_scheduler().alphas_cumprod[timestep])
     rotary = rotary_positions(model.transformer, clips.latents)
     noise = torch.randn(clips.latents.shape, generator=torch.Generator().manual_seed(seed))
     noisy = alpha**0.5 * clips.latents + (1 - alpha) ** 0.5 * noise
-    wrong = 0.0
     for rows in torch.arange(len(noisy)).split(_BATCH):
         condition = torch.zeros_like(noisy[rows])
         condition[:, :1] = clips.first[rows]
         velocity = model(noisy[rows], condition, clips.ids[rows], torch.full((len(rows),), timestep), rotary)
-        clean = alpha**0.5 * noisy[rows] - (1 - alpha) ** 0.5 * velocity
-        wrong += float((clean - clips.latents[rows]).square().sum())
-    return 1 - wrong / float((clips.still - clips.latents).square().sum())
+        yield rows, alpha**0.5 * noisy[rows] - (1 - alpha) ** 0.5 * velocity
+
+
+@torch.no_grad()
+def pointed(model: TextToVelocity, clips: HeldOut, seed: int) -> tuple[float, float]:
+    """Mean distance in pixels from keypoints to where the trunk's middle block points, and to the first frame's place.
+
+    It is taken at the first of `TIMESTEPS`, over keypoints that are `MOVED` pixels or more from their first place.
+    """
+    known, unmoved = [], []
+    for rows, _ in _one_step(model, clips, TIMESTEPS[0], seed):
+        points = clips.points[rows]
+        away = (points - points[:, :1]).norm(dim=-1)
+        moved = away >= MOVED  # false for nan
+        known.append((model.pointer.places() - points).norm(dim=-1)[moved])
+        unmoved.append(away[moved])
+    return float(torch.cat(known).mean()), float(torch.cat(unmoved).mean())
 
 
 def explained_table(model: TextToVelocity, clips: Mapping[str, HeldOut], seed: int) -> dict[str, list[float]]:
@@ -143,9 +181,7 @@ def load_trunk(state: Path, seed: int) -> Trained:
     """Load the trunk's latest checkpoint, with the average of its weights."""
     path, code = state / "backbone" / CHECKPOINT, world_code(state, seed)
     model = untrained(LATENT_CHANNELS, SIZE // BLOCK)
-    average = read_average(path, AVERAGES[0])
-    for name, part in (("text_encoder", model.text_encoder), ("transformer", model.transformer)):
-        put_kept(part, {key.removeprefix(f"{name}."): x for key, x in average.items() if key.startswith(f"{name}.")})
+    put_kept(model, read_average(path, AVERAGES[0]))
     return Trained(partial(encode_linear, code), new_tokenizer(), model.eval())
 
 
@@ -156,3 +192,10 @@ def as_markdown(table: Mapping[str, Sequence[float]]) -> str:
     for name, shares in (*table.items(), ("limbs, mean", limbs)):
         lines.append(f"| {name} | {' | '.join(f'{share:.2f}' for share in shares)} |")
     return "\n".join(lines) + "\n"
+
+
+def pointed_markdown(model: TextToVelocity, clips: Mapping[str, HeldOut], seed: int) -> str:
+    """Table of `pointed` for every kind."""
+    rows = [(kind, *pointed(model, those, seed)) for kind, those in clips.items()]
+    lines = ["| keypoints that move | pointed at, px | still image, px |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {kind} | {known:.1f} | {unmoved:.1f} |" for kind, known, unmoved in rows)]) + "\n"

@@ -43,11 +43,21 @@ class Pointer(nn.Module):
             points: Keypoints of the clips that the transformer has just seen.
             number: Number of keypoints that the sum is divided by, [].
         """
-        tokens = functional.layer_norm(self._tokens.float(), self._tokens.shape[-1:])
-        logits = self.proj_out(tokens).view(len(points), -1, self.side**2, BLOCK, len(KEYPOINTS))
-        # A latent frame stands for four frames; the first one stands for a single frame, the last of its four.
-        logits = logits.permute(0, 1, 3, 4, 2).flatten(1, 2)[:, BLOCK - 1 :]
+        logits = self._logits()
         known = points[..., 0].isfinite()
         shares = token_shares(points.nan_to_num(), self.side)
         entropy = -(shares * logits.log_softmax(-1)).sum(-1)
         return (entropy * known).sum() / number  # selecting the known ones would make a GPU wait
+
+    def places(self) -> Tensor:
+        """Mean places [B, T, 13, 2] in pixels where the tokens of the clips just seen point."""
+        shares = self._logits().softmax(-1).unflatten(-1, (self.side, self.side))
+        centres = (torch.arange(self.side, device=shares.device) + 0.5) * SIZE / self.side
+        return torch.stack([shares.sum(-2) @ centres, shares.sum(-1) @ centres], -1)
+
+    def _logits(self) -> Tensor:
+        """Logits [B, T, 13, side * side]."""
+        tokens = functional.layer_norm(self._tokens.float(), self._tokens.shape[-1:])
+        logits = self.proj_out(tokens).view(len(tokens), -1, self.side**2, BLOCK, len(KEYPOINTS))
+        # A latent frame stands for four frames; the first one stands for a single frame, the last of its four.
+        return logits.permute(0, 1, 3, 4, 2).flatten(1, 2)[:, BLOCK - 1 :]
