@@ -255,7 +255,7 @@ def networks_of(args: argparse.Namespace, suite: Suite, puppets: bool) -> Networ
     """Names of the networks that the options ask for; `puppets` is True if the videos show puppets."""
     from flexiact.backbone.loading import Savings
 
-    steps, savings = args.steps or suite.num_inference_steps, Savings(args.offload, args.quantise)
+    steps, savings = args.steps or suite.num_inference_steps, Savings(args.offload, args.quantise, args.dtype)
     name = args.backbone or "puppets"
     return Networks(name, args.refadapter, steps, args.control, savings, args.image_encoder, puppets, args.format)
 

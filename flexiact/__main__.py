@@ -169,7 +169,7 @@ def _setup(args: argparse.Namespace) -> "Setup":
         steps=args.steps,
         fit_steps=args.fit_steps,
         cache=args.cache or caches / "flexiact",
-        savings=Savings(args.offload, args.quantise),
+        savings=Savings(args.offload, args.quantise, args.dtype),
         fits=args.action is None,
     )
 

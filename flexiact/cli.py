@@ -8,6 +8,7 @@ from typing import NoReturn
 from flexiact.notes import each_once
 
 QUANTISE = ("8bit", "4bit")
+DTYPES = ("float32", "bfloat16", "float16")
 BACKBONE_HELP = "puppets, cogvideox-5b-i2v, cogvideox-1.5-5b-i2v@COMMIT, or a folder in diffusers' layout"
 
 
@@ -50,10 +51,13 @@ def run(
 
 
 def add_device_options(p: argparse.ArgumentParser) -> None:
-    """Add --device, --offload and --quantise; the last two are the fields of `flexiact.backbone.loading.Savings`."""
+    """Add --device, and an option for each field of `flexiact.backbone.loading.Savings`."""
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)")
     p.add_argument("--offload", action="store_true", help="networks take turns on the GPU (python -m flexiact.memory)")
     p.add_argument("--quantise", choices=QUANTISE, help="the transformer's weights; other numbers; needs bitsandbytes")
+    p.add_argument(
+        "--dtype", choices=DTYPES, help="of the networks; other numbers (float32; 5B models on a GPU: bfloat16)"
+    )
 
 
 def one_line(error: BaseException) -> str:

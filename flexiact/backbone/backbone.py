@@ -158,7 +158,7 @@ def load_backbone(
         device: "cpu", "cuda", "cuda:1" or "auto".
         refadapter: Path to a RefAdapter folder that replaces the entry's own.
         control: Path to a control folder that replaces the entry's own.
-        savings: Options that need less memory.
+        savings: Options that trade memory against time or exact numbers.
 
     Raises:
         BackboneError: If the name is unknown, or files are missing or damaged.
@@ -188,7 +188,7 @@ def load_folder(
     target = resolve_device(device)
     savings.check(target)
     check_parts(name, folder)
-    dtype = spec.cuda_dtype if target.type == "cuda" else torch.float32
+    dtype = savings.dtype_on(target.type, spec.cuda_dtype)
     try:
         index = json.loads((folder / "model_index.json").read_text())
         settings = native_settings(spec, folder)

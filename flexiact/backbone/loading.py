@@ -13,7 +13,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-from flexiact.cli import QUANTISE, one_line
+from flexiact.cli import DTYPES, QUANTISE, one_line
 
 NETWORKS = {
     "text_encoder": T5EncoderModel,
@@ -30,24 +30,37 @@ class BackboneError(ValueError):
 
 @dataclass(frozen=True)
 class Savings:
-    """Options that need less memory on a GPU.
+    """Options that trade memory against time or exact numbers.
 
     Attributes:
         offload: True to let networks wait on the CPU and take turns on the device (`flexiact.backbone.offload`); no
             number changes.
         quantise: Quantisation of the transformer's linear layers by bitsandbytes: "8bit" (LLM.int8) or "4bit" (NF4).
             Numbers change, so it is part of the backbone's revision. The transformer then stays on the GPU.
+        dtype: Floating-point dtype of all networks, a name in `flexiact.cli.DTYPES`; None: float32 on a CPU, the
+            backbone's own on a GPU. Numbers change; it is stored with runs and is part of their keys.
 
     Raises:
-        BackboneError: If the quantisation is unknown.
+        BackboneError: If the quantisation or the dtype is unknown.
     """
 
     offload: bool = False
     quantise: str | None = None
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         if self.quantise is not None and self.quantise not in QUANTISE:
             raise BackboneError(f"quantise: expected one of {', '.join(QUANTISE)}, got {self.quantise!r}")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise BackboneError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+    def dtype_on(self, device: str, own: torch.dtype) -> torch.dtype:
+        """Dtype of the networks on a type of device, if the backbone's `own` on a GPU is this."""
+        if self.dtype is not None:
+            dtype = getattr(torch, self.dtype)
+            assert isinstance(dtype, torch.dtype)
+            return dtype
+        return own if device == "cuda" else torch.float32
 
     def check(self, device: torch.device) -> None:
         """Refuse, before any file is read, options that the device does not support.

@@ -88,7 +88,7 @@ def check_memory(backbone: str, device: str, savings: Savings, *, fits: bool = T
     from flexiact.memory.estimate import estimate, outline
 
     jobs: list[Job] = ["transfer", "fit"] if fits else ["transfer"]
-    lacking = shortage(estimate(outline(backbone)), torch.cuda.mem_get_info(target)[0], savings, jobs)
+    lacking = shortage(estimate(outline(backbone, savings)), torch.cuda.mem_get_info(target)[0], savings, jobs)
     if lacking:
         raise BackboneError(f"device: {lacking}")
 
@@ -100,7 +100,7 @@ def shortage(
     needed = estimate.peak(savings, jobs)
     if needed <= free_bytes:
         return None
-    less = {_options(other): estimate.peak(other, jobs) for other in _combinations()}
+    less = {_options(other): estimate.peak(other, jobs) for other in _combinations(savings.dtype)}
     less = {options: peak for options, peak in less.items() if peak < needed}
     fitting = {options: peak for options, peak in less.items() if peak <= free_bytes}
     remedies = ", ".join(f"{options} {peak / GIB:.1f}" for options, peak in (fitting or less).items())
@@ -111,16 +111,17 @@ def shortage(
     ).strip()
 
 
-def _combinations() -> list[Savings]:
+def _combinations(dtype: str | None = None) -> list[Savings]:
     from flexiact.backbone.loading import Savings
 
-    return [Savings(offload, way) for way in (None, *QUANTISE) for offload in (False, True)]
+    return [Savings(offload, way, dtype) for way in (None, *QUANTISE) for offload in (False, True)]
 
 
 def _options(savings: Savings) -> str:
     """Savings as command-line options."""
     given = ["--offload"] if savings.offload else []
-    return " ".join([*given, *([f"--quantise {savings.quantise}"] if savings.quantise else [])])
+    valued = {"--quantise": savings.quantise, "--dtype": savings.dtype}
+    return " ".join([*given, *(f"{option} {value}" for option, value in valued.items() if value)])
 
 
 def _which(transfer: float, fit: float, available: float) -> str:

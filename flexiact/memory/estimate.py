@@ -25,7 +25,7 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 from flexiact.backbone.attention import extra_tokens_attached
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import decode_pixels
-from flexiact.backbone.loading import BackboneError, Savings
+from flexiact.backbone.loading import NO_SAVINGS, BackboneError, Savings
 from flexiact.backbone.specs import configurations, find_spec, native_settings
 from flexiact.cli import QUANTISE, one_line
 from flexiact.embedding import FrequencyAwareEmbedding
@@ -82,18 +82,20 @@ class Estimate:
         return sum(weights[name] for name in present) + self.activations[stage] + turned_back
 
 
-def outline(backbone: str) -> Backbone:
+def outline(backbone: str, savings: Savings = NO_SAVINGS) -> Backbone:
     """A backbone on the meta device: every shape, no weights.
 
     Args:
         backbone: Name or folder, as for `flexiact.backbone.specs.find_spec`.
+        savings: Options, of which the dtype matters here.
 
     Raises:
         BackboneError: If the name is unknown, or a folder's configurations are missing or damaged.
     """
     name, spec = find_spec(backbone)
+    dtype = savings.dtype_on("cuda", spec.cuda_dtype)
     try:
-        networks = _networks(configurations(spec), spec.cuda_dtype)
+        networks = _networks(configurations(spec), dtype)
         settings = native_settings(spec, spec.source)
     except BackboneError:
         raise
@@ -107,7 +109,7 @@ def outline(backbone: str) -> Backbone:
         scheduler=CogVideoXDPMScheduler(),
         **settings,
         device=META,
-        dtype=spec.cuda_dtype,
+        dtype=dtype,
         tiled_decode=spec.tiled_decode,
     )
 

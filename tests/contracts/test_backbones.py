@@ -203,6 +203,17 @@ def test_what_cannot_be_quantised_is_said_in_one_line(folder: Path):
             Savings(quantise="4bit").check(torch.device("cuda"))
 
 
+def test_networks_have_the_dtype_that_is_asked_for(folder: Path):
+    own = load_folder(folder, name="tiny")
+    assert own.dtype == own.transformer.dtype == torch.float32
+    half = load_folder(folder, name="tiny", savings=Savings(dtype="bfloat16"))
+    assert {half.dtype, half.transformer.dtype, half.vae.dtype, half.text_encoder.dtype} == {torch.bfloat16}
+    assert Savings().dtype_on("cuda", torch.bfloat16) == torch.bfloat16
+    assert Savings(dtype="float32").dtype_on("cuda", torch.bfloat16) == torch.float32
+    with pytest.raises(BackboneError, match="dtype: expected one of float32, bfloat16, float16, got 'float64'"):
+        Savings(dtype="float64")
+
+
 def test_sizes_that_do_not_fit_are_named():
     backbone = tiny_backbone()
     for change, field in (({"num_frames": 12}, "num_frames"), ({"height": 20}, "height"), ({"width": 0}, "width")):

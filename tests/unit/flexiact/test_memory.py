@@ -195,6 +195,13 @@ def test_too_little_memory_is_said_with_what_would_help(known: Estimate):
     none_fits = shortage(known, 2 * int(GIB), Savings(offload=True))
     assert none_fits is not None and "no option makes it fit, less take --offload --quantise 8bit 14.0" in none_fits
     assert str(shortage(known, 0, Savings(True, "4bit"))).endswith("no option takes less")
+    in_words = shortage(known, 18 * int(GIB), Savings(dtype="float32"))
+    assert in_words is not None and "--offload --dtype float32 16.0" in in_words
+
+
+def test_memory_is_that_of_the_dtype():
+    whole, half = (outline("puppets", Savings(dtype=name)) for name in ("float32", "bfloat16"))
+    assert held(whole.transformer) == pytest.approx(2 * held(half.transformer), rel=0.01)
 
 
 def test_on_a_cpu_nothing_is_checked_but_the_options(monkeypatch: pytest.MonkeyPatch):
