@@ -32,7 +32,7 @@ PUBLISHED = Path(__file__).parent / "published" / "puppets"
 
 
 def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None) -> Path:
-    """Write leaderboard.{md,csv,tex,html}, figures/, frames/ and contact_sheet.png.
+    """Write leaderboard.{md,csv,tex,html}, figures/, frames/, contact_sheet.png, and tables too long for the page.
 
     Args:
         run_dir: Path to a run directory.
@@ -118,6 +118,7 @@ def _write(results: Results, folder: Path, final: Path, sheet: Sheet, gallery: G
         ("leaderboard.csv", formats.csv(results)),
         ("leaderboard.tex", formats.latex(results)),
         ("leaderboard.html", page),
+        *formats.long_tables(results).items(),
     ):
         (folder / name).write_text(text, encoding="utf-8")
 

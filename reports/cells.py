@@ -1,9 +1,12 @@
 """Tables as data: cells hold numbers, and only `reports.formats` and the page turn them into text."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reports.wording import Write, number, percent
+
+MOST_ROWS = 1000
+"""Largest number of rows of a table on the page and in Markdown; longer ones are files of their own."""
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,11 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+
+
+def shortened(table: Table, file: str) -> Table:
+    """The first `MOST_ROWS` rows of a table; if there are more, its note says so and names the file that holds all."""
+    if len(table.rows) <= MOST_ROWS:
+        return table
+    note = f"The first {MOST_ROWS} of {len(table.rows)} rows; all of them are in {file}. {table.note}"
+    return replace(table, rows=table.rows[:MOST_ROWS], note=note.strip())

@@ -1,11 +1,13 @@
 """Write tables as Markdown, LaTeX and CSV."""
 
+import csv as comma_separated
+import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from reports.boards import bounds_table, methods_table, metric_tables
-from reports.cells import Cell, Interval, Number, Share, Table
+from reports.boards import bounds_table, cases_table, methods_table, metric_tables
+from reports.cells import Cell, Interval, Number, Share, Table, shortened
 from reports.results import Results, cautions, checks
 from reports.run_folder import score_backends
 from reports.tables import (
@@ -18,6 +20,9 @@ from reports.tables import (
     tercile_tables,
 )
 from reports.wording import NOTHING, interval, made_elsewhere, measured, scope, title
+
+CASES, FAULTS = "cases.csv", "faults.csv"
+"""Files of the tables that are too long for the page."""
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -67,7 +72,7 @@ def markdown(results: Results, figures: dict[str, str]) -> str:
     tables += [claims_table(results.claims, results.run)] * bool(results.claims) + metric_tables(results)
     tables += [belief_table(results), *tercile_tables(results)]
     tables += [cost_table(results)] * (not made_elsewhere(results.run)) + [metrics_table(results)]
-    faults, card = faults_table(results), card_table(results.run)
+    faults, card = shortened(faults_table(results), FAULTS), card_table(results.run)
     tables += [faults] * bool(faults.rows) + ([card] if card else [])
     parts += [markdown_table(table) for table in tables]
     return "\n\n".join(parts + pictures) + "\n"
@@ -155,3 +160,16 @@ def csv(results: Results) -> str:
     for field, column in (("rank", "rank"), ("rank_low", "low"), ("rank_high", "high"), ("comes_first", "first")):
         table[field] = table["name"].map(results.ranks[column])
     return str(table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def long_tables(results: Results) -> dict[str, str]:
+    """Text of each table that is too long for the page, by file name: cells as readers see them."""
+    tables = {CASES: cases_table(results), FAULTS: faults_table(results)}
+    return {file: _table_csv(table) for file, table in tables.items() if shortened(table, file) is not table}
+
+
+def _table_csv(table: Table) -> str:
+    text = io.StringIO()
+    rows = ([cell_text(cell) for cell in row] for row in table.rows)
+    comma_separated.writer(text, lineterminator="\n").writerows([table.columns, *rows])
+    return text.getvalue()

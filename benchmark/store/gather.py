@@ -2,8 +2,8 @@
 
 import io
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from benchmark.store.schema import FEATURES_VERSION, SampleRow, ScoreRow, column
 from benchmark.store.videos import DamagedVideo, read_stored
 
 _ARROW = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64()}
+_ROWS_AT_ONCE = 10_000
 
 
 def write_tables(
@@ -45,14 +46,21 @@ def table_bytes(
     order = {method: i for i, method in enumerate(run["methods"])}
     in_order = sorted(cells, key=lambda cell: (order[cell.method], cell.case_id, cell.seed))
     samples = [rows.get(cell.key) or _missing(run, cell) for cell in in_order]
-    scores = [score for row in samples for score in score_rows(folder, run["metrics"], row)]
+    scores = (score for row in samples for score in score_rows(folder, run["metrics"], row))
     content = {}
-    for name, kind, lines in (("samples", SampleRow, samples), ("scores", ScoreRow, scores)):
+    for name, kind, lines in (("samples", SampleRow, iter(samples)), ("scores", ScoreRow, scores)):
         buffer = io.BytesIO()
-        table = pa.Table.from_pylist([asdict(line) for line in lines], schema=_schema(kind))
-        pq.write_table(table, buffer, write_page_checksum=True)
+        pq.write_table(_table(kind, lines), buffer, write_page_checksum=True)
         content[folder.path / f"{name}.parquet"] = buffer.getvalue()
     return content
+
+
+def _table(kind: type, lines: Iterator[SampleRow | ScoreRow]) -> pa.Table:
+    """Rows as a table; only a part of them is an object at a time, which takes ten times the memory."""
+    schema, parts = _schema(kind), []
+    while part := [vars(line) for line in islice(lines, _ROWS_AT_ONCE)]:
+        parts.append(pa.Table.from_pylist(part, schema=schema))
+    return pa.concat_tables(parts or [schema.empty_table()]).combine_chunks()
 
 
 def _sound_table(path: Path) -> bool:

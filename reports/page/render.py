@@ -13,8 +13,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reports import boards, tables
-from reports.cells import Cell, Interval, Number, Share
-from reports.formats import cell_text, halves
+from reports.cells import Cell, Interval, Number, Share, shortened
+from reports.formats import CASES, FAULTS, cell_text, halves
 from reports.page import gallery, lead
 from reports.page.frames import FrameSheet
 from reports.page.provenance import flattened, provenance
@@ -90,13 +90,13 @@ def _tables(results: Results) -> dict[str, object]:
     return {
         "bounds": boards.bounds_table(results),
         "metric_boards": boards.metric_tables(results),
-        "case_board": boards.cases_table(results),
+        "case_board": shortened(boards.cases_table(results), CASES),
         "claims": tables.claims_table(results.claims, results.run) if results.claims else None,
         "belief": tables.belief_table(results),
         "terciles": tables.tercile_tables(results),
         "costs": tables.cost_table(results),
         "metrics": tables.metrics_table(results),
-        "faults": tables.faults_table(results),
+        "faults": shortened(tables.faults_table(results), FAULTS),
         "card": tables.card_table(results.run),
     }
 

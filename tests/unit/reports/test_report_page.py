@@ -75,6 +75,16 @@ def test_all_files_are_there(run, page_file):
     assert not list(run.glob(".report-*"))
 
 
+def test_long_tables_are_files_beside_the_page(run, tmp_path, monkeypatch, no_figures):
+    monkeypatch.setattr("reports.cells.MOST_ROWS", 3)
+    text = build(run, tmp_path / "report").read_text(encoding="utf-8")
+    assert "The first 3 of 8 rows; all of them are in cases.csv." in text
+    assert len((tmp_path / "report" / "cases.csv").read_text(encoding="utf-8").splitlines()) == 1 + 8
+    cases = list(json.loads((run / "run.json").read_text(encoding="utf-8"))["cases"])
+    board = text[text.index('<section id="cases">') : text.index('<section id="differences">')]
+    assert [name in board for name in cases] == [True] * 3 + [False] * 5
+
+
 PLOTS = ("headline", "differences", "pareto", "difficulty", "cost", "belief", "belief-scatter")
 
 
