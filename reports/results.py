@@ -31,6 +31,10 @@ CEILING = "oracle-codec"
 """The bound that no method can be expected to beat: the truth, encoded and decoded once."""
 
 
+_PACE = 1.1
+"""Largest factor by which a reference may be played faster or slower without a word."""
+
+
 @dataclass(frozen=True, eq=False)
 class Results:
     """Tables of one run.
@@ -148,6 +152,28 @@ def submitted(run: StoredRun) -> list[str]:
     return sentences
 
 
+def paced(run: StoredRun) -> list[str]:
+    """A sentence on references that the clip shows faster or slower than they are."""
+    backbone = run.info["backbone"]
+    clip_s = (backbone["num_frames"] - 1) / backbone["fps"]
+    files = {case["reference_id"]: case["files"]["reference"] for case in run.info["cases"].values() if "files" in case}
+    # Runs of older versions do not know the duration.
+    pace = {name: file["duration_s"] / clip_s for name, file in files.items() if "duration_s" in file}
+    fast, slow = ({n: p for n, p in pace.items() if far(p)} for far in (lambda p: p > _PACE, lambda p: p < 1 / _PACE))
+    parts = [
+        f"{count(len(these), 'reference')} {word}, {extreme(these.values()):.2g} times as fast as filmed at the "
+        f"{'most' if these is fast else 'least'}"
+        for these, word, extreme in ((fast, "faster", max), (slow, "slower", min))
+        if these
+    ]
+    if not parts:
+        return []
+    return [
+        f"Clips are {clip_s:.2g} s long and show the whole of a reference, whatever its length: of {len(pace)} they "
+        f"play {' and '.join(parts)}. The released code of FlexiAct takes windows at 8 frames per second instead."
+    ]
+
+
 def headline_mean(results: Results, name: str) -> float:
     """Mean headline of a method or bound; NaN if it has none."""
     mine = results.summary[(results.summary["method"] == name) & (results.summary["metric"] == results.run.headline)]
@@ -164,7 +190,7 @@ def cautions(results: Results) -> list[str]:
             "them are not made, and how far apart reference and target are was not measured. The metrics that are left "
             "reward some wrong videos: read them beside still and copy-reference."
         )
-    found += submitted(run)
+    found += submitted(run) + paced(run)
     references = len({case["reference_id"] for case in run.info["cases"].values()})
     if references < MIN_REFERENCES:
         found.append(

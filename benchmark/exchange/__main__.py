@@ -1,7 +1,8 @@
-"""Exchange with other tools: `python -m benchmark.exchange export|import|card RUN`.
+"""Exchange with other tools: `python -m benchmark.exchange export|import|features|card RUN`.
 
 `export` writes the scores of a run in VBench's layout. `import` puts scores of other tools, such as VBench or a judge,
-into a run; they stand in its tables under the tool's name and version. `card` writes who made and who measured the
+into a run; they stand in its tables under the tool's name and version. `features` measures a run by point tracks or
+embeddings of another tool. `card` writes who made and who measured the
 videos, and at what cost; `python -m benchmark.merge` keeps the cards of the runs that it joins.
 """
 
@@ -17,10 +18,11 @@ from flexiact.cli import OneLineParser
 def parser() -> argparse.ArgumentParser:
     """Parser of the command line; it loads no network library."""
     p = OneLineParser(prog="python -m benchmark.exchange", description=(__doc__ or "").split("\n\n")[0])
-    works = p.add_subparsers(dest="work", required=True, metavar="export|import|card")
+    works = p.add_subparsers(dest="work", required=True, metavar="export|import|features|card")
     for name, work, text in (
         ("export", _export, "write the scores of a run as VBench does"),
         ("import", _import, "put scores of other tools into a run"),
+        ("features", _features, "measure a run by tracks or embeddings of another tool"),
         ("card", _card, "say who made and who measured the videos"),
     ):
         one = works.add_parser(name, help=text, description=text)
@@ -32,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("files", type=Path, nargs="+", metavar="FILE", help="VBench's JSON, or a table (CSV, Parquet)")
     one.add_argument("--evaluator", metavar="TEXT", help="who wrote the JSON files, such as 'vbench 0.1.5'")
     one.add_argument("--replace", action="store_true", help="drop what another evaluator said under the same name")
+    one = works.choices["features"]
+    one.add_argument("features", type=Path, metavar="DIR", help="folder of videos/KEY.npz and inputs/CASE_ID/*.npz")
+    one.add_argument("--replace", action="store_true", help="drop what was measured under the same name")
     one = works.choices["card"]
     one.add_argument("--sampled-by", metavar="TEXT", help="who made the videos, such as a group or a paper")
     one.add_argument("--scored-by", metavar="TEXT", help="who measured them")
@@ -62,6 +67,18 @@ def _import(options: argparse.Namespace) -> None:
     RunFolder(options.run).described()
     answers = [answer for path in options.files for answer in read_answers(path, options.evaluator)]
     for name, videos in import_answers(RunFolder(options.run, mends=True), answers, options.replace).items():
+        print(f"{name}: {videos} videos")
+    print(f"report: {build(options.run)}")
+
+
+def _features(options: argparse.Namespace) -> None:
+    from benchmark.exchange.features import FeatureFolder, entries_of, scores_of
+    from benchmark.exchange.imports import store_scores
+    from benchmark.store.folder import RunFolder
+    from reports.build import build
+
+    run, given = RunFolder(options.run, mends=True), FeatureFolder(options.features)
+    for name, videos in store_scores(run, entries_of(given), scores_of(run, given), options.replace).items():
         print(f"{name}: {videos} videos")
     print(f"report: {build(options.run)}")
 

@@ -30,22 +30,46 @@ def import_answers(folder: RunFolder, answers: Sequence[Answer], replace: bool) 
         CaseError: If an answer names no video of the run, or a video has two values; the message names up to ten.
         StoreError: If the run directory cannot be written.
     """
+    scales = _scales(answers)
+    rows = sample_rows(folder, plan(folder.described()))
+    scores = {
+        key: {name: _score(value, scales[name]) for name, value in found.items()}
+        for key, found in _by_key(answers, rows).items()
+    }
+    return store_scores(folder, {name: scale.entry(name) for name, scale in scales.items()}, scores, replace)
+
+
+def store_scores(
+    folder: RunFolder, entries: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], replace: bool
+) -> dict[str, int]:
+    """Store metrics that another tool measured, and gather the tables anew.
+
+    Args:
+        folder: Run directory.
+        entries: Entries of the metrics in run.json, by name.
+        scores: Scores by key of the video and name of the metric.
+        replace: True to let an evaluator take the place of another one under the same name.
+
+    Returns:
+        Number of videos with a value by name of the metric.
+
+    Raises:
+        UsageError: If two evaluators would share the name of a metric.
+        StoreError: If the run directory cannot be written.
+    """
     with folder.opened():
         run = folder.described()
-        cells = plan(run)
-        rows = sample_rows(folder, cells)
-        scales = _scales(answers)
-        _check_evaluators(run["metrics"], scales, replace)
-        values = _by_key(answers, rows)
-        for key, found in values.items():
-            _store(folder, rows[key], {name: _score(value, scales[name]) for name, value in found.items()})
-        described = {name: scale.entry(name) for name, scale in scales.items()}
+        _check_evaluators(run["metrics"], entries, replace)
+        rows = sample_rows(folder, cells := plan(run))
+        for key, found in scores.items():
+            _store(folder, rows[key], found)
         with describing(folder.path):
-            run = {**run, "metrics": {**run["metrics"], **described}}
+            run = {**run, "metrics": {**run["metrics"], **entries}}
             Description.model_validate({name: run[name] for name in Description.model_fields})
             folder.write_run(run)
         write_tables(folder, run, cells, rows)
-    return {name: sum(name in found for found in values.values()) for name in scales}
+    valued = [name for found in scores.values() for name, score in found.items() if score["value"] is not None]
+    return {name: valued.count(name) for name in entries}
 
 
 def _scales(answers: Iterable[Answer]) -> dict[str, Scale]:
@@ -70,11 +94,11 @@ def _words(scale: Scale) -> str:
     return f"{scale.evaluator} ({scale.bounds[0]:g} to {scale.bounds[1]:g}, {direction[scale.higher_is_better]})"
 
 
-def _check_evaluators(metrics: Mapping[str, Any], scales: Mapping[str, Scale], replace: bool) -> None:
-    for name, scale in scales.items():
-        if name in metrics and metrics[name] != scale.entry(name) and not replace:
+def _check_evaluators(metrics: Mapping[str, Any], entries: Mapping[str, Any], replace: bool) -> None:
+    for name, entry in entries.items():
+        if name in metrics and metrics[name] != entry and not replace:
             raise UsageError(
-                f"{name}: the run has it from {metrics[name]['backend']}, this is from {scale.evaluator}; values of "
+                f"{name}: the run has it from {metrics[name]['backend']}, this is from {entry['backend']}; values of "
                 "two evaluators do not mix: --replace drops the former ones"
             )
 

@@ -201,6 +201,9 @@ class ClipEntry(FileEntry):
 
     frames: tuple[int, int] | None
     """First and one past the last frame that show the action; `null`: all of them."""
+    duration_s: Annotated[float, _unit("s")]
+    """Time from the first to the last of them, as they are read. A clip of another length plays them faster or
+    slower."""
 
 
 class CaseFiles(Entry):

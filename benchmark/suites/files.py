@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -95,11 +95,20 @@ class FileCase:
         return {name: digest({"reading_version": READING_VERSION, **part}) for name, part in parts.items()}
 
     def describe(self) -> dict[str, Any]:
-        """Entry of the case in run.json; axes and terciles are empty, since nobody knows them."""
+        """Entry of the case in run.json; axes and terciles are empty, since nobody knows them.
+
+        Raises:
+            MediaError: If the reference cannot be read.
+        """
         return {
             **{name: getattr(self, name) for name in _CASE_WORDS},
             "files": {
-                "reference": {"name": self.reference.name, "sha256": self.reference.sha256, "frames": self.frames},
+                "reference": {
+                    "name": self.reference.name,
+                    "sha256": self.reference.sha256,
+                    "frames": self.frames,
+                    "duration_s": _duration_s(self.reference, self.frames),
+                },
                 "target": {"name": self.target.name, "sha256": self.target.sha256},
             },
             "axes": {},
@@ -139,6 +148,13 @@ class FileCase:
         with collected():  # `check_readable` and `losses` report the same notes once for all workers
             image = fit_image(read_image(self.target.path), form.height, form.width)
             return Shown(_shown_reference(self.reference, self.frames, form), image.copy())  # callers may write to it
+
+
+@cache
+def _duration_s(file: File, frames: tuple[int, int] | None) -> float:
+    from benchmark.suites.reading import duration_s
+
+    return duration_s(file.path, frames)
 
 
 @lru_cache(maxsize=_REFERENCES_KEPT)

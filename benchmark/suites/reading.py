@@ -37,6 +37,20 @@ def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> 
     return Video(fit_frames(Video(whole.frames[start:end], whole.fps, times), *size).frames, form.fps)
 
 
+def duration_s(path: Path, frames: tuple[int, int] | None) -> float:
+    """Seconds from the first to the last frame of the action; arguments as for `read_reference`.
+
+    Raises:
+        MediaError: If the video cannot be read or is too short for `frames`.
+    """
+    with collected():  # `unreadable` reports these notes
+        timing = check_clip(path)
+    if frames is None:
+        return timing.duration_s()
+    _check_span(path, frames, timing.count)
+    return timing.duration_s(*frames)
+
+
 def unreadable(cases: Iterable[FileCase]) -> list[str]:
     """Faults of the cases' files, one line each; notes report headers that are wrong."""
     cases = list(cases)

@@ -54,6 +54,11 @@ class Timing:
             return [int(index) for index in np.rint(np.linspace(0, self.count - 1, num_frames))]
         return self._shown(np.linspace(0, self.times[-1], num_frames))
 
+    def duration_s(self, start: int = 0, end: int | None = None) -> float:
+        """Seconds from frame `start` to the frame before `end`; the last one by default."""
+        last = (self.count if end is None else end) - 1
+        return float((last - start) / self.fps if self.times is None else self.times[last] - self.times[start])
+
     def stretched(self, num_frames: int) -> float:
         """The rate at which `num_frames` frames last as long as this video."""
         return self.fps * (num_frames - 1) / (self.count - 1) if self.count > 1 and num_frames > 1 else self.fps

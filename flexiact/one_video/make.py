@@ -26,6 +26,8 @@ from flexiact.task import Action, Request, Video
 PREVIEW_SIDE_PX = 256  # smaller videos are enlarged by a whole factor to about this size
 LONG_REFERENCE = 3.0
 """A reference longer than this many of the backbone's own clips has frames too far apart to show one action."""
+FASTER = 1.1
+"""Largest factor by which a reference may be played faster without a word."""
 
 
 @dataclass(frozen=True)
@@ -254,9 +256,12 @@ def _read_reference(path: Path, backbone: Backbone) -> Video:
     """Read a clip at the backbone's size and length, and print a note if the video is much longer or shorter."""
     reference = read_clip(path, backbone.num_frames, backbone.height, backbone.width)
     apart_s = 1 / reference.fps
-    if apart_s * backbone.fps > LONG_REFERENCE:
+    faster = apart_s * backbone.fps
+    if faster > LONG_REFERENCE:
         read = f"{backbone.num_frames} of its frames, {apart_s:.2g} s apart, are read"
         note(path, f"is long: {read}; cut it to the action")
+    elif faster > FASTER:
+        note(path, f"is longer than the clip, which shows its action {faster:.2g} times as fast")
     different = 1 + int((reference.frames[1:] != reference.frames[:-1]).any(axis=(1, 2, 3)).sum())
     if 2 * different < backbone.num_frames:
         few = f"{different} different frames stand for {backbone.num_frames}"

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -14,13 +15,15 @@ from benchmark.store.card import read_card
 from benchmark.store.folder import RunFolder
 from benchmark.submissions.submission import Submission
 from benchmark.suites.files import file_of
-from flexiact.media.video import write_lossless
+from flexiact.media.image import read_image
+from flexiact.media.video import read_video, write_lossless
 from flexiact.task import Video
 from metrics import METRICS
+from metrics.tracking import LucasKanade
 from reports.run_folder import load_run
 from reports.tables import card_table
 from tests.support.backbones import random_frames
-from tests.support.harness import CASES, session
+from tests.support.harness import CASES, PatchEmbedder, session
 from tests.support.tiny_methods import new_backbone
 
 
@@ -179,6 +182,72 @@ def test_what_is_exported_has_vbench_s_layout_and_comes_back(run: Path, tmp_path
     only = vbench(tmp_path, {name: found[name] for name in content}, "again.json")
     before = scores(run)
     assert main(["import", str(run), str(only), "--evaluator", "vbench 0.1.5"]) == 0
+    pd.testing.assert_frame_equal(scores(run), before)
+
+
+def tracked(frames: np.ndarray) -> dict[str, np.ndarray]:
+    tracks, visible = LucasKanade(grid=6).track(frames)
+    return {"tracks": tracks, "track_visible": visible}
+
+
+def embedded(frames: np.ndarray) -> dict[str, np.ndarray]:
+    return {"image_embeddings": PatchEmbedder().encode_images(frames)}
+
+
+def write_features(run: Path, folder: Path, measure, producer: object = "Other Tool 2.0") -> Path:
+    """Features of all videos and inputs of a run, as a tool of somebody else might write them."""
+    for path in [*run.glob("videos/*.mkv"), *run.glob("inputs/*/reference.mkv"), *run.glob("inputs/*/target.png")]:
+        frames = read_image(path)[None] if path.suffix == ".png" else read_video(path).frames
+        place = (folder / path.relative_to(run)).with_suffix(".npz")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(place, producer=producer, **measure(frames))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("measure", "names"),
+    [(tracked, ("motion_fidelity", "dynamic_degree")), (embedded, ("appearance_leakage_embedded",))],
+)
+def test_features_of_the_own_backends_give_the_own_scores(run: Path, tmp_path: Path, measure, names) -> None:
+    session(run, new_backbone(tmp_path), methods=("i2v",), metrics=names)
+    assert main(["features", str(run), str(write_features(run, tmp_path / "found", measure))]) == 0
+    found = scores(run).set_index(["metric", "key"])
+    for name in names:
+        mine, theirs = found.loc[name], found.loc[f"{name}_by_other_tool_2_0"]
+        assert set(theirs["backend"]) == {"Other Tool 2.0"}
+        both = theirs.index.intersection(mine.index)  # the session did not measure what was submitted
+        assert len(both) > 20
+        mine, theirs = mine.loc[both], theirs.loc[both]
+        assert list(theirs["value"]) == pytest.approx(list(mine["value"]), nan_ok=True)
+        assert list(theirs["status"]) == list(mine["status"])
+
+
+def saved(**arrays):
+    return lambda folder, key: np.savez(folder / "videos" / f"{key}.npz", **arrays)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder, key: np.savez(folder / "videos" / "0.npz", producer="A 1"), "expected either tracks and"),
+        (
+            lambda folder, key: shutil.copy(folder / "videos" / f"{key}.npz", folder / "videos" / "f.npz"),
+            "videos/f.npz is of no video of this run",
+        ),
+        (saved(producer="Other Tool 2.0", **tracked(random_frames(0)[:4])), "expected shape"),
+        (saved(producer="A 1", **tracked(random_frames(0))), "is not tracks of"),
+        (saved(producer=np.array(["x"], object)), "cannot be read .*allow_pickle"),
+        (saved(**tracked(random_frames(0))), "producer: expected"),
+        (lambda folder, key: (folder / "videos" / f"{key}.npz").write_bytes(b"PK"), "cannot be read"),
+        (lambda folder, key: shutil.rmtree(folder / "inputs"), r"reference.npz: cannot be read"),
+    ],
+)
+def test_features_that_do_not_fit_change_nothing(run: Path, tmp_path: Path, spoil, message: str, capsys) -> None:
+    folder, before = write_features(run, tmp_path / "found", tracked), scores(run)
+    spoil(folder, keys(run)["i2v"])
+    assert main(["features", str(run), str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.count("\n") == 1
     pd.testing.assert_frame_equal(scores(run), before)
 
 

@@ -246,6 +246,14 @@ def test_another_part_of_a_reference_is_another_reference(tmp_path: Path) -> Non
     assert replace(case, frames=(0, 9)).digests["target"] == case.digests["target"]
 
 
+def test_the_length_of_a_reference_is_described_as_it_is_read(tmp_path: Path) -> None:
+    case = folder_suite(str(plain(tmp_path))).cases[0]  # twelve frames at 8 a second
+    assert case.describe()["files"]["reference"]["duration_s"] == pytest.approx(11 / 8)
+    assert replace(case, frames=(2, 7)).describe()["files"]["reference"]["duration_s"] == pytest.approx(4 / 8)
+    with pytest.raises(MediaError, match="frames 2 to 13 are asked for, it has 12"):
+        replace(case, frames=(2, 13)).describe()
+
+
 def test_damaged_files_are_all_named(tmp_path: Path) -> None:
     suite = folder_suite(str(plain(tmp_path)))
     suite.check_readable(suite.case_ids)

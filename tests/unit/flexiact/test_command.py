@@ -151,6 +151,15 @@ def test_a_long_reference_is_taken_with_a_note(model: Path, files: Path, capsys:
     assert err == "note: film.mkv is long: 9 of its frames, 0.92 s apart, are read; cut it to the action\n"
 
 
+def test_a_reference_that_is_played_faster_is_taken_with_a_note(
+    model: Path, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lossless("film.mkv", Video(random_frames(1, 13, 20, 30), 8.0))
+    code, _, err = outcome(arguments(model, reference="film.mkv", fit_steps=1, steps=1), capsys)
+    assert code == 0
+    assert err == "note: film.mkv is longer than the clip, which shows its action 1.5 times as fast\n"
+
+
 def test_a_reference_may_be_a_folder_of_its_frames(
     model: Path, files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

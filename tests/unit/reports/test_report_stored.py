@@ -160,6 +160,27 @@ def test_few_seeds_and_references_are_said(run):
     assert "With 2 seeds no method is said to beat another" in said
 
 
+@pytest.mark.parametrize(
+    ("durations", "expected"),
+    [
+        ((1.0, 1.05), None),
+        ((3.2, 1.0), "of 2 they play 1 reference faster, 3.2 times as fast as filmed at the most. The"),
+        ((2.0, 5.0), "of 2 they play 2 references faster, 5 times as fast"),
+        ((2.0, 0.5), "1 reference faster, 2 times as fast as filmed at the most and 1 reference slower, 0.5 times"),
+    ],
+)
+def test_references_that_are_played_faster_or_slower_are_said(run, durations, expected):
+    def lengths(info):
+        names = sorted({case["reference_id"] for case in info["cases"].values()})
+        for case in info["cases"].values():
+            case["files"] = {"reference": {"duration_s": durations[names.index(case["reference_id"])]}}
+
+    assert "Clips are" not in " ".join(cautions(measure(load_run(run))))
+    rewrite(run / "run.json", lengths)  # clips are of 9 frames at 8 a second
+    said = " ".join(cautions(measure(load_run(run))))
+    assert expected in said if expected else "Clips are" not in said
+
+
 def test_sessions_that_differ_are_said_and_those_that_do_not_are_not(run):
     def later(change):
         def add(info):
