@@ -202,14 +202,18 @@ def _pose_driver(options: argparse.Namespace, steps: int, device: Device) -> obj
 
 def _explained(options: argparse.Namespace, clips: int, device: Device) -> object:
     from flexiact.puppets.cards import explained
+    from flexiact.puppets.recipes.words import readable_share
 
     seed = options.seed
     trained = (
         explained.load_trunk(options.state, seed) if options.trunk else explained.load_trained(options.out / "backbone")
     )
     held_out = explained.held_out_clips(trained, clips, seed)
-    table = explained.as_markdown(explained.explained_table(trained.model, held_out, seed))
-    return f"{table}\n{explained.pointed_markdown(trained.model, held_out, seed)}" if options.trunk else table
+    parts = [explained.as_markdown(explained.explained_table(trained.model, held_out, seed))]
+    if options.trunk:
+        parts.append(explained.pointed_markdown(trained.model, held_out, seed))
+    share = readable_share(trained.model.text_encoder, seed)
+    return "\n".join([*parts, f"A linear layer reads {share:.0%} of the action's variance from the words."])
 
 
 def _judge(options: argparse.Namespace, worlds: int, device: Device) -> object:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import T5EncoderModel
 
 from flexiact.media.files import read_tensors, replacing
 from flexiact.puppets.engine.checkpoint import weights_of
@@ -86,6 +87,32 @@ def train_words(state: Path, steps: int, seed: int, device: torch.device) -> dic
         texts, courses = told_courses(step_generator(seed, steps), _HELD_OUT, "dev", _WHOLE_ACTION)
         missed = (read(texts).cpu() - courses).square().mean()
     return {"explained_share": 1 - float(missed / (courses - courses.mean((0, 1))).square().mean())}
+
+
+@torch.no_grad()
+def readable_share(encoder: T5EncoderModel, seed: int, captions: int = 4096) -> float:
+    """Share of the courses' variance that a linear layer reads from the mean token, on development scenes.
+
+    The layer is fitted by least squares on captions of the whole action. So the share says how much of the action the
+    words still carry after the encoder was trained together with a transformer.
+
+    Args:
+        encoder: Text encoder.
+        seed: Seed of the captions.
+        captions: Number of training captions that the layer is fitted on.
+    """
+    tokenizer, generator = new_tokenizer(), step_generator(seed, 0)
+
+    def told(split: str, count: int) -> tuple[Tensor, Tensor]:
+        texts, courses = told_courses(generator, count, split, _WHOLE_ACTION)
+        ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        means = torch.cat([encoder(part).last_hidden_state.mean(1) for part in ids.split(256)])
+        return torch.cat([means, torch.ones(count, 1)], 1).double(), courses.flatten(1).double()
+
+    tokens, courses = told("train", captions)
+    layer = torch.linalg.lstsq(tokens, courses).solution
+    tokens, courses = told("dev", _HELD_OUT)
+    return 1 - float((tokens @ layer - courses).square().sum() / (courses - courses.mean(0)).square().sum())
 
 
 def read_words(state: Path) -> dict[str, Tensor]:

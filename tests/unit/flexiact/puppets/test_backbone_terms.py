@@ -10,10 +10,11 @@ from torch import Tensor
 from flexiact.puppets.engine.checkpoint import weights_of
 from flexiact.puppets.engine.loop import step_generator
 from flexiact.puppets.engine.losses import LossTerms, channel_weights
+from flexiact.puppets.recipes import words
 from flexiact.puppets.recipes.backbone import new_transformer
 from flexiact.puppets.recipes.backbone_run import BackboneRun, new_model, untrained
 from flexiact.puppets.recipes.pointing import Pointer, token_shares
-from flexiact.puppets.recipes.words import read_words, told_courses, train_words
+from flexiact.puppets.recipes.words import read_words, readable_share, told_courses, train_words
 
 
 def test_a_point_is_shared_by_the_tokens_around_it():
@@ -93,6 +94,17 @@ def test_a_backbone_begins_with_the_words_that_were_taught(tmp_path: Path):
     assert all(torch.equal(taught[name], own[name]) for name in own)
     untaught = weights_of(new_model(BackboneRun(tmp_path, 0, 10), clips).text_encoder)
     assert not torch.equal(untaught["shared.weight"], own["shared.weight"])
+
+
+def test_what_words_tell_is_read_from_the_mean_token(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(words, "_HELD_OUT", 64)
+    torch.manual_seed(0)
+    encoder = untrained(20, 16).text_encoder
+    # Fewer captions than the layer has inputs are learnt by heart and tell nothing about others.
+    few, many = (readable_share(encoder, 0, captions) for captions in (100, 1000))
+    assert few < many < 0.9
+    encoder.encoder.final_layer_norm.weight.data.zero_()
+    assert readable_share(encoder, 0, 100) == pytest.approx(0, abs=0.1)  # nothing but the mean course is left
 
 
 def test_taught_words_take_the_place_of_those_of_finished_weights(tmp_path: Path):
