@@ -59,7 +59,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from benchmark.exchange.answers import read_answers
+    from benchmark.answers import read_answers
     from benchmark.exchange.imports import import_answers
     from benchmark.store.folder import RunFolder
     from reports.build import build

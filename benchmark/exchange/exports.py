@@ -1,11 +1,11 @@
-"""Write the scores of a run in VBench's layout: one file a method (see `benchmark.exchange.answers`)."""
+"""Write the scores of a run in VBench's layout: one file a method (see `benchmark.answers`)."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.exchange.answers import VBENCH
+from benchmark.answers import VBENCH
 from benchmark.plan import plan
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder

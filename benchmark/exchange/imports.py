@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from benchmark.exchange.answers import Answer, Scale
+from benchmark.answers import Answer, Scale
 from benchmark.plan import plan
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder

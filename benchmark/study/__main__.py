@@ -30,10 +30,17 @@ def parser() -> argparse.ArgumentParser:
     metrics, attention = (subjects.add_parser(name, help=text, description=text) for name, text in SUBJECTS.items())
     for sub, suite in ((metrics, "puppets"), (attention, "puppets-dev")):
         sub.add_argument("--suite", default=suite, metavar="NAME", help="puppet suite (%(default)s)")
-        sub.add_argument("--publish", type=Path, required=True, metavar="DIR", help="folder to write to")
+        sub.add_argument("--publish", type=Path, required=sub is attention, metavar="DIR", help="folder to write to")
         sub.add_argument("--threads", type=int, default=1, metavar="N", help="of the processor (1)")
     metrics.add_argument("--seed", type=int, default=0, help="of corruptions that draw something (0)")
     metrics.add_argument("--features", type=Path, default=FEATURES, metavar="DIR", help=f"kept features ({FEATURES})")
+    metrics.add_argument(
+        "--judge", type=Path, metavar="DIR", help="write the videos there for a judge; measure nothing"
+    )
+    metrics.add_argument(
+        "--answers", type=Path, nargs="+", default=[], metavar="FILE", help="what the judge said of them"
+    )
+    metrics.add_argument("--evaluator", metavar="TEXT", help="who wrote answers that are VBench's JSON")
     attention.add_argument("--references", type=int, default=6, metavar="N", help="the first N (6)")
     attention.add_argument("--targets", type=int, default=1, metavar="N", help="of each reference (1)")
     attention.add_argument("--seed", type=int, default=0, help="of fits and transfers (0)")
@@ -61,12 +68,34 @@ def _study(options: argparse.Namespace) -> None:
 
 
 def _study_metrics(options: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from benchmark.answers import read_answers
     from benchmark.study.measure import measured
     from reports.metric_study import publish
 
     suite = load_suite(options.suite)
+    if options.judge:
+        from benchmark.study.judges import export
+
+        print(export(suite, options.judge, options.seed))
+        return
+    if options.publish is None:
+        raise ValueError("publish: give the folder to write to")
+    facts = _facts(options)
+    answers = [answer for path in options.answers for answer in read_answers(path, options.evaluator)]
     values = measured(suite, options.features, options.seed)
-    print(publish(values, _facts(options), options.publish))
+    if answers:
+        from benchmark.study.corruptions import FOR_JUDGES
+        from benchmark.study.judges import answered
+
+        values = pd.concat([values, answered(suite, answers)], ignore_index=True)
+        facts["metrics"] |= {answer.metric: answer.scale.higher_is_better for answer in answers}
+        facts["facts"] |= {answer.metric: answer.scale.evaluator for answer in answers}
+        facts["corruptions"] |= {name: {"summary": c.summary, "harms": c.harms} for name, c in FOR_JUDGES.items()}
+        files = shlex.join(map(str, options.answers))
+        facts["command"] += f" --answers {files}"
+    print(publish(values, facts, options.publish))
 
 
 def _facts(options: argparse.Namespace) -> dict[str, Any]:

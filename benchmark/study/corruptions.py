@@ -191,14 +191,26 @@ CORRUPTIONS: dict[str, Corruption] = {
 }
 
 
+def _mirrored(spoiled: Spoiled, grade: float, generator: torch.Generator) -> np.ndarray:
+    return _mixed(spoiled.answer, spoiled.answer[:, :, ::-1], grade)
+
+
+WRONG_PROMPT = "wrong-prompt"
+FOR_JUDGES: dict[str, Corruption] = {
+    "mirrored": Corruption("the mirror image shines through, until it is all there is", "place", _mirrored),
+    WRONG_PROMPT: Corruption("the true answer, with the prompt of another case", "looks", lambda s, *_: s.answer),
+}
+"""Further tests of judges, which look at a video and read a text; the metrics of the suite are not measured on them."""
+
+
 def spoiled_video(name: str, spoiled: Spoiled, grade: float, generator: torch.Generator) -> Video:
     """The true answer of a case, corrupted.
 
     Args:
-        name: Name in `CORRUPTIONS`.
+        name: Name in `CORRUPTIONS` or `FOR_JUDGES`.
         spoiled: Case.
         grade: Strength of the corruption in [0, 1].
         generator: Source of all randomness.
     """
-    frames = CORRUPTIONS[name].frames(spoiled, grade, generator)
+    frames = (CORRUPTIONS | FOR_JUDGES)[name].frames(spoiled, grade, generator)
     return Video(np.ascontiguousarray(frames), spoiled.staged.answer.fps)

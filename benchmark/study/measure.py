@@ -1,6 +1,6 @@
 """Measure every metric on corrupted true answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -39,13 +39,12 @@ def measured(suite: PuppetSuite, folder: Path, seed: int = 0) -> pd.DataFrame:
         CaseError: If a case is invalid.
         ValueError: If the judges cannot be loaded, or a metric fails; the message names metric and case.
     """
-    first = {case.reference_id: case for case in reversed(suite.chosen(suite.case_ids))}
-    cases = {case.case_id: case for case in reversed(first.values())}
+    cases = first_cases(suite)
     stages = Stages(cases, Format(NUM_FRAMES, SIZE, SIZE, FPS))
     scorer = Scorer(RunFolder(folder), stages, load_judges(None, torch.device("cpu")), METRICS)
     rows = []
     total = len(cases) * (1 + len(CORRUPTIONS) * len(GRADES))
-    for case, name, grade, video in counted(_videos(cases, stages, seed), total, "study"):
+    for case, name, grade, video in counted(videos(cases, tuple(CORRUPTIONS), seed), total, "study"):
         features = scorer.features(case.case_id, video)
         for metric in METRICS.values():
             found = evaluated(metric, features)
@@ -56,11 +55,20 @@ def measured(suite: PuppetSuite, folder: Path, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype({"value": float})
 
 
-def _videos(cases: dict[str, PuppetCase], stages: Stages, seed: int) -> Iterator[tuple[PuppetCase, str, float, Video]]:
+def first_cases(suite: PuppetSuite) -> dict[str, PuppetCase]:
+    """The first case of each reference, by id."""
+    first = {case.reference_id: case for case in reversed(suite.chosen(suite.case_ids))}
+    return {case.case_id: case for case in reversed(first.values())}
+
+
+def videos(
+    cases: Mapping[str, PuppetCase], names: Iterable[str], seed: int
+) -> Iterator[tuple[PuppetCase, str, float, Video]]:
+    """Case, corruption, grade and video: of each case the true answer, then all grades of all corruptions."""
     for number, case in enumerate(cases.values()):
         staged = case.show(Format(NUM_FRAMES, SIZE, SIZE, FPS))
         yield case, TRUE_ANSWER, 0.0, staged.answer
-        for name in CORRUPTIONS:
+        for name in names:
             for grade in GRADES:
                 generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
                 yield case, name, grade, spoiled_video(name, Spoiled(case, staged), grade, generator)

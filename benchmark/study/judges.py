@@ -1,0 +1,96 @@
+"""Calibrate a judge: corrupted videos under names that say nothing, and the table of what it answered."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from benchmark.answers import Answer
+from benchmark.selection import UsageError
+from benchmark.study.corruptions import CORRUPTIONS, FOR_JUDGES, WRONG_PROMPT
+from benchmark.study.measure import GRADES, TRUE_ANSWER, first_cases, videos
+from benchmark.suites.case import Format
+from benchmark.suites.puppets import PuppetCase, PuppetSuite
+from flexiact.media.files import make_folder
+from flexiact.media.image import write_png
+from flexiact.media.video import write_lossless
+from flexiact.progress import counted
+from flexiact.puppets.world.clip import FPS, NUM_FRAMES, SIZE
+
+NAMES = (*CORRUPTIONS, *FOR_JUDGES)
+TABLE = "videos.csv"
+
+
+def _numbered(suite: PuppetSuite) -> Iterator[tuple[str, PuppetCase, str, float]]:
+    """Name, case, corruption and grade of every video, in the order in which they are made."""
+    number = 0
+    for case in first_cases(suite).values():
+        for name, grade in [(TRUE_ANSWER, 0.0), *((name, grade) for name in NAMES for grade in GRADES)]:
+            yield f"{number:05d}", case, name, grade
+            number += 1
+
+
+def export(suite: PuppetSuite, folder: Path, seed: int) -> Path:
+    """Write all videos, references and targets, and a table of what belongs together; the answers are not in it.
+
+    Args:
+        suite: Puppet suite.
+        folder: Folder to write to.
+        seed: Seed of the corruptions that draw something.
+
+    Returns:
+        Path to the table, with columns video, reference, target and prompt.
+
+    Raises:
+        ValueError: If a file cannot be written.
+    """
+    make_folder("judge", folder)
+    cases = first_cases(suite)
+    for number, case in enumerate(cases.values()):
+        shown = case.show(Format(NUM_FRAMES, SIZE, SIZE, FPS))
+        write_lossless(folder / f"reference-{number:03d}.mkv", shown.reference)
+        write_png(folder / f"target-{number:03d}.png", shown.target)
+    places, prompts = list(cases), dict.fromkeys(case.prompt for case in suite.chosen(suite.case_ids))
+    rows = []
+    named = list(_numbered(suite))
+    for (name, case, corruption, _), (*_, video) in zip(
+        counted(named, len(named), "judge"), videos(cases, NAMES, seed), strict=True
+    ):
+        write_lossless(folder / f"{name}.mkv", video)
+        place = places.index(case.case_id)
+        prompt = case.prompt
+        if corruption == WRONG_PROMPT:
+            prompt = next(other for other in prompts if other != case.prompt)
+        rows.append([f"{name}.mkv", f"reference-{place:03d}.mkv", f"target-{place:03d}.png", prompt])
+    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["video", "reference", "target", "prompt"], *rows])
+    return folder / TABLE
+
+
+def answered(suite: PuppetSuite, answers: Sequence[Answer]) -> pd.DataFrame:
+    """Values of a judge's metrics, in the columns of `benchmark.study.measure.measured`.
+
+    Raises:
+        UsageError: If an answer is of no video of the study, or a metric lacks a video or has one twice.
+    """
+    known = {name: (case, corruption, grade) for name, case, corruption, grade in _numbered(suite)}
+    rows: dict[tuple[str, str], tuple[object, ...]] = {}
+    for answer in answers:
+        name = PurePosixPath(answer.video.replace("\\", "/")).stem
+        if name not in known:
+            raise UsageError(f"{answer.where}: {answer.video} is no video of this study of suite {suite.name}")
+        if (answer.metric, name) in rows:
+            raise UsageError(f"{answer.where}: {answer.video} has a value of {answer.metric} already")
+        case, corruption, grade = known[name]
+        rows[answer.metric, name] = (case.case_id, case.reference_id, corruption, grade, answer.metric, answer.value)
+    for metric in dict.fromkeys(metric for metric, _ in rows):
+        _check_all(metric, (name for name in known if (metric, name) not in rows))
+    columns = ["case_id", "reference_id", "corruption", "grade", "metric", "value"]
+    return pd.DataFrame(list(rows.values()), columns=columns)
+
+
+def _check_all(metric: str, absent: Iterable[str]) -> None:
+    names = list(absent)
+    if names:
+        raise UsageError(f"{metric}: {len(names)} videos of the study have no answer, the first is {names[0]}.mkv")

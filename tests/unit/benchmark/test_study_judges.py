@@ -1,0 +1,68 @@
+"""A judge is calibrated on corrupted videos whose names say nothing; what it answers stands beside the metrics."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.answers import Answer, Scale
+from benchmark.selection import UsageError
+from benchmark.study import judges
+from benchmark.study.judges import answered, export
+from benchmark.suites.puppets import load_suite
+from flexiact.media.video import read_video
+from reports.metric_study import belief_of, study_table
+
+SUITE = "puppets-smoke"
+SCALE = Scale("a judge 1", True, (0.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("judge")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judges, "NAMES", ("frozen", "mirrored", "wrong-prompt"))
+        export(load_suite(SUITE), folder, seed=0)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judges, "NAMES", ("frozen", "mirrored", "wrong-prompt"))
+
+
+def test_names_and_table_say_nothing_of_the_answer(made: Path) -> None:
+    rows = list(csv.DictReader((made / judges.TABLE).read_text(encoding="utf-8").splitlines()))
+    assert list(rows[0]) == ["video", "reference", "target", "prompt"]
+    for row in rows:
+        assert all((made / row[name]).is_file() for name in ("video", "reference", "target"))
+    assert "frozen" not in (made / judges.TABLE).read_text() and len(rows) == len(list(made.glob("0*.mkv")))
+    prompts = [row["prompt"] for row in rows]
+    assert len(rows) == 13 and len(set(prompts[:9])) == len(set(prompts[9:])) == 1 and prompts[0] != prompts[9]
+    truth, frozen, mirrored = (read_video(made / f"{name}.mkv").frames for name in ("00000", "00004", "00008"))
+    assert (frozen == truth[:1]).all() and (mirrored == truth[:, :, ::-1]).all()
+
+
+def all_answers(made: Path, say) -> list[Answer]:
+    return [Answer(path.name, f"/somewhere/{path.name}", "judge", say(path), SCALE) for path in made.glob("0*.mkv")]
+
+
+def test_a_judge_of_movement_is_found_blind_to_what_it_does_not_see(made: Path) -> None:
+    def moves(path: Path) -> float:
+        frames = read_video(path).frames.astype(float)
+        return float(np.abs(np.diff(frames, axis=0)).mean() / 255)
+
+    values = answered(load_suite(SUITE), all_answers(made, moves))
+    noticed, blind = belief_of(study_table(values, {"judge": True}))
+    assert noticed == ["frozen"] and "wrong-prompt" in blind
+
+
+def test_a_judge_who_leaves_videos_out_is_not_believed(made: Path) -> None:
+    suite, answers = load_suite(SUITE), all_answers(made, lambda path: 0.5)
+    with pytest.raises(UsageError, match="judge: 1 videos of the study have no answer"):
+        answered(suite, answers[1:])
+    with pytest.raises(UsageError, match="has a value of judge already"):
+        answered(suite, [*answers, answers[0]])
+    with pytest.raises(UsageError, match="x.mkv is no video of this study"):
+        answered(suite, [Answer("f: 1", "x.mkv", "judge", 0.5, SCALE)])
