@@ -84,10 +84,11 @@ def answered(suite: PuppetSuite, answers: Sequence[Answer]) -> pd.DataFrame:
             raise UsageError(f"{answer.where}: {answer.video} has a value of {answer.metric} already")
         case, corruption, grade = known[name]
         rows[answer.metric, name] = (case.case_id, case.reference_id, corruption, grade, answer.metric, answer.value)
-    for metric in dict.fromkeys(metric for metric, _ in rows):
+    metrics = dict.fromkeys(metric for metric, _ in rows)
+    for metric in metrics:
         _check_all(metric, (name for name in known if (metric, name) not in rows))
     columns = ["case_id", "reference_id", "corruption", "grade", "metric", "value"]
-    return pd.DataFrame(list(rows.values()), columns=columns)
+    return pd.DataFrame([rows[metric, name] for metric in metrics for name in known], columns=columns)
 
 
 def _check_all(metric: str, absent: Iterable[str]) -> None:

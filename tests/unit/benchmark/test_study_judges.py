@@ -9,6 +9,8 @@ import pytest
 from benchmark.answers import Answer, Scale
 from benchmark.selection import UsageError
 from benchmark.study import judges
+from benchmark.study.__main__ import main
+from benchmark.study.corruptions import CORRUPTIONS
 from benchmark.study.judges import answered, export
 from benchmark.suites.puppets import load_suite
 from flexiact.media.video import read_video
@@ -66,3 +68,21 @@ def test_a_judge_who_leaves_videos_out_is_not_believed(made: Path) -> None:
         answered(suite, [*answers, answers[0]])
     with pytest.raises(UsageError, match="x.mkv is no video of this study"):
         answered(suite, [Answer("f: 1", "x.mkv", "judge", 0.5, SCALE)])
+
+
+def test_the_page_has_the_judge_beside_the_metrics(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmark.load.set_threads", lambda threads: None)  # of the process, which tests share
+    monkeypatch.setattr("benchmark.study.measure.CORRUPTIONS", {"frozen": CORRUPTIONS["frozen"]})
+    monkeypatch.setattr("reports.metric_study.save_themed", lambda *_: True)  # the figure is looked at elsewhere
+    rows = [["video", "metric", "value", "evaluator", "better", "low", "high"]]
+    # Whoever says yes to the first video alone, the true answer, notices everything.
+    rows += [[p.name, "judge", int(p.stem == "00000"), "a judge 1", "higher", 0, 1] for p in made.glob("0*.mkv")]
+    with (tmp_path / "judge.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    options = ["metrics", "--suite", SUITE, "--answers", str(tmp_path / "judge.csv"), "--features", str(tmp_path / "f")]
+    assert main([*options, "--publish", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "metric-study.md").read_text(encoding="utf-8")
+    assert "| judge | frozen, mirrored, wrong-prompt | none |" in page and "- judge: a judge 1" in page
+    assert "| mirrored | place |" in page
