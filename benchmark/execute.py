@@ -260,7 +260,7 @@ def preview_scale(video: Video) -> int:
 
 
 def _sound_action(action: Any) -> Action:
-    """What a fit returned, as tensors of the CPU that can be stored."""
+    """The tensors that a fit returned, on the CPU, as they can be stored."""
     if not isinstance(action, Mapping):
         raise ValueError(f"fit: expected tensors by name, got {type(action).__name__}")
     for name, tensor in action.items():
