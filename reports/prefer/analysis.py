@@ -67,7 +67,7 @@ def read_votes(files: Iterable[Path], results: Results, trials: tuple[Trial, ...
 
 def _checked(file: Path, digest: str, trials: int) -> pd.DataFrame:
     try:
-        rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except ValueError as error:
         raise RunError(f"{file}: no table of votes ({' '.join(str(error).split())})") from error
     absent = [name for name in COLUMNS if name not in rows]
