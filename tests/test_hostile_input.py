@@ -1,6 +1,7 @@
 """Hostile files: every reader takes them or says in one line what is wrong, and touches nothing else.
 
-`HOSTILE_INPUTS=1000 python -m pytest tests/test_hostile_input.py` gives each reader so many, drawn anew each time.
+`HOSTILE_INPUTS=120 python -m pytest tests/test_hostile_input.py` gives each reader so many, and `QUICK` times as many
+to those of a single small file; they are drawn anew each time.
 """
 
 import csv
@@ -59,6 +60,7 @@ from tests.support.real_material import official, write_clip, write_image, write
 from tests.support.release_files import TINY, dense, embedding_state, refadapter_state
 
 INPUTS = int(os.environ.get("HOSTILE_INPUTS", "0"))
+QUICK = 20
 FORM = Format(9, 16, 24, 8.0)
 make_run = runpy.run_path(str(Path(__file__).parent / "golden" / "report" / "fake_run.py"))["make_run"]
 
@@ -71,11 +73,13 @@ class Reader:
         make: Writes sound files into a folder.
         read: Makes a file of the folder hostile and reads it.
         errors: What the reader may raise, in one line.
+        inputs: Number of inputs, as a multiple of that of slow readers.
     """
 
     make: Callable[[Path], object]
     read: Callable[[Path, Random], object]
     errors: tuple[type[Exception], ...]
+    inputs: int = 1
 
 
 # ------------------------------------------------------------------------------------------------------------ suites
@@ -400,11 +404,11 @@ READERS = {
     "authors' tables": Reader(make_official, read_official, (CaseError,)),
     "plain folder": Reader(make_plain, read_plain, (CaseError,)),
     "submissions": Reader(make_material, read_submission, (CaseError, UsageError)),
-    "pictures": Reader(make_pictures, read_picture, (MediaError,)),
-    "films": Reader(make_films, read_film, (MediaError,)),
-    "fits and actions": Reader(make_fit, read_fit, (ValueError,)),
+    "pictures": Reader(make_pictures, read_picture, (MediaError,), QUICK),
+    "films": Reader(make_films, read_film, (MediaError,), QUICK),
+    "fits and actions": Reader(make_fit, read_fit, (ValueError,), QUICK),
     "RefAdapter": Reader(make_adapter, read_adapter, (ValueError,)),
-    "release": Reader(make_release, read_release, (ValueError,)),
+    "release": Reader(make_release, read_release, (ValueError,), QUICK),
     "run directory": Reader(make_stored, read_stored_run, (UsageError,)),
     "reported run": Reader(make_stored, read_reported_run, (RunError,)),
     "votes": Reader(make_votes, read_voted, (RunError,)),
@@ -413,7 +417,7 @@ READERS = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 + 2 * INPUTS)
+@pytest.mark.timeout(600 + 20 * INPUTS)
 @pytest.mark.filterwarnings("ignore::UserWarning")  # libraries warn of files that they then refuse
 @pytest.mark.parametrize("name", READERS)
 def test_hostile_files_are_read_or_refused_in_one_line(
@@ -429,7 +433,7 @@ def test_hostile_files_are_read_or_refused_in_one_line(
     refused = [0, 0]
 
     @settings(
-        max_examples=INPUTS or 12,
+        max_examples=INPUTS * reader.inputs or 12,
         derandomize=not INPUTS,
         database=None,
         phases=[Phase.generate],  # a smaller seed makes no smaller file

@@ -120,7 +120,8 @@ def _allowed(path: Path, folder: Path, writes: bool) -> bool:
     if Path(os.path.normpath(path)).is_relative_to(folder) or ".hypothesis" in path.parts:
         return True
     own = (Path(sys.prefix), Path(sys.base_prefix), Path(numpy.__file__).parents[1], ROOT, Path("/proc"), Path("/sys"))
-    return not writes and any(path.is_relative_to(place) for place in own)
+    imports = str(path) in sys.path  # whose folders are listed when something is imported
+    return not writes and (imports or any(path.is_relative_to(place) for place in own))
 
 
 sys.addaudithook(_hook)  # for the rest of the process; it does nothing outside of `watched`
