@@ -56,22 +56,11 @@ class Diary:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "cannot write":
                 raise StoreError("disk: full")
-            case "eats":
-                eat()
             case "waits":
                 time.sleep(600)
             case "slow":
                 time.sleep(0.3)
         listener.done("work", 1.5)
-
-
-def eat(most: int = 64) -> None:
-    """Take 64 MiB after the other, 4 GiB at most; then wait."""
-    blocks = []
-    for _ in range(most):
-        blocks.append(b"x" * 2**26)
-        time.sleep(0.1)
-    time.sleep(600)
 
 
 def opened(folder: Path) -> partial:
