@@ -14,7 +14,7 @@ from benchmark.methods import METHODS
 from benchmark.scoring import backend_of
 from benchmark.selection import UsageError
 from benchmark.store.folder import SCHEMA_VERSION
-from benchmark.store.schema import Description
+from benchmark.store.schema import Description, check_description
 from benchmark.submissions.submission import Submission
 from benchmark.suites.case import Case
 from benchmark.suites.truth import render_settings
@@ -148,6 +148,11 @@ def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[s
         UsageError: If suite, backbone or truth differ, or a case changed; the two cannot share a directory then.
     """
     stored = fresh if stored is None else stored
+    if stored is not fresh:
+        try:
+            check_description(stored)
+        except ValueError as error:
+            raise UsageError(f"the run directory's run.json is damaged: {error}; choose another --out") from error
     if stored.get("suite") != fresh["suite"]:
         raise UsageError(
             f"the run directory holds suite '{stored.get('suite')}', not '{fresh['suite']}'; choose another --out"

@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -21,7 +22,9 @@ from benchmark.suites.case import Case, Format, Shown, Stages
 from benchmark.suites.files import NO_TRUTH
 from benchmark.suites.truth import Staged, ToldKeypoints, tell_keypoints
 from flexiact.backbone.backbone import Backbone
-from flexiact.cli import one_line
+from flexiact.backbone.loading import NETWORKS
+from flexiact.backbone.offload import begin_turns
+from flexiact.cli import one_line, shortened
 from flexiact.fits import FitFolder
 from flexiact.media.files import WriteError
 from flexiact.media.image import write_png
@@ -148,7 +151,7 @@ class Executor:
         try:
             shown = self.stages[cell.case_id]
             makers = {"bound": self._bound, "method": self._method, "submission": self._submitted}
-            row, video = makers[cell.kind](cell, shown, row)
+            row, video = self._with_room(cell, partial(makers[cell.kind], cell, shown, row))
             _check_output(video, self._backbone)
         except StoreError:
             raise
@@ -158,6 +161,25 @@ class Executor:
             return replace(row, status="failed", error=error_text(error)), None
         path = self._folder.file("videos", f"{cell.key}.mkv")
         return replace(row, video=self._folder.relative(path), video_digest=frames_digest(video)), video
+
+    def _with_room(self, cell: Cell, make: Callable[[], tuple[SampleRow, Video]]) -> tuple[SampleRow, Video]:
+        """Make a video; where the GPU's memory does not suffice, once more with networks that take turns there."""
+        try:
+            return make()
+        except torch.OutOfMemoryError as error:
+            said = str(error)
+        # Only here is the error gone, whose traceback holds tensors.
+        if cell.kind != "method" or not self._begin_turns():
+            raise torch.OutOfMemoryError(said)
+        torch.cuda.empty_cache()
+        self._failed_fits.pop(cell.fit_key or "", None)
+        self._folder.log("offloads", f"{cell.method} on {cell.case_id}: {shortened(said, 200)}")
+        return make()
+
+    def _begin_turns(self) -> bool:
+        backbone = self._backbone
+        networks = {part: getattr(backbone, part) for part in NETWORKS}
+        return begin_turns(networks, backbone.device, {"transformer"} if backbone.quantised else set())
 
     def _version(self, cell: Cell) -> int:
         if cell.kind == "submission":

@@ -13,6 +13,7 @@ from benchmark.keys import key
 from benchmark.plan import Cell
 from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder, StoreError
+from benchmark.store.gather import stored_scores
 from benchmark.store.schema import FEATURES_VERSION, SampleRow
 from benchmark.store.videos import DamagedVideo, read_stored
 from benchmark.suites.case import Stages
@@ -78,7 +79,7 @@ class Scorer:
 
         If failures are to be retried, metrics that failed on an existing video are among them.
         """
-        return self._missing(self._stored(cell, row), row)
+        return self._missing(stored_scores(self._folder, row), row)
 
     def score(self, cell: Cell, row: SampleRow) -> None:
         """Compute and store the missing metrics; one that fails is stored as failed and the others continue.
@@ -87,7 +88,7 @@ class Scorer:
             DamagedVideo: If the stored video is not that of the row; nothing is stored then.
             StoreError: If the run directory cannot be written.
         """
-        before = self._stored(cell, row)
+        before = stored_scores(self._folder, row)
         missing = self._missing(before, row)
         if not missing:
             return
@@ -103,11 +104,6 @@ class Scorer:
             return False
         measured = metric.version, backend_of(metric, self._perception.backends)
         return (entry.get("version"), entry.get("backend")) == measured
-
-    def _stored(self, cell: Cell, row: SampleRow) -> dict[str, Any]:
-        stored = self._folder.read_json("scores", cell.key) or {}
-        same = (stored.get("video_digest"), stored.get("features_version")) == (row.video_digest, FEATURES_VERSION)
-        return dict(stored.get("metrics", {})) if same else {}
 
     def _entries(self, cell: Cell, row: SampleRow, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         features, error = None, row.error

@@ -106,6 +106,11 @@ class Workers:
     load: Load
     cluster: Cluster | None = None
 
+    @property
+    def number(self) -> int:
+        """Number of worker processes, if there is work for so many."""
+        return self.cluster.workers if self.cluster else len(self.devices)
+
 
 def build_methods(names: Iterable[str], backbone: Backbone) -> dict[str, ActionTransfer]:
     """Build methods for a backbone.
@@ -230,7 +235,7 @@ def _do(
         return 0
     shares = units(work, made, {case.case_id: case.reference_id for case in request.cases})
     amount = _amount([cell for cell in work if cell.key not in made], len(work), bench.executor)
-    count = len(workers.devices) if workers else 1
+    count = min(workers.number, len(shares)) if workers else 1
     todo = ", ".join(f"{number} {kind}" for kind, number in amount.items())
     bench.folder.log("begins", f"{todo}; processes: {count}; {request.command}")
     with until_asked() as asked, Progress(amount, workers=count) as progress:

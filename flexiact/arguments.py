@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flexiact.backbone.backbone import Backbone
-from flexiact.ranges import check_seed
+from flexiact.ranges import check_seed, check_text
 from flexiact.task import Action, Video
 
 
@@ -18,8 +18,7 @@ def check_fit(backbone: Backbone, reference: Video, caption: str, seed: int) -> 
     """
     check_seed(seed)
     backbone.check_frames("reference", reference.frames, backbone.num_frames)
-    if not isinstance(caption, str):
-        raise ValueError(f"caption: expected text, got {type(caption).__name__}")
+    check_text("caption", caption)
 
 
 def check_action(action: Action, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -12,6 +12,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 BACKBONE_HELP = "puppets, cogvideox-5b-i2v, cogvideox-1.5-5b-i2v@COMMIT, or a folder in diffusers' layout"
 
 
+_LONGEST = 2000  # letters of an error, which may quote a file
+
 Work = Callable[[argparse.Namespace], int | None]
 """The work of a command with its parsed options; it returns an exit code, or None for 0."""
 
@@ -60,6 +62,12 @@ def add_device_options(p: argparse.ArgumentParser) -> None:
     )
 
 
+def shortened(text: str, most: int) -> str:
+    """A text on one line of at most so many letters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
 def one_line(error: BaseException) -> str:
-    """The message of an error on one line, or its class if the message is empty."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The message of an error on one line, or its class if the message is empty; what is far too long is cut."""
+    return shortened(str(error), _LONGEST) or type(error).__name__

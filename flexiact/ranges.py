@@ -5,6 +5,20 @@ from collections.abc import Collection
 from numbers import Integral
 
 
+def check_text(name: str, value: object) -> None:
+    """Refuse a value that is not a text of whole characters; a broken argument of a command may hold halves.
+
+    Raises:
+        ValueError: If the check fails; the message names the field.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected text, got {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: letter {error.start + 1} is half a character; give the text as UTF-8") from error
+
+
 def check_count(name: str, value: object) -> None:
     """Refuse a value that is not an integer of 1 or more.
 

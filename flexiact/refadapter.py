@@ -64,11 +64,13 @@ class RefAdapter:
             ValueError: If files are missing, damaged or for another transformer, or a weight is not finite.
         """
         rank, alpha = read_config(folder)
-        adapter = cls(transformer, rank, alpha)
         try:
             weights = load_file(folder / WEIGHTS_FILE)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"refadapter: cannot be read from {folder} ({one_line(error)})") from error
+        if rank > max((side for tensor in weights.values() for side in tensor.shape), default=0):
+            raise ValueError(f"refadapter: {folder / CONFIG_FILE} says rank {rank}, the weights are smaller")
+        adapter = cls(transformer, rank, alpha)
         adapter._layers.fill({key.removeprefix(PREFIX): tensor for key, tensor in weights.items()})
         return adapter
 
@@ -111,7 +113,7 @@ def read_config(folder: Path) -> tuple[int, float]:
         config = json.loads((folder / CONFIG_FILE).read_text())
         rank, alpha = int(config["r"]), config["lora_alpha"]
         check_positive("lora_alpha", alpha)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"refadapter: cannot be read from {folder} ({CONFIG_FILE}: {one_line(error)})") from error
     default = LoraConfig().to_dict()
     odd = [name for name, value in config.items() if name not in _HARMLESS and value and value != default.get(name)]

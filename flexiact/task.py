@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from flexiact.ranges import check_seed
+from flexiact.ranges import check_seed, check_text
 
 Action = Mapping[str, torch.Tensor]
 """The result of `fit`: CPU tensors by name, savable as safetensors; empty if a method learns nothing."""
@@ -62,8 +62,7 @@ class Request:
 
     def __post_init__(self) -> None:
         _check_uint8("target", self.target, ndim=3, axes="H W 3")
-        if not isinstance(self.prompt, str):
-            raise ValueError(f"prompt: expected text, got {type(self.prompt).__name__}")
+        check_text("prompt", self.prompt)
         check_seed(self.seed)
 
 

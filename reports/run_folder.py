@@ -143,7 +143,7 @@ def _load_info(path: Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path}: missing, so this is no run directory") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: not readable as JSON ({one_line(error)})") from error
     if not isinstance(info, dict):
         raise RunError(f"{path}: expected an object, got {type(info).__name__}")

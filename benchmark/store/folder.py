@@ -102,11 +102,17 @@ class RunFolder:
         """Read run.json of a run that is there.
 
         Raises:
-            UsageError: As for `read_run`, and if there is no run.
+            UsageError: As for `read_run`, if there is no run, or if run.json breaks the contract.
         """
+        from benchmark.store.schema import check_description
+
         run = self.read_run()
         if run is None:
             raise UsageError(f"{self.path}: has no run.json, so it is no run directory")
+        try:
+            check_description(run)
+        except ValueError as error:
+            raise UsageError(f"{self.path / 'run.json'}: {error}") from error
         return run
 
     @contextmanager
@@ -235,5 +241,8 @@ def _load_json(path: Path) -> Any:
     Raises:
         OSError: If it cannot be read (ValueError: if it is no JSON, or was changed since it was sealed).
     """
-    value = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     return unsealed_json(value) if isinstance(value, dict) else value

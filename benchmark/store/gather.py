@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from benchmark.plan import Cell
 from benchmark.store.folder import RunFolder
-from benchmark.store.schema import FEATURES_VERSION, SampleRow, ScoreRow, columns_of
+from benchmark.store.schema import FEATURES_VERSION, SampleRow, ScoreRow, StoredScore, columns_of
 from benchmark.store.videos import DamagedVideo, read_stored
 
 _ARROW = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64()}
@@ -152,10 +153,7 @@ def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:
 
 def score_rows(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) -> list[ScoreRow]:
     """Stored scores of a video as it is now, for the metrics and versions that run.json names."""
-    content = folder.read_json("scores", row.key) or {}
-    current = (content.get("video_digest"), content.get("features_version")) == (row.video_digest, FEATURES_VERSION)
-    stored = content.get("metrics", {}) if current else {}
-    rows = []
+    stored, rows = stored_scores(folder, row), []
     for name, metric in metrics.items():
         found = stored.get(name)
         if found and found["version"] == metric["version"] and found["backend"] == metric["backend"]:
@@ -174,6 +172,32 @@ def score_rows(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) ->
                 )
             )
     return rows
+
+
+def stored_scores(folder: RunFolder, row: SampleRow) -> dict[str, dict[str, Any]]:
+    """Scores of a video as it is now, by metric; {} if there are none, or their file is not of the contract's form."""
+    content = folder.read_json("scores", row.key) or {}
+    if (content.get("video_digest"), content.get("features_version")) != (row.video_digest, FEATURES_VERSION):
+        return {}
+    metrics = content.get("metrics")
+    if isinstance(metrics, dict) and all(map(_is_score, metrics.values())):
+        return metrics
+    folder.damaged(folder.file("scores", f"{row.key}.json"))
+    return {}
+
+
+def _is_score(entry: Any) -> bool:
+    """True for an entry as `StoredScore` describes it; without its model, since a run may have a million."""
+    if not isinstance(entry, dict) or entry.keys() != StoredScore.model_fields.keys():
+        return False
+    value = entry["value"]
+    number = type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return (
+        (number if entry["status"] == "ok" else value is None and entry["status"] in ("failed", "skipped"))
+        and type(entry["version"]) is int
+        and isinstance(entry["backend"], str)
+        and isinstance(entry["error"], str | None)
+    )
 
 
 def _schema(kind: type) -> pa.Schema:

@@ -9,10 +9,11 @@ Every described key is present, unless its default is named. `null` means that t
 known, or that it failed. A missing key means that the entry is of another kind.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 Status = Literal["ok", "failed", "skipped"]
@@ -573,6 +574,27 @@ FILES: tuple[StoredFile, ...] = (
     StoredFile("inputs/CASE_ID/target.png", "The target image as methods see it."),
 )
 """All files of a run. The report that the command adds stands in `report/`; `.lock` keeps a second run out."""
+
+
+def check_description(run: Mapping[str, Any]) -> None:
+    """Check what a run.json says of videos and metrics, and the form of its sessions.
+
+    Raises:
+        ValueError: If it breaks the contract; the message is one line and names the first key that does.
+    """
+    try:
+        Description.model_validate({name: run[name] for name in Description.model_fields if name in run})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    sessions = run.get("later_sessions")
+    for session in [run, *sessions] if isinstance(sessions, list) else [None]:
+        if not (
+            isinstance(session, dict)
+            and isinstance(session.get("command"), str)
+            and isinstance(session.get("provenance"), dict)
+        ):
+            raise ValueError("later_sessions: expected sessions with command and provenance")
 
 
 def columns_of(row: type) -> dict[str, dict[str, Any]]:

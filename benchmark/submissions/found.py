@@ -62,7 +62,7 @@ def by_name(folder: Path, cases: Cases) -> Found:
         if is_clutter(path) or path.suffix.lower() in _NO_VIDEOS:
             continue
         cell = _cell(path.name if path.is_dir() else path.stem, cases.known)
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not lies_inside(folder, path.name):
             problems.append(f"'{path.name}' leads out of the folder")
         elif cell is not None:
             _add(found, cell, path.name, cases, problems)

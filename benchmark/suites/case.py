@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flexiact.cli import shortened
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from metrics.features import Candidates, Source, Truth
 
 _LISTED = 10  # faults of a suite that a message lists; it counts the others
+_LONGEST = 300  # letters of a fault
 _SHOWN_KEPT = 16
 
 
@@ -189,4 +192,5 @@ def refuse(where: Path | str, problems: Sequence[str]) -> None:
     """
     if problems:
         rest = len(problems) - _LISTED
-        raise CaseError(f"{where}: {'; '.join(problems[:_LISTED])}" + (f"; and {rest} more like these" * (rest > 0)))
+        told = "; ".join(shortened(problem, _LONGEST) for problem in problems[:_LISTED])
+        raise CaseError(f"{where}: {told}" + (f"; and {rest} more like these" * (rest > 0)))

@@ -18,6 +18,9 @@ def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list
             returned.
     """
     name = inside(root, path)
+    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        problems.append(f"{name} is a link that leads out of the folder")
+        return []
     try:
         rows = [cells for _, cells in read_table(path, columns)]
     except FileNotFoundError:

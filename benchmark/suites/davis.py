@@ -16,7 +16,7 @@ from benchmark.selection import UsageError
 from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import inside, read_rows
 from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, unique_names
-from flexiact.media.files import spelled
+from flexiact.media.files import is_file, spelled
 from flexiact.media.frame_folder import pictures_in
 from flexiact.media.tables import TableError, by_heading
 
@@ -122,9 +122,14 @@ def _frames(top: Path, sequence: str) -> list[Path]:
     Raises:
         ValueError: If there is no such sequence, or its folder holds no video.
     """
-    if len(PurePosixPath(sequence).parts) != 1 or sequence == ".." or not (top / sequence).is_dir():
+    if not _is_name(sequence) or not (top / sequence).is_dir():
         raise ValueError(f"there is no sequence {sequence} in {top}")
     return pictures_in(top / sequence)
+
+
+def _is_name(text: str) -> bool:
+    """True if a text can name a folder beside others: `/` and `//` are paths of one part, too."""
+    return text != ".." and PurePosixPath(text).name == text
 
 
 def _image(root: Path, top: Path, target: str) -> str:
@@ -136,8 +141,8 @@ def _image(root: Path, top: Path, target: str) -> str:
     path = PurePosixPath(spelled(root, target))
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{target} leads out of the folder")
-    if len(path.parts) == 1 and (top / target).is_dir():
+    if _is_name(target) and (top / target).is_dir():
         return inside(root, _frames(top, target)[0])
-    if not (root / path).is_file():
+    if not is_file(root / path):
         raise ValueError(f"{target} is neither a sequence nor an image in the folder")
     return str(path)

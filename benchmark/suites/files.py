@@ -5,6 +5,7 @@ network library and decodes nothing; `benchmark.suites.reading` reads their cont
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ class FileCase:
             CaseError: If a file changed; the message names it.
         """
         for file in (self.reference, self.target):
-            if file_of(file.path.parent, file.path.name).sha256 != file.sha256:
+            if _digest_of(file.path) != file.sha256:
                 raise CaseError(f"{file.path}: has changed since the suite was read")
 
     def losses(self, form: Format) -> list[tuple[str, str]]:
@@ -269,24 +270,47 @@ def file_of(root: Path, name: str) -> File:
     """Make the `File` of a file or folder of pictures in a suite's folder, with its digest.
 
     Raises:
-        CaseError: If the file cannot be read.
+        CaseError: If the file cannot be read, or a link leads out of the suite's folder.
     """
     path = root / name
+    _check_links(root, path)
+    return File(path, name, _digest_of(path))
+
+
+def _check_links(root: Path, path: Path) -> None:
+    """Refuse links out of the suite's folder, before what they lead to is read."""
+    is_missing = not os.path.lexists(path)  # which the digest says
+    inside = is_missing or lies_inside(root, path.relative_to(root).as_posix())
+    for one in [path] if not inside else sorted(path.iterdir()) if path.is_dir() else []:
+        if not inside or (one.is_symlink() and not lies_inside(root, one.relative_to(root).as_posix())):
+            raise CaseError(f"{one}: is a link that leads out of {root}, or nowhere")
+
+
+def _digest_of(path: Path) -> str:
     try:
         if not path.is_dir():
-            return File(path, name, file_digest(path))
+            return file_digest(path)
         digests = "".join(file_digest(picture) for picture in pictures_in(path))
     except MediaError as error:
         raise CaseError(str(error)) from error
     except OSError as error:
         raise CaseError(f"{path}: {error.strerror or error}") from error
-    return File(path, name, hashlib.sha256(digests.encode()).hexdigest())
+    return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def lies_inside(root: Path, name: str) -> bool:
-    """True if a relative path leads to a file or folder in a folder, links followed."""
-    path = root / name
-    return not Path(name).is_absolute() and path.exists() and path.resolve().is_relative_to(root.resolve())
+    """True if a relative path leads to a file or folder in a folder, links followed.
+
+    A snapshot of the model hub's cache is all links; the folder `blobs` of its repository belongs to it.
+    """
+    path, borders = root / name, [root.resolve()]
+    if borders[0].parent.name == "snapshots":
+        borders.append(borders[0].parents[1] / "blobs")
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):  # missing, too long, a ring of links, or with a zero byte
+        return False
+    return not Path(name).is_absolute() and any(real.is_relative_to(border) for border in borders)
 
 
 def file_name(text: str) -> str:
@@ -308,6 +332,8 @@ def unique_names(texts: Iterable[str]) -> list[str]:
 
 def _text(root: Path, name: str, what: str, problems: list[str]) -> str:
     try:
+        if (root / name).is_symlink() and not lies_inside(root, name):
+            raise OSError("a link out of the folder")
         text = " ".join(read_text(root / name).split())
     except FileNotFoundError:
         text = ""

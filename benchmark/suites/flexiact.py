@@ -30,6 +30,7 @@ from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import inside, read_rows
 from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, unique_names
 from flexiact.backbone.hub import snapshot
+from flexiact.media.files import is_file
 
 REPOSITORY = "shiyi0408/FlexiAct"
 """The authors' dataset on the model hub."""
@@ -205,7 +206,7 @@ def _located(root: Path, written: str, where: str, problems: list[str]) -> str |
     start = next((place for place, part in enumerate(path.parts) if part in _TOPS), 0)
     parts = path.parts[start:]
     for name in _spellings(parts):
-        if (root / name).is_file():
+        if is_file(root / name):
             return name
     problems.append(f"{'/'.join(parts)} is missing" if parts else f"{where}: a path is empty")
     return None

@@ -6,6 +6,7 @@ captions, axes and digests of a case; `benchmark.suites.truth` renders its pictu
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
 from benchmark.selection import UsageError, unknown
 from benchmark.suites.case import CaseError, Format
+from flexiact.cli import one_line
 from flexiact.media.digests import json_digest as digest
+from flexiact.media.files import limited_bytes
 
 if TYPE_CHECKING:
     from benchmark.suites.truth import Staged
@@ -24,6 +27,10 @@ SUITE_FILE = "suite.toml"
 AXES: tuple[str, ...] = ("layout", "viewpoint", "skeleton", "pose")
 TERCILES: tuple[str, ...] = ("near", "middle", "far")
 HEADLINE = "motion_agreement_centred"
+FILE_LIMIT_MIB = 1
+"""Size from which on a suite's own file or a case's file is refused."""
+
+_NAME = re.compile(r"\w[\w.-]*")
 DIGESTS: tuple[str, ...] = ("reference", "target", "truth")
 
 
@@ -161,20 +168,23 @@ def load_suite(name: str, folder: Path = CASES_FOLDER) -> PuppetSuite:
     path = folder / name / SUITE_FILE
     data = _read(path)
     steps = data.get("num_inference_steps")
-    if steps is not None and (not isinstance(steps, int) or steps < 1):
+    if steps is not None and not _is_count(steps):
         raise CaseError(f"{path}: num_inference_steps: expected a whole number above 0, got {steps!r}")
-    edges = {}
+    edges, written = {}, data.get("edges", {})
     for axis in AXES:
-        pair = data.get("edges", {}).get(axis)
+        pair = written.get(axis) if isinstance(written, dict) else written
         if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_number, pair)) or pair[0] > pair[1]:
             raise CaseError(f"{path}: edges.{axis}: expected two ascending numbers, got {pair!r}")
         edges[axis] = (float(pair[0]), float(pair[1]))
     cases = {p.stem: p for p in sorted(path.parent.glob("*.toml")) if p.name != SUITE_FILE}
     if not cases:
         raise CaseError(f"{path.parent}: holds no cases")
+    for case_id, file in cases.items():
+        if not _NAME.fullmatch(case_id) or file.is_symlink():
+            raise CaseError(f"{file}: expected a file, no link, with a name of letters, digits, '_', '.' and '-'")
     headline = _text({"headline": HEADLINE} | data, "headline", path)
     version, stated = data.get("version"), _text(data, "digest", path)
-    if not isinstance(version, int) or version < 1:
+    if not _is_count(version):
         raise CaseError(f"{path}: version: expected a whole number above 0, got {version!r}")
     found = _digest(data, {case_id: _read(file) for case_id, file in cases.items()})
     if stated != found:
@@ -268,11 +278,13 @@ def suite_to_toml(suite: PuppetSuite) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(limited_bytes(path, FILE_LIMIT_MIB).decode())
+        digest(data)  # refuses dates, numbers that are not finite, and what is nested too deeply
     except OSError as error:
         raise CaseError(f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CaseError(f"{path}: not TOML ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise CaseError(f"{path}: not TOML ({one_line(error)})") from error
+    return data
 
 
 def _text(data: Mapping[str, Any], field: str, path: Path) -> str:
@@ -290,7 +302,17 @@ def _table(data: Mapping[str, Any], field: str, path: Path) -> dict[str, Any]:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """True for a finite number that a float holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _toml(value: object) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from flexiact.backbone.backbone import Backbone
 from flexiact.notes import note
+from flexiact.ranges import check_text
 
 _SHOWN_LETTERS = 30  # largest number of letters of a long text that a note shows
 
@@ -34,7 +35,12 @@ def encode_text(backbone: Backbone, texts: Sequence[str]) -> torch.Tensor:
 
 
 def note_long_text(backbone: Backbone, text: str) -> None:
-    """Print a note if `encode_text` truncates a text."""
+    """Print a note if `encode_text` truncates a text.
+
+    Raises:
+        ValueError: If the text holds half a character.
+    """
+    check_text("text", text)
     tokens = len(backbone.tokenizer(text, verbose=False).input_ids)  # without the tokenizer's own warning about lengths
     if tokens > backbone.max_text_tokens:
         start = text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}..."

@@ -53,6 +53,23 @@ def take_turns(
         add_hook_to_module(network, TakingTurns(device, others), append=True)
 
 
+def begin_turns(networks: Mapping[str, nn.Module], device: torch.device, staying: AbstractSet[str]) -> bool:
+    """Let networks that a GPU has no room for take turns from now on; no number changes.
+
+    Args:
+        networks: Networks by part, on the device.
+        device: Device that runs the networks.
+        staying: Names of the parts that stay on the device.
+
+    Returns:
+        True if that saves memory: False on a CPU, and if they take turns already.
+    """
+    if device.type == "cpu" or any(isinstance(getattr(n, "_hf_hook", None), TakingTurns) for n in networks.values()):
+        return False
+    take_turns(networks, device, staying)
+    return True
+
+
 def _is_on(network: nn.Module, device: torch.device) -> bool:
     """True if all weights are on the device; "cuda" without a number is any GPU, as in torch."""
     places = {tensor.device for tensors in (network.parameters(), network.buffers()) for tensor in tensors}

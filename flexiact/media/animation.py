@@ -1,5 +1,6 @@
 """Read an animated WebP as a video with Pillow, because FFmpeg reads only still ones."""
 
+import warnings
 from collections.abc import Container, Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from PIL import Image
 
 from flexiact.cli import one_line
 from flexiact.media.files import MediaError
-from flexiact.media.image import to_rgb
+from flexiact.media.image import DAMAGED, to_rgb
 from flexiact.media.timing import Timing
 from flexiact.notes import note
 
@@ -53,10 +54,13 @@ def frames(path: Path, wanted: Container[int] | None = None) -> Iterator[tuple[i
 
 def _images(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path, formats=["WEBP"])
+        with opened as image:
             for index in range(getattr(image, "n_frames", 1)):
                 image.seek(index)
                 image.load()  # reads the duration of the frame
                 yield image
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGED as error:
         raise MediaError(f"{path}: no video, or a damaged one: cannot be decoded ({one_line(error)})") from error

@@ -1,6 +1,7 @@
 """Make folders, write files atomically, and read texts and tensors."""
 
 import codecs
+import errno
 import os
 import secrets
 import unicodedata
@@ -11,6 +12,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+TEXT_LIMIT_MIB = 16
+"""Size from which on a text file is refused: tables and prompts are far smaller."""
 
 
 class MediaError(ValueError):
@@ -30,11 +35,33 @@ def read_text(path: Path) -> str:
     """Read a text file: UTF-16 if it begins with that byte order mark, otherwise UTF-8; the mark is left out.
 
     Raises:
-        OSError: If the file cannot be read (UnicodeDecodeError: if it has neither encoding).
+        OSError: If the file cannot be read, or is larger than `TEXT_LIMIT_MIB` (UnicodeDecodeError: if it has neither
+            encoding).
     """
-    content = path.read_bytes()
+    content = limited_bytes(path, TEXT_LIMIT_MIB)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return content.decode("utf-16" if wide else "utf-8-sig")
+
+
+def limited_bytes(path: Path, most_mib: int) -> bytes:
+    """Content of a file of at most so many MiB.
+
+    Raises:
+        OSError: If the file cannot be read or is larger.
+    """
+    with path.open("rb") as file:
+        content = file.read(most_mib * 2**20 + 1)
+    if len(content) > most_mib * 2**20:
+        raise OSError(errno.EFBIG, f"larger than {most_mib} MiB", str(path))
+    return content
+
+
+def is_file(path: Path) -> bool:
+    """True if there is a file; False also for a path that no file can have, such as one that is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def spelled(root: Path, written: str) -> str:
@@ -44,7 +71,7 @@ def spelled(root: Path, written: str) -> str:
     """
     slashed = written.replace("\\", "/")
     spellings = [written, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
-    return next((spelling for spelling in spellings if (root / spelling).is_file()), slashed)
+    return next((spelling for spelling in spellings if is_file(root / spelling)), slashed)
 
 
 def make_folder(name: str, folder: Path) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from av.stream import Disposition
 
 from flexiact.cli import one_line
 from flexiact.media.files import MediaError
-from flexiact.media.image import FOREIGN_PICTURES, check_file, foreign_format
+from flexiact.media.image import FOREIGN_PICTURES, MOST_PIXELS, check_file, foreign_format
 from flexiact.media.timing import Timing
 from flexiact.notes import note
 
 _NO_FILMS = {"tty", "concat", "hls", "dash", "imf", "sdp", "applehttp"}
+MOST_FRAMES = 100_000
+"""Longest film; over an hour at 24 frames a second."""
+
 MISSING_SHARE = 0.05
 """A file whose frames and seconds fall short of its header by more than this share counts as truncated."""
 
@@ -66,6 +70,8 @@ def scan(path: Path) -> Timing:
         for frame in container.decode(stream):
             _check_sound(frame, path)
             seen.add(frame)
+            if len(seen.seconds) > MOST_FRAMES:
+                raise MediaError(f"{path}: holds more than {MOST_FRAMES} frames; cut it to the action")
         if not seen.seconds:
             raise MediaError(f"{path}: holds no frames")
         if len(seen.sizes) > 1:
@@ -99,11 +105,11 @@ def frames(path: Path, wanted: Container[int] | None = None) -> Iterator[tuple[i
 def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
     """Open the container and its film, the first video stream that is no cover picture; errors become one line."""
     check_file(path, "a video")
+    opened_at_all = False
     try:
-        with av.open(str(path)) as container:
-            # FFmpeg would decode a text as a film of a terminal, and read other files that a playlist names.
-            listed = _NO_FILMS & set(container.format.name.split(","))
-            videos = [] if listed else list(container.streams.video)
+        # The whole path, since FFmpeg reads the name of another protocol in a name such as `concat:a`.
+        with av.open(str(path.absolute()), options={"format_whitelist": _films()}) as container:
+            opened_at_all, videos = True, list(container.streams.video)
             films = [stream for stream in videos if not stream.disposition & _PICTURES]
             if not films:
                 raise MediaError(f"{path}: holds no video stream" + (", only a cover picture" if videos else ""))
@@ -111,10 +117,21 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.s
             if film.codec_context is None:
                 why = foreign_format(path, FOREIGN_PICTURES) or "there is no decoder for it"
                 raise MediaError(f"{path}: cannot be decoded ({why})")
+            if film.width * film.height > MOST_PIXELS:
+                raise MediaError(f"{path}: frames of {film.width} x {film.height} pixels, {MOST_PIXELS} at most")
+            film.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # frames may change size
             yield container, film
     except (av.error.FFmpegError, EOFError, UnicodeDecodeError) as error:
+        if isinstance(error, av.error.ArgumentError) and not opened_at_all:
+            raise MediaError(f"{path}: holds no video stream") from error  # its format is none of `_films`
         why = foreign_format(path, FOREIGN_PICTURES) or reason(error)
         raise MediaError(f"{path}: no video, or a damaged one: cannot be decoded ({why})") from error
+
+
+@cache
+def _films() -> str:
+    """Formats that FFmpeg may open: it would decode a text as a film of a terminal, and read files of a playlist."""
+    return ",".join(sorted(av.formats_available - _NO_FILMS))
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

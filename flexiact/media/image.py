@@ -1,8 +1,11 @@
 """Read and write images (Pillow), and fit them to a size."""
 
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,16 @@ MUCH_CUT_AWAY = 0.4
 """Share of a picture from which on a note says that the centre crop loses it."""
 
 _DNG_VERSION = 50706  # TIFF tag
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+"""Largest picture or frame, in pixels: 178,956,970, Pillow's own limit."""
+
+DAMAGED = (
+    *(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, struct.error, zlib.error),
+)
+"""What Pillow's readers raise on damaged files, most of it by accident."""
+
+_EXECUTED = {"EPS"}  # a program, which Pillow would give to Ghostscript
 Formats = Mapping[str, Sequence[tuple[int, bytes]]]
 
 FOREIGN_PICTURES: Formats = {
@@ -86,19 +99,26 @@ def decode_image(path: Path) -> tuple[np.ndarray, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # phones take pictures of this size
-            image = Image.open(path)
+            image = Image.open(path, formats=readable_formats())
         with image:
             if _DNG_VERSION in getattr(image, "tag_v2", ()):
                 raise ValueError("it is a raw photo, DNG; save it as JPEG or PNG")  # Pillow would take its preview
             image.load()
             turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
             picture, converted = to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         reason = foreign_format(path, {**FOREIGN_PICTURES, **_FILMS}) or one_line(error)
         raise MediaError(f"{path}: not a readable image ({reason})") from error
     return picture, "; ".join(
         (["is turned upright by its EXIF"] if turned else []) + ([converted] if converted else [])
     )
+
+
+@cache
+def readable_formats() -> tuple[str, ...]:
+    """Names of the formats that Pillow decodes by itself."""
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - _EXECUTED))
 
 
 def foreign_format(path: Path, formats: Formats) -> str:

@@ -36,7 +36,11 @@ def unsealed_json(value: Mapping[str, Any]) -> dict[str, Any]:
         SealError: If the seal is not that of the other keys.
     """
     rest = dict(value)
-    if SEAL in rest and rest.pop(SEAL) != json_digest(rest):
+    try:
+        sound = SEAL not in rest or rest.pop(SEAL) == json_digest(rest)
+    except RecursionError:
+        sound = False
+    if not sound:
         raise SealError("its seal is not that of its content")
     return rest
 
@@ -78,15 +82,19 @@ def read_sealed_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]
     content = path.read_bytes()
     check_tensors(content)
     header = {name: text for name, text in _parts(content)[0].get(_METADATA, {}).items() if name != SEAL}
+    try:
+        loaded = load(content)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # a dtype or shape that torch does not have
+        raise SealError(f"its tensors cannot be loaded ({type(error).__name__})") from error
     # Copied, because tensors at odd addresses in the file would give products with other last bits.
-    return {name: tensor.clone() for name, tensor in load(content).items()}, header
+    return {name: tensor.clone() for name, tensor in loaded.items()}, header
 
 
 def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
     length = int.from_bytes(content[:8], "little")
     try:
         header = json.loads(content[8 : 8 + length])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SealError("its header is damaged") from error
     if not isinstance(header, dict) or not isinstance(header.get(_METADATA, {}), dict):
         raise SealError("its header is damaged")

@@ -20,6 +20,9 @@ from flexiact.media.image import fit_image, note_cut
 from flexiact.media.timing import Timing
 from flexiact.task import Video
 
+MOST_GIB = 8
+"""Size of the frames that `read_video` keeps, in GiB; `read_clip` keeps only those of its clip."""
+
 FFV1_OPTIONS = {"level": "3", "slicecrc": "1"}
 """Options of FFV1; with a checksum in every slice the decoder reports damage instead of showing it."""
 
@@ -30,8 +33,12 @@ def read_video(path: str | os.PathLike[str]) -> Video:
     Raises:
         MediaError: As for `read_timing`.
     """
-    timing = read_timing(path)
-    return Video(np.stack([frame for _, frame in _frames(Path(path))]), timing.fps, timing.times)
+    timing, frames = read_timing(path), list[np.ndarray]()
+    for _, frame in _frames(Path(path)):
+        frames.append(frame)
+        if frame.nbytes * len(frames) > MOST_GIB * 2**30:
+            raise MediaError(f"{path}: more than {MOST_GIB} GiB of frames; cut it to the action, or make it smaller")
+    return Video(np.stack(frames), timing.fps, timing.times)
 
 
 def read_clip(path: str | os.PathLike[str], num_frames: int, height: int, width: int) -> Video:

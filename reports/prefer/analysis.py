@@ -1,5 +1,6 @@
 """Read votes: how often each method is preferred, and which metrics agree with people."""
 
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from flexiact.media.files import TEXT_LIMIT_MIB, limited_bytes
 from reports.analysis.inference import student_interval
 from reports.cells import Cell, Number, Table
 from reports.prefer.pairs import Trial, sheet_digest
@@ -67,7 +69,8 @@ def read_votes(files: Iterable[Path], results: Results, trials: tuple[Trial, ...
 
 def _checked(file: Path, digest: str, trials: int) -> pd.DataFrame:
     try:
-        rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        content = io.BytesIO(limited_bytes(file, TEXT_LIMIT_MIB))
+        rows = pd.read_csv(content, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except ValueError as error:
         raise RunError(f"{file}: no table of votes ({' '.join(str(error).split())})") from error
     absent = [name for name in COLUMNS if name not in rows]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark import execute
 from benchmark.execute import Executor, preview_scale
 from benchmark.measure import measured
 from benchmark.plan import Cell
@@ -194,6 +195,37 @@ def test_memory_that_cannot_be_had_fails_one_video_alone(folder: RunFolder, back
     row = runner.execute(CELL)
     assert row.status == "failed" and "can't allocate memory" in row.error and "\n" not in row.error
     assert runner.execute(Cell("key2", "fit2", "n", "method", CASES[0].case_id, 5)).status == "ok"
+
+
+class NoRoom(Shifter):
+    """Finds no room on the GPU for its first fits."""
+
+    full = 1
+
+    def fit(self, reference, caption, *, seed):
+        if self.fits < self.full:
+            self.fits += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().fit(reference, caption, seed=seed)
+
+
+@pytest.mark.parametrize(("full", "status"), [(1, "ok"), (2, "failed")])
+def test_without_room_on_the_gpu_a_video_is_tried_once_more_with_networks_that_take_turns(
+    folder: RunFolder, backbone, monkeypatch: pytest.MonkeyPatch, full: int, status: str
+) -> None:
+    asked = []
+    monkeypatch.setattr(execute, "begin_turns", lambda networks, *rest: not asked.append(set(networks)))
+    method = NoRoom(backbone)
+    method.full = full
+    row = executor(folder, backbone, method).execute(CELL)
+    assert (row.status, asked) == (status, [{"text_encoder", "transformer", "vae"}])
+    assert status == "ok" or row.error == "OutOfMemoryError: CUDA out of memory"
+    assert "  offloads  m on " in (folder.path / "log.txt").read_text()
+
+
+def test_on_a_cpu_nothing_takes_turns(folder: RunFolder, backbone) -> None:
+    assert executor(folder, backbone, NoRoom(backbone)).execute(CELL).error == "OutOfMemoryError: CUDA out of memory"
+    assert not (folder.path / "log.txt").exists()
 
 
 def test_a_failed_fit_is_not_tried_again_for_the_next_target(folder: RunFolder, backbone) -> None:

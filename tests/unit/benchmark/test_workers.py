@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 
+from benchmark.cluster import Cluster
 from benchmark.selection import UsageError
 from benchmark.session import Workers
 from benchmark.store.folder import StoreError
@@ -174,6 +175,11 @@ def test_no_more_workers_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free * held * 1.05))
         assert len(affordable(("cpu",) * 4)) == count
         assert affordable(("cuda:0", "cuda:1")) == ("cuda:0", "cuda:1")
+
+
+def test_workers_of_a_cluster_are_counted_as_local_ones_are() -> None:
+    assert Workers(("cpu", "cpu"), loading(Path())).number == 2
+    assert Workers(("cpu",), loading(Path()), Cluster(None, 3)).number == 3
 
 
 # ------------------------------------------------------------------------------------------------------ whole runs

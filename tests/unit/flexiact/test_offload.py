@@ -12,7 +12,7 @@ from torch import nn
 from flexiact.backbone.backbone import Backbone, load_folder
 from flexiact.backbone.codec import decode_latents, encode_video
 from flexiact.backbone.loading import NO_SAVINGS, Savings
-from flexiact.backbone.offload import TakingTurns, take_turns
+from flexiact.backbone.offload import TakingTurns, begin_turns, take_turns
 from flexiact.backbone.specs import BACKBONES
 from flexiact.embedding import ACTION_KEY
 from flexiact.method import FitConfig, FlexiAct, FlexiActConfig, TransferConfig
@@ -54,6 +54,16 @@ class Traveller(nn.Linear):
             for name, parameter in module._parameters.items():
                 module._parameters[name] = nn.Parameter(torch.zeros(parameter.shape, device=device))
         return self
+
+
+def test_networks_without_room_begin_to_take_turns_once():
+    log: list[tuple[str, str]] = []
+    networks = {name: Traveller(name, log).to(ELSEWHERE) for name in ("text_encoder", "transformer", "vae")}
+    assert not begin_turns(networks, CPU, set())
+    assert begin_turns(networks, ELSEWHERE, {"transformer"}) and not begin_turns(networks, ELSEWHERE, set())
+    log.clear()
+    networks["vae"](torch.zeros(1, 2, device=ELSEWHERE))
+    assert log == [("text_encoder", "cpu")]
 
 
 def test_each_comes_when_it_is_used_and_the_others_leave():
