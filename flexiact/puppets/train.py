@@ -1,11 +1,11 @@
 """Train the shipped weights of the puppet world: `python -m flexiact.puppets.train RECIPE`.
 
 Every recipe resumes from its state folder: after a stop, the same command continues the run, and the result is the same
-as without a stop. Order: first vae_encoder, vae_decoder and the backbone's trunk, one after another or at once; then a
-branch of the backbone, refadapter and control. clip, pose and pose_driver may be trained at any time. `explained`
-measures on development actions how much of each kind of movement the backbone has learned. `judge` measures how well it
-draws test actions in held-out worlds. `carry_over` changes the weights of an earlier world (`--from-weights`) to the
-code and vocabulary of this one, as a start for vae_encoder, vae_decoder and backbone.
+as without a stop. Order: first vae_encoder and vae_decoder, and beside them words, pointing and the backbone's trunk,
+one after another; then a branch of the backbone, refadapter and control. clip, pose and pose_driver may be trained at
+any time. `explained` measures on development actions how much of each kind of movement the backbone has learned.
+`judge` measures how well it draws test actions in held-out worlds. `carry_over` changes the weights of an earlier world
+(`--from-weights`) to the code and vocabulary of this one, as a start for vae_encoder, vae_decoder and backbone.
 
 The backbone's training is a trunk of any length that a branch finishes. `backbone` trains the trunk; with `--branch-at`
 it finishes a kept checkpoint of the trunk and writes the weights. `--finish` does both within `--minutes`. On a CPU,
@@ -26,9 +26,12 @@ from flexiact.cli import OneLineParser, run
 if TYPE_CHECKING:
     from torch import device as Device
 
+    from flexiact.puppets.recipes.backbone_run import BackboneRun
+
 STEPS = {
     "carry_over": 0,
     "words": 3000,
+    "pointing": 6250,
     "vae_encoder": 4000,
     "vae_decoder": 4000,
     "backbone": 156_250,
@@ -63,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     adapter.add_argument("--condition", choices=("other", "first"), default="other", help="moment of the image")
     adapter.add_argument("--keep-first", action="store_true", help="do not replace the first clean latent by the image")
     adapter.add_argument("--rank", type=int, metavar="N", help="of every layer")
-    _add_backbone_options(p.add_argument_group("backbone"))
+    _add_backbone_options(p.add_argument_group("backbone, pointing"))
     return p
 
 
@@ -88,19 +91,19 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--compile", action="store_true", help="also control: fuse the model (needs a C++ compiler): a third faster"
     )
-    group.add_argument("--taught", action="store_true", help="begin with the text encoder that `words` has trained")
+    group.add_argument("--taught", choices=("words", "pointing"), help="begin with what this recipe has trained")
     group.add_argument("--contrast", type=float, default=0.0, help="weight of the distance kept to another clip")
 
 
-def _train_backbone(options: argparse.Namespace, steps: int, device: Device) -> str:
+def _backbone_run(options: argparse.Namespace, steps: int, device: Device) -> BackboneRun:
     from flexiact.puppets.engine.losses import LossTerms
-    from flexiact.puppets.recipes.backbone_run import AVERAGES, BackboneRun, train_branch, train_trunk, train_within
+    from flexiact.puppets.recipes.backbone_run import AVERAGES, BackboneRun
 
     if options.average not in AVERAGES:
         raise ValueError(f"--average: {options.average} is none of {AVERAGES}")
     if options.processes < 1 or (device.type == "cpu" and options.batch % options.processes):
         raise ValueError("--processes: it must divide --batch")
-    run = BackboneRun(
+    return BackboneRun(
         options.state,
         options.seed,
         steps,
@@ -115,6 +118,18 @@ def _train_backbone(options: argparse.Namespace, steps: int, device: Device) -> 
         options.compile,
         options.taught,
     )
+
+
+def _train_pointing(options: argparse.Namespace, steps: int, device: Device) -> str:
+    from flexiact.puppets.recipes.pointing_run import train_pointing
+
+    return train_pointing(_backbone_run(options, steps, device))
+
+
+def _train_backbone(options: argparse.Namespace, steps: int, device: Device) -> str:
+    from flexiact.puppets.recipes.backbone_run import train_branch, train_trunk, train_within
+
+    run = _backbone_run(options, steps, device)
     if options.finish:
         return train_within(run, options.out / "backbone")
     if options.branch_at is None:
@@ -232,6 +247,7 @@ def _judge(options: argparse.Namespace, worlds: int, device: Device) -> object:
 _RECIPES: dict[str, Callable[[argparse.Namespace, int, Device], object]] = {
     "carry_over": _carry_over,
     "words": _words,
+    "pointing": _train_pointing,
     "vae_encoder": _vae_encoder,
     "vae_decoder": _vae_decoder,
     "backbone": _train_backbone,

@@ -7,8 +7,10 @@ are ready for use while the trunk continues. So the length of the training need 
 import hashlib
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
@@ -17,7 +19,7 @@ from transformers import T5EncoderModel
 
 from flexiact.media.files import replacing
 from flexiact.puppets.engine import processes
-from flexiact.puppets.engine.checkpoint import Progress, put_weights, read_header
+from flexiact.puppets.engine.checkpoint import Progress, put_weights, read_header, weights_of
 from flexiact.puppets.engine.loop import CHECKPOINT, Pace, Plan, kept_name, look_every, put_kept, step_generator, train
 from flexiact.puppets.engine.losses import LossTerms, Noising, velocity_loss
 from flexiact.puppets.recipes.backbone import (
@@ -33,6 +35,7 @@ from flexiact.puppets.recipes.backbone import (
     save_backbone,
 )
 from flexiact.puppets.recipes.linear_code import save_linear_code
+from flexiact.puppets.recipes.pointing import pointing_loss, read_pointing
 from flexiact.puppets.recipes.shards import SHARD_CLIPS, cached_clips, recipe_mark
 from flexiact.puppets.recipes.vae import assembled, world_code
 from flexiact.puppets.recipes.words import read_words
@@ -47,6 +50,7 @@ BRANCH_SHARE = 0.25
 """Length of a branch as a share of the trunk's samples."""
 TRUNK_SHARE = 0.76
 """The trunk's share of the minutes of `train_within`: its branch takes `BRANCH_SHARE` of its time, loading the rest."""
+Taught = Literal["words", "pointing"]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -67,7 +71,8 @@ class BackboneRun:
         average: Relative width, one of `AVERAGES`, of the average that a branch writes.
         terms: Weights of the loss terms; in branches they fall to 0 with the rate.
         compiled: True to fuse the model with torch.compile: a third faster on a CPU, but it needs a C++ compiler.
-        taught: True to start with the text encoder that `train words` has left in the state folder.
+        taught: Recipe whose result in the state folder replaces what it has of the first weights: "words", the text
+            encoder, or "pointing", that and the first half of the transformer; None for neither.
         snapshots: Folder that gets the averaged weights every minute; None for none.
     """
 
@@ -83,7 +88,7 @@ class BackboneRun:
     average: float = AVERAGES[0]
     terms: LossTerms = LossTerms()
     compiled: bool = False
-    taught: bool = False
+    taught: Taught | None = None
     snapshots: Path | None = None
 
     @property
@@ -109,7 +114,7 @@ class BackboneRun:
 def train_trunk(run: BackboneRun) -> str:
     """Train or resume the trunk on linear codes of clips; return a line on its progress."""
     folder = run.state / "backbone"
-    _train(run, run.trunk, folder)
+    train_on_clips(run, run.trunk, folder, _train_process)
     done = read_header(folder / CHECKPOINT).step * run.batch
     kept = sorted(int(path.stem.removeprefix("step-")) * run.batch for path in folder.glob(kept_name("*")))
     return f"the trunk has seen {done} samples; --branch-at can finish it from: {kept}"
@@ -130,7 +135,7 @@ def train_branch(run: BackboneRun, samples: int, out: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / CHECKPOINT) as partial:
             shutil.copyfile(kept, partial)
-    _train(run, plan, folder, out)
+    train_on_clips(run, plan, folder, _train_process, out)
     done = read_header(folder / CHECKPOINT).step
     if done < plan.steps:
         return f"the branch stands at step {done} of {plan.steps}; --branch-at {samples} goes on"
@@ -148,7 +153,7 @@ def train_within(run: BackboneRun, out: Path) -> str:
         raise ValueError("--finish: say within how many --minutes")
     assembled(run.state)  # refuses a run that could not be written
     run = replace(run, snapshots=out)
-    _train(replace(run, minutes=TRUNK_SHARE * minutes), run.trunk, folder)
+    train_on_clips(replace(run, minutes=TRUNK_SHARE * minutes), run.trunk, folder, _train_process)
     step = read_header(folder / CHECKPOINT).step
     with replacing(folder / kept_name(step)) as partial:
         shutil.copyfile(folder / CHECKPOINT, partial)
@@ -156,11 +161,25 @@ def train_within(run: BackboneRun, out: Path) -> str:
     return train_branch(replace(run, minutes=left), step * run.batch, out)
 
 
-def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) -> None:
+def train_on_clips(
+    run: BackboneRun, plan: Plan, folder: Path, work: Callable[..., None], out: Path | None = None
+) -> None:
+    """Make the clips and train or resume in the run's processes.
+
+    Args:
+        run: Settings.
+        plan: Steps and rate.
+        folder: Folder of checkpoint and curve.
+        work: Function of a module that each process calls with run, plan, folder, clips, facts about the run, and out.
+        out: Path to what is written at the end; None writes nothing.
+
+    Raises:
+        ValueError: If the folder was begun with another recipe.
+    """
     begun, code = time.monotonic(), world_code(run.state, run.seed)
     recipe = (
         f"batch {run.batch}, movement {run.terms.movement}, contrast {run.terms.contrast}, "
-        f"pointing {run.terms.pointing}, channels {run.terms.channels}, {'taught' if run.taught else 'new'} words, "
+        f"pointing {run.terms.pointing}, channels {run.terms.channels}, taught {run.taught or 'nothing'}, "
         f"clips {recipe_mark(code, run.seed)}"
     )
     about = read_header(folder / CHECKPOINT).about if (folder / CHECKPOINT).exists() else {}
@@ -175,7 +194,7 @@ def _train(run: BackboneRun, plan: Plan, folder: Path, out: Path | None = None) 
         about[name] = _so_far(about.get(name), value, folder / CHECKPOINT)
     if run.minutes is not None:
         run = replace(run, minutes=run.minutes - (time.monotonic() - begun) / 60)
-    processes.run(run.trainers, _train_process, run, plan, folder, clips, about, out)
+    processes.run(run.trainers, work, run, plan, folder, clips, about, out)
 
 
 def _so_far(before: str | None, value: float, checkpoint: Path) -> str:
@@ -191,8 +210,8 @@ def _train_process(
 ) -> None:
     model = new_model(run, clips)
     if run.compiled:
-        _compile(model, run.device)
-    noising = _noising(run, model, clips, PRECISIONS[about["precision"]])
+        compile_parts(model, run.device)
+    noising = noising_of(run, model, clips, PRECISIONS[about["precision"]])
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         share = EARLY_HIGH_NOISE_SHARE if step < plan.decay_from else LATE_HIGH_NOISE_SHARE
@@ -201,10 +220,7 @@ def _train_process(
         loss = velocity_loss(model, batch, noising, generator, share, terms)
         if terms.pointing:
             assert batch.points is not None  # `cached_clips` gives them
-            mine = batch.points[processes.rows(run.batch)].to(run.device)
-            # The mean over processes, each with its share of the batch, is then the mean over all keypoints.
-            number = batch.points[..., 0].isfinite().sum().to(run.device) / processes.count()
-            loss = loss + terms.pointing * model.pointer(mine, number)
+            loss = loss + terms.pointing * pointing_loss(model.pointer, batch.points)
         return loss
 
     def publish(progress: Progress) -> None:
@@ -225,7 +241,8 @@ def _write(run: BackboneRun, model: TextToVelocity, out: Path) -> None:
     save_linear_code(world_code(run.state, run.seed), out / LINEAR_CODE)
 
 
-def _compile(model: TextToVelocity, device: str) -> None:
+def compile_parts(model: TextToVelocity, device: str) -> None:
+    """Fuse the model, for one size of batch."""
     # On a GPU, compile block by block: the blocks are alike and compile once, in seconds instead of a minute for the
     # whole model. The rest is small.
     parts = (model.transformer, model.text_encoder) if device == "cpu" else model.transformer.transformer_blocks
@@ -241,10 +258,10 @@ def untrained(channels: int, size: int) -> TextToVelocity:
 def new_model(run: BackboneRun, clips: dict[str, Tensor]) -> TextToVelocity:
     """Model before the first step: random weights from the run's seed, or those of `from_weights`.
 
-    A taught text encoder takes the place of either.
+    What was taught takes the place of either.
 
     Raises:
-        ValueError: If `from_weights` is not a finished folder, or holds another model or vocabulary.
+        ValueError: If nothing was taught, `from_weights` is no finished folder, or it holds another model or vocabulary.
     """
     torch.manual_seed(run.seed)
     model = untrained(*clips["latents"].shape[2:4])
@@ -259,12 +276,15 @@ def new_model(run: BackboneRun, clips: dict[str, Tensor]) -> TextToVelocity:
                 own.load_state_dict(other.float().state_dict())
             except RuntimeError as error:
                 raise ValueError(f"--from-weights: {run.from_weights} holds another model or vocabulary") from error
-    if run.taught:
+    if run.taught == "words":
         put_weights(model.text_encoder, read_words(run.state))
+    if run.taught == "pointing":
+        put_weights(model, weights_of(model) | read_pointing(run.state))
     return model.to(run.device)
 
 
-def _noising(run: BackboneRun, model: TextToVelocity, clips: dict[str, Tensor], precision: torch.dtype) -> Noising:
+def noising_of(run: BackboneRun, model: TextToVelocity, clips: dict[str, Tensor], precision: torch.dtype) -> Noising:
+    """Settings of the noising for these clips."""
     alphas = new_scheduler().alphas_cumprod.float().to(run.device)
     variance = clips["latents"][:SHARD_CLIPS].to(run.device).float().var((0, 1, 3, 4))
     rotary = rotary_positions(model.transformer, clips["latents"][:1].to(run.device))
@@ -300,7 +320,7 @@ def faster_precision(run: BackboneRun, clips: dict[str, Tensor]) -> str:
             generator, begun = step_generator(run.seed, step), time.monotonic()
             batch = draw_batch(clips, "first", max(1, run.batch // run.processes), generator)
             # `.item()` waits for a GPU.
-            loss = velocity_loss(model, batch, _noising(run, model, clips, precision), generator, 0.5)
+            loss = velocity_loss(model, batch, noising_of(run, model, clips, precision), generator, 0.5)
             loss.backward()
             torch.stack([p.grad.sum() for p in model.parameters() if p.grad is not None]).sum().item()
             if step:

@@ -2,17 +2,24 @@
 
 The velocity's error is dominated by whatever fills most pixels. In this term every keypoint has equal weight, a hand as
 much as the trunk. From the tokens after the middle block, a linear layer points at the token of the latent frame in
-which the keypoint lies. The layer is dropped after training.
+which the keypoint lies. The layer is dropped after training. The term may also be learned first and alone, see
+recipes.pointing_run.
 """
+
+from pathlib import Path
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flexiact.media.files import read_tensors
+from flexiact.puppets.engine import processes
 from flexiact.puppets.recipes.linear_code import BLOCK
 from flexiact.puppets.world.clip import SIZE
 from flexiact.puppets.world.rigs import KEYPOINTS
+
+POINTING = "pointing.safetensors"
 
 
 def token_shares(points: Tensor, side: int) -> Tensor:
@@ -20,6 +27,11 @@ def token_shares(points: Tensor, side: int) -> Tensor:
     at = (points * side / SIZE - 0.5).clamp(0, side - 1)
     columns, rows = (1 - (at[..., None] - torch.arange(side, device=at.device)).abs()).clamp(min=0).unbind(-2)
     return (rows[..., :, None] * columns[..., None, :]).flatten(-2)
+
+
+def blocks_seen(transformer: CogVideoXTransformer3DModel) -> int:
+    """Number of the transformer's blocks whose work a pointer sees."""
+    return transformer.config.num_layers // 2
 
 
 class Pointer(nn.Module):
@@ -31,7 +43,7 @@ class Pointer(nn.Module):
         self.side = config.sample_width // config.patch_size
         self.proj_out = nn.Linear(config.num_attention_heads * config.attention_head_dim, BLOCK * len(KEYPOINTS))
         self._tokens = torch.empty(0)
-        transformer.transformer_blocks[config.num_layers // 2 - 1].register_forward_hook(self._keep)
+        transformer.transformer_blocks[blocks_seen(transformer) - 1].register_forward_hook(self._keep)
 
     def _keep(self, block: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, Tensor]) -> None:
         self._tokens = outputs[0]
@@ -61,3 +73,22 @@ class Pointer(nn.Module):
         logits = self.proj_out(tokens).view(len(tokens), -1, self.side**2, BLOCK, len(KEYPOINTS))
         # A latent frame stands for four frames; the first one stands for a single frame, the last of its four.
         return logits.permute(0, 1, 3, 4, 2).flatten(1, 2)[:, BLOCK - 1 :]
+
+
+def pointing_loss(pointer: Pointer, points: Tensor) -> Tensor:
+    """A process's share of a batch's term, for the keypoints [B, T, 13, 2] of the whole batch."""
+    device = pointer.proj_out.weight.device
+    # The mean over processes, each with its share of the batch, is then the mean over all keypoints.
+    number = points[..., 0].isfinite().sum().to(device) / processes.count()
+    return pointer(points[processes.rows(len(points))].to(device), number)
+
+
+def read_pointing(state: Path) -> dict[str, Tensor]:
+    """Read the weights that `train pointing` has left: text encoder, first half of the transformer, pointer.
+
+    Raises:
+        ValueError: If it has not been trained to the end.
+    """
+    if not (state / POINTING).exists():
+        raise ValueError(f"--taught: {state / POINTING} does not exist; run `train pointing` to its end first")
+    return read_tensors(state / POINTING)[0]

@@ -14,13 +14,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from safetensors.torch import load_file, save_file
 
-from flexiact.puppets.engine.checkpoint import read_average, read_header
+from flexiact.puppets.engine.checkpoint import read_average, read_header, weights_of
 from flexiact.puppets.engine.loop import CHECKPOINT, kept_name
 from flexiact.puppets.recipes import backbone_run
 from flexiact.puppets.recipes import shards as latents
 from flexiact.puppets.recipes import vae as train_vae
 from flexiact.puppets.recipes.backbone import new_tokenizer
 from flexiact.puppets.recipes.backbone_run import BackboneRun, new_model, train_branch, train_trunk
+from flexiact.puppets.recipes.pointing import POINTING
+from flexiact.puppets.recipes.pointing_run import train_pointing
 from flexiact.puppets.recipes.shards import cached_clips
 from flexiact.puppets.recipes.vae import new_vae, world_code
 from flexiact.puppets.train import main
@@ -116,6 +118,21 @@ def test_training_starts_again_from_written_weights_and_says_so(run: BackboneRun
     train_trunk(replace(again, steps=2, from_weights=None))  # a run that goes on remembers
     rows = list(csv.DictReader((tmp_path / "backbone/curve.csv").read_text().splitlines()))
     assert rows[-1]["step"] == "2" and rows[-1]["origin"] == rows[0]["origin"]
+
+
+def test_the_trunk_begins_with_what_pointing_has_taught(run: BackboneRun, tmp_path: Path):
+    begun, clips = elsewhere(run, tmp_path, steps=2), {"latents": torch.zeros(1, 3, 20, 16, 16)}
+    with pytest.raises(ValueError, match="run `train pointing` to its end first"):
+        new_model(replace(begun, taught="pointing"), clips)
+    assert "goes on" in train_pointing(replace(begun, minutes=0.0))
+    assert not (tmp_path / POINTING).exists()
+    assert "backbone --taught pointing" in train_pointing(begun)
+    taught, untaught = new_model(replace(begun, taught="pointing"), clips), new_model(begun, clips)
+    learned = load_file(tmp_path / POINTING)
+    assert all(torch.equal(value, weights_of(taught)[name]) for name, value in learned.items())
+    first, last = "transformer.transformer_blocks.0.ff.net.2.weight", "transformer.transformer_blocks.7.ff.net.2.weight"
+    for name, same in ((first, False), (last, True), ("text_encoder.shared.weight", False)):
+        assert torch.equal(weights_of(taught)[name], weights_of(untaught)[name]) is same
 
 
 def test_two_processes_learn_what_one_does(run: BackboneRun, tmp_path: Path, monkeypatch):

@@ -84,7 +84,7 @@ def test_captions_of_the_whole_action_tell_its_course():
 
 
 def test_a_backbone_begins_with_the_words_that_were_taught(tmp_path: Path):
-    run = BackboneRun(tmp_path, 0, 10, taught=True)
+    run = BackboneRun(tmp_path, 0, 10, taught="words")
     clips = {"latents": torch.zeros(1, 3, 20, 16, 16)}
     with pytest.raises(ValueError, match="run `train words` first"):
         new_model(run, clips)
@@ -113,7 +113,7 @@ def test_taught_words_take_the_place_of_those_of_finished_weights(tmp_path: Path
     stored.transformer.save_pretrained(finished / "transformer")
     stored.text_encoder.save_pretrained(finished / "text_encoder")
     train_words(tmp_path, 1, 0, torch.device("cpu"))
-    model = new_model(BackboneRun(tmp_path, 0, 10, from_weights=finished, taught=True), clips)
+    model = new_model(BackboneRun(tmp_path, 0, 10, from_weights=finished, taught="words"), clips)
     own = weights_of(model.text_encoder)
     assert all(torch.equal(value, own[name]) for name, value in read_words(tmp_path).items())
     assert torch.equal(stored.transformer.proj_out.weight, model.transformer.proj_out.weight)
