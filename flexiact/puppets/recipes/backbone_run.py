@@ -261,7 +261,7 @@ def new_model(run: BackboneRun, clips: dict[str, Tensor]) -> TextToVelocity:
     What was taught takes the place of either.
 
     Raises:
-        ValueError: If nothing was taught, `from_weights` is no finished folder, or it holds another model or vocabulary.
+        ValueError: If nothing was taught, or `from_weights` is unfinished or of another model or vocabulary.
     """
     torch.manual_seed(run.seed)
     model = untrained(*clips["latents"].shape[2:4])
