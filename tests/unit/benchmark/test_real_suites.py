@@ -170,8 +170,8 @@ def test_without_network_the_hub_says_what_to_do(offline: Path) -> None:
 
 
 def test_what_was_fetched_before_is_read_from_the_cache(offline: Path) -> None:
-    stored = official(offline / "blobs")
-    snapshot = offline / "datasets--shiyi0408--FlexiAct" / "snapshots" / COMMIT
+    repository = offline / "datasets--shiyi0408--FlexiAct"
+    stored, snapshot = official(repository / "blobs"), repository / "snapshots" / COMMIT
     for path in [path for path in stored.rglob("*") if path.is_file()]:  # the cache holds links that lead out of it
         link = snapshot / path.relative_to(stored)
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -106,10 +106,10 @@ def test_the_same_frames_are_seen_once_ever(folder: RunFolder, row, backbone) ->
     judge.score(CELL, row)
     assert sorted(perception.seen) == ["1 frames", "9 frames", "9 frames"]  # target, video, reference
     again = Cell("key2", None, "twin", "bound", CASES[0].case_id, 0)
-    judge.score(again, row)
+    judge.score(again, replace(row, key="key2"))
     assert len(perception.seen) == 3
     later = counting()
-    scorer(folder, backbone, later).score(Cell("key3", None, "twin", "bound", CASES[0].case_id, 0), row)
+    scorer(folder, backbone, later).score(replace(again, key="key3"), replace(row, key="key3"))
     assert later.seen == []
     assert stored(folder, "key2") == stored(folder, "key3") == stored(folder)
 
