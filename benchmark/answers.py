@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmark.selection import UsageError
 from flexiact.cli import one_line
+from flexiact.media.files import TEXT_LIMIT_MIB, limited_bytes
 from flexiact.media.tables import TableError, by_heading, read_table
 from metrics import METRICS
 
@@ -28,9 +29,16 @@ COLUMNS = ("video", "metric", "value", "evaluator", "better", "low", "high")
 VBENCH = "vbench_"
 """Beginning of the names that VBench's dimensions get, since some of them are called as metrics of this suite are."""
 
+OWN = "flexiact_"
+"""Beginning of the names that this suite's metrics get in VBench's layout; no dimension of another tool may have it."""
+
 _BETTER = {"higher": True, "lower": False, "neither": None}
 _DESCRIBE_ONLY = ("dynamic_degree",)
 _UP_TO_100 = ("imaging_quality",)  # the total is divided by 100, the values of videos are not
+
+
+_DECODING = (csv.Error, UnicodeDecodeError, json.JSONDecodeError, RecursionError, pa.ArrowException)
+_UNREADABLE = (OSError, TableError, *_DECODING)
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def read_answers(path: Path, evaluator: str | None) -> list[Answer]:
         )  # fmt: skip
     try:
         found = list(_of_vbench(path, evaluator) if evaluator else _of_table(path))
-    except (OSError, TableError, csv.Error, UnicodeDecodeError, json.JSONDecodeError, pa.ArrowException) as error:
+    except _UNREADABLE as error:
         raise UsageError(f"{path}: cannot be read ({one_line(error)})") from error
     if not found:
         raise UsageError(f"{path}: holds no value of a video")
@@ -109,7 +117,7 @@ def read_answers(path: Path, evaluator: str | None) -> list[Answer]:
 
 
 def _of_vbench(path: Path, evaluator: str) -> Iterable[Answer]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(limited_bytes(path, TEXT_LIMIT_MIB))
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected an object of dimensions, as in VBench's *_eval_results.json")
     for dimension, found in content.items():
@@ -139,7 +147,7 @@ def _of_table(path: Path) -> Iterable[Answer]:
         rows = list(enumerate(table.select(list(COLUMNS)).to_pylist(), start=1))
     for number, row in rows:
         where = f"{path}: line {number}"
-        if row["better"] not in _BETTER:
+        if not isinstance(row["better"], str) or row["better"] not in _BETTER:
             raise UsageError(f"{where}: better is {row['better']!r}, not higher, lower or neither")
         if not str(row["evaluator"] or "").strip():
             raise UsageError(f"{where}: evaluator is empty; write the tool's name and version")
@@ -151,7 +159,7 @@ def _of_table(path: Path) -> Iterable[Answer]:
 def _checked(where: str, video: str, metric: str, value: object, scale: Scale) -> Answer:
     if not re.fullmatch("[a-z][a-z0-9_]{0,79}", metric):
         raise UsageError(f"{where}: metric {metric!r}: expected small letters, digits and _")
-    if metric in METRICS:
+    if metric in METRICS or metric.startswith(f"{VBENCH}{OWN}"):
         raise UsageError(f"{where}: metric {metric}: is one of this suite's own; choose another name")
     found = _number(where, "value", value)
     low, high = scale.bounds
@@ -164,7 +172,7 @@ def _number(where: str, name: str, value: object) -> float:
     """A finite number; true and false, which VBench writes for yes and no, are 1 and 0."""
     try:
         found = float(value) if isinstance(value, str | int | float) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
         raise UsageError(f"{where}: {name} is {value!r}, not a finite number")

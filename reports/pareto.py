@@ -6,20 +6,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.results import Results
-from reports.run_folder import StoredRun
 from reports.themes import Theme, mark
 from reports.wording import heading, label
 
 LOOKS = ("true_appearance_error", "identity_masked", "appearance_consistency", "identity_embedded")
-"""Measures of appearance, the most trustworthy first; the first one that the run has is drawn."""
+"""Measures of appearance, the most trustworthy first; the first one that has values is drawn."""
 
 _NAMED_BOUNDS = 12
 """Largest number of floors and ceilings that have room for their names."""
 
 
-def looks_of(run: StoredRun) -> str | None:
-    """The measure of appearance that is drawn; None if the run has none."""
-    return next((name for name in LOOKS if name in run.metrics and name != run.headline), None)
+def looks_of(results: Results) -> str | None:
+    """The measure of appearance that is drawn; None if the run has none with a value."""
+    known = set(results.summary.loc[results.summary["mean"].notna(), "metric"])
+    return next((name for name in LOOKS if name in known and name != results.run.headline), None)
 
 
 def unbeaten(values: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ def front(results: Results) -> list[str]:
 
 def _places(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of `reports.analysis.statistics.summarise` by name, of appearance and of the headline."""
-    metrics = (looks_of(results.run) or results.run.headline, results.run.headline)
+    metrics = (looks_of(results) or results.run.headline, results.run.headline)
     looks, motion = (results.summary[results.summary["metric"] == name].set_index("method") for name in metrics)
     return looks, motion
 
@@ -54,13 +54,13 @@ def _means(places: tuple[pd.DataFrame, pd.DataFrame], names: tuple[str, ...]) ->
 
 
 def _signs(results: Results) -> np.ndarray:
-    entries = (results.run.info["metrics"][name] for name in (looks_of(results.run), results.run.headline))
+    entries = (results.run.info["metrics"][name] for name in (looks_of(results), results.run.headline))
     return np.array([-1.0 if entry["higher_is_better"] is False else 1.0 for entry in entries])
 
 
 def draw_pareto(results: Results, theme: Theme) -> Figure | None:
     """Methods with intervals in both, the front as a line, floors and ceilings in grey; None without appearance."""
-    looks = looks_of(results.run)
+    looks = looks_of(results)
     if looks is None:
         return None
     places, names = _places(results), results.order
@@ -105,7 +105,7 @@ def _draw_bounds(axes: Axes, results: Results, theme: Theme) -> None:
 
 def text_of_pareto(results: Results) -> str:
     """The figure's alternative text."""
-    looks, names = looks_of(results.run), ", ".join(front(results))
+    looks, names = looks_of(results), ", ".join(front(results))
     assert looks is not None
     return (
         f"{label(results.run.headline).capitalize()} against {label(looks)}, means with 95% intervals; better is up "

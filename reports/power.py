@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact.cli import OneLineParser, run
+from flexiact.cli import OneLineParser, one_line, run
 
 DIFFERENCES = (0.05, 0.1, 0.2)
 """Default differences, in units of the headline."""
@@ -73,7 +73,11 @@ def power_page(folder: Path, differences: Sequence[float]) -> str:
         "needed for a difference."
     )
     table = Table(f"Power: {heading(stored, stored.headline)}", columns, tuple(lines), note)
-    return "\n\n".join(map(markdown_table, (table, *variance_tables(stored, rows, level))))
+    try:
+        more = tuple(map(markdown_table, variance_tables(stored, rows, level)))
+    except ValueError as error:  # the run is incomplete
+        more = (f"The variance is not split: {one_line(error)}.",)
+    return "\n\n".join((markdown_table(table), *more))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ _BACKBONE_FIELDS = ("name", "num_parameters", "num_frames", "height", "width", "
 _METHOD_FIELDS = ("kind", "version", "summary", "extra_supervision")
 _METRIC_FIELDS = ("version", "unit", "higher_is_better", "bounds", "headline", "summary", "backend")
 _CARD_FIELDS = ("sampled_by", "scored_by", "methods", "evaluators")
+_COST_FIELDS = ("videos", "absent", "fits", "fit_s", "transfer_s", "submitted")
 _CASE_FIELDS = ("reference_id", "target_id", "terciles")
 
 
@@ -128,11 +129,15 @@ def _load_card(path: Path) -> tuple[dict[str, Any], ...]:
     if not path.is_file():
         return ()
     try:
-        parts = json.loads(path.read_text(encoding="utf-8"))["parts"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        parts = list(json.loads(path.read_text(encoding="utf-8"))["parts"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RunError(f"{path}: not readable as a card ({one_line(error)})") from error
     for number, part in enumerate(parts, start=1):
-        check_fields(part, _CARD_FIELDS, f"{path}: part {number}")
+        where = f"{path}: part {number}"
+        check_fields(part, _CARD_FIELDS, where)
+        check_fields(part["methods"], (), f"{where}: methods")
+        for name, cost in part["methods"].items():
+            check_fields(cost, _COST_FIELDS, f"{where}: methods: {name}")
     return tuple(parts)
 
 

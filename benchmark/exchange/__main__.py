@@ -66,7 +66,7 @@ def _import(options: argparse.Namespace) -> None:
 
     RunFolder(options.run).described()
     answers = [answer for path in options.files for answer in read_answers(path, options.evaluator)]
-    for name, videos in import_answers(RunFolder(options.run, mends=True), answers, options.replace).items():
+    for name, videos in import_answers(RunFolder(options.run), answers, options.replace).items():
         print(f"{name}: {videos} videos")
     print(f"report: {build(options.run)}")
 
@@ -77,7 +77,7 @@ def _features(options: argparse.Namespace) -> None:
     from benchmark.store.folder import RunFolder
     from reports.build import build
 
-    run, given = RunFolder(options.run, mends=True), FeatureFolder(options.features)
+    run, given = RunFolder(options.run), FeatureFolder(options.features)
     for name, videos in store_scores(run, entries_of(given), scores_of(run, given), options.replace).items():
         print(f"{name}: {videos} videos")
     print(f"report: {build(options.run)}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.answers import VBENCH
+from benchmark.answers import OWN, VBENCH
 from benchmark.plan import plan
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
@@ -13,9 +13,6 @@ from benchmark.store.gather import sample_rows, score_rows
 from benchmark.store.schema import SampleRow, ScoreRow
 from benchmark.suites.files import unique_names
 from flexiact.media.files import make_folder, replacing
-
-OWN = "flexiact_"
-"""Beginning of the names of all metrics that are not VBench's."""
 
 
 def export_results(folder: RunFolder, out: Path) -> tuple[list[Path], int]:

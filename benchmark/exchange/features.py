@@ -8,6 +8,7 @@ else; they get names of their own, so that no value of another tool stands under
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,9 @@ from metrics.metric import Metric
 
 KINDS = {"tracks": ("tracks", "track_visible"), "image_embeddings": ("image_embeddings",)}
 """Arrays of each kind of features."""
+
+MOST_MIB = 256
+"""Size of a file's arrays from which on it is refused."""
 
 _BACKENDS = {"tracks": "tracker", "image_embeddings": "image_encoder"}
 _INPUTS = ("reference", "target")
@@ -150,10 +154,18 @@ def _scores(
 def _arrays(file: Path) -> Mapping[str, np.ndarray]:
     """Arrays of a file; nothing in it is unpickled."""
     try:
+        _check_size(file)
         with np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # each damage has its own
         raise UsageError(f"{file}: cannot be read ({one_line(error)})") from error
+
+
+def _check_size(file: Path) -> None:
+    with zipfile.ZipFile(file) as content:
+        size = sum(member.file_size for member in content.infolist())
+    if size > MOST_MIB * 2**20:
+        raise ValueError(f"its arrays take more than {MOST_MIB} MiB")
 
 
 def _producer(file: Path, content: Mapping[str, np.ndarray]) -> str:

@@ -1,6 +1,6 @@
 """Put answers of other tools into a run, as metrics of their own beside those of the suite."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -8,7 +8,7 @@ from benchmark.answers import Answer, Scale
 from benchmark.plan import plan
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
-from benchmark.store.gather import sample_rows, write_tables
+from benchmark.store.gather import sample_rows, stored_scores, write_tables
 from benchmark.store.lock import describing
 from benchmark.store.schema import FEATURES_VERSION, Description, SampleRow
 from benchmark.suites.case import refuse
@@ -61,8 +61,9 @@ def store_scores(
         run = folder.described()
         _check_evaluators(run["metrics"], entries, replace)
         rows = sample_rows(folder, cells := plan(run))
-        for key, found in scores.items():
-            _store(folder, rows[key], found)
+        outdated = {name for name, entry in entries.items() if run["metrics"].get(name, entry) != entry}
+        for key, row in rows.items():
+            _store(folder, row, scores.get(key, {}), outdated)
         with describing(folder.path):
             run = {**run, "metrics": {**run["metrics"], **entries}}
             Description.model_validate({name: run[name] for name in Description.model_fields})
@@ -99,7 +100,7 @@ def _check_evaluators(metrics: Mapping[str, Any], entries: Mapping[str, Any], re
         if name in metrics and metrics[name] != entry and not replace:
             raise UsageError(
                 f"{name}: the run has it from {metrics[name]['backend']}, this is from {entry['backend']}; values of "
-                "two evaluators do not mix: --replace drops the former ones"
+                "two evaluators or scales do not mix: --replace drops the former ones"
             )
 
 
@@ -136,10 +137,10 @@ def _score(value: float, scale: Scale) -> dict[str, Any]:
     return {"version": 1, "backend": scale.evaluator, "status": "ok", "value": value, "error": None}
 
 
-def _store(folder: RunFolder, row: SampleRow, entries: Mapping[str, Any]) -> None:
-    """Add scores to those of the video as it is now."""
-    stored = folder.read_json("scores", row.key) or {}
-    current = (stored.get("video_digest"), stored.get("features_version")) == (row.video_digest, FEATURES_VERSION)
-    metrics = {**(stored["metrics"] if current else {}), **entries}
-    content = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
-    folder.write_json("scores", row.key, content)
+def _store(folder: RunFolder, row: SampleRow, entries: Mapping[str, Any], outdated: Set[str]) -> None:
+    """Add scores to those of the video as it is now, without those of outdated metrics."""
+    before = stored_scores(folder, row)
+    metrics = {**{name: score for name, score in before.items() if name not in outdated}, **entries}
+    if metrics != before:
+        content = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
+        folder.write_json("scores", row.key, content)

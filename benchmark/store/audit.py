@@ -81,7 +81,10 @@ def _checked(kind: str, path: Path, check: Callable[[Path], object]) -> Checked:
 
 
 def _check_json(path: Path) -> None:
-    value = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError("it is no object")
     unsealed_json(value)

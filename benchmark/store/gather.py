@@ -61,7 +61,7 @@ def _table(kind: type, lines: Iterator[SampleRow | ScoreRow]) -> pa.Table:
     schema, parts = _schema(kind), []
     while part := [vars(line) for line in islice(lines, _ROWS_AT_ONCE)]:
         parts.append(pa.Table.from_pylist(part, schema=schema))
-    return pa.concat_tables(parts or [schema.empty_table()])
+    return pa.concat_tables(parts or [schema.empty_table()]).combine_chunks()  # pages do not depend on the parts
 
 
 def _sound_table(path: Path) -> bool:

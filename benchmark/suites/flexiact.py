@@ -28,9 +28,9 @@ from pathlib import Path, PurePosixPath
 from benchmark.selection import UsageError
 from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import inside, read_rows
-from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, unique_names
+from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, lies_inside, unique_names
 from flexiact.backbone.hub import snapshot
-from flexiact.media.files import is_file
+from flexiact.media.files import MediaError, is_file
 
 REPOSITORY = "shiyi0408/FlexiAct"
 """The authors' dataset on the model hub."""
@@ -98,7 +98,7 @@ def read_benchmark(root: Path, source: str) -> FileSuite:
     folders = sorted(path for path in root.glob("captions/[!.]*/[!.]*") if path.is_dir())
     if not folders:
         raise UsageError(f"suite: {given} holds no captions/SCENARIO/ACTION")
-    licence = stated_licence(root / "README.md")
+    licence = stated_licence(root / "README.md") if lies_inside(root, "README.md") else UNSTATED
     print(f"suite flexiact: licence of the material by its dataset card: {licence}", file=sys.stderr)
     problems: list[str] = []
     cases: list[FileCase] = []
@@ -167,7 +167,7 @@ def _clip(root: Path, folder: Path, problems: list[str]) -> _Clip | None:
     if name is None:
         return None
     uncropped = f"reference_videos/{folder.parent.name}/{folder.name}.mp4"
-    if 0 < _seconds(root / uncropped) <= _SAME_LENGTH * (end - start) / rate:
+    if 0 < _seconds(root, uncropped) <= _SAME_LENGTH * (end - start) / rate:
         return _Clip(uncropped, None, row[5])
     return _Clip(name, (start, end), row[5])
 
@@ -231,17 +231,18 @@ def _whole(text: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _seconds(path: Path) -> float:
-    """Duration of a video according to its header; 0 if the file is missing or its header states none."""
-    if not path.is_file():
+def _seconds(root: Path, name: str) -> float:
+    """Duration of a video in the folder by its header; 0 if there is none, or its header states none."""
+    if not lies_inside(root, name):
         return 0.0
     import av
 
+    from flexiact.media.film import opened
+
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+        with opened(root / name) as (container, stream):
             if stream.duration and stream.time_base:
                 return float(stream.duration * stream.time_base)
             return (container.duration or 0) / av.time_base
-    except (av.error.FFmpegError, IndexError):
+    except MediaError:
         return 0.0

@@ -177,9 +177,10 @@ def train_on_clips(
         ValueError: If the folder was begun with another recipe.
     """
     begun, code = time.monotonic(), world_code(run.state, run.seed)
+    words = f"taught {run.taught}" if run.taught else "new words"
     recipe = (
         f"batch {run.batch}, movement {run.terms.movement}, contrast {run.terms.contrast}, "
-        f"pointing {run.terms.pointing}, channels {run.terms.channels}, taught {run.taught or 'nothing'}, "
+        f"pointing {run.terms.pointing}, channels {run.terms.channels}, {words}, "
         f"clips {recipe_mark(code, run.seed)}"
     )
     about = read_header(folder / CHECKPOINT).about if (folder / CHECKPOINT).exists() else {}

@@ -106,6 +106,34 @@ def test_two_evaluators_do_not_mix(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert left[["key", "value", "backend"]].values.tolist() == [[second, 60.0, "vbench 0.1.5"]]
 
 
+def test_another_scale_of_one_evaluator_does_not_mix_either(run: Path, tmp_path: Path) -> None:
+    first, second = keys(run)["i2v"], keys(run)["still"]
+    for key, high, options, code in ((first, 5, [], 0), (second, 10, [], 2), (second, 10, ["--replace"], 0)):
+        path = tmp_path / "judge.csv"
+        path.write_text(f"{HEAD}\n{key},judge,3,j 1,higher,0,{high}\n")
+        assert main(["import", str(run), str(path), *options]) == code
+    left = scores(run).query("metric == 'judge'")
+    assert left[["key", "value"]].values.tolist() == [[second, 3.0]]
+    assert load_run(run).info["metrics"]["judge"]["bounds"] == [0.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("deep.json", b"[" * 100_000),
+        ("long.csv", b"video,metric,value,evaluator,better,low,high\nv,judge,1,j 1,higher,0," + b"9" * 400),
+        ("array.npz", b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }"),
+    ],
+)
+def test_damaged_answers_are_one_line(run: Path, tmp_path: Path, capsys, name: str, content: bytes) -> None:
+    path = tmp_path / "videos" / name if name.endswith("npz") else tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    words = ["features", str(run), str(tmp_path)] if name.endswith("npz") else ["import", str(run), str(path)]
+    assert main([*words, "--evaluator", "vbench 1"] if name.endswith("json") else words) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
 HEAD = "video,metric,value,evaluator,better,low,high"
 
 

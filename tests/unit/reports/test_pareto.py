@@ -1,12 +1,13 @@
 """The plot of movement against appearance: who is on the front, and what the plot says."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reports.pareto import draw_pareto, front, looks_of, text_of_pareto, unbeaten
+from reports.pareto import LOOKS, draw_pareto, front, looks_of, text_of_pareto, unbeaten
 from reports.results import measure
 from reports.run_folder import StoredRun, load_run
 from reports.themes import LIGHT
@@ -37,7 +38,7 @@ def test_the_front_is_what_nothing_beats_in_both(seed):
 
 
 def test_a_lower_error_is_better(results):
-    assert looks_of(results.run) == "true_appearance_error"
+    assert looks_of(results) == "true_appearance_error"
     table = results.summary.pivot(index="method", columns="metric", values="mean").loc[list(results.order)]
     values = np.column_stack([-table["true_appearance_error"], table["motion_agreement"]])
     expected = [name for name, on in zip(results.order, slow_front(values), strict=True) if on]
@@ -55,6 +56,13 @@ def test_the_plot_shows_every_method_with_both_intervals_and_better_to_the_right
     assert axes.xaxis_inverted() and not axes.yaxis_inverted()
     cell = results.summary.set_index(["method", "metric"]).loc[(results.order[0], "motion_agreement")]
     assert [cell["low"], cell["high"]] in [list(line.get_ydata()) for line in axes.lines]
+
+
+def test_a_measure_without_values_gives_its_place_to_the_next(results):
+    summary = results.summary.copy()
+    summary.loc[summary["metric"] == "true_appearance_error", "mean"] = np.nan
+    others = [name for name in LOOKS[1:] if name in set(summary["metric"])]
+    assert looks_of(replace(results, summary=summary)) == (others[0] if others else None)
 
 
 def test_without_a_measure_of_appearance_there_is_no_plot(results):
