@@ -35,10 +35,9 @@ OWN = "flexiact_"
 _BETTER = {"higher": True, "lower": False, "neither": None}
 _DESCRIBE_ONLY = ("dynamic_degree",)
 _UP_TO_100 = ("imaging_quality",)  # the total is divided by 100, the values of videos are not
-
-
-_DECODING = (csv.Error, UnicodeDecodeError, json.JSONDecodeError, RecursionError, pa.ArrowException)
-_UNREADABLE = (OSError, TableError, *_DECODING)
+_UNREADABLE = (
+    OSError, TableError, csv.Error, UnicodeDecodeError, json.JSONDecodeError, RecursionError, pa.ArrowException
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,28 @@ def read_answers(path: Path, evaluator: str | None) -> list[Answer]:
     if not found:
         raise UsageError(f"{path}: holds no value of a video")
     return found
+
+
+def scales_of(answers: Iterable[Answer]) -> dict[str, Scale]:
+    """Scale of each metric.
+
+    Raises:
+        UsageError: If a metric has two evaluators, directions or scales: its values would not be comparable.
+    """
+    found: dict[str, Scale] = {}
+    for answer in answers:
+        before = found.setdefault(answer.metric, answer.scale)
+        if before != answer.scale:
+            raise UsageError(
+                f"{answer.where}: {answer.metric}: is measured by {_words(answer.scale)}, above it is by "
+                f"{_words(before)}; their values are not comparable: give the metrics two names"
+            )
+    return found
+
+
+def _words(scale: Scale) -> str:
+    direction = {True: "higher is better", False: "lower is better", None: "neither is better"}
+    return f"{scale.evaluator} ({scale.bounds[0]:g} to {scale.bounds[1]:g}, {direction[scale.higher_is_better]})"
 
 
 def _of_vbench(path: Path, evaluator: str) -> Iterable[Answer]:

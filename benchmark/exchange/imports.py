@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import PurePosixPath
 from typing import Any
 
-from benchmark.answers import Answer, Scale
+from benchmark.answers import Answer, Scale, scales_of
 from benchmark.plan import plan
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
@@ -30,7 +30,7 @@ def import_answers(folder: RunFolder, answers: Sequence[Answer], replace: bool) 
         CaseError: If an answer names no video of the run, or a video has two values; the message names up to ten.
         StoreError: If the run directory cannot be written.
     """
-    scales = _scales(answers)
+    scales = scales_of(answers)
     rows = sample_rows(folder, plan(folder.described()))
     scores = {
         key: {name: _score(value, scales[name]) for name, value in found.items()}
@@ -71,28 +71,6 @@ def store_scores(
         write_tables(folder, run, cells, rows)
     valued = [name for found in scores.values() for name, score in found.items() if score["value"] is not None]
     return {name: valued.count(name) for name in entries}
-
-
-def _scales(answers: Iterable[Answer]) -> dict[str, Scale]:
-    """Scale of each metric.
-
-    Raises:
-        UsageError: If a metric has two evaluators, directions or scales: its values would not be comparable.
-    """
-    found: dict[str, Scale] = {}
-    for answer in answers:
-        before = found.setdefault(answer.metric, answer.scale)
-        if before != answer.scale:
-            raise UsageError(
-                f"{answer.where}: {answer.metric}: is measured by {_words(answer.scale)}, above it is by "
-                f"{_words(before)}; their values are not comparable: give the metrics two names"
-            )
-    return found
-
-
-def _words(scale: Scale) -> str:
-    direction = {True: "higher is better", False: "lower is better", None: "neither is better"}
-    return f"{scale.evaluator} ({scale.bounds[0]:g} to {scale.bounds[1]:g}, {direction[scale.higher_is_better]})"
 
 
 def _check_evaluators(metrics: Mapping[str, Any], entries: Mapping[str, Any], replace: bool) -> None:

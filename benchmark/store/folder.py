@@ -23,13 +23,8 @@ SCHEMA_VERSION = 3
 
 _FOLDERS = ("records", "videos", "previews", "fits", "features", "scores", "inputs")
 _COPY = ".run.json.copy"
-_OWN = (
-    *_FOLDERS,
-    LOG,
-    "card.json",
-    "samples.parquet",
-    "scores.parquet",
-)  # of a run or a merge that ended before run.json was there
+# Of a run or a merge that ended before run.json was there.
+_OWN = (*_FOLDERS, LOG, "card.json", "samples.parquet", "scores.parquet")
 
 
 class StoreError(OSError):
@@ -81,10 +76,10 @@ class RunFolder:
         """
         path = self.path / "run.json"
         try:
-            run = _load_json(path)
+            run = load_json(path)
         except (OSError, ValueError) as error:
             try:
-                run = _load_json(self.path / _COPY)
+                run = load_json(self.path / _COPY)
             except (OSError, ValueError):
                 if isinstance(error, FileNotFoundError):
                     return None
@@ -153,7 +148,7 @@ class RunFolder:
         """
         path = self.file(folder, f"{key}.json")
         try:
-            value = _load_json(path)
+            value = load_json(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -235,7 +230,7 @@ def _json_bytes(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(sealed_json(value), indent=1, allow_nan=False) + "\n").encode()
 
 
-def _load_json(path: Path) -> Any:
+def load_json(path: Path) -> Any:
     """Content of a JSON file without its seal.
 
     Raises:

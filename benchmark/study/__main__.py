@@ -70,7 +70,7 @@ def _study(options: argparse.Namespace) -> None:
 def _study_metrics(options: argparse.Namespace) -> None:
     import pandas as pd
 
-    from benchmark.answers import read_answers
+    from benchmark.answers import read_answers, scales_of
     from benchmark.study.measure import measured
     from reports.metric_study import publish
 
@@ -84,14 +84,15 @@ def _study_metrics(options: argparse.Namespace) -> None:
         raise ValueError("publish: give the folder to write to")
     facts = _facts(options)
     answers = [answer for path in options.answers for answer in read_answers(path, options.evaluator)]
+    scales = scales_of(answers)
     values = measured(suite, options.features, options.seed)
     if answers:
         from benchmark.study.corruptions import FOR_JUDGES
         from benchmark.study.judges import answered
 
         values = pd.concat([values, answered(suite, answers)], ignore_index=True)
-        facts["metrics"] |= {answer.metric: answer.scale.higher_is_better for answer in answers}
-        facts["facts"] |= {answer.metric: answer.scale.evaluator for answer in answers}
+        facts["metrics"] |= {name: scale.higher_is_better for name, scale in scales.items()}
+        facts["facts"] |= {name: scale.evaluator for name, scale in scales.items()}
         facts["corruptions"] |= {name: {"summary": c.summary, "harms": c.harms} for name, c in FOR_JUDGES.items()}
         files = shlex.join(map(str, options.answers))
         facts["command"] += f" --answers {files}"
