@@ -94,8 +94,9 @@ def _study_metrics(options: argparse.Namespace) -> None:
         facts["metrics"] |= {name: scale.higher_is_better for name, scale in scales.items()}
         facts["facts"] |= {name: scale.evaluator for name, scale in scales.items()}
         facts["corruptions"] |= {name: {"summary": c.summary, "harms": c.harms} for name, c in FOR_JUDGES.items()}
-        files = shlex.join(map(str, options.answers))
-        facts["command"] += f" --answers {files}"
+        words = ["--answers", *map(str, options.answers)]
+        words += ["--evaluator", options.evaluator] if options.evaluator else []
+        facts["command"] += f" {shlex.join(words)}"
     print(publish(values, facts, options.publish))
 
 

@@ -81,8 +81,13 @@ def test_the_page_has_the_judge_beside_the_metrics(
     rows += [[p.name, "judge", int(p.stem == "00000"), "a judge 1", "higher", 0, 1] for p in made.glob("0*.mkv")]
     with (tmp_path / "judge.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
-    options = ["metrics", "--suite", SUITE, "--answers", str(tmp_path / "judge.csv"), "--features", str(tmp_path / "f")]
-    assert main([*options, "--publish", str(tmp_path / "out")]) == 0
+    options = ["--suite", SUITE, "--features", str(tmp_path / "f")]
+    options += ["--answers", str(tmp_path / "judge.csv")]
+    assert main(["metrics", "--publish", str(tmp_path / "out"), *options]) == 0
     page = (tmp_path / "out" / "metric-study.md").read_text(encoding="utf-8")
     assert "| judge | frozen, mirrored, wrong-prompt | none |" in page and "- judge: a judge 1" in page
     assert "| mirrored | place |" in page
+    other = tmp_path / "other.csv"
+    other.write_text((tmp_path / "judge.csv").read_text(encoding="utf-8").replace("a judge 1", "a judge 2"))
+    assert main(["metrics", "--publish", str(tmp_path / "out"), *options, str(other)]) == 2
+    assert "is measured by a judge 2" in capsys.readouterr().err
