@@ -26,7 +26,7 @@ from flexiact.cli import OneLineParser, run
 if TYPE_CHECKING:
     from torch import device as Device
 
-    from flexiact.puppets.recipes.backbone_run import BackboneRun
+    from flexiact.puppets.recipes.backbone.start import BackboneRun
 
 STEPS = {
     "carry_over": 0,
@@ -97,7 +97,7 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
 
 def _backbone_run(options: argparse.Namespace, steps: int, device: Device) -> BackboneRun:
     from flexiact.puppets.engine.losses import LossTerms
-    from flexiact.puppets.recipes.backbone_run import AVERAGES, BackboneRun
+    from flexiact.puppets.recipes.backbone.start import AVERAGES, BackboneRun
 
     if options.average not in AVERAGES:
         raise ValueError(f"--average: {options.average} is none of {AVERAGES}")
@@ -121,13 +121,13 @@ def _backbone_run(options: argparse.Namespace, steps: int, device: Device) -> Ba
 
 
 def _train_pointing(options: argparse.Namespace, steps: int, device: Device) -> str:
-    from flexiact.puppets.recipes.pointing_run import train_pointing
+    from flexiact.puppets.recipes.backbone.pointing import train_pointing
 
     return train_pointing(_backbone_run(options, steps, device))
 
 
 def _train_backbone(options: argparse.Namespace, steps: int, device: Device) -> str:
-    from flexiact.puppets.recipes.backbone_run import train_branch, train_trunk, train_within
+    from flexiact.puppets.recipes.backbone.trunk import train_branch, train_trunk, train_within
 
     run = _backbone_run(options, steps, device)
     if options.finish:
@@ -149,7 +149,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _carry_over(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.carry_over import carry_over
+    from flexiact.puppets.recipes.backbone.carry_over import carry_over
 
     if options.from_weights is None:
         raise ValueError("--from-weights: name the folder of the backbone to carry over")
@@ -169,7 +169,7 @@ def _vae_decoder(options: argparse.Namespace, steps: int, device: Device) -> obj
 
 
 def _words(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.words import train_words
+    from flexiact.puppets.recipes.backbone.words import train_words
 
     return train_words(options.state, steps, options.seed, device)
 
@@ -198,26 +198,26 @@ def _control(options: argparse.Namespace, steps: int, device: Device) -> object:
 
 
 def _clip(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.clip_judge import train_clip
+    from flexiact.puppets.recipes.judges.clip import train_clip
 
     return train_clip(options.state / "clip", options.out / "clip", steps, options.seed, device)
 
 
 def _pose(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.pose_judge import train_pose
+    from flexiact.puppets.recipes.judges.pose import train_pose
 
     return train_pose(options.state / "pose", options.out / "pose", steps, options.seed, device)
 
 
 def _pose_driver(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.pose_driver import train_driver
+    from flexiact.puppets.recipes.judges.pose_driver import train_driver
 
     return train_driver(options.state / "pose_driver", options.out / "pose_driver", steps, options.seed, device)
 
 
 def _explained(options: argparse.Namespace, clips: int, device: Device) -> object:
     from flexiact.puppets.cards import explained
-    from flexiact.puppets.recipes.words import readable_share
+    from flexiact.puppets.recipes.backbone.words import readable_share
 
     seed = options.seed
     trained = (

@@ -10,7 +10,7 @@ import torch
 from open_clip import create_model_from_pretrained, get_tokenizer
 from torch import Tensor
 
-from flexiact.puppets.recipes import degrade
+from flexiact.puppets.recipes.judges import degrade
 from flexiact.puppets.world.actions import TEST_ACTIONS
 from flexiact.puppets.world.captions import caption
 from flexiact.puppets.world.clip import render_clips

@@ -23,13 +23,13 @@ from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from flexiact.puppets.engine.checkpoint import read_average
 from flexiact.puppets.engine.loop import CHECKPOINT, put_kept
-from flexiact.puppets.recipes.backbone import (
+from flexiact.puppets.recipes.backbone.model import (
     TextToVelocity,
     new_scheduler,
     new_tokenizer,
     rotary_positions,
 )
-from flexiact.puppets.recipes.backbone_run import AVERAGES, untrained
+from flexiact.puppets.recipes.backbone.start import AVERAGES, untrained
 from flexiact.puppets.recipes.linear_code import BLOCK
 from flexiact.puppets.recipes.shards import encode, encode_linear
 from flexiact.puppets.recipes.vae import LATENT_CHANNELS, to_tensor, world_code

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flexiact.pose.estimators import MMPoseEstimator, PoseEstimator, axis_score
-from flexiact.puppets.recipes import degrade
+from flexiact.puppets.recipes.judges import degrade
 from flexiact.puppets.world.actions import TEST_ACTIONS, random_action
 from flexiact.puppets.world.clip import SIZE, projections, render_clips, target_clip
 from flexiact.puppets.world.render import draw

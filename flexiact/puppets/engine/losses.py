@@ -22,7 +22,7 @@ class LossTerms:
     Attributes:
         movement: Share of `movement_weights` in the weights of clips, 0 to 1.
         contrast: Weight of `contrast_loss`.
-        pointing: Weight of a term for the keypoints, see recipes.pointing.
+        pointing: Weight of a term for the keypoints, see recipes.backbone.pointer.
         channels: Exponent of the channels' variance in `channel_weights`, 0 to 1.
     """
 
@@ -119,6 +119,49 @@ def _attention_on(device: torch.device, precision: torch.dtype) -> Iterator[None
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(reduced)
 
 
+class Predicted(NamedTuple):
+    """Velocity [B, F, C, h, w] that a model predicts, the noise of that shape, and abar [B, 1, 1, 1, 1]."""
+
+    velocity: Tensor
+    noise: Tensor
+    alpha: Tensor
+
+
+def predict(
+    model: nn.Module, batch: Batch, noising: Noising, generator: torch.Generator, high_noise_share: float
+) -> Predicted:
+    """Noise a batch and have the model predict the velocity.
+
+    Draws are made for the whole batch; the model sees this process's rows only, and the result has these rows.
+
+    Args:
+        model: Network from noisy and condition latents, ids, timesteps and rotary positions to velocity.
+        batch: Clips, on the generator's device.
+        noising: Schedule, positions and dtype.
+        generator: Source of all randomness.
+        high_noise_share: Share of timesteps drawn as u^(1/6) of the schedule's length, close to pure noise.
+    """
+    alphas, device = noising.alphas, batch.clean.device
+    uniform = torch.rand(2, len(batch.clean), generator=generator, device=device)
+    timestep = timesteps(uniform, high_noise_share, len(alphas))
+    noise = torch.randn(batch.clean.shape, generator=generator, device=device)
+    clean, condition, ids, timestep, noise = _mine(noising, batch.clean, batch.condition, batch.ids, timestep, noise)
+    alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
+    with (
+        torch.autocast(alphas.device.type, torch.bfloat16, enabled=noising.precision == torch.bfloat16),
+        _attention_on(alphas.device, noising.precision),
+    ):
+        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        velocity = model(noisy, condition, ids, timestep, noising.rotary)
+    return Predicted(velocity.float(), noise, alpha)
+
+
+def _mine(noising: Noising, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """This process's rows of tensors of a whole batch, on the model's device."""
+    mine = processes.rows(len(tensors[0]))
+    return tuple(tensor[mine].to(noising.alphas.device) for tensor in tensors)
+
+
 def velocity_loss(
     model: nn.Module,
     batch: Batch,
@@ -127,34 +170,23 @@ def velocity_loss(
     high_noise_share: float,
     terms: LossTerms = LossTerms(),  # noqa: B008 (frozen)
 ) -> Tensor:
-    """Mean squared error of the velocity plus the optional terms.
+    """Mean squared error of the velocity plus the optional terms, over this process's rows.
 
-    The velocity's squared error is 1 / (1 - abar) times that of the clean latent. Draws and weights are made for the
-    whole batch; the model sees this process's rows only.
+    The velocity's squared error is 1 / (1 - abar) times that of the clean latent. Weights and negatives are those of
+    the whole batch.
 
     Args:
-        model: Network from noisy and condition latents, ids, timesteps and rotary positions to velocity.
-        batch: Clips, on the generator's device; `contrast_loss` pushes each clip away from the next one.
-        noising: Schedule, positions and dtype.
+        model: See `predict`, as for the next four.
+        batch: Clips; `contrast_loss` pushes each clip away from the next one.
+        noising: Schedule, positions, dtype, and the channels' variance.
         generator: Source of all randomness.
-        high_noise_share: Share of timesteps drawn as u^(1/6) of the schedule's length, close to pure noise.
+        high_noise_share: Share of timesteps close to pure noise.
         terms: Weights of the optional terms.
     """
-    alphas, mine, device = noising.alphas, processes.rows(len(batch.clean)), batch.clean.device
-    uniform = torch.rand(2, len(batch.clean), generator=generator, device=device)
-    timestep = timesteps(uniform, high_noise_share, len(alphas))
-    noise = torch.randn(batch.clean.shape, generator=generator, device=device)
+    predicted, noise, alpha = predict(model, batch, noising, generator, high_noise_share)
     weights = 1 + terms.movement * (movement_weights(batch.clean) - 1)
-    all_rows = (batch.clean, batch.condition, batch.ids, timestep, noise, batch.clean.roll(1, 0), weights)
-    clean, condition, ids, timestep, noise, negative, weights = (x[mine].to(alphas.device) for x in all_rows)
-    alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
+    clean, negative, weights = _mine(noising, batch.clean, batch.clean.roll(1, 0), weights)
     signal, grain = alpha.sqrt(), (1 - alpha).sqrt()
-    with (
-        torch.autocast(alphas.device.type, torch.bfloat16, enabled=noising.precision == torch.bfloat16),
-        _attention_on(alphas.device, noising.precision),
-    ):
-        predicted = model(signal * clean + grain * noise, condition, ids, timestep, noising.rotary)
-    predicted = predicted.float()
     errors = (predicted - (signal * noise - grain * clean)).square()
     if terms.channels:
         assert noising.variance is not None  # whoever asks for the term gives it

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from flexiact import PUPPET_WEIGHTS
 from flexiact.pose import mmpose_import as mmpose_stubs
 from flexiact.pose.estimators import MMPoseEstimator, PoseEstimator, Scoring, axis_score, build_model
-from flexiact.puppets.recipes import pose_judge as judge_pose
+from flexiact.puppets.recipes.judges import pose as judge_pose
 from flexiact.puppets.world.clip import SIZE, target_clip
 from flexiact.puppets.world.rigs import KEYPOINTS, RIGS
 from flexiact.puppets.world.scene import random_scene

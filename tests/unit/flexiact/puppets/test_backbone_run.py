@@ -16,13 +16,14 @@ from safetensors.torch import load_file, save_file
 
 from flexiact.puppets.engine.checkpoint import read_average, read_header, weights_of
 from flexiact.puppets.engine.loop import CHECKPOINT, kept_name
-from flexiact.puppets.recipes import backbone_run
 from flexiact.puppets.recipes import shards as latents
 from flexiact.puppets.recipes import vae as train_vae
-from flexiact.puppets.recipes.backbone import new_tokenizer
-from flexiact.puppets.recipes.backbone_run import BackboneRun, new_model, train_branch, train_trunk
-from flexiact.puppets.recipes.pointing import POINTING
-from flexiact.puppets.recipes.pointing_run import train_pointing
+from flexiact.puppets.recipes.backbone import start, trunk
+from flexiact.puppets.recipes.backbone.model import new_tokenizer
+from flexiact.puppets.recipes.backbone.pointer import POINTING
+from flexiact.puppets.recipes.backbone.pointing import train_pointing
+from flexiact.puppets.recipes.backbone.start import BackboneRun, new_model
+from flexiact.puppets.recipes.backbone.trunk import train_branch, train_trunk
 from flexiact.puppets.recipes.shards import cached_clips
 from flexiact.puppets.recipes.vae import new_vae, world_code
 from flexiact.puppets.train import main
@@ -46,7 +47,7 @@ def run(tmp_path_factory) -> BackboneRun:
     patch.setattr(train_vae, "_LINEAR_CODE_CLIPS", 4)
     cached_clips(world_code(state, 0), new_tokenizer(), state / "clips", 0, 1)
     patch.undo()
-    patch.setattr(backbone_run, "MARKS", (4,))
+    patch.setattr(start, "MARKS", (4,))
     assert "[4, 8]" in train_trunk(run)
     yield run
     patch.undo()
@@ -136,7 +137,7 @@ def test_the_trunk_begins_with_what_pointing_has_taught(run: BackboneRun, tmp_pa
 
 
 def test_two_processes_learn_what_one_does(run: BackboneRun, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(backbone_run, "faster_precision", lambda *_: "float32")
+    monkeypatch.setattr(trunk, "faster_precision", lambda *_: "float32")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
@@ -185,7 +186,7 @@ def test_a_machine_with_few_packages_finishes_a_backbone_in_its_time(run: Backbo
     assert "peft" not in {path.name for path in (tmp_path / "site").iterdir()}
     steps = read_header(state / "backbone" / CHECKPOINT).step
     assert read_header(state / f"backbone-branch-{2 * steps}" / CHECKPOINT).step == steps + max(
-        1, round(backbone_run.BRANCH_SHARE * steps)
+        1, round(start.BRANCH_SHARE * steps)
     )
     files = [path for path in (tmp_path / "out/backbone").rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in files) <= 15 * 2**20

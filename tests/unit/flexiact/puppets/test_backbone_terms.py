@@ -10,11 +10,11 @@ from torch import Tensor
 from flexiact.puppets.engine.checkpoint import weights_of
 from flexiact.puppets.engine.loop import step_generator
 from flexiact.puppets.engine.losses import LossTerms, channel_weights
-from flexiact.puppets.recipes import words
-from flexiact.puppets.recipes.backbone import new_transformer
-from flexiact.puppets.recipes.backbone_run import BackboneRun, new_model, untrained
-from flexiact.puppets.recipes.pointing import Pointer, token_shares
-from flexiact.puppets.recipes.words import read_words, readable_share, told_courses, train_words
+from flexiact.puppets.recipes.backbone import words
+from flexiact.puppets.recipes.backbone.model import new_transformer
+from flexiact.puppets.recipes.backbone.pointer import Pointer, token_shares
+from flexiact.puppets.recipes.backbone.start import BackboneRun, new_model, untrained
+from flexiact.puppets.recipes.backbone.words import read_words, readable_share, told_courses, train_words
 
 
 def test_a_point_is_shared_by_the_tokens_around_it():

@@ -8,19 +8,19 @@ from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file
 
 from flexiact.puppets.recipes import vae
-from flexiact.puppets.recipes.backbone import (
-    MAX_TEXT_TOKENS,
-    TextToVelocity,
-    new_text_encoder,
-    new_transformer,
-    rotary_positions,
-)
-from flexiact.puppets.recipes.carry_over import (
+from flexiact.puppets.recipes.backbone.carry_over import (
     CodeMap,
     carried_text_encoder,
     carried_transformer,
     carried_vae,
     fit_code_map,
+)
+from flexiact.puppets.recipes.backbone.model import (
+    MAX_TEXT_TOKENS,
+    TextToVelocity,
+    new_text_encoder,
+    new_transformer,
+    rotary_positions,
 )
 from flexiact.puppets.recipes.linear_code import fit_linear_code
 from flexiact.puppets.recipes.vae import (

@@ -11,7 +11,7 @@ from flexiact.puppets.engine import averages
 from flexiact.puppets.engine.checkpoint import weights_of
 from flexiact.puppets.engine.loop import Plan, build_optimizers
 from flexiact.puppets.engine.losses import LossTerms, Noising, velocity_loss
-from flexiact.puppets.recipes.backbone import (
+from flexiact.puppets.recipes.backbone.model import (
     TextToVelocity,
     _wording_shares,
     draw_batch,

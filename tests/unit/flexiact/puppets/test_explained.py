@@ -15,8 +15,8 @@ from flexiact.puppets.cards.explained import (
     pointed,
     pointed_markdown,
 )
-from flexiact.puppets.recipes.backbone import TextToVelocity, new_scheduler
-from flexiact.puppets.recipes.backbone_run import untrained
+from flexiact.puppets.recipes.backbone.model import TextToVelocity, new_scheduler
+from flexiact.puppets.recipes.backbone.start import untrained
 
 
 class Knowing(TextToVelocity):

@@ -25,7 +25,7 @@ from flexiact.puppets.engine.losses import (
 from flexiact.puppets.engine.muon import BatchedMuon, orthogonalised
 from flexiact.puppets.recipes import shards
 from flexiact.puppets.recipes import vae as train_vae
-from flexiact.puppets.recipes.backbone import (
+from flexiact.puppets.recipes.backbone.model import (
     MAX_TEXT_TOKENS,
     draw_batch,
     new_scheduler,
@@ -34,7 +34,7 @@ from flexiact.puppets.recipes.backbone import (
     new_transformer,
     rotary_positions,
 )
-from flexiact.puppets.recipes.backbone import TextToVelocity as Model
+from flexiact.puppets.recipes.backbone.model import TextToVelocity as Model
 from flexiact.puppets.recipes.linear_code import LinearCode, fit_linear_code
 from flexiact.puppets.recipes.shards import cached_clips
 from flexiact.puppets.recipes.vae import (

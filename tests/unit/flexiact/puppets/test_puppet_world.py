@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexiact.puppets.recipes.backbone import MAX_TEXT_TOKENS
+from flexiact.puppets.recipes.backbone.model import MAX_TEXT_TOKENS
 from flexiact.puppets.recipes.courses import random_course
 from flexiact.puppets.world.actions import (
     DEV_ACTIONS,

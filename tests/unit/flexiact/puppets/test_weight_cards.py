@@ -9,7 +9,7 @@ from flexiact import PUPPET_WEIGHTS as WEIGHTS
 from flexiact.puppets.cards import clip_judge as judge_clip_card
 from flexiact.puppets.cards import pose_judge as judge_pose_card
 from flexiact.puppets.recipes import control as train_control
-from flexiact.puppets.recipes import pose_driver as driver_pose
+from flexiact.puppets.recipes.judges import pose_driver as driver_pose
 
 CARDS = {
     "pose_driver": driver_pose.CARD,

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from flexiact.puppets.cards.clip_judge import write_card
 from flexiact.puppets.engine.loop import Plan, train
-from flexiact.puppets.recipes.degrade import random_degradation
-from flexiact.puppets.recipes.pose_judge import save_half
+from flexiact.puppets.recipes.judges.degrade import random_degradation
+from flexiact.puppets.recipes.judges.pose import save_half
 from flexiact.puppets.recipes.shards import rendered_once
 from flexiact.puppets.world.actions import PuppetAction, curves, random_action
 from flexiact.puppets.world.captions import UNKNOWN, caption, vocabulary, word_tokenizer

@@ -16,17 +16,11 @@ from flexiact.media.files import replacing
 from flexiact.puppets.engine import processes
 from flexiact.puppets.engine.checkpoint import read_header, weights_of
 from flexiact.puppets.engine.loop import CHECKPOINT, Pace, Plan, look_every, train
-from flexiact.puppets.engine.losses import velocity_loss
-from flexiact.puppets.recipes.backbone import EARLY_HIGH_NOISE_SHARE, draw_batch
-from flexiact.puppets.recipes.backbone_run import (
-    PRECISIONS,
-    BackboneRun,
-    compile_parts,
-    new_model,
-    noising_of,
-    train_on_clips,
-)
-from flexiact.puppets.recipes.pointing import POINTING, blocks_seen, pointing_loss
+from flexiact.puppets.engine.losses import predict
+from flexiact.puppets.recipes.backbone.model import EARLY_HIGH_NOISE_SHARE, draw_batch
+from flexiact.puppets.recipes.backbone.pointer import POINTING, blocks_seen, pointing_loss
+from flexiact.puppets.recipes.backbone.start import PRECISIONS, BackboneRun, compile_parts, new_model, noising_of
+from flexiact.puppets.recipes.backbone.trunk import train_on_clips
 
 DECAY = 0.3
 """Share of the steps over which the rate falls to zero."""
@@ -56,8 +50,8 @@ def _train_process(
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         batch = draw_batch(clips, "first", run.batch, generator)
         assert batch.points is not None  # `cached_clips` gives them
-        # The model has to see noisy clips; the velocity of half a transformer means nothing.
-        velocity_loss(model, batch, noising, generator, EARLY_HIGH_NOISE_SHARE)
+        # The pointer watches; the velocity that half a transformer predicts means nothing.
+        predict(model, batch, noising, generator, EARLY_HIGH_NOISE_SHARE)
         return pointing_loss(model.pointer, batch.points)
 
     pace = Pace(stop_minutes=run.minutes, look_every=look_every(torch.device(run.device)))

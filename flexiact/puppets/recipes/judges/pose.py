@@ -20,7 +20,7 @@ from flexiact.pose.estimators import build_model
 from flexiact.pose.mmpose_import import import_mmpose, quiet
 from flexiact.puppets.cards.pose_judge import calibrated, write_card
 from flexiact.puppets.engine.loop import Plan, train
-from flexiact.puppets.recipes.degrade import random_degradation, shuffle_blocks
+from flexiact.puppets.recipes.judges.degrade import random_degradation, shuffle_blocks
 from flexiact.puppets.recipes.shards import rendered_once
 from flexiact.puppets.world.actions import curves, random_action
 from flexiact.puppets.world.clip import NUM_FRAMES, SIZE, projections, render_values

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from flexiact.puppets.engine.losses import Batch
-from flexiact.puppets.recipes.pointing import Pointer
+from flexiact.puppets.recipes.backbone.pointer import Pointer
 from flexiact.puppets.world.captions import UNKNOWN, word_tokenizer
 from flexiact.puppets.world.clip import FPS, NUM_FRAMES, SIZE
 from flexiact.sampling import rotary_embedding_of

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
-from flexiact.puppets.recipes.backbone import (
+from flexiact.puppets.recipes.backbone.model import (
     TextToVelocity,
     new_text_encoder,
     new_tokenizer,

@@ -18,7 +18,7 @@ from transformers import T5EncoderModel
 from flexiact.media.files import read_tensors, replacing
 from flexiact.puppets.engine.checkpoint import weights_of
 from flexiact.puppets.engine.loop import Plan, step_generator, train
-from flexiact.puppets.recipes.backbone import TEXT_WIDTH, new_text_encoder, new_tokenizer
+from flexiact.puppets.recipes.backbone.model import TEXT_WIDTH, new_text_encoder, new_tokenizer
 from flexiact.puppets.world.actions import curves, random_large_action
 from flexiact.puppets.world.captions import wordings
 from flexiact.puppets.world.clip import NUM_FRAMES
@@ -62,6 +62,12 @@ def told_courses(
     return texts, torch.stack(courses)
 
 
+def _ids(texts: list[str]) -> Tensor:
+    """Token ids [B, L] of captions."""
+    ids: Tensor = new_tokenizer()(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return ids
+
+
 def train_words(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:
     """Train the encoder and save it to `state`/words.safetensors.
 
@@ -69,23 +75,18 @@ def train_words(state: Path, steps: int, seed: int, device: torch.device) -> dic
         Share of the courses' variance that is explained for captions of the whole action, in development scenes.
     """
     torch.manual_seed(seed)
-    tokenizer = new_tokenizer()
-    model = CourseReader(len(tokenizer)).to(device)
-
-    def read(texts: list[str]) -> Tensor:
-        ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return model(ids.to(device))
+    model = CourseReader(len(new_tokenizer())).to(device)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         texts, courses = told_courses(generator, BATCH, "train", _SHARES)
-        return functional.mse_loss(read(texts), courses.to(device))
+        return functional.mse_loss(model(_ids(texts).to(device)), courses.to(device))
 
     train(model, loss_of, Plan(steps, seed, LEARNING_RATE), state / "words")
     with replacing(state / WORDS) as partial:
         save_file({name: value.cpu().clone() for name, value in weights_of(model.text_encoder).items()}, partial)
     with torch.no_grad():
         texts, courses = told_courses(step_generator(seed, steps), _HELD_OUT, "dev", _WHOLE_ACTION)
-        missed = (read(texts).cpu() - courses).square().mean()
+        missed = (model(_ids(texts).to(device)).cpu() - courses).square().mean()
     return {"explained_share": 1 - float(missed / (courses - courses.mean((0, 1))).square().mean())}
 
 
@@ -101,12 +102,11 @@ def readable_share(encoder: T5EncoderModel, seed: int, captions: int = 4096) -> 
         seed: Seed of the captions.
         captions: Number of training captions that the layer is fitted on.
     """
-    tokenizer, generator = new_tokenizer(), step_generator(seed, 0)
+    generator = step_generator(seed, 0)
 
     def told(split: str, count: int) -> tuple[Tensor, Tensor]:
         texts, courses = told_courses(generator, count, split, _WHOLE_ACTION)
-        ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        means = torch.cat([encoder(part).last_hidden_state.mean(1) for part in ids.split(256)])
+        means = torch.cat([encoder(part).last_hidden_state.mean(1) for part in _ids(texts).split(256)])
         return torch.cat([means, torch.ones(count, 1)], 1).double(), courses.flatten(1).double()
 
     tokens, courses = told("train", captions)

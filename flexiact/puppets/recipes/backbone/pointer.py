@@ -3,7 +3,7 @@
 The velocity's error is dominated by whatever fills most pixels. In this term every keypoint has equal weight, a hand as
 much as the trunk. From the tokens after the middle block, a linear layer points at the token of the latent frame in
 which the keypoint lies. The layer is dropped after training. The term may also be learned first and alone, see
-recipes.pointing_run.
+recipes.backbone.pointing.
 """
 
 from pathlib import Path

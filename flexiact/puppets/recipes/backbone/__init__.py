@@ -1,0 +1,1 @@
+"""The puppet backbone: its networks, the lessons before its training, its trunk and branches."""
