@@ -5,6 +5,9 @@ from the first frame and the full caption. The explained share is 1 - |predicted
 `still` repeats the latents of the first frame: 0 is as good as a still image, 1 is exact. Only development actions and
 random ones are used, so decisions about training may rest on these figures.
 
+A clip is also missed where nothing moves: copying the first frame is not exact either. The last column tells how much
+of all that is missed lies there.
+
 For the trunk, which still has its layer that points at keypoints, a second table tells what the middle of the
 transformer knows, whether or not it can be drawn: the error of the places pointed at, over keypoints that move.
 """
@@ -43,6 +46,8 @@ TIMESTEPS = (999, 900, 750, 500, 250)
 DEVELOPMENT = "development actions"
 MOVED = 3.0
 """Smallest distance, in pixels, of a keypoint from its first place that counts as movement in `pointed`."""
+RESTING = 1e-3
+"""Largest mean square, over channels, of the movement at a place of the latents that is at rest."""
 _BATCH = 32
 
 
@@ -126,10 +131,26 @@ def held_out_clips(trained: Trained, count: int, seed: int) -> dict[str, HeldOut
 
 def explained(model: TextToVelocity, clips: HeldOut, timestep: int, seed: int) -> float:
     """Share of the movement that one step from `timestep` explains; the noise is drawn from the seed."""
-    wrong = sum(
-        float((clean - clips.latents[rows]).square().sum()) for rows, clean in _one_step(model, clips, timestep, seed)
-    )
-    return 1 - wrong / float((clips.still - clips.latents).square().sum())
+    wrong = sum(float(missed.sum()) for _, missed in _missed(model, clips, timestep, seed))
+    return 1 - wrong / float(_movement(clips).sum())
+
+
+def missed_at_rest(model: TextToVelocity, clips: HeldOut, timestep: int, seed: int) -> float:
+    """Share, of what one step from `timestep` misses, that lies at places at rest (see `RESTING`)."""
+    parts = list(_missed(model, clips, timestep, seed))
+    missed, rows = torch.cat([part for _, part in parts]), torch.cat([rows for rows, _ in parts])
+    return float(missed[_movement(clips)[rows] <= RESTING].sum() / missed.sum())
+
+
+def _movement(clips: HeldOut) -> Tensor:
+    """Mean square over channels [N, F, h, w] of the latents minus those of a still image."""
+    return (clips.still - clips.latents).square().mean(2)
+
+
+def _missed(model: TextToVelocity, clips: HeldOut, timestep: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of a part of the clips, and the mean square over channels [B, F, h, w] of what one step misses."""
+    for rows, clean in _one_step(model, clips, timestep, seed):
+        yield rows, (clean - clips.latents[rows]).square().mean(2)
 
 
 @torch.no_grad()
@@ -163,8 +184,14 @@ def pointed(model: TextToVelocity, clips: HeldOut, seed: int) -> tuple[float, fl
 
 
 def explained_table(model: TextToVelocity, clips: Mapping[str, HeldOut], seed: int) -> dict[str, list[float]]:
-    """Explained shares of every kind at each of `TIMESTEPS`."""
-    return {kind: [explained(model, those, t, seed) for t in TIMESTEPS] for kind, those in clips.items()}
+    """Explained shares of every kind at each of `TIMESTEPS`, and then `missed_at_rest` at the first of them."""
+    return {
+        kind: [
+            *(explained(model, those, t, seed) for t in TIMESTEPS),
+            missed_at_rest(model, those, TIMESTEPS[0], seed),
+        ]
+        for kind, those in clips.items()
+    }
 
 
 def load_trained(folder: Path) -> Trained:
@@ -187,7 +214,8 @@ def load_trunk(state: Path, seed: int) -> Trained:
 
 def as_markdown(table: Mapping[str, Sequence[float]]) -> str:
     """Table of the card: one row per kind, and the mean over the kinds that move limbs."""
-    lines = [f"| movement | {' | '.join(f't = {t}' for t in TIMESTEPS)} |", "|---|" + "---|" * len(TIMESTEPS)]
+    columns = ["movement", *(f"t = {t}" for t in TIMESTEPS), "of the missed, at rest"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     limbs = np.mean([shares for kind, shares in table.items() if "limbs" in kind], axis=0).tolist()
     for name, shares in (*table.items(), ("limbs, mean", limbs)):
         lines.append(f"| {name} | {' | '.join(f'{share:.2f}' for share in shares)} |")

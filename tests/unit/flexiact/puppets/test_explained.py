@@ -1,5 +1,7 @@
 """Shares of movement that one step explains, and how well the trunk's middle block points at keypoints."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from flexiact.puppets.cards.explained import (
     as_markdown,
     explained,
     explained_table,
+    missed_at_rest,
     pointed,
     pointed_markdown,
 )
@@ -51,6 +54,16 @@ def test_the_truth_explains_all_a_still_image_nothing_and_their_middle_three_qua
         assert explained(Knowing(clean), clips, 999, seed=0) == pytest.approx(share, abs=1e-4)
     # At any noise level, since the noise is taken out.
     assert explained(Knowing(clips.latents), clips, 250, seed=0) == pytest.approx(1, abs=1e-4)
+
+
+def test_what_is_missed_where_nothing_moves_is_told_apart(clips: HeldOut):
+    resting = clips.latents.clone()
+    resting[:, :, :, :, :8] = clips.still[..., :8]  # the left half stands still
+    half, error = replace(clips, latents=resting), torch.zeros_like(resting)
+    error[..., :8], error[..., 8:] = 0.2, 0.1
+    # The whole first frame rests as well.
+    share = (3 * 0.2**2 + 0.1**2) / (3 * 0.2**2 + 3 * 0.1**2)
+    assert missed_at_rest(Knowing(resting + error), half, 999, seed=0) == pytest.approx(share, abs=1e-3)
 
 
 def test_pointing_is_measured_over_the_keypoints_that_move(clips: HeldOut):
