@@ -84,6 +84,7 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
     finished = group.add_mutually_exclusive_group()
     finished.add_argument("--branch-at", type=int, metavar="SAMPLES", help="finish the trunk as it was after so many")
     finished.add_argument("--finish", action="store_true", help="train the trunk and finish it, all within --minutes")
+    group.add_argument("--branch-share", type=float, default=0.25, help="length of a branch, as a share of the trunk's")
     group.add_argument("--average", type=float, default=0.05, help="relative width of the average that is written")
     group.add_argument("--movement", type=float, default=0.0, help="0 to 1: weight clips by 1 / their movement")
     group.add_argument("--channels", type=float, default=0.0, help="0 to 1: weight channels by 1 / their variance")
@@ -101,6 +102,8 @@ def _backbone_run(options: argparse.Namespace, steps: int, device: Device) -> Ba
 
     if options.average not in AVERAGES:
         raise ValueError(f"--average: {options.average} is none of {AVERAGES}")
+    if not options.branch_share > 0:
+        raise ValueError("--branch-share: it must be above 0")
     if options.processes < 1 or (device.type == "cpu" and options.batch % options.processes):
         raise ValueError("--processes: it must divide --batch")
     return BackboneRun(
@@ -116,6 +119,7 @@ def _backbone_run(options: argparse.Namespace, steps: int, device: Device) -> Ba
         options.average,
         LossTerms(options.movement, options.contrast, options.pointing, options.channels),
         options.compile,
+        options.branch_share,
         options.taught,
     )
 

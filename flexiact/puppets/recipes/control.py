@@ -21,16 +21,20 @@ from flexiact.puppets.engine.losses import Batch, Noising, velocity_loss
 from flexiact.puppets.recipes.backbone.model import draw_batch, rotary_positions
 from flexiact.puppets.recipes.shards import cached_shards, encode, joined
 from flexiact.puppets.recipes.vae import to_tensor
-from flexiact.puppets.world.actions import random_action
+from flexiact.puppets.world.actions import PuppetAction, random_action, random_large_action
 from flexiact.puppets.world.captions import wordings
 from flexiact.puppets.world.clip import SIZE, Clip, render_clips
 from flexiact.puppets.world.render import RENDERER_VERSION
-from flexiact.puppets.world.rigs import KEYPOINTS
-from flexiact.puppets.world.scene import random_scene
+from flexiact.puppets.world.rigs import KEYPOINTS, RIGS
+from flexiact.puppets.world.scene import Scene, random_scene
 from flexiact.task import Video
 
 BATCH = 16
 SHARD_CLIPS = 128
+CLIPS_VERSION = 2
+"""Raised when the same seed gives other scenes, actions or captions."""
+# Share of clips with large movements, which alone the backbone was trained on; the others move any channel.
+LARGE_SHARE = 0.5
 _RENDERED = 16  # clips at a time
 _SHARD_SEED_OFFSET = 8_000_000  # no shard shares a seed with any step, nor with the backbone's clips
 HIGH_NOISE_SHARE = 0.4  # see the backbone's; here a skeleton tells the movement in every step
@@ -62,7 +66,7 @@ def _batch(backbone: Backbone, generator: torch.Generator) -> dict[str, Tensor]:
     The latents of a clip and of its control video are joined on channels, so one draw of rows serves both.
     """
     scenes = [random_scene(generator, "train") for _ in range(_RENDERED)]
-    actions = [random_action(generator) for _ in range(_RENDERED)]
+    actions = [_action(generator, scene) for scene in scenes]
     clips = render_clips(scenes, actions)
     links = links_of(KEYPOINTS)
     drawn = [draw_skeletons(*detected(clip, generator), links, (SIZE, SIZE)) for clip in clips]
@@ -78,9 +82,16 @@ def _batch(backbone: Backbone, generator: torch.Generator) -> dict[str, Tensor]:
     }
 
 
+def _action(generator: torch.Generator, scene: Scene) -> PuppetAction:
+    if float(torch.rand((), generator=generator)) < LARGE_SHARE:
+        return random_large_action(generator, RIGS[scene.rig].channels)
+    return random_action(generator)
+
+
 def recipe_mark(backbone: Backbone, seed: int) -> str:
     """Name of all that clips and weights depend on outside this module; after a change the recipe starts anew."""
-    return f"{backbone.revision[:12]}-drawing{DRAWING_VERSION}-renderer{RENDERER_VERSION}-seed{seed}"
+    drawing = f"drawing{DRAWING_VERSION}-renderer{RENDERER_VERSION}"
+    return f"v{CLIPS_VERSION}-{backbone.revision[:12]}-{drawing}-seed{seed}"
 
 
 @cache

@@ -31,8 +31,6 @@ MARKS = (62_500, 125_000, 250_000, 500_000, 1_000_000, 1_500_000)
 """Numbers of samples after which the trunk's checkpoint is kept for a branch; its last one is kept too."""
 AVERAGES = (0.05, 0.10)
 LEARNING_RATE = 2e-3
-BRANCH_SHARE = 0.25
-"""Length of a branch as a share of the trunk's samples."""
 Taught = Literal["words", "pointing"]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -54,6 +52,7 @@ class BackboneRun:
         average: Relative width, one of `AVERAGES`, of the average that a branch writes.
         terms: Weights of the loss terms; in branches they fall to 0 with the rate.
         compiled: True to fuse the model with torch.compile: a third faster on a CPU, but it needs a C++ compiler.
+        branch_share: Length of a branch as a share of the trunk's samples.
         taught: Recipe whose result in the state folder replaces what it has of the first weights: "words", the text
             encoder, or "pointing", that and the first half of the transformer; None for neither.
         snapshots: Folder that gets the averaged weights every minute; None for none.
@@ -71,6 +70,7 @@ class BackboneRun:
     average: float = AVERAGES[0]
     terms: LossTerms = LossTerms()
     compiled: bool = False
+    branch_share: float = 0.25
     taught: Taught | None = None
     snapshots: Path | None = None
 
@@ -90,7 +90,7 @@ class BackboneRun:
     def branch(self, samples: int) -> Plan:
         """The plan of the branch that leaves the trunk after `samples` samples."""
         steps = samples // self.batch
-        more = max(1, round(BRANCH_SHARE * steps))
+        more = max(1, round(self.branch_share * steps))
         return replace(self.trunk, steps=steps + more, decay=more / (steps + more), kept=())
 
 

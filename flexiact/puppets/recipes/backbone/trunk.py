@@ -1,7 +1,7 @@
 """Training of the puppet backbone: one long trunk at a constant learning rate, and branches that finish it.
 
-A branch starts from a kept checkpoint of the trunk and lowers the rate to zero over a quarter more samples. Its weights
-are ready for use while the trunk continues. So the length of the training need not be fixed beforehand.
+A branch starts from a kept checkpoint of the trunk and lowers the rate to zero over some more samples. Its weights are
+ready for use while the trunk continues. So the length of the training need not be fixed beforehand.
 """
 
 import shutil
@@ -43,8 +43,8 @@ from flexiact.puppets.recipes.vae import assembled, world_code
 
 LINEAR_CODE = "linear_code.safetensors"
 """File of the linear code in a finished folder, needed to train adapters of the backbone."""
-TRUNK_SHARE = 0.76
-"""The trunk's share of the minutes of `train_within`: its branch takes `BRANCH_SHARE` of its time, loading the rest."""
+LOADING_SHARE = 0.05
+"""Share of the minutes of `train_within` that loading and compiling take."""
 
 
 def train_trunk(run: BackboneRun) -> str:
@@ -89,7 +89,8 @@ def train_within(run: BackboneRun, out: Path) -> str:
         raise ValueError("--finish: say within how many --minutes")
     assembled(run.state)  # refuses a run that could not be written
     run = replace(run, snapshots=out)
-    train_on_clips(replace(run, minutes=TRUNK_SHARE * minutes), run.trunk, folder, _train_process)
+    trunk_minutes = (1 - LOADING_SHARE) / (1 + run.branch_share) * minutes
+    train_on_clips(replace(run, minutes=trunk_minutes), run.trunk, folder, _train_process)
     step = read_header(folder / CHECKPOINT).step
     with replacing(folder / kept_name(step)) as partial:
         shutil.copyfile(folder / CHECKPOINT, partial)
@@ -151,8 +152,9 @@ def _train_process(
     noising = noising_of(run, model, clips, PRECISIONS[about["precision"]])
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
-        share = EARLY_HIGH_NOISE_SHARE if step < plan.decay_from else LATE_HIGH_NOISE_SHARE
-        terms = run.terms.scaled(plan.rate(step) / plan.learning_rate)
+        early = plan.rate(step) / plan.learning_rate
+        share = LATE_HIGH_NOISE_SHARE + early * (EARLY_HIGH_NOISE_SHARE - LATE_HIGH_NOISE_SHARE)
+        terms = run.terms.scaled(early)
         batch = draw_batch(clips, "first", run.batch, generator)
         loss = velocity_loss(model, batch, noising, generator, share, terms)
         if terms.pointing:

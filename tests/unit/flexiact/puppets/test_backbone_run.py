@@ -177,24 +177,23 @@ def bare_environment(folder: Path) -> dict[str, str]:
 def test_a_machine_with_few_packages_finishes_a_backbone_in_its_time(run: BackboneRun, tmp_path: Path):
     (tmp_path / "site").mkdir()
     state = elsewhere(run, tmp_path).state
-    command = (
-        "-S -m flexiact.puppets.train backbone --device cpu --minutes 0.01 --finish --batch 2 --shards 1 --threads 1"
-    )
+    command = "-S -m flexiact.puppets.train backbone --device cpu --minutes 0.01 --finish --branch-share 0.5"
+    command += " --batch 2 --shards 1 --threads 1"
     arguments = [sys.executable, *command.split(), "--state", str(state), "--out", str(tmp_path / "out")]
     done = subprocess.run(arguments, env=bare_environment(tmp_path / "site"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "peft" not in {path.name for path in (tmp_path / "site").iterdir()}
     steps = read_header(state / "backbone" / CHECKPOINT).step
-    assert read_header(state / f"backbone-branch-{2 * steps}" / CHECKPOINT).step == steps + max(
-        1, round(start.BRANCH_SHARE * steps)
-    )
+    assert read_header(state / f"backbone-branch-{2 * steps}" / CHECKPOINT).step == steps + max(1, round(0.5 * steps))
     files = [path for path in (tmp_path / "out/backbone").rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in files) <= 15 * 2**20
     again = BackboneRun(state, 0, 1, from_weights=tmp_path / "out/backbone")
     assert new_model(again, {"latents": torch.zeros(1, 3, 20, 16, 16)})
 
 
-@pytest.mark.parametrize("wrong", [["--finish"], ["--processes", "3"], ["--average", "0.07"], ["--branch-at", "5"]])
+@pytest.mark.parametrize(
+    "wrong", [["--finish"], ["--processes", "3"], ["--average", "0.07"], ["--branch-at", "5"], ["--branch-share", "0"]]
+)
 def test_wrong_options_are_one_line(run: BackboneRun, wrong: list[str], capsys):
     state = ["--state", str(run.state), "--threads", "1", "--shards", "1"]
     assert main(["backbone", *wrong, *state]) == 2
