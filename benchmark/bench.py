@@ -10,6 +10,7 @@ from benchmark.plan import Cell
 from benchmark.scoring import Scorer
 from benchmark.stopping import Asked
 from benchmark.store.folder import RunFolder, StoreError
+from benchmark.store.gather import sample_rows
 from benchmark.store.schema import SampleRow
 from benchmark.store.videos import DamagedVideo
 from flexiact.notes import note
@@ -108,6 +109,21 @@ class Bench:
             listener.done("score", seconds)
             self.folder.log("measured", f"{_name(cell)}, {seconds:.2f} s")
 
+    def left(self, unit: Unit) -> tuple[Unit, tuple[Cell, ...]]:
+        """What is left of a unit that a lost worker was doing.
+
+        Returns:
+            The unit with all rows that are stored by now, and the cells that the worker was at: all unmade ones if it
+            had to fit for them, else the first of these, or all cells if only measuring was left.
+        """
+        again = ("failed",) if self.scorer.retry_failed else ()
+        stored = sample_rows(self.folder, unit.cells)
+        rows = {name: row for name, row in stored.items() if row.status not in again} | dict(unit.rows)
+        unmade = tuple(cell for cell in unit.cells if cell.key not in rows)
+        if unmade and not self.executor.needs_fit(unmade[0]):
+            unmade = unmade[:1]
+        return Unit(unit.cells, rows), unmade or unit.cells
+
     def give_up(self, unit: Unit, reason: str) -> None:
         """Store failed rows for the cells of a unit that nobody could finish.
 
@@ -115,10 +131,12 @@ class Bench:
             StoreError: If the run directory cannot be written.
         """
         for cell in unit.cells:
-            if cell.key not in unit.rows:
-                self.executor.fail(cell, reason)
-            else:
+            if cell.key in unit.rows:
                 note(_name(cell), f"was not measured: {reason}")
+            else:
+                row = self.executor.fail(cell, reason)
+                if row.status == "failed":
+                    self.scorer.score(cell, row)
             self.folder.log("given up", f"{_name(cell)}: {reason}")
 
     def _score(self, cell: Cell, row: SampleRow, listener: Listener) -> None:

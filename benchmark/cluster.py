@@ -7,30 +7,21 @@ and their digests are the same.
 
 import argparse
 import logging
-import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmark.load import set_threads
+from benchmark.pool import Keeper, Pool, reason_of
 from benchmark.selection import UsageError
 from benchmark.stopping import Asked
-from benchmark.workers import WorkerError, longest, physical_cores
+from benchmark.workers import WorkerError, physical_cores
 
 if TYPE_CHECKING:
     from benchmark.bench import Bench, Listener, Unit
-
-ATTEMPTS = 3
-"""Number of workers that may be lost over a unit before it is given up."""
-_LISTEN_EVERY_S = 0.5
-
-GiveUp = Callable[["Unit", str], None]
-"""Function that stores failed rows, with a reason, for the cells of a unit that have none."""
 
 
 @dataclass(frozen=True)
@@ -94,65 +85,25 @@ def cluster_of(args: argparse.Namespace, workers: int | None, device: str) -> Cl
     return Cluster(args.address, workers or physical_cores(), gpus, args.minutes_per_video)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A unit under way on a worker since `begun`."""
-
-    worker: Any
-    unit: "Unit"
-    begun: float
-
-
-@dataclass
-class _Heard:
-    """Listener inside a worker; its events travel back with the result."""
-
-    events: list[tuple[str, tuple[object, ...]]] = field(default_factory=list)
-
-    def starts(self, what: str) -> None:
-        self.events.append(("starts", (what,)))
-
-    def done(self, kind: str, seconds: float) -> None:
-        self.events.append(("done", (kind, seconds)))
-
-
-class _Worker:
-    """Process on some machine of the cluster."""
-
-    def __init__(self, open_bench: "Callable[[str], Bench]", device: str, folder: str) -> None:
-        os.chdir(folder)  # paths of the command may be relative
-        set_threads(1)
-        self._open, self._device = open_bench, device
-
-    def ready(self) -> None:
-        """Load the networks, which takes longer than many a video."""
-        self._bench = self._open(self._device)
-
-    def work(self, unit: "Unit") -> tuple[str, float, list[tuple[str, tuple[object, ...]]]]:
-        """Do a unit; return its method, seconds per cell and the events."""
-        heard, start = _Heard(), time.perf_counter()
-        self._bench.work(unit, heard)
-        return unit.method, (time.perf_counter() - start) / unit.size, heard.events
-
-
 def share_out_on(
     cluster: Cluster,
     units: "Sequence[Unit]",
     open_bench: "Callable[[str], Bench]",
     listener: "Listener",
-    give_up: GiveUp,
+    keeper: Keeper,
     asked: Asked = lambda: 0,
 ) -> None:
     """Let workers of a cluster do the units.
 
-    A unit whose worker is lost goes to another one. After `ATTEMPTS` lost workers, or out of time, it is given up.
+    What a lost worker left of its unit goes to another one. A video or fit is given up once `benchmark.pool.ATTEMPTS`
+    workers were lost over it, or when the time of its unit is over.
 
     Args:
         cluster: Workers.
         units: Units of one run.
         open_bench: Picklable function that loads networks onto a device; every worker calls it once.
         listener: Listener that hears of the work of all workers, unit by unit.
-        give_up: Function that stores why a unit was given up.
+        keeper: Reader and writer of the results that are stored.
         asked: Function that says whether to end; then workers finish their units, and no others begin.
 
     Raises:
@@ -163,7 +114,7 @@ def share_out_on(
     if not units:
         return
     with _connected(cluster) as ray:
-        _Pool(ray, cluster, open_bench, listener, give_up, list(units), asked).run()
+        Pool(ray, cluster, open_bench, listener, keeper, list(units), asked).run()
 
 
 @contextmanager
@@ -175,11 +126,16 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
     own: dict[str, Any] = {"num_cpus": cluster.workers, "include_dashboard": False}
     try:
         _knock(cluster.address)
+    except OSError as error:
+        raise UsageError(f"address: no Ray cluster answers at {cluster.address}") from error
+    try:
         more = {} if cluster.address else own
         with _own_signals():
             ray.init(cluster.address or "local", log_to_driver=False, logging_level=logging.ERROR, **more)
-    except OSError as error:
+    except ConnectionError as error:
         raise UsageError(f"address: no Ray cluster answers at {cluster.address}") from error
+    except Exception as error:  # Ray raises plain ones, for example if this machine is too busy to start it in time
+        raise WorkerError(f"Ray could not be started: {reason_of(error)}") from error
     try:
         yield ray
     finally:
@@ -190,9 +146,11 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
 def _own_signals() -> Iterator[None]:
     """Keep Ray from taking SIGTERM, which asks a run to end after the videos in work."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str | None) -> None:
@@ -203,105 +161,3 @@ def _knock(address: str | None) -> None:
     if not host or not port.isdecimal():
         raise UsageError(f"address: expected auto or HOST:PORT, got {address}")
     socket.create_connection((host, int(port)), timeout=10).close()
-
-
-@dataclass(eq=False)
-class _Pool:
-    """State of the distribution: units that wait, workers that start, and jobs that run, by Ray's references."""
-
-    ray: Any
-    cluster: Cluster
-    open_bench: "Callable[[str], Bench]"
-    listener: "Listener"
-    give_up: GiveUp
-    waiting: "list[Unit]"
-    asked: Asked
-    seconds: dict[str, float] = field(default_factory=dict)
-    lost: dict[int, int] = field(default_factory=dict)
-    starting: dict[Any, Any] = field(default_factory=dict)
-    running: dict[Any, _Job] = field(default_factory=dict)
-    not_started: int = 0
-
-    def run(self) -> None:
-        """Work until no unit waits or runs."""
-        for _ in range(min(self.cluster.workers, self._fitting(), len(self.waiting))):
-            self._start_worker()
-        while self.waiting or self.running:
-            finished, _ = self.ray.wait([*self.starting, *self.running], timeout=_LISTEN_EVERY_S)
-            for reference in finished:
-                if reference in self.starting:
-                    self._started(reference, self.starting.pop(reference))
-                else:
-                    self._finished(reference, self.running.pop(reference))
-            self._stop_overdue()
-            if self.asked():
-                self.waiting.clear()
-
-    def _fitting(self) -> int:
-        """Number of workers that the cluster's GPUs or cores are enough for.
-
-        Raises:
-            UsageError: If they are not enough for one.
-        """
-        resources, gpus = self.ray.cluster_resources(), self.cluster.gpus
-        number = int(resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 0))
-        if not number:
-            raise UsageError(f"gpus-per-worker: {gpus:g}, but the cluster has {resources.get('GPU', 0):g} GPUs")
-        return number
-
-    def _start_worker(self) -> None:
-        gpus = self.cluster.gpus
-        options = {"num_cpus": 1, "num_gpus": gpus} if gpus else {"num_cpus": 1}
-        kind = self.ray.remote(**options)(_Worker)
-        worker = kind.remote(self.open_bench, "cuda" if gpus else "cpu", os.getcwd())
-        self.starting[worker.ready.remote()] = worker
-
-    def _started(self, reference: Any, worker: Any) -> None:
-        try:
-            self.ray.get(reference)
-        except self.ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-        except self.ray.exceptions.RayActorError as error:
-            self.not_started += 1
-            if self.not_started >= ATTEMPTS:
-                reason = str(error).strip().splitlines()[0]
-                raise WorkerError(f"{ATTEMPTS} workers could not be started; the last: {reason}") from error
-            self._start_worker()
-        else:
-            self._next(worker)
-
-    def _next(self, worker: Any) -> None:
-        if self.waiting:
-            unit = longest(self.waiting, self.seconds)
-            self.running[worker.work.remote(unit)] = _Job(worker, unit, time.monotonic())
-
-    def _finished(self, reference: Any, job: _Job) -> None:
-        try:
-            method, self.seconds[job.unit.method], events = self.ray.get(reference)
-        except self.ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-        except self.ray.exceptions.RayError as error:
-            self._worker_lost(job.unit, str(error).strip().splitlines()[0])
-        else:
-            for name, arguments in events:
-                getattr(self.listener, name)(*arguments)
-            self._next(job.worker)
-
-    def _worker_lost(self, unit: "Unit", reason: str) -> None:
-        times = self.lost[id(unit)] = self.lost.get(id(unit), 0) + 1
-        if times < ATTEMPTS:
-            self.waiting.append(unit)
-        else:
-            self.give_up(unit, f"{times} workers were lost over it; the last one: {reason}")
-        self._start_worker()
-
-    def _stop_overdue(self) -> None:
-        minutes = self.cluster.minutes
-        if minutes is None:
-            return
-        for reference, job in list(self.running.items()):
-            if time.monotonic() - job.begun > 60 * minutes * job.unit.size:
-                del self.running[reference]
-                self.ray.kill(job.worker)
-                self.give_up(job.unit, f"took longer than {minutes:g} minutes a video")
-                self._start_worker()

@@ -70,7 +70,7 @@ class Scorer:
         self._stages = stages
         self._perception = perception
         self._metrics = metrics
-        self._retry_failed = retry_failed
+        self.retry_failed = retry_failed
         self._case_features = lru_cache(maxsize=16)(self._read_case_features)
         self._text = lru_cache(maxsize=None)(perception.embed_text)
 
@@ -100,7 +100,7 @@ class Scorer:
         return [name for name, metric in self._metrics.items() if not self._done(stored.get(name, {}), metric, row)]
 
     def _done(self, entry: Mapping[str, Any], metric: Metric, row: SampleRow) -> bool:
-        if self._retry_failed and row.status == "ok" and entry.get("status") == "failed":
+        if self.retry_failed and row.status == "ok" and entry.get("status") == "failed":
             return False
         measured = metric.version, backend_of(metric, self._perception.backends)
         return (entry.get("version"), entry.get("backend")) == measured

@@ -241,7 +241,7 @@ def _do(
     with until_asked() as asked, Progress(amount, workers=count) as progress:
         if workers and workers.cluster:
             opened = partial(_bench, request, workers.load)
-            share_out_on(workers.cluster, shares, opened, progress, bench.give_up, asked)
+            share_out_on(workers.cluster, shares, opened, progress, bench, asked)
         elif workers:
             share_out(shares, workers.devices, partial(_bench, request, workers.load), progress, asked)
         else:

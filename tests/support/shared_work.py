@@ -68,6 +68,12 @@ def opened(folder: Path) -> partial:
     return partial(Diary, folder)
 
 
+def never_opened(device: str) -> Diary:
+    """For `share_out_on`: loads for ever."""
+    time.sleep(600)
+    raise AssertionError("nobody ended this worker")
+
+
 def unit(method: str, name: str, size: int = 1) -> Unit:
     cells = tuple(Cell(f"{name}{i or ''}", name, method, "method", "case", 0) for i in range(size))
     return Unit(cells, {})

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,18 @@ import pytest
 import torch
 
 from benchmark.bench import Unit
-from benchmark.cluster import Cluster, GiveUp, check_cluster_options, share_out_on
+from benchmark.cluster import Cluster, check_cluster_options, share_out_on
+from benchmark.plan import Cell
+from benchmark.pool import Keeper
 from benchmark.run import parser
 from benchmark.selection import UsageError
 from benchmark.session import Workers
 from benchmark.store.folder import StoreError
+from benchmark.workers import WorkerError
 from tests.support.backbones import save_tiny_refadapter, tiny_backbone
 from tests.support.harness import assert_same_runs, quick_flexiact, session
 from tests.support.killed_run import loading
-from tests.support.shared_work import Heard, opened, unit
+from tests.support.shared_work import Heard, never_opened, opened, unit
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = pytest.mark.slow
@@ -32,14 +36,23 @@ def disconnected() -> Iterator[None]:
 TWO = Cluster(None, 2)
 
 
+@dataclass(frozen=True)
+class Noted:
+    """Keeper of work that leaves nothing when its worker is lost; notes what is given up."""
+
+    given_up: dict[str, str] = field(default_factory=dict)
+
+    def left(self, unit: Unit) -> tuple[Unit, tuple[Cell, ...]]:
+        return unit, unit.cells
+
+    def give_up(self, unit: Unit, reason: str) -> None:
+        self.given_up[unit.cells[0].key] = reason
+
+
 def shared(folder: Path, *units: Unit, cluster: Cluster = TWO) -> tuple[Heard, dict[str, str]]:
-    heard, given_up = Heard([], []), dict[str, str]()
-
-    def give_up(unit: Unit, reason: str) -> None:
-        given_up[unit.cells[0].key] = reason
-
-    share_out_on(cluster, units, opened(folder), heard, give_up)
-    return heard, given_up
+    heard, keeper = Heard([], []), Noted()
+    share_out_on(cluster, units, opened(folder), heard, keeper)
+    return heard, keeper.given_up
 
 
 def test_every_unit_is_done_by_processes_of_one_thread_but_the_one_that_kills_them(tmp_path: Path) -> None:
@@ -67,6 +80,21 @@ def test_what_a_worker_cannot_do_is_told_here(tmp_path: Path) -> None:
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no Ray cluster answers at 127.0.0.1:1"):
         shared(tmp_path, unit("slow", "a"), cluster=Cluster("127.0.0.1:1", 1))
+
+
+def test_a_cluster_that_cannot_be_started_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_slow(*words: object, **options: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore lines.")
+
+    monkeypatch.setattr(ray, "init", too_slow)
+    with pytest.raises(WorkerError, match="^Ray could not be started: The current node timed out during startup.$"):
+        shared(tmp_path, unit("slow", "a"))
+
+
+def test_workers_that_are_killed_while_they_load_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # so that Ray kills every worker
+    with pytest.raises(WorkerError, match=r"^3 workers in a row could not be started; the last: .* low on memory"):
+        share_out_on(Cluster(None, 1), [unit("slow", "a")], never_opened, Heard([], []), Noted())
 
 
 @pytest.mark.parametrize(
@@ -101,9 +129,9 @@ def test_cells_of_a_unit_that_was_given_up_are_failed_rows(tmp_path: Path, monke
     adapter = save_tiny_refadapter(tmp_path / "refadapter", tiny_backbone())
 
     def all_given_up(cluster: Cluster, units: list[Unit], opened: object, listener: object, *rest: Any) -> None:
-        give_up: GiveUp = rest[0]
+        keeper: Keeper = rest[0]
         for one in units:
-            give_up(one, "took longer than 2 minutes a video")
+            keeper.give_up(one, "took longer than 2 minutes a video")
 
     monkeypatch.setattr("benchmark.session.share_out_on", all_given_up)
     workers = Workers(("cpu",), loading(adapter), TWO)

@@ -1,0 +1,57 @@
+"""A unit whose worker was lost: what is stored is kept, and only what the worker was at counts against it."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.bench import Bench, Unit
+from benchmark.execute import Executor
+from benchmark.plan import Cell
+from benchmark.scoring import Scorer
+from benchmark.session import build_methods
+from benchmark.store.folder import RunFolder
+from flexiact.backbone.backbone import Backbone
+from metrics import METRICS
+from tests.support.harness import CASES, small_perception
+
+ONE, TWO = (Cell(f"key{i}", "fit", "i2v", "method", case.case_id, 0) for i, case in enumerate(CASES))
+UNIT = Unit((ONE, TWO), {})
+
+
+def bench(out: Path, backbone: Backbone, retry_failed: bool = False) -> Bench:
+    folder = RunFolder(out)
+    cases = {case.case_id: case for case in CASES}
+    executor = Executor(folder, backbone, build_methods(["i2v"], backbone), cases)
+    metrics = {"dynamic_degree": METRICS["dynamic_degree"]}
+    return Bench(executor, Scorer(folder, executor.stages, small_perception(), metrics, retry_failed), folder)
+
+
+def test_the_cells_that_a_lost_worker_was_at(tmp_path: Path, backbone: Backbone) -> None:
+    here = bench(tmp_path, backbone)
+    assert here.left(UNIT) == (UNIT, (ONE, TWO))  # their fit is not stored
+    first = here.executor.execute(ONE)
+    assert here.left(UNIT) == (Unit(UNIT.cells, {ONE.key: first}), (TWO,))
+    second = here.executor.execute(TWO)
+    assert here.left(UNIT) == (Unit(UNIT.cells, {ONE.key: first, TWO.key: second}), UNIT.cells)  # it measured
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+def test_a_failure_counts_as_made_unless_failures_are_tried_again(
+    tmp_path: Path, backbone: Backbone, retry_failed: bool
+) -> None:
+    here = bench(tmp_path, backbone, retry_failed)
+    here.executor.fail(ONE, "of an earlier run, perhaps")
+    unit, _ = here.left(UNIT)
+    assert set(unit.rows) == (set() if retry_failed else {ONE.key})
+
+
+def test_what_is_given_up_fails_in_both_tables(tmp_path: Path, backbone: Backbone) -> None:
+    here = bench(tmp_path, backbone)
+    made = here.executor.execute(ONE)
+    here.give_up(Unit((ONE,), {}), "lost")  # its video was stored in the meantime
+    here.give_up(Unit((TWO,), {}), "lost")
+    unit, _ = here.left(UNIT)
+    assert unit.rows[ONE.key] == made and unit.rows[TWO.key].error == "lost"
+    assert here.folder.read_json("scores", ONE.key) is None
+    scores = here.folder.read_json("scores", TWO.key)
+    assert scores and scores["metrics"]["dynamic_degree"]["error"] == "lost"
