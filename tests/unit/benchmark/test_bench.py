@@ -1,5 +1,6 @@
 """A unit whose worker was lost: what is stored is kept, and only what the worker was at counts against it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,22 @@ ONE, TWO = (Cell(f"key{i}", "fit", "i2v", "method", case.case_id, 0) for i, case
 UNIT = Unit((ONE, TWO), {})
 
 
-def bench(out: Path, backbone: Backbone, retry_failed: bool = False) -> Bench:
-    folder = RunFolder(out)
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    folder = RunFolder(tmp_path / "run")
+    with folder.opened():
+        yield folder
+
+
+def bench(folder: RunFolder, backbone: Backbone, retry_failed: bool = False) -> Bench:
     cases = {case.case_id: case for case in CASES}
     executor = Executor(folder, backbone, build_methods(["i2v"], backbone), cases)
     metrics = {"dynamic_degree": METRICS["dynamic_degree"]}
     return Bench(executor, Scorer(folder, executor.stages, small_perception(), metrics, retry_failed), folder)
 
 
-def test_the_cells_that_a_lost_worker_was_at(tmp_path: Path, backbone: Backbone) -> None:
-    here = bench(tmp_path, backbone)
+def test_the_cells_that_a_lost_worker_was_at(folder: RunFolder, backbone: Backbone) -> None:
+    here = bench(folder, backbone)
     assert here.left(UNIT) == (UNIT, (ONE, TWO))  # their fit is not stored
     first = here.executor.execute(ONE)
     assert here.left(UNIT) == (Unit(UNIT.cells, {ONE.key: first}), (TWO,))
@@ -37,21 +44,21 @@ def test_the_cells_that_a_lost_worker_was_at(tmp_path: Path, backbone: Backbone)
 
 @pytest.mark.parametrize("retry_failed", [False, True])
 def test_a_failure_counts_as_made_unless_failures_are_tried_again(
-    tmp_path: Path, backbone: Backbone, retry_failed: bool
+    folder: RunFolder, backbone: Backbone, retry_failed: bool
 ) -> None:
-    here = bench(tmp_path, backbone, retry_failed)
+    here = bench(folder, backbone, retry_failed)
     here.executor.fail(ONE, "of an earlier run, perhaps")
     unit, _ = here.left(UNIT)
     assert set(unit.rows) == (set() if retry_failed else {ONE.key})
 
 
-def test_what_is_given_up_fails_in_both_tables(tmp_path: Path, backbone: Backbone) -> None:
-    here = bench(tmp_path, backbone)
+def test_what_is_given_up_fails_in_both_tables(folder: RunFolder, backbone: Backbone) -> None:
+    here = bench(folder, backbone)
     made = here.executor.execute(ONE)
     here.give_up(Unit((ONE,), {}), "lost")  # its video was stored in the meantime
     here.give_up(Unit((TWO,), {}), "lost")
     unit, _ = here.left(UNIT)
     assert unit.rows[ONE.key] == made and unit.rows[TWO.key].error == "lost"
-    assert here.folder.read_json("scores", ONE.key) is None
-    scores = here.folder.read_json("scores", TWO.key)
+    assert folder.read_json("scores", ONE.key) is None
+    scores = folder.read_json("scores", TWO.key)
     assert scores and scores["metrics"]["dynamic_degree"]["error"] == "lost"

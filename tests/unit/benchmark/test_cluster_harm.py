@@ -26,9 +26,9 @@ from ray.cluster_utils import Cluster as Machines
 from flexiact.method import PRESETS
 from tests.support.harmed_run import THREE_CASES, holding
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 ALONE = ("unshare", "--user", "--map-root-user", "--mount")
-WITHIN_S = 120
+WITHIN_S = 1000
 """More than any step takes on busy cores."""
 
 
