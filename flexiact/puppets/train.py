@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="auto")
     p.add_argument("--threads", type=int, default=2, help="of the processor")
     p.add_argument("--shards", type=int, default=64, help="cached training clips, in units of 256 (control: of 128)")
+    p.add_argument("--development", action="store_true", help="judge: on development actions and looks")
     p.add_argument("--trunk", action="store_true", help="explained: of the backbone's trunk in --state")
     adapter = p.add_argument_group("refadapter; the defaults are the paper's way, others are for ablations")
     adapter.add_argument("--condition", choices=("other", "first"), default="other", help="moment of the image")
@@ -238,12 +239,16 @@ def _explained(options: argparse.Namespace, clips: int, device: Device) -> objec
 def _judge(options: argparse.Namespace, worlds: int, device: Device) -> object:
     from flexiact.backbone.backbone import load_backbone
     from flexiact.pose.estimators import MMPoseEstimator
-    from flexiact.puppets.cards.backbone import LARGE_ACTIONS, OTHER_ACTIONS, as_markdown, judge
+    from flexiact.puppets.cards.backbone import DEVELOPMENT_ACTIONS, LARGE_ACTIONS, OTHER_ACTIONS, as_markdown, judge
 
     backbone, pose = load_backbone("puppets", str(device)), MMPoseEstimator(PUPPET_WEIGHTS / "pose")
+    titles = {"Large movements": LARGE_ACTIONS, "Others": OTHER_ACTIONS}
+    split = "dev" if options.development else "test"
+    if options.development:
+        titles = {"Development actions": DEVELOPMENT_ACTIONS}
     tables = {
-        title: as_markdown(judge(backbone, pose, actions, worlds, options.seed))
-        for title, actions in (("Large movements", LARGE_ACTIONS), ("Others", OTHER_ACTIONS))
+        title: as_markdown(judge(backbone, pose, actions, worlds, options.seed, split))
+        for title, actions in titles.items()
     }
     return "\n".join(f"{title}:\n\n{table}" for title, table in tables.items())
 

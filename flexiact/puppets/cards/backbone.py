@@ -1,7 +1,8 @@
 """Measure on held-out worlds whether the puppet backbone follows full captions, before any method runs on it.
 
-Test actions of the large movements that it was trained on are judged apart from all others. Generated clips are
-compared with a still image, the same scene doing another action, and the true clip after the VAE.
+Test actions of the large movements that it was trained on are judged apart from all others. While it is trained,
+development actions in worlds of the development split are judged instead, so that no decision rests on test actions.
+Generated clips are compared with a still image, the same scene doing another action, and the true clip after the VAE.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import decode_latents, encode_video
 from flexiact.pose.estimators import PoseEstimator
 from flexiact.puppets.recipes.vae import motion_cosine
-from flexiact.puppets.world.actions import TEST_ACTIONS, PuppetAction, is_large
+from flexiact.puppets.world.actions import DEV_ACTIONS, TEST_ACTIONS, PuppetAction, is_large
 from flexiact.puppets.world.captions import caption
 from flexiact.puppets.world.clip import Clip, render_clip
 from flexiact.puppets.world.rigs import RIGS, TRAINING_RIGS
@@ -26,6 +27,7 @@ from flexiact.task import Request
 CANDIDATES = ("generated", "still", "another action", "truth through the VAE")
 LARGE_ACTIONS = {name: action for name, action in TEST_ACTIONS.items() if is_large(action)}
 OTHER_ACTIONS = {name: action for name, action in TEST_ACTIONS.items() if name not in LARGE_ACTIONS}
+DEVELOPMENT_ACTIONS = {name: action for name, action in DEV_ACTIONS.items() if is_large(action)}
 _RESAMPLES = 2000
 
 
@@ -45,13 +47,18 @@ class Judgement:
 
 
 def judge(
-    backbone: Backbone, pose: PoseEstimator, actions: Mapping[str, PuppetAction], worlds: int, seed: int
+    backbone: Backbone,
+    pose: PoseEstimator,
+    actions: Mapping[str, PuppetAction],
+    worlds: int,
+    seed: int,
+    split: str = "test",
 ) -> Judgement:
-    """Judge `worlds` clips made from first frame and full caption; skins and backgrounds are held out, rigs are not."""
+    """Judge `worlds` clips made from first frame and full caption; skins and backgrounds are the split's."""
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for index in tqdm(range(worlds), desc="judging", delay=5):
-        scene, action, other = _draw(generator, actions, index)
+        scene, action, other = _draw(generator, actions, index, split)
         truth = render_clip(scene, action)
         request = Request(truth.video.frames[0], caption(scene, action, "full"), seed + index)
         generated = sample_video(
@@ -69,10 +76,10 @@ def judge(
 
 
 def _draw(
-    generator: torch.Generator, actions: Mapping[str, PuppetAction], index: int
+    generator: torch.Generator, actions: Mapping[str, PuppetAction], index: int, split: str
 ) -> tuple[Scene, PuppetAction, PuppetAction]:
     """Draw a scene, an action that its body can do, and another such action."""
-    scene = random_scene(generator, "test", TRAINING_RIGS[index % len(TRAINING_RIGS)])
+    scene = random_scene(generator, split, TRAINING_RIGS[index % len(TRAINING_RIGS)])
     able = [n for n, a in actions.items() if {m.channel for m in a} <= set(RIGS[scene.rig].channels)]
     first, second = torch.randperm(len(able), generator=generator)[:2].tolist()
     return scene, actions[able[first]], actions[able[second]]

@@ -6,6 +6,7 @@ import torch
 
 from flexiact.puppets.cards.backbone import (
     CANDIDATES,
+    DEVELOPMENT_ACTIONS,
     LARGE_ACTIONS,
     OTHER_ACTIONS,
     Judgement,
@@ -15,6 +16,7 @@ from flexiact.puppets.cards.backbone import (
 )
 from flexiact.puppets.world.clip import render_clip
 from flexiact.puppets.world.rigs import RIGS
+from flexiact.puppets.world.scene import backdrop_split, skin_split
 
 
 class TruePose:
@@ -30,7 +32,7 @@ class TruePose:
 
 
 def test_errors_of_the_truth_are_zero_and_of_a_still_are_not():
-    scene, action, _ = _draw(torch.Generator().manual_seed(0), LARGE_ACTIONS, 1)
+    scene, action, _ = _draw(torch.Generator().manual_seed(0), LARGE_ACTIONS, 1, "test")
     truth = render_clip(scene, action)
     pixel, keypoint, motion = _errors(truth.video.frames, truth, TruePose(truth.keypoints))
     assert (pixel, keypoint) == (0, 0)
@@ -40,11 +42,16 @@ def test_errors_of_the_truth_are_zero_and_of_a_still_are_not():
     assert pixel > 1 and keypoint > 0.5 and motion == 0
 
 
-@pytest.mark.parametrize("actions", [LARGE_ACTIONS, OTHER_ACTIONS], ids=["large", "others"])
-def test_worlds_ask_only_for_what_a_body_can_do(actions):
+@pytest.mark.parametrize(
+    ("actions", "split"),
+    [(LARGE_ACTIONS, "test"), (OTHER_ACTIONS, "test"), (DEVELOPMENT_ACTIONS, "dev")],
+    ids=["large", "others", "development"],
+)
+def test_worlds_ask_only_for_what_a_body_can_do(actions, split):
     for index in range(8):
-        scene, action, other = _draw(torch.Generator().manual_seed(index), actions, index)
+        scene, action, other = _draw(torch.Generator().manual_seed(index), actions, index, split)
         assert action != other
+        assert skin_split(scene.skin) == backdrop_split(scene.backdrop) == split
         assert {action, other} <= set(actions.values())
         assert all(m.channel in RIGS[scene.rig].channels for m in (*action, *other))
 
