@@ -139,6 +139,7 @@ class Executor:
             backbone_revision=self._backbone.revision,
             case_id=cell.case_id,
             seed=cell.seed,
+            fit_seed=cell.fit_seed,
             status="ok",
             origin="submitted" if cell.kind == "submission" else "made",
             resize_rule=RESIZE_RULE if cell.kind == "submission" else None,
@@ -231,7 +232,7 @@ class Executor:
         cost = Cost()
         try:
             with self._fits.resumable(cell.fit_key) as kept, measured(self._backbone.device) as cost:
-                action = method.fit(Video(reference.frames.copy(), reference.fps), caption, seed=cell.seed)
+                action = method.fit(Video(reference.frames.copy(), reference.fps), caption, seed=cell.fit_seed)
             action = _sound_action(action)
         except WriteError as error:  # of a checkpoint
             raise StoreError(str(error)) from error

@@ -3,8 +3,9 @@
 For every pair of the family of claims in a run this prints how much the paired difference varies between references,
 the smallest difference that the run could have shown, and how many references it takes to show smaller ones. Numbers
 are of a two-sided paired t-test with 80 % power, at 5 % divided by the number of pairs of the family: the strictest
-level of Holm's correction. Below stand the parts of the scores' variance, and what more references, targets or seeds
-would buy: more of the last two make the variation between references smaller, but not zero.
+level of Holm's correction. Below stand the parts of the scores' variance, and what more references, targets, seeds or
+fit seeds (of a run with `--fit-seeds`) would buy. More of the last three make the variation between references
+smaller, but not zero.
 """
 
 import argparse

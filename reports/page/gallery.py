@@ -106,7 +106,7 @@ def _axis(case: Mapping[str, Any], axis: str) -> str:
 
 def _headline_scores(results: Results) -> dict[tuple[str, str], float]:
     run, rows = results.run, results.rows
-    mine = rows[(rows["metric"] == run.headline) & (rows["seed"] == run.seeds[0]) & rows["value"].notna()]
+    mine = run.at_first_seeds(rows[rows["metric"] == run.headline]).dropna(subset=["value"])
     return {(row["method"], row["case_id"]): float(row["value"]) for row in mine.to_dict("records")}
 
 
