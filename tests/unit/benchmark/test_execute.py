@@ -1,7 +1,7 @@
 """One cell at a time: what is stored, what a failure leaves, and what the harness measures."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +138,22 @@ def test_a_fit_gets_its_own_seed_and_the_video_the_other(folder: RunFolder, back
     runner = executor(folder, backbone, TellsSeeds(backbone))
     row = runner.execute(Cell("key1", "fit1", "m", "method", CASES[0].case_id, 5, 8))
     assert (row.seed, row.fit_seed, row.error) == (5, 8, "ValueError: fitted with 8, made with 5")
+
+
+class ReadsCrops(Shifter):
+    reads_crops = True
+
+    def fit(self, reference, caption, *, seed):
+        return {"x": torch.tensor([float(len(reference.crops)), 0.0])}
+
+
+def test_a_method_that_reads_crops_gets_them(folder: RunFolder, backbone) -> None:
+    runner = executor(folder, backbone, ReadsCrops(backbone))
+    assert runner.execute(CELL).status == "ok"
+    shown = runner.stages[CASES[0].case_id]
+    crops = tuple(shown.reference.frames for _ in range(12))
+    for reads, found in ((True, 12), (False, 0)):
+        assert len(replace(shown, read_crops=lambda: crops).for_fit(reads).crops) == found
 
 
 def test_a_fit_is_computed_once_and_found_again_with_its_cost(folder: RunFolder, backbone) -> None:
