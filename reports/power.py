@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flexiact.cli import OneLineParser, one_line, run
+from flexiact.media.files import make_folder, replacing
 
 DIFFERENCES = (0.05, 0.1, 0.2)
 """Default differences, in units of the headline."""
@@ -23,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line; parsing loads no table library."""
     p = OneLineParser(prog="python -m reports.power", description=__doc__)
     p.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    p.add_argument("--publish", type=Path, metavar="DIR", help="write the page there, as power.md, too")
     p.add_argument("--differences", type=float, nargs="+", default=list(DIFFERENCES), metavar="D")
     return p
 
@@ -35,7 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _print(options: argparse.Namespace) -> None:
     if not all(difference > 0 for difference in options.differences):
         raise ValueError("differences: expected numbers above 0")
-    print(power_page(options.run, options.differences))
+    page = power_page(options.run, options.differences)
+    print(page)
+    if options.publish:
+        with replacing(make_folder("publish", options.publish) / "power.md") as partial:
+            partial.write_text(f"{page}\n", encoding="utf-8")
 
 
 def power_page(folder: Path, differences: Sequence[float]) -> str:
