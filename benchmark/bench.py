@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from benchmark.execute import Executor
-from benchmark.plan import Cell
+from benchmark.plan import Cell, said_seed
 from benchmark.scoring import Scorer
 from benchmark.stopping import Asked
 from benchmark.store.folder import RunFolder, StoreError
@@ -167,4 +167,4 @@ class Bench:
 
 
 def _name(cell: Cell) -> str:
-    return f"{cell.method} on {cell.case_id}, seed {cell.seed}"
+    return f"{cell.method} on {cell.case_id}, {said_seed(cell.seed, cell.fit_seed)}"

@@ -97,7 +97,7 @@ def describe_run(
     Args:
         suite: Name, version and digest of the suite, as in run.json.
         cases: Cases of the suite.
-        seeds: Seeds of fits and transfers.
+        seeds: Seeds of transfers; a fit takes the seed of its transfer, unless a session names others.
         backbone: Backbone of all methods.
         methods: Built methods by name.
         metrics: Entries of metrics by name (see `describe_metric`).
@@ -114,6 +114,7 @@ def describe_run(
         "schema_version": SCHEMA_VERSION,
         **suite,
         "seeds": sorted(set(seeds)),
+        "fit_seeds": None,
         "backbone": describe_backbone(backbone),
         "truth": render_settings() if truth_known else {"known": False},
         "methods": described | describe_bounds(truth_known),
@@ -184,7 +185,17 @@ def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[s
     run["metrics"] = _in_order({**stored["metrics"], **fresh["metrics"]}, list(METRICS))
     run["cases"] = _in_order({**stored["cases"], **fresh["cases"]}, sorted({*stored["cases"], *fresh["cases"]}))
     run["seeds"] = sorted({*stored["seeds"], *fresh["seeds"]})
+    run["fit_seeds"] = _merged_fit_seeds(stored.get("fit_seeds"), fresh["fit_seeds"])
     return run
+
+
+def _merged_fit_seeds(before: list[int] | None, after: list[int] | None) -> list[int] | None:
+    if before is None and after is None:
+        return None
+    if before is None or after is None:
+        sides = ("with", "without") if after is None else ("without", "with")
+        raise UsageError(f"the run directory was made {sides[0]} --fit-seeds, this is {sides[1]}; choose another --out")
+    return sorted({*before, *after})
 
 
 def _in_order(entries: dict[str, Any], order: list[str]) -> dict[str, Any]:

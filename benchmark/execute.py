@@ -139,6 +139,7 @@ class Executor:
             backbone_revision=self._backbone.revision,
             case_id=cell.case_id,
             seed=cell.seed,
+            fit_seed=cell.fit_seed,
             status="ok",
             origin="submitted" if cell.kind == "submission" else "made",
             resize_rule=RESIZE_RULE if cell.kind == "submission" else None,
@@ -202,7 +203,7 @@ class Executor:
         method, case = self._methods[cell.method], self.stages.cases[cell.case_id]
         if cell.method in self._told:
             tell_keypoints(cast(ToldKeypoints, method), cast(Staged, shown))
-        fit = self._fit(cell, method, shown.reference, case.caption)
+        fit = self._fit(cell, method, shown, case.caption)
         request = Request(shown.target.copy(), case.prompt, cell.seed)
         with measured(self._backbone.device) as cost:
             video = method.transfer(fit.action, request)
@@ -215,13 +216,14 @@ class Executor:
         )
         return row, video
 
-    def _fit(self, cell: Cell, method: ActionTransfer, reference: Video, caption: str) -> Fit:
+    def _fit(self, cell: Cell, method: ActionTransfer, shown: Shown, caption: str) -> Fit:
         assert cell.fit_key is not None
         if cell.fit_key in self._failed_fits:
             raise RuntimeError(f"the fit failed: {self._failed_fits[cell.fit_key]}")
         if self._last_fit is None or self._last_fit[0] != cell.fit_key:
             fit = self._load_fit(cell.fit_key)
             if fit is None:
+                reference = shown.for_fit(getattr(method, "reads_crops", False))
                 fit = self._new_fit(cell, method, reference, caption)
             self._last_fit = cell.fit_key, fit
         return self._last_fit[1]
@@ -231,7 +233,7 @@ class Executor:
         cost = Cost()
         try:
             with self._fits.resumable(cell.fit_key) as kept, measured(self._backbone.device) as cost:
-                action = method.fit(Video(reference.frames.copy(), reference.fps), caption, seed=cell.seed)
+                action = method.fit(reference, caption, seed=cell.fit_seed)
             action = _sound_action(action)
         except WriteError as error:  # of a checkpoint
             raise StoreError(str(error)) from error

@@ -181,10 +181,11 @@ def _other_files(first: Part, second: Part) -> Iterator[str]:
 
 
 def _differences(first: Part, second: Part, key: str) -> Iterator[str]:
+    from benchmark.plan import said_seed
     from benchmark.store.gather import score_rows
 
     one, other = first.rows[key], second.rows[key]
-    where = f"{one.method} on {one.case_id} at seed {one.seed}"
+    where = f"{one.method} on {one.case_id} at {said_seed(one.seed, one.fit_seed)}"
     if (one.status, one.video_digest) != (other.status, other.video_digest):
         said = "other videos" if one.status == other.status else f"{one.status} and {other.status}"
         yield f"{where}: {first} and {second} have {said}"

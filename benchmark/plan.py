@@ -32,7 +32,8 @@ class Cell:
         method: Name of the method or bound.
         kind: Type of the cell: "method", "submission" or "bound".
         case_id: Id of the case.
-        seed: Seed of the fit and of the transfer.
+        seed: Seed of the transfer.
+        fit_seed: Seed of the fit; equal to `seed` where nothing is fitted.
     """
 
     key: str
@@ -41,16 +42,18 @@ class Cell:
     kind: str
     case_id: str
     seed: int
+    fit_seed: int
 
 
 def plan(run: Mapping[str, Any]) -> list[Cell]:
     """All cells of a run; cells that share a fit are neighbours.
 
     Args:
-        run: Description with run.json's fields `backbone`, `methods`, `cases`, `seeds`.
+        run: Description with run.json's fields `backbone`, `methods`, `cases`, `seeds` and `fit_seeds`.
 
     Returns:
-        Methods x cases x seeds, and bounds x cases: at all seeds if the bound is sampled, else at the first seed.
+        Methods x cases x seeds x fit seeds, submissions x cases x seeds, and bounds x cases: at all seeds if the bound
+        is sampled, else at the first seed.
 
     Raises:
         ValueError: If two methods would make the same videos under two names.
@@ -65,7 +68,7 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
         elif entry["kind"] == "submission":
             cells += _submission_cells(run["backbone"], method, entry, run["cases"], seeds)
         else:
-            cells += _method_cells(run["backbone"], method, entry, told, seeds)
+            cells += _method_cells(run["backbone"], method, entry, told, _pairs(run))
     owners: dict[str, Cell] = {}
     for cell in cells:
         other = owners.setdefault(cell.key, cell)
@@ -79,14 +82,26 @@ def asked_of(cells: Iterable[Cell], run: Mapping[str, Any]) -> list[Cell]:
 
     A bound that is one video for all seeds counts under whichever seed it is stored.
     """
-    methods, seeds = run["methods"], set(run["seeds"])
+    methods, seeds, fit_seeds = run["methods"], set(run["seeds"]), run.get("fit_seeds")
     return [
         cell
         for cell in cells
         if cell.method in methods
         and cell.case_id in run["cases"]
         and (cell.seed in seeds or not _sampled(methods[cell.method]))
+        and (cell.kind != "method" or fit_seeds is None or cell.fit_seed in fit_seeds)
     ]
+
+
+def said_seed(seed: int, fit_seed: int | None) -> str:
+    """The seed of a transfer in words, and that of its fit where it is another one."""
+    return f"seed {seed}" if fit_seed in (None, seed) else f"seed {seed}, fit seed {fit_seed}"
+
+
+def _pairs(run: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Seeds of transfers, each with the seeds of its fits; without fit seeds a fit takes the seed of its transfer."""
+    fit_seeds = run.get("fit_seeds")
+    return [(seed, fit_seed) for seed in run["seeds"] for fit_seed in ([seed] if fit_seeds is None else fit_seeds)]
 
 
 def _sampled(entry: Mapping[str, Any]) -> bool:
@@ -117,28 +132,29 @@ def _method_cells(
     method: str,
     entry: Mapping[str, Any],
     told: Mapping[str, _Told],
-    seeds: Iterable[int],
+    pairs: Iterable[tuple[int, int]],
 ) -> Iterator[Cell]:
     fit_fields = {field: backbone[field] for field in BACKBONE_FIT_FIELDS}
     identity = {name: entry[name] for name in ("method_id", "version")}
     fit_key_of = key_maker("fit", {**identity, "config": entry["fit_config"], "backbone": fit_fields})
     sample_fields = {field: backbone[field] for field in BACKBONE_SAMPLE_FIELDS}
     sample_key_of = key_maker("sample", {"config": entry["transfer_config"], "backbone": sample_fields})
-    for seed in seeds:
-        number, fit_keys = {"seed": canonical_json(seed)}, dict[tuple[str, ...], str]()
+    fit_keys = dict[tuple[str, ...], str]()
+    for seed, fit_seed in pairs:
+        number, fit_number = canonical_json(seed), canonical_json(fit_seed)
         for case_id, case in told.items():
-            same = tuple(case.fit.values())
+            same = (*case.fit.values(), fit_number)
             if same not in fit_keys:
-                fit_keys[same] = fit_key_of({**case.fit, **number})
+                fit_keys[same] = fit_key_of({**case.fit, "seed": fit_number})
             fit_key = fit_keys[same]
-            sample_key = sample_key_of({**case.sample, **number, "fit": f'"{fit_key}"'})
-            yield Cell(sample_key, fit_key, method, "method", case_id, seed)
+            sample_key = sample_key_of({**case.sample, "seed": number, "fit": f'"{fit_key}"'})
+            yield Cell(sample_key, fit_key, method, "method", case_id, seed, fit_seed)
 
 
 def _bound(
     backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], case_id: str, case: Mapping[str, Any], seed: int
 ) -> Cell:
-    return Cell(_bound_key(backbone, name, entry, case, seed), None, name, "bound", case_id, seed)
+    return Cell(_bound_key(backbone, name, entry, case, seed), None, name, "bound", case_id, seed, seed)
 
 
 def _submission_cells(
@@ -147,7 +163,7 @@ def _submission_cells(
     for seed in seeds:
         for case_id, case in cases.items():
             submission_key = _submission_key(backbone, name, entry, case, f"{case_id}/{seed}")
-            yield Cell(submission_key, None, name, "submission", case_id, seed)
+            yield Cell(submission_key, None, name, "submission", case_id, seed, seed)
 
 
 def _bound_key(

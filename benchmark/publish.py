@@ -50,6 +50,11 @@ class Product:
     weights: tuple[str, ...] = WEIGHTS
 
 
+def _variance(suite: str) -> Product:
+    made = f"benchmark.run --suite {suite} --methods {' '.join(HEADLINE)} --seeds 0-1 --fit-seeds 0-1"
+    return Product((f"{made} --out {{runs}}/variance", "reports.power {runs}/variance --publish {out}"), (suite,))
+
+
 def _suite(name: str, seeds: str = "0", methods: tuple[str, ...] = HEADLINE) -> Product:
     asked = "all" if methods == tuple(METHODS) else " ".join(methods)
     made = f"benchmark.run --suite {name} --methods {asked} --seeds {seeds} --out {{runs}}/{name}"
@@ -78,6 +83,7 @@ PRODUCTS: dict[str, Product] = {
         ("backbone", "refadapter"),
     ),
     "puppets": _suite("puppets", methods=tuple(METHODS)),
+    "variance": _variance("puppets-dev"),
     "difficulty": _difficulty(),
     "puppets-words": _suite("puppets-words"),
     "puppets-self": _suite("puppets-self"),

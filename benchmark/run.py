@@ -66,6 +66,8 @@ def add_run_options(p: argparse.ArgumentParser) -> None:
     """Add all options but those that name methods."""
     add_suite_options(p)
     p.add_argument("--seeds", nargs="+", default=["0"], metavar="N", help="seeds, e.g. 0 1 2 or 0-2 (0)")
+    apart = "seeds of fits, each with every one of --seeds (a fit takes the seed of its video)"
+    p.add_argument("--fit-seeds", nargs="+", metavar="N", help=apart)
     p.add_argument("--refadapter", type=Path, metavar="DIR", help="RefAdapter in peft's format (the backbone's own)")
     p.add_argument("--control", type=Path, metavar="DIR", help="weights for control videos (the backbone's own)")
 
@@ -202,6 +204,7 @@ def run_methods(
         command=command,
         shard=shard,
         submissions=submissions,
+        fit_seeds=None if args.fit_seeds is None else list(parse_seeds(args.fit_seeds)),
     )
     return _report(request, _session(request, args, suite, 1 if args.threads else workers))
 

@@ -44,7 +44,7 @@ class RunRequest:
         cases: Cases of the suite.
         methods: Names of methods or variants. Bounds are always made; those that need the truth, only where it is
             known.
-        seeds: Seeds of fits and transfers.
+        seeds: Seeds of transfers.
         metrics: Names in `METRICS`.
         out: Path to the run directory.
         headline: Name of the metric that tables are sorted by.
@@ -54,6 +54,7 @@ class RunRequest:
         command: Command that started the session, for run.json.
         shard: Part of the cells to make and measure; None: all. Only a session without shards writes the tables.
         submissions: Methods whose videos were made elsewhere.
+        fit_seeds: Seeds of fits, each with every seed; None: a fit takes the seed of its transfer.
     """
 
     suite: str
@@ -69,6 +70,7 @@ class RunRequest:
     command: str = ""
     shard: Shard | None = None
     submissions: tuple[Submission, ...] = ()
+    fit_seeds: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def run_session(
     metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
     suite = {"suite": request.suite, "suite_version": request.suite_version, "suite_digest": request.suite_digest}
     fresh = describe_run(suite, request.cases, request.seeds, backbone, methods, metrics)
-    fresh = with_submissions(fresh, request.submissions)
+    fresh = with_submissions(fresh | {"fit_seeds": request.fit_seeds}, request.submissions)
     folder = RunFolder(request.out, mends=True)
     with folder.opened(request.shard):
         with collected() as damage:

@@ -147,6 +147,7 @@ def compare(
         scratch: The scratch folder.
         pairs: Cells with their stored rows.
     """
+    from benchmark.plan import said_seed
     from benchmark.store.videos import DamagedVideo, read_stored
 
     found = []
@@ -161,7 +162,7 @@ def compare(
         except DamagedVideo as error:
             item = Difference(None, error=str(error))
         found.append(item)
-        print(f"{cell.method} on {cell.case_id}, seed {cell.seed}: {item}", flush=True)
+        print(f"{cell.method} on {cell.case_id}, {said_seed(cell.seed, cell.fit_seed)}: {item}", flush=True)
     same = sum(item.most == 0 for item in found)
     print(f"run again: {len(found)}, equal bit by bit: {same}")
     return found

@@ -29,7 +29,7 @@ ONLY_PUPPETS = (
 )
 DEMO_FOLDER = Path("flexiact-demo")
 _NEEDED = ("image", "reference", "caption", "prompt", "out")
-_LEARNING = ("reference", "caption", "fit_steps")  # options that only learning an action reads
+_LEARNING = ("reference", "caption", "start", "fit_steps")  # options that only learning an action reads
 
 
 class _UsageError(ValueError):
@@ -49,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
         "--image", type=Path, metavar="FILE", help="the target: any image; cut to the backbone's proportions"
     )
     p.add_argument("--reference", type=Path, metavar="FILE", help="video of the action, cut to it, or folder of frames")
+    start = "second of a long reference at which a clip at its own speed begins (the whole reference, faster)"
+    p.add_argument("--start", type=float, metavar="S", help=start)
     p.add_argument("--caption", metavar="TEXT", help="what the reference shows")
     p.add_argument("--action", type=Path, metavar="FILE", help="learned before or imported, instead of a reference")
     p.add_argument("--prompt", metavar="TEXT", help="what the video shall show")
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse wrong options that can be found without loading a library."""
-    given = [name for name in (*_NEEDED, "action") if getattr(args, name) is not None]
+    given = [name for name in (*_NEEDED, "action", "start") if getattr(args, name) is not None]
     if args.demo or args.web:
         odd = [name for name in given if args.web or name != "out"]
         if odd:
@@ -135,7 +137,7 @@ def _one(args: argparse.Namespace) -> tuple[str, "Made"]:
     from flexiact.fits import FitFolder
     from flexiact.one_video.make import Order, Shown, check_order, load_method, make_video
 
-    action = args.action or Shown(args.reference, args.caption)
+    action = args.action or Shown(args.reference, args.caption, args.start)
     order = Order(args.image, action, args.prompt, args.seed, args.out)
     check_order(order)
     setup = _setup(args)

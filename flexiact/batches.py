@@ -1,6 +1,6 @@
 """Batches of a fit: random crops of one reference, encoded as latents."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,7 @@ class FitConfig(DrawConfig):
         embedding_tokens: Number of learned tokens of each block.
         fit_steps: Number of AdamW steps.
         learning_rate: Learning rate, constant as in the released code.
-        crops: Number of random crops of the reference.
+        crops: Number of random crops of the reference; 0: the crops that come with it, as with the authors' dataset.
         crop_min_scale: Smallest side of a crop, as a share of the frame's (our choice; the paper gives none).
         debias_weight: Weight of the loss on changes between adjacent latent frames (in the released code only); 0
             leaves it out.
@@ -80,8 +80,10 @@ class FitConfig(DrawConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("embedding_tokens", "fit_steps", "crops"):
+        for name in ("embedding_tokens", "fit_steps"):
             check_count(name, getattr(self, name))
+        if self.crops != 0:
+            check_count("crops", self.crops)
         for name in ("learning_rate", "max_grad_norm"):
             check_positive(name, getattr(self, name))
         for name in ("debias_weight", "weight_decay"):
@@ -90,7 +92,7 @@ class FitConfig(DrawConfig):
 
     @property
     def windows(self) -> tuple[int, float]:
-        """Number of random crops of a reference, and the smallest side of one as a share of the frame's."""
+        """Number of random crops (0: the reference's own), and the smallest side of one as a share of the frame's."""
         return self.crops, self.crop_min_scale
 
 
@@ -101,11 +103,27 @@ def reference_batches(
 
     Crops differ in place and size, so that they share the action but not the layout. The condition of a crop is its
     own first frame.
+
+    Raises:
+        ValueError: If the reference's own crops are asked for, but it has none, or they are of another size or length.
     """
-    clips = random_crops(reference.frames, *config.windows, generator)
+    clips = _clips(backbone, reference, config, generator)
     clean = torch.cat([encode_video(backbone, clip, generator) for clip in clips])
     conditions = torch.cat([encode_image(backbone, clip[0], generator) for clip in clips])
     return drawn_batches(clean, conditions, encode_text(backbone, ["", caption]), config, generator)
+
+
+def _clips(
+    backbone: Backbone, reference: Video, config: DrawConfig, generator: torch.Generator
+) -> Sequence[np.ndarray]:
+    count, min_scale = config.windows
+    if count:
+        return random_crops(reference.frames, count, min_scale, generator)
+    if not reference.crops:
+        raise ValueError("crops: 0 takes those that come with the reference, but it has none")
+    for crop in reference.crops:
+        backbone.check_frames("crops", crop, backbone.num_frames)
+    return reference.crops
 
 
 def drawn_batches(

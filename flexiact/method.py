@@ -96,6 +96,11 @@ class FlexiAct(ConfiguredMethod[FitConfig, TransferConfig]):
     presets = PRESETS
     preset = staticmethod(preset)
 
+    @property
+    def reads_crops(self) -> bool:
+        """True if `fit` reads the crops that come with a reference (`Video.crops`)."""
+        return self.config.fit.crops == 0
+
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
         """Fit the embedding to crops of the reference, without RefAdapter and without bias.
 

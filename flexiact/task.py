@@ -22,6 +22,7 @@ class Video:
         frames: Frames in order, uint8 [T, H, W, 3], sRGB, T >= 1.
         fps: Frames per second, finite and > 0; the mean if the rate varies.
         times: Times of the frames in seconds from the first, float64 [T], rising; None: evenly spaced, at `fps`.
+        crops: Crops of the same action that come with it, each uint8 [T, h, w, 3]; most videos have none.
 
     Raises:
         ValueError: If a field is not as above; the message names it.
@@ -30,6 +31,7 @@ class Video:
     frames: np.ndarray
     fps: float
     times: np.ndarray | None = None
+    crops: tuple[np.ndarray, ...] = ()
 
     def __post_init__(self) -> None:
         _check_uint8("frames", self.frames, ndim=4, axes="T H W 3")
@@ -41,6 +43,8 @@ class Video:
             self.times.shape != self.frames.shape[:1] or not (np.diff(self.times) > 0).all()
         ):
             raise ValueError(f"times: expected {len(self.frames)} rising seconds, got {self.times}")
+        for crop in self.crops:
+            _check_uint8("crops", crop, ndim=4, axes="T H W 3")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -9,6 +9,7 @@ from metrics.appearance.leakage import (
     LAYOUT_LEAKAGE,
     VIEWPOINT_LEAKAGE,
 )
+from metrics.appearance.subject_mask import SUBJECT_KEPT, SUBJECT_LEAKAGE
 from metrics.appearance.text_similarity import TEXT_SIMILARITY, TEXT_SIMILARITY_UPSTREAM
 from metrics.features import Candidates, Features, Source, Truth, VideoFeatures
 from metrics.metric import Metric
@@ -21,7 +22,7 @@ from metrics.motion.pose_change import ARRIVAL, JUMP
 from metrics.motion.temporal_consistency import TEMPORAL_CONSISTENCY, TEMPORAL_CONSISTENCY_ADJACENT
 from metrics.motion.trajectories import FRECHET_TO_TRUTH, MOTION_FIDELITY_HYBRID
 
-__all__ = ["METRICS", "Candidates", "Features", "Metric", "Source", "Truth", "VideoFeatures"]
+__all__ = ["BY_FILE", "METRICS", "Candidates", "Features", "Metric", "Source", "Truth", "VideoFeatures"]
 
 METRICS: dict[str, Metric] = {
     "motion_agreement": MOTION_AGREEMENT,
@@ -59,3 +60,6 @@ METRICS: dict[str, Metric] = {
     "dynamic_degree": DYNAMIC_DEGREE,
 }
 """Every metric by name, in the order of the tables; a suite names its headline."""
+
+BY_FILE: dict[str, Metric] = {"subject_kept": SUBJECT_KEPT, "subject_leakage": SUBJECT_LEAKAGE}
+"""Metrics of features that no network here measures; `python -m benchmark.exchange features` reads them from files."""

@@ -25,6 +25,7 @@ class VideoFeatures:
         track_visible: Visibility of the tracks, bool [N, T]; where False the position means nothing.
         keypoints: Keypoints, floating [T, K, 2], pixels.
         keypoint_scores: Scores, floating [T, K] in [0, 1]; 0 where the score is below the estimator's own threshold.
+        masks: Pixels that show the subject, bool [T, H, W]; only files of other tools give them.
 
     Raises:
         ValueError: If a field has another shape or dtype; the message names the field.
@@ -36,6 +37,7 @@ class VideoFeatures:
     track_visible: np.ndarray | None = None
     keypoints: np.ndarray | None = None
     keypoint_scores: np.ndarray | None = None
+    masks: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
@@ -49,6 +51,7 @@ class VideoFeatures:
             ("track_visible", "b", "N T"),
             ("keypoints", "f", "T K 2"),
             ("keypoint_scores", "f", "T K"),
+            ("masks", "b", "T H W"),
         ):
             if getattr(self, field) is not None:
                 _check(field, getattr(self, field), kind, axes, sizes)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from metrics.features import Features
 
-Backend = Literal["image_encoder", "tracker", "pose", "pixels", "perceptual", "flow"]
+Backend = Literal["image_encoder", "tracker", "pose", "pixels", "perceptual", "flow", "mask"]
 
 MEASURED_BY: dict[str, str] = {
     "image_encoder": "image_embeddings",
@@ -16,6 +16,7 @@ MEASURED_BY: dict[str, str] = {
     "pixels": "frames",
     "perceptual": "frames",
     "flow": "frames",
+    "mask": "masks",
 }
 """The field of `VideoFeatures` that each backend fills in; a metric reads it from every video among its `needs`."""
 

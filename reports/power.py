@@ -3,8 +3,9 @@
 For every pair of the family of claims in a run this prints how much the paired difference varies between references,
 the smallest difference that the run could have shown, and how many references it takes to show smaller ones. Numbers
 are of a two-sided paired t-test with 80 % power, at 5 % divided by the number of pairs of the family: the strictest
-level of Holm's correction. Below stand the parts of the scores' variance, and what more references, targets or seeds
-would buy: more of the last two make the variation between references smaller, but not zero.
+level of Holm's correction. Below stand the parts of the scores' variance, and what more references, targets, seeds or
+fit seeds (of a run with `--fit-seeds`) would buy. More of the last three make the variation between references
+smaller, but not zero.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flexiact.cli import OneLineParser, one_line, run
+from flexiact.media.files import make_folder, replacing
 
 DIFFERENCES = (0.05, 0.1, 0.2)
 """Default differences, in units of the headline."""
@@ -22,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line; parsing loads no table library."""
     p = OneLineParser(prog="python -m reports.power", description=__doc__)
     p.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    p.add_argument("--publish", type=Path, metavar="DIR", help="write the page there, as power.md, too")
     p.add_argument("--differences", type=float, nargs="+", default=list(DIFFERENCES), metavar="D")
     return p
 
@@ -34,7 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _print(options: argparse.Namespace) -> None:
     if not all(difference > 0 for difference in options.differences):
         raise ValueError("differences: expected numbers above 0")
-    print(power_page(options.run, options.differences))
+    page = power_page(options.run, options.differences)
+    print(page)
+    if options.publish:
+        with replacing(make_folder("publish", options.publish) / "power.md") as partial:
+            partial.write_text(f"{page}\n", encoding="utf-8")
 
 
 def power_page(folder: Path, differences: Sequence[float]) -> str:

@@ -208,9 +208,10 @@ def cautions(results: Results) -> list[str]:
             f"With {count(references, 'reference video')} no test can pass: corrected for all pairs of the family, the "
             f"smallest p is {number(smallest)}."
         )
-    if len(run.seeds) < MIN_SEEDS:
-        seeds = count(len(run.seeds), "seed")
-        found.append(f"With {seeds} no method is said to beat another: that takes {MIN_SEEDS}.")
+    for noun, seeds in (("seed", run.seeds), ("fit seed", run.fit_seeds or run.seeds)):
+        if len(seeds) < MIN_SEEDS and (noun == "seed" or run.fit_seeds):
+            said = count(len(seeds), noun)
+            found.append(f"With {said} no method is said to beat another: that takes {MIN_SEEDS}.")
     others = [item for item in run.info.get("later_sessions", ()) if item["provenance"] != run.info["provenance"]]
     if others:
         found.append(

@@ -46,7 +46,7 @@ class StoredRun:
     Attributes:
         folder: Path to the run directory.
         info: Content of run.json.
-        samples: One row per planned video, made or missing, SAMPLE_COLUMNS at least.
+        samples: One row per planned video, made or missing, SAMPLE_COLUMNS and fit_seed at least.
         scores: One row per video and metric, SCORE_COLUMNS at least.
         notes: Sentences on rows that were left out while reading, for the reader of the report.
         card: Parts of card.json, which says who made and measured the videos; () without one.
@@ -98,8 +98,22 @@ class StoredRun:
 
     @property
     def seeds(self) -> list[int]:
-        """The sampling seeds."""
+        """The seeds of transfers."""
         return [int(seed) for seed in self.info["seeds"]]
+
+    @property
+    def fit_seeds(self) -> list[int]:
+        """The seeds of fits, each with every seed of `seeds`; [] where a fit took the seed of its transfer."""
+        return [int(seed) for seed in self.info.get("fit_seeds") or ()]
+
+    def at_first_seeds(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows of each method at the first seed, and at the first seed of the fit if there are several.
+
+        Args:
+            rows: Columns method, seed and fit_seed at least.
+        """
+        first = rows[rows["seed"] == self.seeds[0]]
+        return first[first["fit_seed"] == first.groupby("method")["fit_seed"].transform("min")]
 
 
 def load_run(folder: Path) -> StoredRun:
@@ -111,6 +125,8 @@ def load_run(folder: Path) -> StoredRun:
     info = _load_info(folder / "run.json")
     submitted = any(entry["kind"] == "submission" for entry in info["methods"].values())
     samples = _load_table(folder / "samples.parquet", SAMPLE_COLUMNS + SUBMITTED_COLUMNS * submitted)
+    if "fit_seed" not in samples:  # of older runs, whose fits took the seed of their video
+        samples["fit_seed"] = samples["seed"]
     scores = _load_table(folder / "scores.parquet", SCORE_COLUMNS)
     notes: list[str] = []
     samples = _described(samples, info, ("method", "case_id"), "videos", notes)
@@ -118,8 +134,8 @@ def load_run(folder: Path) -> StoredRun:
     samples["status"] = samples["status"].where(_current(samples, info["methods"], "method", notes), "missing")
     scores = _described(scores, info, ("method", "case_id", "metric"), "scores", notes)
     scores = scores[_current(scores, info["metrics"], "metric", notes)].reset_index(drop=True)
-    _check_unique(samples, ("method", "case_id", "seed"), "samples.parquet")
-    _check_unique(scores, ("method", "case_id", "seed", "metric"), "scores.parquet")
+    _check_unique(samples, ("method", "case_id", "seed", "fit_seed"), "samples.parquet")
+    _check_unique(scores, ("method", "case_id", "metric", "key"), "scores.parquet")
     if not any(entry["headline"] for entry in info["metrics"].values()):
         notes.append("The headline metric was not measured in this run; the first metric stands in its place.")
     return StoredRun(folder, info, samples, scores, tuple(notes), _load_card(folder / "card.json"))

@@ -186,18 +186,18 @@ def faults_table(results: Results) -> Table:
     scores = run.scores[run.scores["status"] != "ok"].rename(columns={"metric": "what"})
     if "error" not in scores:
         scores = scores.assign(error="")
-    video = ["method", "case_id", "seed"]
     # A video that was not made has no scores either; one row is enough.
-    broken = pd.MultiIndex.from_frame(run.samples.loc[unmade, video])
-    scores = scores[~pd.MultiIndex.from_frame(scores[video]).isin(broken)]
-    columns = ["method", "what", "status", "error", "case_id", "seed"]
+    scores = scores[~scores["key"].isin(run.samples.loc[unmade, "key"])]
+    scores = scores.merge(run.samples[["key", "fit_seed"]], on="key")
+    columns = ["method", "what", "status", "error", "case_id", "seed", "fit_seed"]
     faults = pd.concat([samples[columns], scores[columns]]).fillna({"error": ""})
     made = (~unmade).sum()
     nowhere = faults["what"].ne("video") & (faults.groupby(columns[1:4])["method"].transform("size") == made)
     faults.loc[nowhere, "method"] = "all"  # one row for a metric that no video has
     rows = []
     for (method, what, status, error), group in faults.groupby(columns[:4], sort=True):
-        cells = [f"{case} ({seed})" for case, seed in zip(group["case_id"], group["seed"], strict=True)]
+        videos = group[["case_id", "seed", "fit_seed"]].itertuples(index=False)
+        cells = [f"{case} ({seed}{f', fit {fit}' * (fit != seed)})" for case, seed, fit in videos]
         listed = ", ".join(cells[:6]) + (f" and {len(cells) - 6} more" if len(cells) > 6 else "")
         reason = re.sub(r"\s+", " ", str(error)).strip() or NOTHING
         rows.append((str(method), label(str(what)), str(status), len(group), reason, listed))

@@ -1,7 +1,7 @@
 """Compare two runs of one suite: paired differences of every method and metric, and the cells that differ.
 
-A cell is a method, a case and a seed. Cells are paired as everywhere: seeds are averaged inside a case, cases inside a
-reference, and intervals rest on references.
+A cell is a method, a case, a seed and the seed of the fit. Cells are paired as everywhere: seeds are averaged inside a
+case, cases inside a reference, and intervals rest on references.
 """
 
 import textwrap
@@ -19,7 +19,7 @@ WIDTH = 80
 LISTED = 10
 """Largest number of cells and of settings that are printed."""
 
-_CELL = ["method", "case_id", "seed"]
+_CELL = ["method", "case_id", "seed", "fit_seed"]
 _SETTINGS = ("backbone", "truth", "methods", "metrics", "cases", "provenance")
 
 
@@ -53,7 +53,7 @@ class TwoRuns:
         settings: Dotted names of the keys of run.json that differ.
         alone: Sentences on what only one of the runs has, or what cannot be compared.
         changes: Differences in the order of methods and metrics of the first run.
-        cells: Cells that differ: columns method, case_id, seed, what (video or the metric), first, second.
+        cells: Cells that differ: columns method, case_id, seed, fit_seed, what (video or the metric), first, second.
     """
 
     runs: tuple[StoredRun, StoredRun]
@@ -112,7 +112,8 @@ def _made(run: StoredRun, metrics: list[str]) -> pd.DataFrame:
     """
     unsampled = [name for name in run.bounds if not run.info["methods"][name].get("sampled", True)]
     rows = tidy(run)
-    rows = rows.assign(seed=rows["seed"].where(~rows["method"].isin(unsampled), 0))
+    sampled = ~rows["method"].isin(unsampled)
+    rows = rows.assign(**{name: rows[name].where(sampled, 0) for name in ("seed", "fit_seed")})
     rows = rows[rows["metric"].isin(metrics) & (rows["status"] != "missing")]
     return rows[[*_CELL, "metric", "reference_id", "status", "value"]]
 
@@ -217,10 +218,11 @@ def _listed(cells: pd.DataFrame) -> list[str]:
     if not groups:
         return ["no cell differs"]
     lines = [f"{count(len(groups), 'cell differs', 'cells differ')}:"]
-    for (method, case_id, seed), what in groups[:LISTED]:
+    for (method, case_id, seed, fit_seed), what in groups[:LISTED]:
         metrics = [name for name in what if name != "video"]
         said = ["its video"] * ("video" in set(what)) + [count(len(metrics), "metric")] * bool(metrics)
-        lines += _wrapped(f"{method} on {case_id} at seed {seed}: {', '.join(said)}")
+        seeds = f"seed {seed}" + f", fit seed {fit_seed}" * (fit_seed != seed)
+        lines += _wrapped(f"{method} on {case_id} at {seeds}: {', '.join(said)}")
     return lines + [f"and {len(groups) - LISTED} more (--csv lists all)"] * (len(groups) > LISTED)
 
 

@@ -21,8 +21,9 @@ def chosen_cases(run: StoredRun, at_most: int) -> list[str]:
 
 
 def first_seed(run: StoredRun) -> dict[tuple[str, str], dict[str, object]]:
-    """The sample rows at the run's first seed by (method, case_id), without videos that were not made yet."""
-    rows = run.samples[(run.samples["seed"] == run.seeds[0]) & (run.samples["status"] != "missing")]
+    """The sample rows at the run's first seeds by (method, case_id), without videos that were not made yet."""
+    rows = run.at_first_seeds(run.samples)
+    rows = rows[rows["status"] != "missing"]
     return {(row["method"], row["case_id"]): row for row in rows.to_dict("records")}
 
 

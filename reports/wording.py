@@ -159,8 +159,9 @@ def measured(run: StoredRun, planned: int, made: int) -> str:
     """One sentence on the amount of measurements."""
     cases = run.info["cases"].values()
     references = len({case["reference_id"] for case in cases})
+    seeds = count(len(run.seeds), "seed") + f" and {count(len(run.fit_seeds), 'fit seed')}" * bool(run.fit_seeds)
     return (
         f"{count(len(run.methods), 'method')} and {count(len(run.bounds), 'bound')} on "
-        f"{count(len(cases), 'case')} from {count(references, 'reference video')}, {count(len(run.seeds), 'seed')}: "
+        f"{count(len(cases), 'case')} from {count(references, 'reference video')}, {seeds}: "
         f"{made} of {count(planned, 'planned video')} made."
     )

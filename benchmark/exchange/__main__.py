@@ -1,9 +1,9 @@
 """Exchange with other tools: `python -m benchmark.exchange export|import|features|card RUN`.
 
 `export` writes the scores of a run in VBench's layout. `import` puts scores of other tools, such as VBench or a judge,
-into a run; they stand in its tables under the tool's name and version. `features` measures a run by point tracks or
-embeddings of another tool. `card` writes who made and who measured the
-videos, and at what cost; `python -m benchmark.merge` keeps the cards of the runs that it joins.
+into a run; they stand in its tables under the tool's name and version. `features` measures a run by point tracks,
+keypoints, masks or embeddings of another tool. `card` writes who made and who measured the videos, and at what cost;
+`python -m benchmark.merge` keeps the cards of the runs that it joins.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     for name, work, text in (
         ("export", _export, "write the scores of a run as VBench does"),
         ("import", _import, "put scores of other tools into a run"),
-        ("features", _features, "measure a run by tracks or embeddings of another tool"),
+        ("features", _features, "measure a run by tracks, keypoints, masks or embeddings of another tool"),
         ("card", _card, "say who made and who measured the videos"),
     ):
         one = works.add_parser(name, help=text, description=text)
@@ -35,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--evaluator", metavar="TEXT", help="who wrote the JSON files, such as 'vbench 0.1.5'")
     one.add_argument("--replace", action="store_true", help="drop what another evaluator said under the same name")
     one = works.choices["features"]
-    one.add_argument("features", type=Path, metavar="DIR", help="folder of videos/KEY.npz and inputs/CASE_ID/*.npz")
+    files = "folder of videos/KEY.npz and inputs/CASE_ID/*.npz, or a Parquet table"
+    one.add_argument("features", type=Path, metavar="PATH", help=files)
     one.add_argument("--replace", action="store_true", help="drop what was measured under the same name")
     one = works.choices["card"]
     one.add_argument("--sampled-by", metavar="TEXT", help="who made the videos, such as a group or a paper")
@@ -72,7 +73,8 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _features(options: argparse.Namespace) -> None:
-    from benchmark.exchange.features import FeatureFolder, entries_of, scores_of
+    from benchmark.exchange.feature_files import FeatureFolder
+    from benchmark.exchange.features import entries_of, scores_of
     from benchmark.exchange.imports import store_scores
     from benchmark.store.folder import RunFolder
     from reports.build import build

@@ -52,9 +52,9 @@ def _valued(scores: Sequence[ScoreRow]) -> list[ScoreRow]:
 
 def _results(rows: Sequence[SampleRow], scores: Mapping[str, Sequence[ScoreRow]]) -> dict[str, list[Any]]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: (row.case_id, row.seed)):
+    for row in sorted(rows, key=lambda row: (row.case_id, row.seed, row.fit_seed or 0)):
         for score in _valued(scores[row.key]):
-            about = {"case_id": row.case_id, "seed": row.seed, "evaluator": score.backend}
+            about = {"case_id": row.case_id, "seed": row.seed, "fit_seed": row.fit_seed, "evaluator": score.backend}
             result = {"video_path": row.video, "video_results": score.value, **about}
             found.setdefault(_dimension(score.metric), []).append(result)
     return {name: [sum(r["video_results"] for r in results) / len(results), results] for name, results in found.items()}

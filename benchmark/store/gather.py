@@ -27,7 +27,7 @@ def write_tables(
 
     Args:
         folder: Run directory to read scores from and to write tables to.
-        run: Content of run.json. Rows are in the order of its methods, then by case and seed.
+        run: Content of run.json. Rows are in the order of its methods, then by case, seed and fit seed.
         cells: Cells of the whole run; one without a row is `missing` in the table.
         rows: Rows by key.
 
@@ -45,7 +45,7 @@ def table_bytes(
 ) -> dict[Path, bytes]:
     """Content of both tables by their paths; arguments as for `write_tables`."""
     order = {method: i for i, method in enumerate(run["methods"])}
-    in_order = sorted(cells, key=lambda cell: (order[cell.method], cell.case_id, cell.seed))
+    in_order = sorted(cells, key=lambda cell: (order[cell.method], cell.case_id, cell.seed, cell.fit_seed))
     samples = [rows.get(cell.key) or _missing(run, cell) for cell in in_order]
     scores = (score for row in samples for score in score_rows(folder, run["metrics"], row))
     content = {}
@@ -85,7 +85,7 @@ def sample_row(folder: RunFolder, cell: Cell) -> SampleRow | None:
         return None
     # Bounds do not depend on the seed: the row belongs to the cell that asks for it.
     # Keys are the plan's: a record from elsewhere could name a file outside of the directory.
-    cell_says = {name: getattr(cell, name) for name in ("key", "fit_key", "method", "case_id", "seed")}
+    cell_says = {name: getattr(cell, name) for name in ("key", "fit_key", "method", "case_id", "seed", "fit_seed")}
     try:
         row = SampleRow(**(record | cell_says))
     except ValueError:  # the row does not match the present schema
@@ -146,6 +146,7 @@ def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:
         backbone_revision=run["backbone"]["revision"],
         case_id=cell.case_id,
         seed=cell.seed,
+        fit_seed=cell.fit_seed,
         status="missing",
         origin="submitted" if cell.kind == "submission" else "made",
     )

@@ -353,7 +353,10 @@ class Description(Entry):
     suite_digest: Sha256 | None
     """Digest of all that the suite says; `null` for a folder of material, whose cases hold their files' digests."""
     seeds: list[int]
-    """Seeds of fits and transfers, ascending."""
+    """Seeds of transfers, ascending."""
+    fit_seeds: list[int] | None = None
+    """Seeds of fits, ascending, each with every seed; `null`: a fit takes the seed of its transfer. Absent from older
+    runs, where it means `null`."""
     backbone: BackboneEntry
     """The model that all methods run on."""
     truth: KnownTruth | UnknownTruth
@@ -396,7 +399,7 @@ class SampleRow:
     case_id: str
     """Id of the case."""
     seed: int
-    """Seed of all noise."""
+    """Seed of all noise of the transfer."""
     status: SampleStatus
     """`ok` when there is a video, `skipped` when there can be none here, `failed` when making it failed, `missing` when
     it was not made yet (in the table alone)."""
@@ -433,6 +436,8 @@ class SampleRow:
     """Height of the submitted file; `null` for the same rows."""
     source_width: Annotated[int | None, _unit("pixels")] = None
     """Width of the submitted file; `null` for the same rows."""
+    fit_seed: int | None = None
+    """Seed of all noise of the fit; `seed` where nothing is fitted. Absent from older runs, whose fits took `seed`."""
 
 
 @dataclass(frozen=True, config=_CONFIG)

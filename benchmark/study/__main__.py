@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.suites.puppets import load_suite
+from benchmark.suites.puppets import PuppetSuite, load_suite
 from flexiact.cli import OneLineParser, run
 
 FEATURES, FITS = Path("runs/study"), Path("runs/study/fits")
@@ -32,10 +32,12 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--suite", default=suite, metavar="NAME", help="puppet suite (%(default)s)")
         sub.add_argument("--publish", type=Path, required=sub is attention, metavar="DIR", help="folder to write to")
         sub.add_argument("--threads", type=int, default=1, metavar="N", help="of the processor (1)")
-    metrics.add_argument("--seed", type=int, default=0, help="of corruptions that draw something (0)")
+    metrics.add_argument(
+        "--seed", type=int, help="of corruptions that draw something (0; with --answers the videos' own)"
+    )
     metrics.add_argument("--features", type=Path, default=FEATURES, metavar="DIR", help=f"kept features ({FEATURES})")
     metrics.add_argument(
-        "--judge", type=Path, metavar="DIR", help="write the videos there for a judge; measure nothing"
+        "--judge", type=Path, metavar="DIR", help="write the videos for a judge there; with --answers: where they are"
     )
     metrics.add_argument(
         "--answers", type=Path, nargs="+", default=[], metavar="FILE", help="what the judge said of them"
@@ -75,11 +77,12 @@ def _study_metrics(options: argparse.Namespace) -> None:
     from reports.metric_study import publish
 
     suite = load_suite(options.suite)
-    if options.judge:
+    if options.judge and not options.answers:
         from benchmark.study.judges import export
 
-        print(export(suite, options.judge, options.seed))
+        print(export(suite, options.judge, options.seed or 0))
         return
+    options.seed = _seed(options, suite)
     if options.publish is None:
         raise ValueError("publish: give the folder to write to")
     facts = _facts(options)
@@ -94,10 +97,24 @@ def _study_metrics(options: argparse.Namespace) -> None:
         facts["metrics"] |= {name: scale.higher_is_better for name, scale in scales.items()}
         facts["facts"] |= {name: scale.evaluator for name, scale in scales.items()}
         facts["corruptions"] |= {name: {"summary": c.summary, "harms": c.harms} for name, c in FOR_JUDGES.items()}
-        words = ["--answers", *map(str, options.answers)]
+        words = ["--judge", "VIDEOS", "--answers", *map(str, options.answers)]
         words += ["--evaluator", options.evaluator] if options.evaluator else []
         facts["command"] += f" {shlex.join(words)}"
     print(publish(values, facts, options.publish))
+
+
+def _seed(options: argparse.Namespace, suite: PuppetSuite) -> int:
+    """Seed of the corruptions: with answers, that of the videos which the judge saw."""
+    if not options.answers:
+        return options.seed or 0
+    from benchmark.study.judges import exported_seed
+
+    if not options.judge:
+        raise ValueError("judge: give the folder of the videos that the answers are about")
+    seed = exported_seed(suite, options.judge)
+    if options.seed not in (None, seed):
+        raise ValueError(f"seed: the videos in {options.judge} were made with {seed}, not {options.seed}")
+    return seed
 
 
 def _facts(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,25 +1,29 @@
 """Calibrate a judge: corrupted videos under names that say nothing, and the table of what it answered."""
 
 import csv
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 
 from benchmark.answers import Answer
 from benchmark.selection import UsageError
-from benchmark.study.corruptions import CORRUPTIONS, FOR_JUDGES, WRONG_PROMPT
+from benchmark.study.corruptions import CORRUPTIONS, FOR_JUDGES, VERSION, WRONG_PROMPT
 from benchmark.study.measure import GRADES, TRUE_ANSWER, first_cases, videos
 from benchmark.suites.case import Format
 from benchmark.suites.puppets import PuppetCase, PuppetSuite
-from flexiact.media.files import make_folder
+from flexiact.cli import one_line
+from flexiact.media.files import TEXT_LIMIT_MIB, limited_bytes, make_folder
 from flexiact.media.image import write_png
 from flexiact.media.video import write_lossless
 from flexiact.progress import counted
 from flexiact.puppets.world.clip import FPS, NUM_FRAMES, SIZE
 
 NAMES = (*CORRUPTIONS, *FOR_JUDGES)
-TABLE = "videos.csv"
+TABLE, MADE = "videos.csv", "study.json"
+"""Files beside the videos: what belongs together, and what they were made from."""
 
 
 def _numbered(suite: PuppetSuite) -> Iterator[tuple[str, PuppetCase, str, float]]:
@@ -32,7 +36,9 @@ def _numbered(suite: PuppetSuite) -> Iterator[tuple[str, PuppetCase, str, float]
 
 
 def export(suite: PuppetSuite, folder: Path, seed: int) -> Path:
-    """Write all videos, references and targets, and a table of what belongs together; the answers are not in it.
+    """Write all videos, references and targets, a table of what belongs together, and what they were made from.
+
+    The table does not hold the answers.
 
     Args:
         suite: Puppet suite.
@@ -65,7 +71,32 @@ def export(suite: PuppetSuite, folder: Path, seed: int) -> Path:
         rows.append([f"{name}.mkv", f"reference-{place:03d}.mkv", f"target-{place:03d}.png", prompt])
     with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["video", "reference", "target", "prompt"], *rows])
+    (folder / MADE).write_text(json.dumps(_made_from(suite, seed), indent=1) + "\n", encoding="utf-8")
     return folder / TABLE
+
+
+def exported_seed(suite: PuppetSuite, folder: Path) -> int:
+    """Seed with which the videos in a folder of `export` were made.
+
+    Raises:
+        UsageError: If the folder does not say it, or its videos are of another suite or other corruptions.
+    """
+    path = folder / MADE
+    try:
+        made = dict(json.loads(limited_bytes(path, TEXT_LIMIT_MIB)))
+        expected = _made_from(suite, int(made["seed"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UsageError(f"judge: {path} does not say what the videos were made from ({one_line(error)})") from error
+    for name, value in expected.items():
+        if made.get(name) != value:
+            raise UsageError(f"judge: {folder} holds videos of {name} {made.get(name)}, not {value}; write them anew")
+    return int(expected["seed"])
+
+
+def _made_from(suite: PuppetSuite, seed: int) -> dict[str, Any]:
+    """What decides the content and the numbers of the videos."""
+    facts = {"suite": suite.name, "suite_digest": suite.digest, "corruptions_version": VERSION, "corruptions": NAMES}
+    return dict(json.loads(json.dumps({**facts, "seed": seed})))
 
 
 def answered(suite: PuppetSuite, answers: Sequence[Answer]) -> pd.DataFrame:

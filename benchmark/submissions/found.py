@@ -164,7 +164,8 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
         with collected() as notes:
             cells = by_heading(table, rows, columns)
         # The table may be that of the suite as well, whose columns are read there.
-        tell(notes if set(heading) - {*columns, *case_table.NEEDED, case_table.CAPTION} else ())
+        of_suite = {*case_table.NEEDED, case_table.CAPTION, *case_table.SPAN}
+        tell(notes if set(heading) - {*columns, *of_suite} else ())
         return [(number, dict(zip(columns, row, strict=True))) for number, row in cells]
     except TableError as error:
         raise CaseError(f"{table}: {error}") from error

@@ -7,8 +7,8 @@ nobody knows their right answers. Importing this module loads no network library
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -50,6 +50,8 @@ class Shown:
         truth: Right answers; None if nobody knows them.
         candidates: True answers for the other actions that could have been requested; None if unknown.
         source: Truth of the reference; None if unknown.
+        read_crops: Function that reads the crops that come with the reference, each uint8 [T, H, W, 3]; None: there are
+            none. They are many, and few methods want them.
     """
 
     reference: Video
@@ -57,6 +59,12 @@ class Shown:
     truth: Truth | None = None
     candidates: Candidates | None = None
     source: Source | None = None
+    read_crops: Callable[[], tuple[np.ndarray, ...]] | None = None
+
+    def for_fit(self, with_crops: bool) -> Video:
+        """Copy of the reference, with its crops if they are wanted and there are any."""
+        read = self.read_crops if with_crops else None
+        return replace(self.reference, frames=self.reference.frames.copy(), crops=read() if read else ())
 
 
 class Case(Protocol):

@@ -1,7 +1,8 @@
 """A table (CSV) of cases as a suite: each row names a reference video, a target image and the text of the video.
 
-Columns are `case`, `reference`, `target` and `prompt`, and may be `caption`, which describes the reference. Paths are
-relative to the table's folder and stay in it. Rows of one case, for several methods or seeds, have to say the same.
+Columns are `case`, `reference`, `target` and `prompt`, and may be `caption`, which describes the reference, and
+`start_frame` and `end_frame` (one past the last), which say where it shows the action. Paths are relative to the
+table's folder and stay in it. Rows of one case, for several methods or seeds, have to say the same.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ from flexiact.media.files import spelled
 NEEDED = ("case", "reference", "target", "prompt")
 """Columns that a table needs."""
 CAPTION = "caption"
-"""Column that it may have."""
+SPAN = ("start_frame", "end_frame")
+"""Columns that it may have."""
 
 
 def table_suite(place: str) -> FileSuite:
@@ -54,8 +56,9 @@ def _rows(root: Path, table: Path, problems: list[str]) -> list[tuple[int, dict[
     if rows and any(heading.count(name) != 1 for name in NEEDED):
         problems.append(f"expected the heading {','.join(NEEDED)}, got {','.join(rows[0])!r}")
         return []
-    places = {name: heading.index(name) for name in (*NEEDED, CAPTION) if name in heading}
-    cells = [{CAPTION: ""} | {name: row[place] for name, place in places.items()} for row in rows[1:]]
+    places = {name: heading.index(name) for name in (*NEEDED, CAPTION, *SPAN) if name in heading}
+    absent = dict.fromkeys((CAPTION, *SPAN), "")
+    cells = [absent | {name: row[place] for name, place in places.items()} for row in rows[1:]]
     files = [row | {name: spelled(root, row[name]) for name in ("reference", "target")} for row in cells]
     return list(enumerate(files, start=2))
 
@@ -67,6 +70,10 @@ def _faults(root: Path, row: Mapping[str, str]) -> list[str]:
     for name in ("reference", "target"):
         if row[name] and not lies_inside(root, row[name]):
             faults.append(f"there is no {row[name]} in the table's folder")
+    span = [row[name] for name in SPAN]
+    numbers = all(text.isascii() and text.isdecimal() and len(text) < 10 for text in span)
+    if any(span) and not (numbers and int(span[1]) - int(span[0]) >= 2):  # fewer frames show no action
+        faults.append(f"{' and '.join(SPAN)}: expected frames of which the second is 2 more or above, got {span}")
     return faults
 
 
@@ -82,4 +89,5 @@ def _case(root: Path, row: Mapping[str, str]) -> FileCase:
         source="a table of files",
         reference=file_of(root, row["reference"]),
         target=file_of(root, row["target"]),
+        frames=(int(row[SPAN[0]]), int(row[SPAN[1]])) if row[SPAN[0]] else None,
     )

@@ -7,9 +7,9 @@ network library and decodes nothing; `benchmark.suites.reading` reads their cont
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +21,8 @@ from flexiact.media.files import MediaError, is_clutter, read_text
 from flexiact.media.frame_folder import pictures_in
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from flexiact.task import Video
 
 READING_VERSION = 2
@@ -67,6 +69,7 @@ class FileCase:
         reference: File with the video of the action.
         target: File with the target image.
         frames: First frame and one past the last frame of the reference that show the action; None: all frames.
+        crops: Crops that come with the reference, each a file and the frames that show the action.
     """
 
     case_id: str
@@ -79,6 +82,7 @@ class FileCase:
     reference: File
     target: File
     frames: tuple[int, int] | None = None
+    crops: tuple[tuple[File, tuple[int, int]], ...] = ()
     truth_known: ClassVar[bool] = False
 
     @property
@@ -93,6 +97,8 @@ class FileCase:
             "reference": {"sha256": self.reference.sha256, "frames": self.frames},
             "target": {"sha256": self.target.sha256},
         }
+        if self.crops:
+            parts["reference"]["crops"] = [[file.sha256, frames] for file, frames in self.crops]
         return {name: digest({"reading_version": READING_VERSION, **part}) for name, part in parts.items()}
 
     def describe(self) -> dict[str, Any]:
@@ -123,7 +129,7 @@ class FileCase:
         Raises:
             CaseError: If a file changed; the message names it.
         """
-        for file in (self.reference, self.target):
+        for file in (self.reference, self.target, *(file for file, _ in self.crops)):
             if _digest_of(file.path) != file.sha256:
                 raise CaseError(f"{file.path}: has changed since the suite was read")
 
@@ -148,7 +154,9 @@ class FileCase:
 
         with collected():  # `check_readable` and `losses` report the same notes once for all workers
             image = fit_image(read_image(self.target.path), form.height, form.width)
-            return Shown(_shown_reference(self.reference, self.frames, form), image.copy())  # callers may write to it
+            reference = _shown_reference(self.reference, self.frames, form)
+        crops = partial(_shown_crops, self.crops, form) if self.crops else None
+        return Shown(reference, image.copy(), read_crops=crops)  # callers may write to the image
 
 
 @cache
@@ -163,6 +171,14 @@ def _shown_reference(file: File, frames: tuple[int, int] | None, form: Format) -
     from benchmark.suites.reading import read_reference
 
     return read_reference(file.path, frames, form)
+
+
+def _shown_crops(crops: Sequence[tuple[File, tuple[int, int]]], form: Format) -> "tuple[np.ndarray, ...]":
+    from benchmark.suites.reading import read_reference
+    from flexiact.notes import collected
+
+    with collected():  # what is to be said of a crop was said of the reference
+        return tuple(read_reference(file.path, frames, form).frames for file, frames in crops)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ The release leaves some points open. They are settled here:
   as separator.
 - Paths begin at the authors' own folder (`benchmark/...`): the part before `reference_videos` or `target_image` is
   dropped. Of `target_image` and `target_images`, and of `{action}` and `{action}_crop`, the existing one is used.
+- The twelve crops come with the reference if all of them are there. `--set flexiact.crops=0` fits on them, as the
+  released code does; all else fits on crops that it draws from the reference.
 - The reference is video 0 of the twelve, between its start and end frame. The uncropped `{action}.mp4` is used instead
   if it exists and is no longer than video 0. It can be longer because the authors' instructions put the *untrimmed*
   source in that place, and such a film shows more than the action.
@@ -42,16 +44,17 @@ _SAME_LENGTH = 1.1
 """Longest allowed duration of an uncropped video, as a multiple of the duration of video 0."""
 
 _WANTED = ["README.md", "captions/*", *(f"{top}/*" for top in _TOPS)]
-_UNREAD = ["reference_videos/*/[1-9].mp4", "reference_videos/*/1[01].mp4"]  # only one of the twelve is read
+_UNREAD = ["reference_videos/*/[1-9].mp4", "reference_videos/*/1[01].mp4"]  # few want the other crops
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """Row of `crop.csv` that describes a reference."""
+    """Row of `crop.csv` that describes a reference, and the crops that all rows name."""
 
     name: str
     frames: tuple[int, int] | None
     caption: str
+    crops: tuple[tuple[str, tuple[int, int]], ...] = ()
 
 
 def flexiact_suite(place: str) -> FileSuite:
@@ -108,6 +111,7 @@ def read_benchmark(root: Path, source: str) -> FileSuite:
         if clip is None:
             continue
         reference = file_of(root, clip.name)
+        crops = tuple((file_of(root, name), frames) for name, frames in clip.crops)
         for name, prompt in targets:
             cases.append(
                 FileCase(
@@ -121,6 +125,7 @@ def read_benchmark(root: Path, source: str) -> FileSuite:
                     reference=reference,
                     target=file_of(root, name),
                     frames=clip.frames,
+                    crops=crops,
                 )
             )
     refuse(root, problems)
@@ -168,8 +173,19 @@ def _clip(root: Path, folder: Path, problems: list[str]) -> _Clip | None:
         return None
     uncropped = f"reference_videos/{folder.parent.name}/{folder.name}.mp4"
     if 0 < _seconds(root, uncropped) <= _SAME_LENGTH * (end - start) / rate:
-        return _Clip(uncropped, None, row[5])
-    return _Clip(name, (start, end), row[5])
+        return _Clip(uncropped, None, row[5], _crops(root, rows))
+    return _Clip(name, (start, end), row[5], _crops(root, rows))
+
+
+def _crops(root: Path, rows: Sequence[Sequence[str]]) -> tuple[tuple[str, tuple[int, int]], ...]:
+    """File and frames of the crops that the rows name; () unless all of them are there and say where they begin."""
+    found = []
+    for row in rows:
+        name, start, end = _located(root, row[0], "", []), _whole(row[1]), _whole(row[2])
+        if name is None or start is None or end is None or end - start < 2:
+            return ()
+        found.append((name, (start, end)))
+    return tuple(found)
 
 
 def _targets(root: Path, folder: Path, problems: list[str]) -> list[tuple[str, str]]:

@@ -54,6 +54,28 @@ class Timing:
             return [int(index) for index in np.rint(np.linspace(0, self.count - 1, num_frames))]
         return self._shown(np.linspace(0, self.times[-1], num_frames))
 
+    def part(self, start: int, end: int) -> "Timing":
+        """Timing of the frames from `start` to the one before `end`."""
+        if self.times is None:
+            return Timing(end - start, self.fps)
+        times = self.times[start:end] - self.times[start]
+        return Timing(end - start, float((len(times) - 1) / times[-1]) if len(times) > 1 else self.fps, times)
+
+    def window(self, start_s: float, length_s: float) -> tuple[int, int]:
+        """First frame, and one past the last frame, of a part that begins at a time and keeps its own speed.
+
+        Raises:
+            ValueError: If the part does not lie within the video.
+        """
+        whole_s = self.duration_s()
+        if not 0 <= start_s <= whole_s - length_s + 0.5 / self.fps:
+            raise ValueError(
+                f"start: a clip of {length_s:.2f} s from {start_s:g} s leaves the video of {whole_s:.2f} s"
+            )
+        ends = np.array([start_s, start_s + length_s])
+        shown = [int(index) for index in np.rint(ends * self.fps)] if self.times is None else self._shown(ends)
+        return shown[0], min(shown[1], self.count - 1) + 1
+
     def duration_s(self, start: int = 0, end: int | None = None) -> float:
         """Seconds from frame `start` to the frame before `end`; the last one by default."""
         last = (self.count if end is None else end) - 1

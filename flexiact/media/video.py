@@ -41,19 +41,34 @@ def read_video(path: str | os.PathLike[str]) -> Video:
     return Video(np.stack(frames), timing.fps, timing.times)
 
 
-def read_clip(path: str | os.PathLike[str], num_frames: int, height: int, width: int) -> Video:
+def read_clip(
+    path: str | os.PathLike[str],
+    num_frames: int,
+    height: int,
+    width: int,
+    window_s: tuple[float, float] | None = None,
+) -> Video:
     """Read `fit_frames(read_video(path), ...)`, but keep only the clip, so that a long film needs no more memory.
 
     If there are too few frames, they are repeated evenly. A note tells if much of the picture is cut away.
 
+    Args:
+        path: Path to the video.
+        num_frames: Number of frames of the clip.
+        height: Height of the clip, pixels.
+        width: Width of the clip, pixels.
+        window_s: Beginning and length in seconds of the part that is read; None: the whole video.
+
     Raises:
         MediaError: As for `read_timing`, and for a single frame, which shows no action.
-        ValueError: If a number or side is below 1.
+        ValueError: If a number or side is below 1, or the window does not lie within the video.
     """
     timing = check_clip(path)
-    indices = timing.evenly(num_frames)
+    start, end = (0, timing.count) if window_s is None else timing.window(*window_s)
+    shown = timing.part(start, end)
+    indices = [start + index for index in shown.evenly(num_frames)]
     fitted = read_frames(path, set(indices), height, width)
-    return Video(np.stack([fitted[index] for index in indices]), timing.stretched(num_frames))
+    return Video(np.stack([fitted[index] for index in indices]), shown.stretched(num_frames))
 
 
 def check_clip(path: str | os.PathLike[str]) -> Timing:

@@ -64,10 +64,13 @@ class Shown:
     Attributes:
         reference: Path to a video of the action.
         caption: Caption of the reference.
+        start_s: Second of the video at which a clip of the backbone's length begins, which then keeps its own speed;
+            None: the clip shows the whole video, a longer one faster.
     """
 
     reference: Path
     caption: str
+    start_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def make_video(method: FlexiAct, fits: FitFolder, order: Order) -> Made:
     note_long_text(backbone, order.prompt)
     if isinstance(order.action, Shown):
         note_long_text(backbone, order.action.caption)
-        reference = _read_reference(order.action.reference, backbone)
+        reference = _read_reference(order.action, backbone)
         made = perform(method, fits, reference, order.action.caption, request)
     else:
         made = perform_again(method, order.action, request)
@@ -211,7 +214,9 @@ def check_order(order: Order) -> None:
     read_image(order.image)
     if isinstance(order.action, Shown):
         kind, source = "reference", order.action.reference
-        check_clip(source)
+        timing = check_clip(source)
+        if order.action.start_s is not None:
+            timing.window(order.action.start_s, 0.0)  # the length of a clip is not known yet
     else:
         kind, source = "action", order.action
         _check_action(source)
@@ -252,16 +257,21 @@ def _check_action(file: Path) -> None:
         raise ValueError(f"action: {file} holds {', '.join(sorted(action)[:3]) or 'nothing'}, expected {ACTION_KEY}")
 
 
-def _read_reference(path: Path, backbone: Backbone) -> Video:
+def _read_reference(action: Shown, backbone: Backbone) -> Video:
     """Read a clip at the backbone's size and length, and print a note if the video is much longer or shorter."""
-    reference = read_clip(path, backbone.num_frames, backbone.height, backbone.width)
+    path, length_s = action.reference, (backbone.num_frames - 1) / backbone.fps
+    window = None if action.start_s is None else (action.start_s, length_s)
+    reference = read_clip(path, backbone.num_frames, backbone.height, backbone.width, window)
+    if action.start_s is not None:
+        note(path, f"is read from {action.start_s:.2f} s to {action.start_s + length_s:.2f} s, at its own speed")
     apart_s = 1 / reference.fps
     faster = apart_s * backbone.fps
     if faster > LONG_REFERENCE:
         read = f"{backbone.num_frames} of its frames, {apart_s:.2g} s apart, are read"
-        note(path, f"is long: {read}; cut it to the action")
+        note(path, f"is long: {read}; cut it to the action, or give --start")
     elif faster > FASTER:
-        note(path, f"is longer than the clip, which shows its action {faster:.2g} times as fast")
+        fast = f"which shows its action {faster:.2g} times as fast"
+        note(path, f"is longer than the clip, {fast}; --start takes a part at its own speed")
     different = 1 + int((reference.frames[1:] != reference.frames[:-1]).any(axis=(1, 2, 3)).sum())
     if 2 * different < backbone.num_frames:
         few = f"{different} different frames stand for {backbone.num_frames}"

@@ -27,7 +27,7 @@ def identity_masked(features: Features) -> float | None:
         return None
     tree = cKDTree(np.concatenate(right))
     frames = [list(frame.values()) for frame in shown_parts(features)]
-    return float(np.mean([_kept(np.concatenate(parts), tree) if parts else 0.0 for parts in frames]))
+    return float(np.mean([kept(np.concatenate(parts), tree) if parts else 0.0 for parts in frames]))
 
 
 def identity_by_part(features: Features) -> float | None:
@@ -38,11 +38,12 @@ def identity_by_part(features: Features) -> float | None:
     assert features.truth is not None
     right = {b: cKDTree(colours) for b, colours in true_colours(features.truth).items()}
     frames = shown_parts(features)
-    shares = [_kept(frame[b], tree) if b in frame else 0.0 for frame in frames for b, tree in right.items()]
+    shares = [kept(frame[b], tree) if b in frame else 0.0 for frame in frames for b, tree in right.items()]
     return float(np.mean(shares)) if shares else None
 
 
-def _kept(pixels: np.ndarray, right: cKDTree) -> float:
+def kept(pixels: np.ndarray, right: cKDTree) -> float:
+    """Share of sRGB pixels [N, 3] within `KEPT` of one of the right colours."""
     return float((right.query(colours_of(pixels))[0] <= KEPT).mean())
 
 

@@ -26,7 +26,8 @@ _STILL = 1e-12
 _SAME_COSINE = 1e-6
 
 
-def _share_nearer(colours: np.ndarray, there: cKDTree, here: cKDTree) -> float:
+def share_nearer(colours: np.ndarray, there: cKDTree, here: cKDTree) -> float:
+    """Share of Lab colours [N, 3] that are nearer to a colour there than to any colour here, by `MARGIN`."""
     return float((there.query(colours)[0] + MARGIN < here.query(colours)[0]).mean())
 
 
@@ -44,9 +45,9 @@ def appearance_leakage(features: Features) -> float | None:
         return None
     skin, here = colours_of(other), cKDTree(np.concatenate(target))
     there = cKDTree(skin)
-    if _share_nearer(skin, there, here) < MIN_OWN_SHARE:
+    if share_nearer(skin, there, here) < MIN_OWN_SHARE:
         return None
-    return _share_nearer(colours_of(np.concatenate(shown)), there, here)
+    return share_nearer(colours_of(np.concatenate(shown)), there, here)
 
 
 def appearance_leakage_embedded(features: Features) -> float | None:

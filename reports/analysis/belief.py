@@ -45,12 +45,12 @@ def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str, turned: bool 
         turned: True to change signs so that more is better; a metric without a better direction keeps its sign.
 
     Returns:
-        Columns method, case_id, reference_id, seed, metric_value, headline_value.
+        Columns method, case_id, reference_id, seed, fit_seed, metric_value, headline_value.
     """
-    columns = ["method", "case_id", "reference_id", "seed", "value"]
+    keys = ["method", "case_id", "seed", "fit_seed"]
     known = (rows["kind"] == "method") & rows["value"].notna()
+    columns = [*keys, "reference_id", "value"]
     sides = [rows.loc[(rows["metric"] == name) & known, columns] for name in (metric, run.headline)]
-    keys = ["method", "case_id", "seed"]
     pairs = sides[0].merge(sides[1].drop(columns="reference_id"), on=keys, suffixes=("_metric", "_headline"))
     pairs = pairs.rename(columns={"value_metric": "metric_value", "value_headline": "headline_value"})
     if turned:

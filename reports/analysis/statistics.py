@@ -15,6 +15,7 @@ from reports.run_folder import AXES, STATUSES, TERCILES, StoredRun
 
 MIN_SEEDS = 3
 """Smallest number of seeds with which a difference is claimed."""
+_SEEDS = ("seed", "fit_seed")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Comparison:
         metric: Name of the metric.
         estimate: Mean difference with its interval.
         by_reference: Mean difference of each reference, float [references].
-        seeds: Number of seeds of the median case.
+        seeds: Number of seeds of the median case; of seeds and fit seeds the smaller number.
     """
 
     first: str
@@ -61,14 +62,14 @@ def tidy(run: StoredRun) -> pd.DataFrame:
     """One row for each planned video and metric.
 
     Returns:
-        Columns method, kind (bound, or method for all that compete), case_id, seed, reference_id, those of AXES
-        (terciles), metric, status (ok, failed, skipped, missing) and value (NaN unless ok). If a video failed or was
-        skipped, so are all its metrics. Missing means that the run has not made the video or score yet.
+        Columns method, kind (bound, or method for all that compete), case_id, seed, fit_seed, reference_id, those of
+        AXES (terciles), metric, status (ok, failed, skipped, missing) and value (NaN unless ok). If a video failed or
+        was skipped, so are all its metrics. Missing means that the run has not made the video or score yet.
     """
-    cells = run.samples[["method", "case_id", "seed", "status"]].rename(columns={"status": "made"})
+    columns = ["key", "method", "case_id", "seed", "fit_seed", "status"]
+    cells = run.samples[columns].rename(columns={"status": "made"})
     rows = cells.merge(pd.DataFrame({"metric": run.metrics}), how="cross")
-    scores = run.scores[["method", "case_id", "seed", "metric", "status", "value"]]
-    rows = rows.merge(scores, how="left", on=["method", "case_id", "seed", "metric"])
+    rows = rows.merge(run.scores[["key", "metric", "status", "value"]], how="left", on=["key", "metric"])
     made, scored = rows["made"], rows["status"].fillna("missing")
     rows["status"] = scored.where(made == "ok", made)
     rows["value"] = pd.to_numeric(rows["value"], errors="coerce").where(rows["status"] == "ok")
@@ -80,11 +81,11 @@ def tidy(run: StoredRun) -> pd.DataFrame:
     rows["reference_id"] = rows["case_id"].map({name: str(case["reference_id"]) for name, case in cases.items()})
     for axis in AXES:
         rows[axis] = rows["case_id"].map({name: case["terciles"].get(axis) for name, case in cases.items()})
-    return rows.drop(columns="made")
+    return rows.drop(columns=["key", "made"])
 
 
 def by_reference(values: pd.DataFrame) -> pd.Series:
-    """Means over the seeds of each case, then over the cases of each reference.
+    """Means over the seeds and fit seeds of each case, then over the cases of each reference.
 
     Args:
         values: Columns reference_id, case_id and value; rows with NaN are left out.
@@ -143,7 +144,8 @@ def ranking(summary: pd.DataFrame, metric: str, higher_is_better: bool | None) -
 def compare(rows: pd.DataFrame, metric: str, first: str, second: str) -> Comparison:
     """The paired difference `first - second` over the videos that both have.
 
-    A deterministic bound has one video per case; it is paired with every seed of the other side.
+    A deterministic bound has one video per case; it is paired with every seed of the other side. So is a side whose
+    fits have no seeds of their own with every fit seed of the other.
 
     Args:
         rows: Table of `tidy`.
@@ -153,22 +155,29 @@ def compare(rows: pd.DataFrame, metric: str, first: str, second: str) -> Compari
     """
     left, right = (_paired_side(rows, metric, name) for name in (first, second))
     # Sides with seeds are paired by seed, deterministic bounds by case.
-    keys = ["case_id", "seed"] if "seed" in left and "seed" in right else ["case_id"]
+    seeded = [name for name in _SEEDS if name in left or name in right]
+    keys = ["case_id", *(name for name in seeded if name in left and name in right)]
     pairs = left.merge(right.drop(columns="reference_id"), on=keys, suffixes=("", "_second"))
     pairs["value"] = pairs["value"] - pairs["value_second"]
-    seeds = int(pairs.groupby("case_id").size().median()) if len(pairs) else 0
+    seeds = [int(pairs.groupby("case_id")[name].nunique().median()) if len(pairs) else 0 for name in seeded]
     means = by_reference(pairs).to_numpy(float)
-    return Comparison(first, second, metric, _estimated(means, pairs["case_id"].nunique()), means, seeds)
+    found = _estimated(means, pairs["case_id"].nunique())
+    return Comparison(first, second, metric, found, means, min(seeds, default=int(len(pairs) > 0)))
 
 
 def _paired_side(rows: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
-    columns = ["case_id", "reference_id", "seed", "value", "kind"]
+    columns = ["case_id", "reference_id", *_SEEDS, "value", "kind"]
     side = rows.loc[(rows["method"] == name) & (rows["metric"] == metric), columns]
-    once = (side["kind"] == "bound").any() and side["seed"].nunique() == 1  # of the planned ones, made or not
-    side = side.dropna(subset=["value"])
-    if once:
-        return side[["case_id", "reference_id", "value"]]
-    return side[["case_id", "reference_id", "seed", "value"]]
+    # Of the planned ones, made or not.
+    absent = ["kind", *_SEEDS] if (side["kind"] == "bound").any() and side["seed"].nunique() == 1 else ["kind"]
+    if "fit_seed" not in absent and not apart(side):
+        absent.append("fit_seed")
+    return side.dropna(subset=["value"]).drop(columns=absent)
+
+
+def apart(rows: pd.DataFrame) -> bool:
+    """Return True if fits have seeds of their own in a table of `tidy`, instead of those of their videos."""
+    return bool((rows["fit_seed"] != rows["seed"]).any())
 
 
 def by_tercile(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

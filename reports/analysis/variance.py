@@ -1,17 +1,19 @@
-"""Split the variance of scores: how much is due to references, targets, seeds, methods and their interactions.
+"""Split the variance of scores: how much is due to references, targets, seeds, fits, methods and their interactions.
 
 Random effects, estimated by the analysis of variance of a complete block (Searle, Casella and McCulloch, "Variance
-Components", 1992, chapter 4): methods and seeds are crossed with everything, targets lie within references.
+Components", 1992, chapter 4): methods, seeds and fit seeds are crossed with everything, targets lie within references.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 
-FACTORS = ("method", "reference", "target", "seed")
+from reports.analysis.statistics import apart
+
+FACTORS = ("method", "reference", "target", "seed", "fit seed")
 """Axes of a block, in their order."""
 
 Effect = tuple[str, ...]
@@ -23,27 +25,32 @@ class Block:
     """Scores without gaps.
 
     Attributes:
-        values: Scores, float [methods, references, targets of each reference, seeds].
+        values: Scores, float [methods, references, targets of each reference, seeds, fit seeds]; one fit seed where
+            fits take the seeds of their videos.
         left_out: Number of cases that lack a value or are more than other references have.
+        apart: True if fits have seeds of their own.
     """
 
     values: np.ndarray
     left_out: int
+    apart: bool
 
 
 def block(rows: pd.DataFrame, metric: str, methods: list[str]) -> Block:
-    """Largest block that has a value of every method and seed for as many targets of each reference.
+    """Largest block that has a value of every method, seed and fit seed for as many targets of each reference.
 
     Args:
         rows: Table of `reports.analysis.statistics.tidy`.
         metric: Name of the metric.
-        methods: Names of methods, which all have the same seeds.
+        methods: Names of methods, which all have the same seeds and fit seeds.
 
     Raises:
         ValueError: If fewer than two references have a case with all values.
     """
     mine = rows[(rows["metric"] == metric) & rows["method"].isin(methods)]
-    table = mine.pivot(index=["reference_id", "case_id"], columns=["method", "seed"], values="value")
+    own = apart(mine)
+    mine = mine if own else mine.assign(fit_seed=0)
+    table = mine.pivot(index=["reference_id", "case_id"], columns=["method", "seed", "fit_seed"], values="value")
     whole = table.dropna()  # a method that was never made has a column of gaps
     sizes = whole.groupby(level="reference_id").size()
     # With t targets of each reference, those that have fewer are left out.
@@ -53,10 +60,10 @@ def block(rows: pd.DataFrame, metric: str, methods: list[str]) -> Block:
     if len(kept) < 2:
         raise ValueError(f"{metric}: fewer than two references have a case with a value of every method and seed")
     whole = pd.concat([whole.loc[[name]].head(targets) for name in kept])
-    seeds = sorted(set(mine["seed"]))
-    flat = whole[[(name, seed) for name in methods for seed in seeds]].to_numpy(float)
-    values = flat.reshape(len(kept), targets, len(methods), len(seeds))
-    return Block(values.transpose(2, 0, 1, 3), len(table) - len(whole))
+    seeds, fit_seeds = sorted(set(mine["seed"])), sorted(set(mine["fit_seed"]))
+    flat = whole[list(product(methods, seeds, fit_seeds))].to_numpy(float)
+    values = flat.reshape(len(kept), targets, len(methods), len(seeds), len(fit_seeds))
+    return Block(values.transpose(2, 0, 1, 3, 4), len(table) - len(whole), own)
 
 
 def components(values: np.ndarray) -> dict[Effect, float]:
@@ -65,7 +72,7 @@ def components(values: np.ndarray) -> dict[Effect, float]:
     A factor with one level has no effect of its own: what it does is part of what it was measured within.
 
     Args:
-        values: Scores of a block, float [methods, references, targets, seeds].
+        values: Scores of a block, float [methods, references, targets, seeds, fit seeds].
 
     Returns:
         Variance by effect, the one with all factors last; that one contains what nothing explains.
@@ -105,19 +112,20 @@ def _freedom(effect: Effect, levels: Mapping[str, int]) -> int:
     return int(np.prod([levels[name] - (0 if nested and name == "reference" else 1) for name in effect]))
 
 
-def deviation_of_difference(found: Mapping[Effect, float], targets: int, seeds: int) -> float:
+def deviation_of_difference(found: Mapping[Effect, float], targets: int, seeds: int, fit_seeds: int = 1) -> float:
     """Standard deviation between references of the difference of two methods.
 
     Args:
         found: Variance by effect.
         targets: Number of targets of each reference.
         seeds: Number of seeds of each case.
+        fit_seeds: Number of fit seeds of each case.
 
     Returns:
         Deviation in the unit of the scores. What the seeds do to all references alike is no part of it, since they
         share their seeds.
     """
-    counts = {"target": targets, "seed": seeds}
+    counts = {"target": targets, "seed": seeds, "fit seed": fit_seeds}
     among = [effect for effect in found if "method" in effect and "reference" in effect]
     parts = (max(found[e], 0.0) / np.prod([counts[name] for name in e if name in counts]) for e in among)
     return float(np.sqrt(2 * sum(parts)))

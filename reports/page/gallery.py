@@ -106,16 +106,17 @@ def _axis(case: Mapping[str, Any], axis: str) -> str:
 
 def _headline_scores(results: Results) -> dict[tuple[str, str], float]:
     run, rows = results.run, results.rows
-    mine = rows[(rows["metric"] == run.headline) & (rows["seed"] == run.seeds[0]) & rows["value"].notna()]
+    mine = run.at_first_seeds(rows[rows["metric"] == run.headline]).dropna(subset=["value"])
     return {(row["method"], row["case_id"]): float(row["value"]) for row in mine.to_dict("records")}
 
 
 def note(results: Results, shown: int) -> str:
     """Sentences on the selection of cases, so that nobody suspects that the best were chosen."""
-    total, seed = len(results.run.info["cases"]), results.run.seeds[0]
+    run, total = results.run, len(results.run.info["cases"])
+    seeds = f"seed {run.seeds[0]}" + "".join(f" and fit seed {seed}" for seed in run.fit_seeds[:1])
     which = f"{shown} of {count(total, 'case')}, evenly spaced in the list whatever their scores"
-    said = f"{'Every case' if shown >= total else which}, at seed {seed}."
-    return f"{said} The number below a video is its own {label(results.run.headline)}."
+    said = f"{'Every case' if shown >= total else which}, at {seeds}."
+    return f"{said} The number below a video is its own {label(run.headline)}."
 
 
 def run_folder_from(results: Results, page_folder: Path) -> str:

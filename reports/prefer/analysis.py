@@ -120,9 +120,9 @@ def preference_table(votes: Votes, results: Results) -> Table:
 
 def agreement_table(votes: Votes, results: Results) -> Table:
     """For each metric, how often it prefers the video that people prefer."""
-    seed, metrics = results.run.seeds[0], results.run.info["metrics"]
-    # At the first seed, which the sheet shows.
-    values = results.rows[results.rows["seed"] == seed].set_index(["metric", "method", "case_id"])["value"]
+    metrics = results.run.info["metrics"]
+    # At the first seeds, which the sheet shows.
+    values = results.run.at_first_seeds(results.rows).set_index(["metric", "method", "case_id"])["value"]
     trial = ["trial", "question", "case_id", "reference_id", "left", "right"]
     pairs = votes.rows.groupby(trial, as_index=False)["share"].mean()
     pairs = pairs[pairs["share"] != 0.5]

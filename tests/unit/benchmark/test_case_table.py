@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import benchmark.score as command
-from benchmark.suites.case import CaseError
+from benchmark.suites.case import CaseError, Format
 from benchmark.suites.case_table import table_suite
 from flexiact import PUPPET_WEIGHTS
 from flexiact.media.image import write_png
@@ -52,6 +53,22 @@ def test_a_row_that_is_wrong_is_named(change: dict[str, str], message: str, tmp_
     first = [change.get(name, cell) for name, cell in zip(HEADING, ROWS[0], strict=True)]
     with pytest.raises(CaseError, match=message):
         table_suite(str(material(tmp_path / "in", [first, *ROWS[1:]])))
+
+
+def test_a_row_may_say_where_the_action_is(tmp_path: Path) -> None:
+    rows = [[*row, "2", "11"] for row in ROWS]
+    suite = table_suite(str(material(tmp_path, rows, [*HEADING, "start_frame", "end_frame"])))
+    assert [case.frames for case in suite.cases] == [(2, 11), (2, 11)]
+    whole = table_suite(str(material(tmp_path / "whole"))).cases[0].show(Format(12, 32, 48, 8.0))
+    shown = suite.cases[0].show(Format(9, 32, 48, 8.0))
+    np.testing.assert_array_equal(shown.reference.frames, whole.reference.frames[2:11])
+
+
+@pytest.mark.parametrize("span", [("2", ""), ("2", "3"), ("x", "9"), ("-1", "9")])
+def test_a_part_without_two_frames_is_refused(tmp_path: Path, span: tuple[str, str]) -> None:
+    rows = [[*row, *span] for row in ROWS]
+    with pytest.raises(CaseError, match="start_frame and end_frame: expected frames of which the second"):
+        table_suite(str(material(tmp_path, rows, [*HEADING, "start_frame", "end_frame"])))
 
 
 def test_a_heading_without_a_needed_column_is_refused(tmp_path: Path) -> None:

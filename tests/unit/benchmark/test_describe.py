@@ -10,7 +10,7 @@ from tests.support.harness import CASES, quick_flexiact, small_perception
 
 MIB = 1024.0**2
 NAMES = {
-    "run": "schema_version suite suite_version suite_digest seeds backbone truth methods metrics cases",
+    "run": "schema_version suite suite_version suite_digest seeds fit_seeds backbone truth methods metrics cases",
     "backbone": (
         "name revision dtype num_frames height width fps max_text_tokens num_inference_steps guidance_scale "
         "num_parameters"

@@ -15,6 +15,7 @@ from benchmark.store.card import read_card
 from benchmark.store.folder import RunFolder
 from benchmark.submissions.submission import Submission
 from benchmark.suites.files import file_of
+from benchmark.suites.puppets import load_suite
 from flexiact.media.image import read_image
 from flexiact.media.video import read_video, write_lossless
 from flexiact.task import Video
@@ -23,7 +24,7 @@ from metrics.tracking import LucasKanade
 from reports.run_folder import load_run
 from reports.tables import card_table
 from tests.support.backbones import random_frames
-from tests.support.harness import CASES, PatchEmbedder, session
+from tests.support.harness import CASES, DarkestPixels, PatchEmbedder, session
 from tests.support.tiny_methods import new_backbone
 
 
@@ -250,6 +251,105 @@ def test_features_of_the_own_backends_give_the_own_scores(run: Path, tmp_path: P
         assert list(theirs["status"]) == list(mine["status"])
 
 
+def posed(frames: np.ndarray) -> dict[str, np.ndarray]:
+    points, found = DarkestPixels().estimate(frames)
+    return {"keypoints": points, "keypoint_scores": found}
+
+
+def test_keypoints_are_judged_by_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("reports.build.build", lambda run: run)
+    suite, names = load_suite("puppets-smoke"), ("pck", "motion_agreement", "true_appearance_error", "layout_leakage")
+    facts = {"suite": suite.name, "suite_version": suite.version, "suite_digest": suite.digest}
+    run, cases = tmp_path / "run", suite.chosen(suite.case_ids[:1])
+    session(run, new_backbone(tmp_path), cases=cases, methods=("i2v",), metrics=names, **facts)
+    given = write_features(run, tmp_path / "found", posed)
+    assert main(["features", str(run), str(given)]) == 0
+    found = scores(run).set_index(["metric", "key"])["value"]
+    for name in names:
+        assert list(found[f"{name}_by_other_tool_2_0"]) == pytest.approx(list(found[name]), nan_ok=True)
+    folder = RunFolder(run)
+    with folder.opened():
+        folder.write_run(folder.described() | {"suite_digest": "0" * 64})
+    assert main(["features", str(run), str(given)]) == 2
+    assert "puppets-smoke has other right answers now" in capsys.readouterr().err
+
+
+def table_of(folder: Path, path: Path) -> Path:
+    """The .npz files of a folder as one table."""
+    lines = []
+    for file in folder.rglob("*.npz"):
+        content = dict(np.load(file))
+        about = {"video": file.relative_to(folder).with_suffix("").as_posix(), "producer": str(content["producer"])}
+        if "tracks" in content:
+            for track, frame in zip(*np.nonzero(content["track_visible"]), strict=True):
+                x, y = content["tracks"][track, frame]
+                lines.append(about | {"frame": frame, "track": 7 * track, "x": x, "y": y, "visible": True})
+        elif "masks" in content:
+            for frame, mask in enumerate(content["masks"]):
+                ends = np.flatnonzero(np.diff(mask.ravel(), prepend=False, append=not mask.ravel()[-1]))
+                lines.append(about | {"frame": frame, "runs": np.diff(ends, prepend=0)})
+        else:
+            rows = enumerate(content["image_embeddings"])
+            lines += [about | {"frame": frame, "embedding": values} for frame, values in rows]
+    pd.DataFrame(lines).sample(frac=1, random_state=0).to_parquet(path)
+    return path
+
+
+def dark(frames: np.ndarray) -> dict[str, np.ndarray]:
+    return {"masks": frames.mean(-1) < 128}
+
+
+@pytest.mark.parametrize("measure", [tracked, embedded, dark])
+def test_a_table_says_the_same_as_files(run: Path, tmp_path: Path, measure) -> None:
+    folder = write_features(run, tmp_path / "found", measure)
+    table = table_of(folder, tmp_path / "found.parquet")
+    values = []
+    for given in (folder, table):
+        assert main(["features", str(run), str(given)]) == 0
+        rows = scores(run)
+        values.append(rows[rows["backend"] == "Other Tool 2.0"].reset_index(drop=True))
+    assert len(values[0]) > 20 and values[0]["value"].notna().any()
+    pd.testing.assert_frame_equal(*values)
+
+
+def test_masks_tell_whose_colours_the_subject_has(run: Path, tmp_path: Path) -> None:
+    """The whole frame as the subject: a still target keeps every colour, a copy of the reference takes its."""
+    masks = write_features(run, tmp_path / "found", lambda frames: {"masks": np.ones(frames.shape[:3], bool)})
+    assert main(["features", str(run), str(masks)]) == 0
+    found = scores(run).set_index(["metric", "method"])["value"]
+    assert list(found["subject_kept_by_other_tool_2_0", "still"]) == [1.0, 1.0]
+    leaked = found["subject_leakage_by_other_tool_2_0"]
+    assert leaked["still"].max() == 0 and leaked["copy-reference"].min() > 0.5
+
+
+BROKEN = {
+    "no kind": ({}, "those of one kind"),
+    "frame": ({"frame": 99}, r"frame 99 is there, the video has \d+"),
+    "twice": ({}, "two rows are of one place"),
+    "text": ({}, "could not convert"),
+    "negative": ({"track": -1}, "track: expected whole numbers from 0"),
+    "elsewhere": ({"video": "videos/none"}, "videos/none is of no video of this run"),
+    "producer": ({"producer": " "}, "producer: expected one text"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_table_that_does_not_fit_changes_nothing(run: Path, tmp_path: Path, fault: str, capsys) -> None:
+    changed, message = BROKEN[fault]
+    row = {"video": f"videos/{keys(run)['i2v']}", "frame": 0, "producer": "A 1", "track": 0, "x": 1.0, "y": 1.0}
+    row["visible"] = True
+    first = row | {"video": f"inputs/{CASES[0].case_id}/reference"}
+    rows = [first, row | changed, row | changed] if fault == "twice" else [first, row | changed]
+    table = pd.DataFrame(rows).drop(columns=["track", "visible"] if fault == "no kind" else [])
+    table = table.assign(x="far") if fault == "text" else table
+    table.to_parquet(tmp_path / "f.parquet")
+    before = scores(run)
+    assert main(["features", str(run), str(tmp_path / "f.parquet")]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.count("\n") == 1
+    pd.testing.assert_frame_equal(scores(run), before)
+
+
 def saved(**arrays):
     return lambda folder, key: np.savez(folder / "videos" / f"{key}.npz", **arrays)
 
@@ -260,7 +360,7 @@ def saved(**arrays):
         (lambda folder, key: np.savez(folder / "videos" / "0.npz", producer="A 1"), "expected either tracks and"),
         (
             lambda folder, key: shutil.copy(folder / "videos" / f"{key}.npz", folder / "videos" / "f.npz"),
-            "videos/f.npz is of no video of this run",
+            "videos/f is of no video of this run",
         ),
         (saved(producer="Other Tool 2.0", **tracked(random_frames(0)[:4])), "expected shape"),
         (saved(producer="A 1", **tracked(random_frames(0))), "is not tracks of"),

@@ -1,7 +1,7 @@
 """One cell at a time: what is stored, what a failure leaves, and what the harness measures."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from flexiact.media.video import frames_digest, read_video
 from flexiact.task import Video
 from tests.support.harness import CASES
 
-CELL = Cell("key1", "fit1", "m", "method", CASES[0].case_id, 5)
+CELL = Cell("key1", "fit1", "m", "method", CASES[0].case_id, 5, 5)
 
 
 class Shifter:
@@ -47,6 +47,11 @@ class Shifter:
         frames = np.repeat(request.target[None], self.backbone.num_frames, axis=0) + np.uint8(action["x"].sum())
         request.target[:] = 0
         return Video(frames, self.backbone.fps)
+
+
+class TellsSeeds(Shifter):
+    def transfer(self, action, request):
+        raise ValueError(f"fitted with {action['x'][0]:.0f}, made with {request.seed}")
 
 
 class FailingFit(Shifter):
@@ -129,15 +134,37 @@ def test_a_video_is_stored_with_its_row(folder: RunFolder, backbone) -> None:
     assert row.action_mib == pytest.approx(8 / 2**20)
 
 
+def test_a_fit_gets_its_own_seed_and_the_video_the_other(folder: RunFolder, backbone) -> None:
+    runner = executor(folder, backbone, TellsSeeds(backbone))
+    row = runner.execute(Cell("key1", "fit1", "m", "method", CASES[0].case_id, 5, 8))
+    assert (row.seed, row.fit_seed, row.error) == (5, 8, "ValueError: fitted with 8, made with 5")
+
+
+class ReadsCrops(Shifter):
+    reads_crops = True
+
+    def fit(self, reference, caption, *, seed):
+        return {"x": torch.tensor([float(len(reference.crops)), 0.0])}
+
+
+def test_a_method_that_reads_crops_gets_them(folder: RunFolder, backbone) -> None:
+    runner = executor(folder, backbone, ReadsCrops(backbone))
+    assert runner.execute(CELL).status == "ok"
+    shown = runner.stages[CASES[0].case_id]
+    crops = tuple(shown.reference.frames for _ in range(12))
+    for reads, found in ((True, 12), (False, 0)):
+        assert len(replace(shown, read_crops=lambda: crops).for_fit(reads).crops) == found
+
+
 def test_a_fit_is_computed_once_and_found_again_with_its_cost(folder: RunFolder, backbone) -> None:
     method = Shifter(backbone)
     runner = executor(folder, backbone, method)
     assert runner.needs_fit(CELL)
     first = runner.execute(CELL)
-    second = runner.execute(Cell("key2", "fit1", "n", "method", CASES[1].case_id, 5))
+    second = runner.execute(Cell("key2", "fit1", "n", "method", CASES[1].case_id, 5, 5))
     later = executor(folder, backbone, method)
     assert not later.needs_fit(CELL)
-    third = later.execute(Cell("key3", "fit1", "m", "method", CASES[0].case_id, 5))
+    third = later.execute(Cell("key3", "fit1", "m", "method", CASES[0].case_id, 5, 5))
     assert method.fits == 1
     assert first.fit_s == second.fit_s == third.fit_s
     assert first.video_digest == third.video_digest
@@ -164,7 +191,7 @@ def test_a_damaged_fit_is_computed_again(folder: RunFolder, backbone) -> None:
 
 def test_a_method_cannot_change_what_others_see(folder: RunFolder, backbone) -> None:
     runner = executor(folder, backbone, Shifter(backbone))
-    rows = [runner.execute(Cell(f"k{i}", f"f{i}", "m", "method", CASES[0].case_id, 5)) for i in range(2)]
+    rows = [runner.execute(Cell(f"k{i}", f"f{i}", "m", "method", CASES[0].case_id, 5, 5)) for i in range(2)]
     assert rows[0].video_digest == rows[1].video_digest
 
 
@@ -194,7 +221,7 @@ def test_memory_that_cannot_be_had_fails_one_video_alone(folder: RunFolder, back
     runner = Executor(folder, backbone, {"m": TooLarge(backbone), "n": Shifter(backbone)}, {CASES[0].case_id: CASES[0]})
     row = runner.execute(CELL)
     assert row.status == "failed" and "can't allocate memory" in row.error and "\n" not in row.error
-    assert runner.execute(Cell("key2", "fit2", "n", "method", CASES[0].case_id, 5)).status == "ok"
+    assert runner.execute(Cell("key2", "fit2", "n", "method", CASES[0].case_id, 5, 5)).status == "ok"
 
 
 class NoRoom(Shifter):
@@ -232,7 +259,7 @@ def test_a_failed_fit_is_not_tried_again_for_the_next_target(folder: RunFolder, 
     method = FailingFit(backbone)
     runner = executor(folder, backbone, method)
     runner.execute(CELL)
-    row = runner.execute(Cell("key2", "fit1", "m", "method", CASES[1].case_id, 5))
+    row = runner.execute(Cell("key2", "fit1", "m", "method", CASES[1].case_id, 5, 5))
     assert method.fits == 1
     assert row.error == "RuntimeError: the fit failed: RuntimeError: no luck today"
     assert not runner.needs_fit(CELL)
@@ -248,7 +275,7 @@ def test_a_disk_that_refuses_stops_the_run(folder: RunFolder, backbone) -> None:
 
 def test_a_bound_costs_nothing(folder: RunFolder, backbone) -> None:
     row = executor(folder, backbone, Shifter(backbone)).execute(
-        Cell("key4", None, "still", "bound", CASES[0].case_id, 0)
+        Cell("key4", None, "still", "bound", CASES[0].case_id, 0, 0)
     )
     assert (row.status, row.fit_key, row.fit_s, row.transfer_s, row.action_mib) == ("ok", None, None, None, None)
 

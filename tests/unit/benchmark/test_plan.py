@@ -111,6 +111,26 @@ def test_what_a_video_depends_on_changes_its_key(path: str, value: object, refit
     assert (before[1] != after[1]) is refits
 
 
+def test_fits_with_seeds_of_their_own_are_crossed_with_the_seeds_of_videos() -> None:
+    cells = [cell for cell in plan(RUN | {"fit_seeds": [1, 7]}) if (cell.method, cell.case_id) == ("a", "one")]
+    assert sorted((cell.seed, cell.fit_seed) for cell in cells) == [(0, 1), (0, 7), (1, 1), (1, 7)]
+    assert len({cell.key for cell in cells}) == 4
+    fits = {cell.fit_seed: cell.fit_key for cell in cells}
+    assert len(set(fits.values())) == 2 and all(cell.fit_key == fits[cell.fit_seed] for cell in cells)
+    same = next(cell for cell in cells if cell.seed == cell.fit_seed == 1)
+    assert (same.key, same.fit_key) == keys(RUN, seed=1)  # nothing is made twice
+
+
+def test_without_seeds_of_their_own_fits_take_those_of_their_videos() -> None:
+    assert all(cell.fit_seed == cell.seed for cell in plan(RUN))
+    assert [cell.key for cell in plan(RUN | {"fit_seeds": None})] == [cell.key for cell in plan(RUN)]
+
+
+def test_fit_seeds_that_a_session_does_not_ask_for_are_not_its_work() -> None:
+    whole, smaller = RUN | {"fit_seeds": [0, 1, 2]}, RUN | {"fit_seeds": [2], "seeds": [1]}
+    assert [cell.key for cell in asked_of(plan(whole), smaller)] == [cell.key for cell in plan(smaller)] != []
+
+
 def test_the_seed_is_part_of_both_keys() -> None:
     assert not set(keys(RUN, seed=0)) & set(keys(RUN, seed=1))
 

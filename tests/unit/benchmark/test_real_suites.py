@@ -15,7 +15,7 @@ from benchmark.suites.flexiact import flexiact_suite, read_benchmark
 from benchmark.suites.reading import read_reference
 from flexiact.media.files import MediaError
 from flexiact.media.image import fit_image, read_image
-from flexiact.media.video import read_video
+from flexiact.media.video import read_clip, read_video
 from tests.support.backbones import HEIGHT, WIDTH
 from tests.support.harness import CASES
 from tests.support.real_material import official, plain, write_clip, write_image, write_table
@@ -105,6 +105,25 @@ def test_an_absolute_path_inside_the_folder_is_taken(tmp_path: Path) -> None:
     table = root / "captions/animal/dogjump/val_image.csv"
     write_table(table, [["path", "caption"], [root / "target_images/animal/bird1.jpg", "a bird"]])
     assert flexiact_suite(str(root)).cases[0].target_id == "target_images/animal/bird1.jpg"
+
+
+def test_the_authors_crops_come_with_the_reference_if_all_are_there(tmp_path: Path) -> None:
+    root, form = official(tmp_path), Format(9, 32, 48, 8.0)
+    case = flexiact_suite(str(root)).cases[0]
+    folder = root / "reference_videos/animal/dogjump_crop"
+    write_clip(folder / "10.mp4", seed=7)
+    changed = flexiact_suite(str(root)).cases[0]
+    assert changed.digests["reference"] != case.digests["reference"]
+    with pytest.raises(CaseError, match="10.mp4: has changed"):
+        case.check()
+    shown = changed.show(form)
+    whole, crops = shown.for_fit(with_crops=False), shown.for_fit(with_crops=True).crops
+    assert whole.crops == () and len(crops) == 2
+    for crop, name in zip(crops, ("10.mp4", "0.mp4"), strict=True):
+        np.testing.assert_array_equal(crop, read_clip(folder / name, 9, 32, 48).frames)
+    np.testing.assert_array_equal(crops[1], whole.frames)
+    (folder / "10.mp4").unlink()
+    assert flexiact_suite(str(root)).cases[0].show(form).read_crops is None
 
 
 @pytest.mark.parametrize(("num_frames", "taken"), [(9, True), (40, False)])

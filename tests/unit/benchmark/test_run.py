@@ -22,6 +22,7 @@ from benchmark.session import build_methods
 from benchmark.suites.case import CaseError
 from flexiact.backbone.specs import BACKBONES, BackboneSpec
 from flexiact.task import Video
+from reports.run_folder import load_run
 from tests.support.backbones import save_tiny_folder, tiny_backbone
 from tests.support.harness import CASES, METRICS, quick_flexiact, session, small_case, small_perception, tree
 from tests.support.harness import METHODS as SOME_METHODS
@@ -61,8 +62,6 @@ def test_a_session_ends_with_all_rows_and_reads_as_the_reports_want(tiny, out: P
     assert samples["video"].map(lambda path: (out / path).is_file()).all()
     fits = samples[samples["method"].isin(["flexiact", "base-embedding"])]["fit_key"]
     assert fits.nunique() == 1  # two variants, two targets, one reference
-    from reports.run_folder import load_run
-
     run = load_run(out)
     assert run.methods == list(SOME_METHODS) and run.bounds == list(BOUNDS)
     assert run.headline == "motion_agreement"
@@ -205,6 +204,22 @@ def test_merging_keeps_the_order_of_the_tables(tiny, out: Path) -> None:
     assert list(both["cases"]) == sorted(case.case_id for case in CASES)
     assert both["seeds"] == [0, 1]
     assert merged(stored, stored) == stored
+
+
+def test_fits_have_seeds_of_their_own_if_they_are_asked_for(tiny, out: Path) -> None:
+    small = {"methods": ("flexiact",), "cases": CASES[:1], "metrics": METRICS[:1]}
+    session(out, tiny, seeds=(0, 1), fit_seeds=[0, 1], **small)
+    rows = load_run(out).samples.query("method == 'flexiact'")
+    assert sorted(zip(rows["seed"], rows["fit_seed"], strict=True)) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert rows["video_digest"].nunique() == 4 and rows["fit_key"].nunique() == len(list(out.glob("fits/*"))) == 2
+    with pytest.raises(UsageError, match="was made with --fit-seeds, this is without; choose another --out"):
+        session(out, tiny, seeds=(0, 1), **small)
+    assert session(out, tiny, seeds=(1,), fit_seeds=[2], **small).made == 1
+    assert json.loads((out / "run.json").read_text())["fit_seeds"] == [0, 1, 2]
+    plain = out.parent / "plain"
+    session(plain, tiny, seeds=(0, 1), **small)
+    same = load_run(plain).samples.query("method == 'flexiact'")
+    assert set(same["key"]) <= set(rows["key"]) and (same["seed"] == same["fit_seed"]).all()
 
 
 def test_only_sessions_that_add_something_are_remembered(tiny, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

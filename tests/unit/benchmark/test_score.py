@@ -20,7 +20,7 @@ from metrics import METRICS, Features, Metric
 from metrics.perception import Perception
 from tests.support.harness import CASES, small_perception
 
-CELL = Cell("key1", None, "oracle", "bound", CASES[0].case_id, 0)
+CELL = Cell("key1", None, "oracle", "bound", CASES[0].case_id, 0, 0)
 NAMES = ("motion_agreement", "motion_fidelity", "ssim_to_truth", "text_similarity", "lpips_to_truth")
 
 
@@ -105,7 +105,7 @@ def test_the_same_frames_are_seen_once_ever(folder: RunFolder, row, backbone) ->
     judge = scorer(folder, backbone, perception)
     judge.score(CELL, row)
     assert sorted(perception.seen) == ["1 frames", "9 frames", "9 frames"]  # target, video, reference
-    again = Cell("key2", None, "twin", "bound", CASES[0].case_id, 0)
+    again = Cell("key2", None, "twin", "bound", CASES[0].case_id, 0, 0)
     judge.score(again, replace(row, key="key2"))
     assert len(perception.seen) == 3
     later = counting()
@@ -230,7 +230,7 @@ def test_scores_do_not_depend_on_what_was_scored_before(folder: RunFolder, row, 
     for order in ((0, 1), (1, 0)):
         judge = scorer(folder, backbone, metrics={"motion_fidelity": METRICS["motion_fidelity"]})
         for i in order:
-            named = Cell(f"{order}{i}", None, "oracle", "bound", cells[i].case_id, 0)
+            named = Cell(f"{order}{i}", None, "oracle", "bound", cells[i].case_id, 0, 0)
             judge.score(named, rows[i])
     for i in (0, 1):
         assert stored(folder, f"(0, 1){i}") == stored(folder, f"(1, 0){i}")

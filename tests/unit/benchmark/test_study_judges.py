@@ -1,6 +1,8 @@
 """A judge is calibrated on corrupted videos whose names say nothing; what it answers stands beside the metrics."""
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from benchmark.answers import Answer, Scale
 from benchmark.selection import UsageError
 from benchmark.study import judges
 from benchmark.study.__main__ import main
-from benchmark.study.corruptions import CORRUPTIONS
+from benchmark.study.corruptions import CORRUPTIONS, VERSION
 from benchmark.study.judges import answered, export
 from benchmark.suites.puppets import load_suite
 from flexiact.media.video import read_video
@@ -25,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("judge")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judges, "NAMES", ("frozen", "mirrored", "wrong-prompt"))
-        export(load_suite(SUITE), folder, seed=0)
+        export(load_suite(SUITE), folder, seed=3)
     return folder
 
 
@@ -81,13 +83,46 @@ def test_the_page_has_the_judge_beside_the_metrics(
     rows += [[p.name, "judge", int(p.stem == "00000"), "a judge 1", "higher", 0, 1] for p in made.glob("0*.mkv")]
     with (tmp_path / "judge.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
-    options = ["--suite", SUITE, "--features", str(tmp_path / "f")]
+    options = ["--suite", SUITE, "--judge", str(made), "--features", str(tmp_path / "f")]
     options += ["--answers", str(tmp_path / "judge.csv")]
     assert main(["metrics", "--publish", str(tmp_path / "out"), *options]) == 0
     page = (tmp_path / "out" / "metric-study.md").read_text(encoding="utf-8")
     assert "| judge | frozen, mirrored, wrong-prompt | none |" in page and "- judge: a judge 1" in page
+    assert f"- corruptions: version {VERSION}, seed 3\n" in page and " --seed 3 " in page  # that of the export
     assert "| mirrored | place |" in page
     other = tmp_path / "other.csv"
     other.write_text((tmp_path / "judge.csv").read_text(encoding="utf-8").replace("a judge 1", "a judge 2"))
     assert main(["metrics", "--publish", str(tmp_path / "out"), *options, str(other)]) == 2
     assert "is measured by a judge 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "judge: give the folder of the videos"),
+        (["--judge", "{made}", "--seed", "4"], "were made with 3, not 4"),
+        (["--judge", "{empty}"], "study.json does not say what the videos were made from"),
+        (["--judge", "{other}"], "holds videos of corruptions_version 0"),
+    ],
+)
+def test_answers_are_not_joined_with_other_videos(
+    made: Path,
+    tmp_path: Path,
+    words: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("benchmark.load.set_threads", lambda threads: None)  # of the process, which tests share
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(made / judges.MADE, other)
+    facts = json.loads((other / judges.MADE).read_text())
+    (other / judges.MADE).write_text(json.dumps(facts | {"corruptions_version": 0}))
+    (tmp_path / "judge.csv").write_text(
+        "video,metric,value,evaluator,better,low,high\n00000,j,1,a judge 1,higher,0,1\n"
+    )
+    places = {"made": made, "empty": tmp_path, "other": other}
+    options = [word.format(**places) for word in words] + ["--answers", str(tmp_path / "judge.csv")]
+    assert main(["metrics", "--suite", SUITE, "--publish", str(tmp_path / "out"), *options]) == 2
+    assert said in capsys.readouterr().err

@@ -148,7 +148,10 @@ def test_a_long_reference_is_taken_with_a_note(model: Path, files: Path, capsys:
     write_lossless("film.mkv", Video(random_frames(1, 60, 20, 30), 8.0))
     code, out, err = outcome(arguments(model, reference="film.mkv", fit_steps=1, steps=1), capsys)
     assert code == 0 and out.count("\n") == 1
-    assert err == "note: film.mkv is long: 9 of its frames, 0.92 s apart, are read; cut it to the action\n"
+    assert (
+        err
+        == "note: film.mkv is long: 9 of its frames, 0.92 s apart, are read; cut it to the action, or give --start\n"
+    )
 
 
 def test_a_reference_that_is_played_faster_is_taken_with_a_note(
@@ -157,7 +160,25 @@ def test_a_reference_that_is_played_faster_is_taken_with_a_note(
     write_lossless("film.mkv", Video(random_frames(1, 13, 20, 30), 8.0))
     code, _, err = outcome(arguments(model, reference="film.mkv", fit_steps=1, steps=1), capsys)
     assert code == 0
-    assert err == "note: film.mkv is longer than the clip, which shows its action 1.5 times as fast\n"
+    fast = "film.mkv is longer than the clip, which shows its action 1.5 times as fast"
+    assert err == f"note: {fast}; --start takes a part at its own speed\n"
+
+
+def test_a_part_of_a_reference_is_taken_at_its_own_speed(
+    model: Path, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = random_frames(1, 13, 20, 30)
+    write_lossless("film.mkv", Video(frames, 8.0))
+    write_lossless("part.mkv", Video(frames[2:11], 8.0))
+    videos = []
+    for reference, start, said in (("film.mkv", 0.25, "is read from 0.25 s to 1.25 s"), ("part.mkv", None, "")):
+        call = arguments(model, reference=reference, start=start, fit_steps=1, steps=1, out="out.mkv")
+        code, _, err = outcome(call, capsys)
+        assert code == 0 and said in err and err.count("\n") == bool(said)
+        videos.append(read_video("out.mkv").frames)
+    np.testing.assert_array_equal(*videos)
+    code, _, err = outcome(arguments(model, reference="film.mkv", start=0.75, fit_steps=1, steps=1), capsys)
+    assert code == 2 and "start: a clip of 1.00 s from 0.75 s leaves the video of 1.50 s" in err
 
 
 def test_a_reference_may_be_a_folder_of_its_frames(

@@ -38,6 +38,24 @@ def test_frames_are_taken_at_equal_times(tmp_path: Path, name: str, clock: str) 
     np.testing.assert_array_equal(fit_frames(whole, 9, 32, 160).frames, clip.frames)
 
 
+@pytest.mark.parametrize("clock", ["faster", "dropped", "steady"])
+def test_a_window_keeps_its_speed(tmp_path: Path, clock: str) -> None:
+    seconds = CLOCKS.get(clock, STEADY)
+    path = write_film(tmp_path / "a.mkv", moving(seconds), seconds)
+    clip = read_clip(path, 9, 32, 160, (2.0, 1.0))
+    wanted = SPEED * np.linspace(2.0, 3.0, 9)
+    assert np.abs(np.array(places(clip.frames)) - wanted).max() <= SPEED * 2 / 24 + 2
+    assert clip.fps == pytest.approx(8, rel=0.05)
+
+
+@pytest.mark.parametrize(("start_s", "length_s"), [(-0.1, 1.0), (3.5, 1.0), (0.0, 5.0), (float("nan"), 1.0)])
+def test_a_window_that_leaves_the_video_is_refused(start_s: float, length_s: float) -> None:
+    timing = Timing.measured(STEADY, 24.0)
+    assert timing.window(3.0, 1.0) == (72, 97) and timing.window(0.0, 4.0) == (0, 97)
+    with pytest.raises(ValueError, match=r"start: a clip of .* leaves the video of 4.00 s"):
+        timing.window(start_s, length_s)
+
+
 def test_a_playlist_is_no_film(tmp_path: Path) -> None:
     """It would read another file, which no digest of this one knows."""
     write_film(tmp_path / "clip.mkv", moving(STEADY), STEADY)

@@ -12,7 +12,7 @@ from flexiact import batches as batches_module
 from flexiact import training
 from flexiact.backbone.attention import extra_tokens_attached
 from flexiact.backbone.backbone import Backbone
-from flexiact.backbone.codec import encode_text
+from flexiact.backbone.codec import encode_text, encode_video
 from flexiact.batches import Batch, FitConfig, random_crops, reference_batches
 from flexiact.method import FlexiAct, FlexiActConfig
 from flexiact.sampling import Denoiser
@@ -142,6 +142,21 @@ def test_batches_drop_images_and_captions_and_hide_layout(backbone: Backbone, re
     assert kept.condition[:, 0].abs().amax(dim=(1, 2, 3)).min() > 0 and not kept.condition[:, 1:].any()
     assert not dropped.condition.any()
     assert torch.equal(kept.clean, dropped.clean)
+
+
+def test_a_fit_may_take_the_crops_that_come_with_a_reference(backbone: Backbone, reference: Video):
+    config, own = replace(CROPS, crops=0, batch_size=50, image_dropout=0.0), (random_frames(7), random_frames(8))
+    given = replace(reference, crops=own)
+    batch = next(reference_batches(backbone, given, "a dog", config, torch.Generator().manual_seed(0)))
+    generator = torch.Generator().manual_seed(0)
+    encoded = [encode_video(backbone, crop, generator)[0] for crop in own]
+    drawn = [[torch.equal(clean, one) for one in encoded] for clean in batch.clean]
+    assert all(map(any, drawn)) and all(map(any, zip(*drawn, strict=True)))  # nothing else, and each of them
+    with pytest.raises(ValueError, match="crops: 0 takes those that come with the reference, but it has none"):
+        next(reference_batches(backbone, reference, "a dog", config, torch.Generator().manual_seed(0)))
+    with pytest.raises(ValueError, match="crops: expected .* frames, got 4"):
+        short = replace(reference, crops=(random_frames(7)[:4],))
+        next(reference_batches(backbone, short, "a dog", config, torch.Generator().manual_seed(0)))
 
 
 def test_dropout_happens_as_often_as_asked(backbone: Backbone, reference: Video):

@@ -19,6 +19,12 @@ def test_a_page_names_pairs_and_asks_for_more_references_for_less(tmp_path: Path
         assert 2 <= few <= many
 
 
+def test_a_published_page_is_the_printed_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "run", videos=False)
+    assert main([str(tmp_path / "run"), "--publish", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "power.md").read_text(encoding="utf-8") == capsys.readouterr().out
+
+
 def test_differences_have_to_be_above_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--differences", "0"]) == 2
     assert capsys.readouterr().err == "error: differences: expected numbers above 0\n"

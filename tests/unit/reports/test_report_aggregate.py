@@ -12,7 +12,8 @@ from reports.analysis.correlation import FEW_CLUSTERS, clustered_spearman, weigh
 def frame(values, method="a", kind="method", metric="m"):
     """Rows from {(reference, case): [value at seed 0, value at seed 1, ...]}; None is a failed video."""
     rows = [
-        {"method": method, "kind": kind, "metric": metric, "reference_id": reference, "case_id": case, "seed": seed}
+        {"method": method, "kind": kind, "metric": metric, "reference_id": reference, "case_id": case}
+        | {"seed": seed, "fit_seed": seed}
         | {"value": np.nan if value is None else float(value), "status": "failed" if value is None else "ok"}
         for (reference, case), seeds in values.items()
         for seed, value in enumerate(seeds)

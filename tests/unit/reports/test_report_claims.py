@@ -52,6 +52,35 @@ def test_a_method_that_fails_where_the_other_does_not_wins_nothing():
     assert verdict(better, values) == "beats"
 
 
+def crossed(values, method, fits=3):
+    """Rows of `frame`, whose seed s is taken as seed s // fits of the video and seed s % fits of the fit."""
+    rows = frame(values, method)
+    return rows.assign(seed=rows["seed"] // fits, fit_seed=rows["seed"] % fits)
+
+
+def test_seeds_of_fits_and_of_videos_are_both_needed_and_paired():
+    better, values = two(seeds=9)
+    rows = pd.concat([crossed(better, "a"), crossed(values, "b")])
+    (claim,) = claims(rows, "m", True, PAIR)
+    (plain,) = claims(pd.concat([frame(better, "a"), frame(values, "b")]), "m", True, PAIR)
+    assert (claim.verdict, claim.comparison.seeds) == ("beats", 3)
+    assert claim.comparison.by_reference == pytest.approx(plain.comparison.by_reference)
+    fewer = pd.concat([crossed(better, "a", fits=1), crossed(values, "b", fits=1)])
+    assert claims(fewer, "m", True, PAIR)[0].verdict == "not claimed: 1 seed"  # of fits, though nine of videos
+    better["r3", "c3-0"][4] = None
+    lacking = pd.concat([crossed(better, "a"), crossed(values, "b")])
+    assert claims(lacking, "m", True, PAIR)[0].verdict == "not claimed: a lacks 1 video that b has"
+
+
+def test_a_side_whose_fits_have_no_seeds_meets_every_fit_of_the_other():
+    better, values = two(seeds=9)
+    once = {case: made[:3] for case, made in values.items()}
+    rows = pd.concat([crossed(better, "a"), frame(once, "b")])
+    means = claims(rows, "m", True, PAIR)[0].comparison.by_reference
+    expected = [np.mean([np.mean(better[c]) - np.mean(once[c]) for c in better if c[0] == f"r{r}"]) for r in range(8)]
+    assert sorted(means) == pytest.approx(sorted(expected))
+
+
 def test_nothing_is_claimed_of_an_unfinished_run():
     better, values = two()
     rows = pd.concat([frame(better, "a"), frame(values, "b")])
