@@ -1,9 +1,9 @@
 """Compare two runs of one suite: `python -m benchmark.compare RUN RUN`.
 
 For every method and metric that both have it prints the paired difference, second minus first, over the cells that both
-have, with Student's 95 % interval over references. Then it names the cells that differ. Values whose metric has another
-version or judge are not compared. Exit codes: 0 no cell differs; 1 some do; 2 not compared, with the reason in one line
-on standard error; 130 interrupted.
+have, with Student's 95 % interval over references. Then it says how far each metric moves, which methods change places,
+and which cells differ. Values whose metric has another version or judge are not compared. Exit codes: 0 no cell
+differs; 1 some do; 2 not compared, with the reason in one line on standard error; 130 interrupted.
 """
 
 import argparse

@@ -1,16 +1,19 @@
-"""Compare two runs of one suite: paired differences of every method and metric, and the cells that differ.
+"""Compare two runs of one suite: paired differences of every method and metric, how far they go, and what differs.
 
 A cell is a method, a case, a seed and the seed of the fit. Cells are paired as everywhere: seeds are averaged inside a
 case, cases inside a reference, and intervals rest on references.
 """
 
+import math
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
 
+from flexiact.cli import shortened
 from reports.analysis.statistics import Estimate, estimate, tidy
 from reports.run_folder import RunError, StoredRun, score_backends
 from reports.wording import count, interval, number, signed
@@ -44,6 +47,23 @@ class Change:
     changed: int
 
 
+@dataclass(frozen=True)
+class Movement:
+    """How far a metric moves, in absolute differences of the methods and bounds that differ in some cell.
+
+    Attributes:
+        metric: Name of the metric.
+        of_means: Mean and largest of the differences of their means.
+        of_cells: Mean and largest of the differences of their cells.
+        farthest: Name of the method or bound whose mean moves farthest.
+    """
+
+    metric: str
+    of_means: tuple[float, float]
+    of_cells: tuple[float, float]
+    farthest: str
+
+
 @dataclass(frozen=True, eq=False)
 class TwoRuns:
     """Two runs, compared.
@@ -53,6 +73,7 @@ class TwoRuns:
         settings: Dotted names of the keys of run.json that differ.
         alone: Sentences on what only one of the runs has, or what cannot be compared.
         changes: Differences in the order of methods and metrics of the first run.
+        movements: How far every metric moves that differs anywhere, in the order of metrics.
         cells: Cells that differ: columns method, case_id, seed, fit_seed, what (video or the metric), first, second.
     """
 
@@ -60,6 +81,7 @@ class TwoRuns:
     settings: tuple[str, ...]
     alone: tuple[str, ...]
     changes: tuple[Change, ...]
+    movements: tuple[Movement, ...]
     cells: pd.DataFrame
 
 
@@ -85,7 +107,8 @@ def compared(first: StoredRun, second: StoredRun) -> TwoRuns:
     changes = [_change(str(method), str(metric), group) for (method, metric), group in groups]
     settings = [name for part in _SETTINGS for name in _differing(first.info.get(part), second.info.get(part), part)]
     alone = tuple([*refused, *_alone(*sides)])
-    return TwoRuns((first, second), tuple(settings), alone, tuple(changes), _cells(first, second, pairs))
+    moved = tuple(_movements(pairs, changes))
+    return TwoRuns((first, second), tuple(settings), alone, tuple(changes), moved, _cells(first, second, pairs))
 
 
 def _comparable(first: StoredRun, second: StoredRun) -> tuple[list[str], list[str]]:
@@ -127,6 +150,27 @@ def _change(method: str, metric: str, pairs: pd.DataFrame) -> Change:
     means = [estimate(both.assign(value=both[side])).mean for side in ("value_1", "value_2")]
     found = estimate(both.assign(value=both["value_2"] - both["value_1"]))
     return Change(method, metric, (means[0], means[1]), found, len(pairs), int(pairs["differs"].sum()))
+
+
+def _movements(pairs: pd.DataFrame, changes: Sequence[Change]) -> Iterator[Movement]:
+    """Movements of the metrics of which both runs have values that differ."""
+    apart = (pairs["value_2"] - pairs["value_1"]).abs()
+    for metric in dict.fromkeys(change.metric for change in changes):
+        mine = [change for change in changes if change.metric == metric and change.changed]
+        means = {change.method: abs(change.difference.mean) for change in mine if math.isfinite(change.difference.mean)}
+        if means:
+            cells = apart[(pairs["metric"] == metric) & pairs["method"].isin(means)]
+            farthest = max(means, key=means.__getitem__)
+            of_means = (sum(means.values()) / len(means), means[farthest])
+            yield Movement(metric, of_means, (float(cells.mean()), float(cells.max())), farthest)
+
+
+def swapped(found: TwoRuns, metric: str) -> tuple[list[tuple[str, str]], int]:
+    """Pairs of methods that change their order by a metric, and the number of all pairs."""
+    means = {change.method: change.means for change in found.changes if change.metric == metric}
+    pairs = list(combinations([name for name in found.runs[0].methods if name in means], 2))
+    gaps = {(one, other): [a - b for a, b in zip(means[one], means[other], strict=True)] for one, other in pairs}
+    return [pair for pair, (before, after) in gaps.items() if before * after < 0], len(pairs)
 
 
 def _alone(first: pd.DataFrame, second: pd.DataFrame) -> Iterator[str]:
@@ -193,12 +237,31 @@ def text(found: TwoRuns, everything: bool = False) -> str:
         if mine:
             lines += ["", method, _row("metric", "first", "second", "diff", "95% interval", "cells")]
             lines += [_change_row(change) for change in mine]
+    lines += _moved(found)
     equal = sum(not change.changed for change in found.changes)
     lines += [
         "",
         *_wrapped(f"{equal} of {count(len(found.changes), 'pair')} of method and metric are equal everywhere"),
     ]
     return "\n".join([*lines, *_listed(found.cells)])
+
+
+def _moved(found: TwoRuns) -> list[str]:
+    """Table of how far metrics move, and a sentence on the order of the methods."""
+    if not found.movements:
+        return []
+    lines = ["", "how far metrics move, in absolute differences of means and of cells"]
+    lines += [f"{'metric':31} {'means':>7} {'largest':>7} {'cells':>7} {'largest':>7}  farthest mean"]
+    for one in found.movements:
+        figures = " ".join(f"{value:7.2g}" for value in (*one.of_means, *one.of_cells))
+        lines += [f"{one.metric:31} {figures}  {shortened(one.farthest, 15)}"]
+    metric = found.runs[0].headline
+    pairs, number_of = swapped(found, metric)
+    if not number_of:
+        return lines
+    named = [" and ".join(pair) for pair in pairs[:LISTED]] + ["more"] * (len(pairs) > LISTED)
+    told = f"{len(pairs)} of {count(number_of, 'pair')} of methods change their order by {metric}"
+    return lines + _wrapped(f"{told}: {', '.join(named)}" if named else told)
 
 
 def _row(metric: str, *figures: str) -> str:

@@ -21,7 +21,10 @@ PACKAGES = (
 """Packages whose version can change a number."""
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
-_RESULT_FLAGS = ("CUBLAS_WORKSPACE_CONFIG", "PYTORCH_CUDA_ALLOC_CONF", "MKL_CBWR")
+_RESULT_FLAGS = (
+    "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_CUDA_ALLOC_CONF", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY",
+)  # fmt: skip
 
 
 def provenance(device: torch.device, weights: Iterable[Path], workers: int = 1) -> dict[str, Any]:
@@ -45,6 +48,7 @@ def provenance(device: torch.device, weights: Iterable[Path], workers: int = 1) 
             "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "tf32": torch.backends.cuda.matmul.allow_tf32,
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             **{name: os.environ[name] for name in _RESULT_FLAGS if name in os.environ},
         },
     }

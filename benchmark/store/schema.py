@@ -307,6 +307,8 @@ class Flags(BaseModel):
     """State of torch's switch of this name."""
     tf32: bool
     """State of torch's switch for TF32 in matrix products on a GPU."""
+    cpu_capability: str | None = None
+    """Instruction set of torch's own kernels on the processor, such as AVX2; older runs lack it."""
 
 
 class Provenance(Entry):

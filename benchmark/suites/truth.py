@@ -15,6 +15,7 @@ import torch
 from benchmark.suites.candidates import candidate_settings, candidates, pool_of
 from benchmark.suites.case import CaseError, Format, Shown
 from benchmark.suites.puppets import PuppetCase
+from flexiact.cli import one_line
 from flexiact.media.digests import json_digest as digest
 from flexiact.puppets.world.actions import PuppetAction, blended, curves
 from flexiact.puppets.world.answers import BLEND_SHARES, VISIBLE_MOTION_PX, answers
@@ -92,7 +93,7 @@ def named_action(name: str) -> PuppetAction:
     try:
         return pool_of(name)[name]
     except KeyError:
-        raise CaseError(f"action: unknown '{name}'") from None
+        raise CaseError(f"action: unknown {name!r}") from None
 
 
 def specification_digests(
@@ -119,7 +120,7 @@ def scenes(case: PuppetCase) -> tuple[Scene, Scene]:
     try:
         return scene_from_dict(dict(case.reference)), scene_from_dict(dict(case.target))
     except ValueError as error:
-        raise CaseError(f"case {case.case_id}: {error}") from error
+        raise CaseError(f"case {case.case_id}: {one_line(error)}") from error
 
 
 def target_pose(case: PuppetCase) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """Read votes: how often each method is preferred, and which metrics agree with people."""
 
 import io
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,10 @@ def read_votes(files: Iterable[Path], results: Results, trials: tuple[Trial, ...
 def _checked(file: Path, digest: str, trials: int) -> pd.DataFrame:
     try:
         content = io.BytesIO(limited_bytes(file, TEXT_LIMIT_MIB))
-        rows = pd.read_csv(content, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except ValueError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the heading would lose their end
+            rows = pd.read_csv(content, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    except (ValueError, pd.errors.ParserWarning) as error:
         raise RunError(f"{file}: no table of votes ({' '.join(str(error).split())})") from error
     absent = [name for name in COLUMNS if name not in rows]
     if absent:

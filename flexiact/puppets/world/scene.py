@@ -1,5 +1,7 @@
 """Everything in a puppet clip except its action: a figure, its skin, a camera and a background."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,7 +82,7 @@ def scene_from_dict(data: dict[str, Any]) -> Scene:
     """Inverse of `scene_to_dict`.
 
     Raises:
-        ValueError: If a field is missing, unknown or of the wrong length.
+        ValueError: If a field is missing, unknown, or of the wrong length or type.
     """
     try:
         scene = Scene(
@@ -93,13 +95,31 @@ def scene_from_dict(data: dict[str, Any]) -> Scene:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"scene: {error}") from error
+    _check_types(scene)
     if scene.rig not in RIGS:
-        raise ValueError(f"rig: unknown '{scene.rig}', choose from {', '.join(RIGS)}")
+        raise ValueError(f"rig: unknown {scene.rig!r}, choose from {', '.join(RIGS)}")
     if len(scene.proportions) != NUM_PROPORTIONS or len(scene.stance) != len(CHANNELS):
         raise ValueError(f"scene: needs {NUM_PROPORTIONS} proportions and {len(CHANNELS)} stance values")
     if scene.skin.pattern not in PATTERNS or {scene.skin.primary, scene.skin.secondary} - set(COLOURS):
         raise ValueError("skin: unknown pattern or colour")
     return scene
+
+
+def _check_types(scene: Scene) -> None:
+    """Refuse a scene whose names are no texts or whose numbers are no finite numbers."""
+    for name in (scene.rig, scene.skin.primary, scene.skin.secondary, scene.skin.pattern):
+        if not isinstance(name, str):
+            raise ValueError(f"scene: expected the name of a rig, colour or pattern, got {name!r}")
+    for value in _numbers(scene):
+        if not isinstance(value, int | float) or not abs(value) < math.inf:
+            raise ValueError(f"scene: expected a finite number, got {value!r}")
+
+
+def _numbers(scene: Scene) -> Iterator[object]:
+    """All numbers of a scene."""
+    yield from (*scene.proportions, *scene.stance, scene.skin.frequency, *vars(scene.camera).values())
+    for part in vars(scene.backdrop).values():
+        yield from part
 
 
 def skin_split(skin: Skin) -> str:

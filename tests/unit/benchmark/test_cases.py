@@ -64,6 +64,27 @@ def test_a_changed_scene_no_longer_has_its_digest(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('rig = "', "rig = [1] #"),
+        ('primary = "', "primary = {a = 1} #"),
+        ("yaw_deg = ", 'yaw_deg = "left" #'),
+        ('rig = "', 'rig = "two\\nlines'),
+        ('primary = "', '"two\\nlines" = "'),
+        ('\naction = "', '\naction = "two\\nlines'),
+    ],
+)
+def test_a_scene_or_action_of_nonsense_is_refused_in_one_line(folder: Path, before: str, after: str) -> None:
+    path = folder / "small" / f"{CASES[0].case_id}.toml"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(CaseError) as refused:
+        load_case(SUITE, CASES[0].case_id, folder).check()
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("file", "before", "after"),
     [
         (f"{CASES[0].case_id}.toml", "a blue dog", "a green dog"),

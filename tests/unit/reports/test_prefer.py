@@ -150,6 +150,7 @@ def test_whoever_does_not_look_is_left_out(run, trials, tmp_path):
     ("change", "message"),
     [
         (lambda text: text.replace("choice\n", "said\n", 1), "column choice is missing"),
+        (lambda text: text.replace(",choice\n", "choice\n", 1), "no table of votes .Length of header"),
         (lambda text: text.replace(",motion,", ",beauty,", 1), "line 2: question: 'beauty' is not on the sheet"),
         (lambda text: text.replace(",1,motion,", ",99,motion,", 1), "line 2: trial: '99' is not on the sheet"),
         (lambda text: text + text.splitlines()[1] + "\n", "more than one vote on a question"),

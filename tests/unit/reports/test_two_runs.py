@@ -14,7 +14,7 @@ import pytest
 from benchmark.compare import main
 from reports.analysis.inference import student_interval
 from reports.run_folder import RunError, load_run
-from reports.two_runs import compared, text
+from reports.two_runs import compared, swapped, text
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "report"
 make_run = runpy.run_path(str(GOLDEN / "fake_run.py"))["make_run"]
@@ -75,6 +75,37 @@ def test_differences_are_paired_and_their_intervals_are_over_references(run: Pat
     assert len(found.cells) == 12 and set(found.cells["what"]) == {METRIC}
 
 
+def test_a_metric_moves_as_far_as_its_means_and_its_cells(run: Path, other: Path) -> None:
+    def move(table: pd.DataFrame) -> pd.DataFrame:
+        mine = table["metric"] == METRIC
+        by_method = table["method"].map({METHOD: 0.1, "i2v": -0.4}).fillna(0)
+        by_case = np.where(table["case_id"].str.startswith("wave"), 0.3, 0) * (table["method"] == METHOD)
+        return table.assign(value=table["value"].where(~mine, table["value"] + by_method + by_case))
+
+    change_table(other, "scores", move)
+    found = compared(load_run(run), load_run(other))
+    (moved,) = found.movements
+    assert (moved.metric, moved.farthest) == (METRIC, "i2v")
+    assert moved.of_means == pytest.approx(((0.2 + 0.4) / 2, 0.4))  # one of three references moves 0.3 more
+    assert moved.of_cells[1] == pytest.approx(0.4) and 0.2 < moved.of_cells[0] < 0.4
+    assert f"{METRIC:31}     0.3     0.4 " in text(found)
+
+
+def test_methods_that_change_places_are_named(run: Path, other: Path) -> None:
+    means = {change.method: change.means[0] for change in compared(load_run(run), load_run(run)).changes
+             if change.metric == METRIC}  # fmt: skip
+    methods = [name for name in load_run(run).methods if name in means]
+    ahead = [name for name in methods if means[name] > means[METHOD]]
+    behind = [name for name in methods if means[name] < means[METHOD]]
+    assert behind
+    change_table(other, "scores", added(dict.fromkeys(("wave", "jump", "squat"), -9.0)))
+    found = compared(load_run(run), load_run(other))
+    pairs, number_of = swapped(found, METRIC)
+    assert {name for pair in pairs for name in pair} - {METHOD} == set(behind)
+    assert (len(pairs), number_of) == (len(behind), math.comb(len(methods), 2)) and len(ahead) + len(behind) < number_of
+    assert f"{len(behind)} of {number_of} pairs of methods change their order by {METRIC}: " in text(found)
+
+
 def test_a_value_that_became_a_failure_and_another_video_are_differences(run: Path, other: Path) -> None:
     case = load_run(run).samples["case_id"].iloc[0]
 
@@ -108,7 +139,7 @@ def test_the_command_says_it_in_80_columns_and_exit_code_1(
     assert max(map(len, body)) <= 80
     assert f"differ in methods.{METHOD}.summary" in shown
     assert "and 2 more (--csv lists all)" in shown
-    assert shown.count("\nmetric ") == 10  # a table a method and bound, because of --all
+    assert shown.count("\nmetric ") == 11  # a table a method and bound, because of --all, and how far metrics move
     assert len(pd.read_csv(tmp_path / "cells.csv")) == 12
 
 

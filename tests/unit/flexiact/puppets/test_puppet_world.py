@@ -1,6 +1,10 @@
 """The puppet world: deterministic, free of leakage, and its truth agrees with its pictures."""
 
+import functools
 import itertools
+import json
+import math
+import operator
 from dataclasses import replace
 
 import numpy as np
@@ -248,6 +252,26 @@ def test_scenes_survive_a_round_trip_and_refuse_damage():
     for change in ({"rig": "centaur"}, {"proportions": (1.0,)}, {"camera": {}}):
         with pytest.raises(ValueError):
             scene_from_dict(scene_to_dict(one) | change)
+
+
+def _nested(depth: int) -> list:
+    return [] if depth == 0 else [_nested(depth - 1)]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("rig", "proportions.0", "stance.20", "skin.primary", "skin.secondary", "skin.pattern", "skin.frequency"),
+        *("camera.yaw_deg", "camera.x", "backdrop.top.0", "backdrop.blob_colour.2"),
+    ],
+)
+def test_a_scene_with_a_value_of_another_type_is_refused_in_one_line(place: str) -> None:
+    for odd in (None, [1], {"a": 1}, math.nan, math.inf, _nested(100), "\n"):
+        made = json.loads(json.dumps(scene_to_dict(scene("saurian"))))
+        *path, last = [int(name) if name.isdecimal() else name for name in place.split(".")]
+        functools.reduce(operator.getitem, path, made)[last] = odd
+        with pytest.raises(ValueError, match=r"\A(scene|rig|skin): .+\Z"):
+            scene_from_dict(made)
 
 
 def test_unknown_splits_rigs_and_channels_are_refused():
