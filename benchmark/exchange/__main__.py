@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--evaluator", metavar="TEXT", help="who wrote the JSON files, such as 'vbench 0.1.5'")
     one.add_argument("--replace", action="store_true", help="drop what another evaluator said under the same name")
     one = works.choices["features"]
-    one.add_argument("features", type=Path, metavar="DIR", help="folder of videos/KEY.npz and inputs/CASE_ID/*.npz")
+    one.add_argument("features", type=Path, metavar="DIR", help="folder of videos/XX/KEY.npz and inputs/CASE_ID/*.npz")
     one.add_argument("--replace", action="store_true", help="drop what was measured under the same name")
     one = works.choices["card"]
     one.add_argument("--sampled-by", metavar="TEXT", help="who made the videos, such as a group or a paper")

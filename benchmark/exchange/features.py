@@ -1,9 +1,10 @@
 """Measure a run by features that another tool found: point tracks or embeddings of frames, as .npz files.
 
-The folder mirrors the run: `videos/KEY.npz`, `inputs/CASE_ID/reference.npz`, `inputs/CASE_ID/target.npz`. A file holds
-`producer`, the tool's name and version as a text, and either `tracks` (floating [N, T, 2], pixels) with `track_visible`
-(bool [N, T]), or `image_embeddings` (floating [T, D], unit norm). The metrics are those of the suite that need nothing
-else; they get names of their own, so that no value of another tool stands under one of the suite's.
+The folder mirrors the run: `videos/XX/KEY.npz`, where XX are KEY's first two digits, `inputs/CASE_ID/reference.npz` and
+`inputs/CASE_ID/target.npz`. A file holds `producer`, the tool's name and version as a text, and either `tracks`
+(floating [N, T, 2], pixels) with `track_visible` (bool [N, T]), or `image_embeddings` (floating [T, D], unit norm). The
+metrics are those of the suite that need nothing else; they get names of their own, so that no value of another tool
+stands under one of the suite's.
 """
 
 import re
@@ -21,7 +22,7 @@ from benchmark.scoring import evaluated
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows
-from benchmark.store.schema import SampleRow
+from benchmark.store.schema.rows import SampleRow
 from benchmark.store.videos import read_stored
 from flexiact.cli import one_line
 from flexiact.media.image import read_image
@@ -49,6 +50,7 @@ class FeatureFolder:
     Attributes:
         producer: Name and version of the tool.
         kind: Name in `KINDS`.
+        keys: Keys of the videos that have features.
 
     Raises:
         UsageError: If the folder has no file, or one that cannot be read.
@@ -56,16 +58,12 @@ class FeatureFolder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        files = sorted(path.glob("videos/*.npz"))
+        files = sorted(path.glob("videos/*/*.npz"))
         if not files:
-            raise UsageError(f"{path}: holds no videos/KEY.npz")
+            raise UsageError(f"{path}: holds no videos/XX/KEY.npz")
         content = _arrays(files[0])
         self.producer, self.kind = _producer(files[0], content), _kind(files[0], content)
-
-    @property
-    def keys(self) -> set[str]:
-        """Keys of the videos that have features."""
-        return {file.stem for file in self._path.glob("videos/*.npz")}
+        self.keys = {file.stem for file in files}
 
     def of(self, name: str, frames: np.ndarray) -> VideoFeatures:
         """Features of a video or image.
@@ -122,7 +120,7 @@ def scores_of(run: RunFolder, folder: FeatureFolder) -> dict[str, dict[str, Any]
     rows = {key: row for key, row in sample_rows(run, plan(run.described())).items() if row.status == "ok"}
     strange = sorted(folder.keys - rows.keys())
     if strange:
-        raise UsageError(f"{folder.producer}: videos/{strange[0]}.npz is of no video of this run")
+        raise UsageError(f"{folder.producer}: {strange[0]}.npz is of no video of this run")
     wanted = {name for metric in metrics_of(folder).values() for name in metric.needs}
 
     @lru_cache(maxsize=16)
@@ -143,7 +141,7 @@ def _scores(
     run: RunFolder, folder: FeatureFolder, row: SampleRow, inputs: Mapping[str, VideoFeatures]
 ) -> dict[str, Any]:
     assert row.video is not None
-    made = folder.of(f"videos/{row.key}", read_stored(run.path / row.video, row).frames)
+    made = folder.of(row.video.removesuffix(".mkv"), read_stored(run.path / row.video, row).frames)
     features = Features(generated=made, target=inputs.get("target"), reference=inputs.get("reference"))
     return {
         name: {"version": metric.version, "backend": folder.producer, **evaluated(metric, features)}

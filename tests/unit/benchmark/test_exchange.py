@@ -126,8 +126,8 @@ def test_another_scale_of_one_evaluator_does_not_mix_either(run: Path, tmp_path:
     ],
 )
 def test_damaged_answers_are_one_line(run: Path, tmp_path: Path, capsys, name: str, content: bytes) -> None:
-    path = tmp_path / "videos" / name if name.endswith("npz") else tmp_path / name
-    path.parent.mkdir(exist_ok=True)
+    path = tmp_path / "videos" / "ar" / name if name.endswith("npz") else tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     words = ["features", str(run), str(tmp_path)] if name.endswith("npz") else ["import", str(run), str(path)]
     assert main([*words, "--evaluator", "vbench 1"] if name.endswith("json") else words) == 2
@@ -206,7 +206,7 @@ def test_what_is_exported_has_vbench_s_layout_and_comes_back(run: Path, tmp_path
     mine = scores(run).query("method == 'i2v' and metric == 'pck'")
     total, results = found["flexiact_pck"]
     assert total == pytest.approx(mine["value"].mean()) and len(results) == 2
-    assert {result["video_path"] for result in results} == {f"videos/{key}.mkv" for key in mine["key"]}
+    assert {result["video_path"] for result in results} == {f"videos/{key[:2]}/{key}.mkv" for key in mine["key"]}
     only = vbench(tmp_path, {name: found[name] for name in content}, "again.json")
     before = scores(run)
     assert main(["import", str(run), str(only), "--evaluator", "vbench 0.1.5"]) == 0
@@ -224,11 +224,11 @@ def embedded(frames: np.ndarray) -> dict[str, np.ndarray]:
 
 def write_features(run: Path, folder: Path, measure, producer: object = "Other Tool 2.0") -> Path:
     """Features of all videos and inputs of a run, as a tool of somebody else might write them."""
-    for path in [*run.glob("videos/*.mkv"), *run.glob("inputs/*/reference.mkv"), *run.glob("inputs/*/target.png")]:
+    for path in [*run.glob("videos/*/*.mkv"), *run.glob("inputs/*/reference.mkv"), *run.glob("inputs/*/target.png")]:
         frames = read_image(path)[None] if path.suffix == ".png" else read_video(path).frames
-        place = (folder / path.relative_to(run)).with_suffix(".npz")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(place, producer=producer, **measure(frames))
+        file = (folder / path.relative_to(run)).with_suffix(".npz")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, producer=producer, **measure(frames))
     return folder
 
 
@@ -250,23 +250,29 @@ def test_features_of_the_own_backends_give_the_own_scores(run: Path, tmp_path: P
         assert list(theirs["status"]) == list(mine["status"])
 
 
+def place(folder: Path, key: str) -> Path:
+    path = folder / "videos" / key[:2] / f"{key}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def saved(**arrays):
-    return lambda folder, key: np.savez(folder / "videos" / f"{key}.npz", **arrays)
+    return lambda folder, key: np.savez(place(folder, key), **arrays)
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder, key: np.savez(folder / "videos" / "0.npz", producer="A 1"), "expected either tracks and"),
+        (lambda folder, key: np.savez(place(folder, "0"), producer="A 1"), "expected either tracks and"),
         (
-            lambda folder, key: shutil.copy(folder / "videos" / f"{key}.npz", folder / "videos" / "f.npz"),
-            "videos/f.npz is of no video of this run",
+            lambda folder, key: shutil.copy(place(folder, key), place(folder, "f")),
+            "f.npz is of no video of this run",
         ),
         (saved(producer="Other Tool 2.0", **tracked(random_frames(0)[:4])), "expected shape"),
         (saved(producer="A 1", **tracked(random_frames(0))), "is not tracks of"),
         (saved(producer=np.array(["x"], object)), "cannot be read .*allow_pickle"),
         (saved(**tracked(random_frames(0))), "producer: expected"),
-        (lambda folder, key: (folder / "videos" / f"{key}.npz").write_bytes(b"PK"), "cannot be read"),
+        (lambda folder, key: place(folder, key).write_bytes(b"PK"), "cannot be read"),
         (lambda folder, key: shutil.rmtree(folder / "inputs"), r"reference.npz: cannot be read"),
     ],
 )
