@@ -10,8 +10,8 @@ from benchmark.plan import Cell, said_seed
 from benchmark.scoring import Scorer
 from benchmark.stopping import Asked
 from benchmark.store.folder import RunFolder, StoreError
-from benchmark.store.gather import sample_rows
-from benchmark.store.schema import SampleRow
+from benchmark.store.gather import sample_row, sound_row
+from benchmark.store.schema.rows import SampleRow
 from benchmark.store.videos import DamagedVideo
 from flexiact.notes import note
 
@@ -31,12 +31,11 @@ class Unit:
     """Cells that one process does, so that a fit is computed once and stays in memory while it is needed.
 
     Attributes:
-        cells: Cells to measure; all share a fit, or belong to one bound and one reference.
-        rows: Rows by key of the cells whose video exists; the others are made first.
+        cells: Cells to make, unless their videos exist, and to measure; all share a fit, or belong to one bound and one
+            reference.
     """
 
     cells: tuple[Cell, ...]
-    rows: Mapping[str, SampleRow]
 
     @property
     def method(self) -> str:
@@ -49,22 +48,33 @@ class Unit:
         return len(self.cells)
 
 
-def units(cells: Iterable[Cell], rows: Mapping[str, SampleRow], references: Mapping[str, str]) -> list[Unit]:
+def units(cells: Iterable[Cell], references: Mapping[str, str]) -> list[Unit]:
     """Group cells into units; each cell belongs to one unit.
 
     Args:
-        cells: Cells to measure; their order is kept.
-        rows: Rows by key of the cells whose video exists.
+        cells: Cells to make or measure; their order is kept.
         references: Id of the reference by case.
     """
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         group = ("fit", cell.fit_key) if cell.fit_key else (cell.method, references[cell.case_id])
         groups.setdefault(group, []).append(cell)
-    return [
-        Unit(tuple(group), {cell.key: rows[cell.key] for cell in group if cell.key in rows})
-        for group in groups.values()
-    ]
+    return [Unit(tuple(group)) for group in groups.values()]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do in a run. It holds no row but those that failed, since a run may have a million.
+
+    Attributes:
+        cells: Cells to make or measure.
+        unmade: Those of them whose video has to be made.
+        failed: Rows of videos that failed.
+    """
+
+    cells: list[Cell]
+    unmade: list[Cell]
+    failed: list[SampleRow]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +91,22 @@ class Bench:
     scorer: Scorer
     folder: RunFolder
 
+    def todo(self, cells: Iterable[Cell], asked: Iterable[Cell]) -> Work:
+        """Find damage among the stored results of cells, and what there is to do of `asked`, which are part of them."""
+        wanted, found = {cell.key for cell in asked}, Work([], [], [])
+        for cell in cells:
+            row = sound_row(self.folder, cell)
+            if cell.key not in wanted:
+                continue
+            if row is None or not self._stays(row):
+                found.unmade.append(cell)
+                found.cells.append(cell)
+            elif self.scorer.missing(cell, row):
+                found.cells.append(cell)
+            if row is not None and row.status == "failed":
+                found.failed.append(row)
+        return found
+
     def work(self, unit: Unit, listener: Listener, asked: Asked = lambda: 0) -> None:
         """Make and measure the cells of a unit; all results are files.
 
@@ -92,13 +118,11 @@ class Bench:
         Raises:
             StoreError: If the run directory cannot be written.
         """
-        rows = dict(unit.rows)
+        rows = {}
         for cell in unit.cells:
-            if cell.key in rows:
-                continue
             if asked():
                 return
-            rows[cell.key] = self._make(cell, listener)
+            rows[cell.key] = self._stored(cell) or self._make(cell, listener)
         for cell in unit.cells:
             if asked():
                 return
@@ -109,35 +133,38 @@ class Bench:
             listener.done("score", seconds)
             self.folder.log("measured", f"{_name(cell)}, {seconds:.2f} s")
 
-    def left(self, unit: Unit) -> tuple[Unit, tuple[Cell, ...]]:
+    def left(self, unit: Unit) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
         """What is left of a unit that a lost worker was doing.
 
         Returns:
-            The unit with all rows that are stored by now, and the cells that the worker was at: all unmade ones if it
+            The cells whose videos are not stored by now, and the cells that the worker was at: all unmade ones if it
             had to fit for them, else the first of these, or all cells if only measuring was left.
         """
-        again = ("failed",) if self.scorer.retry_failed else ()
-        stored = sample_rows(self.folder, unit.cells)
-        rows = {name: row for name, row in stored.items() if row.status not in again} | dict(unit.rows)
-        unmade = tuple(cell for cell in unit.cells if cell.key not in rows)
-        if unmade and not self.executor.needs_fit(unmade[0]):
-            unmade = unmade[:1]
-        return Unit(unit.cells, rows), unmade or unit.cells
+        unmade = tuple(cell for cell in unit.cells if self._stored(cell) is None)
+        held = unmade if unmade and self.executor.needs_fit(unmade[0]) else unmade[:1]
+        return unmade, held or unit.cells
 
     def give_up(self, unit: Unit, reason: str) -> None:
-        """Store failed rows for the cells of a unit that nobody could finish.
+        """Store failed rows for the cells of a unit that nobody could finish; stored rows stay.
 
         Raises:
             StoreError: If the run directory cannot be written.
         """
         for cell in unit.cells:
-            if cell.key in unit.rows:
+            row = self.executor.fail(cell, reason)
+            if row.status == "failed":
+                self.scorer.score(cell, row)
+            elif self.scorer.missing(cell, row):
                 note(_name(cell), f"was not measured: {reason}")
-            else:
-                row = self.executor.fail(cell, reason)
-                if row.status == "failed":
-                    self.scorer.score(cell, row)
             self.folder.log("given up", f"{_name(cell)}: {reason}")
+
+    def _stored(self, cell: Cell) -> SampleRow | None:
+        """Stored row of a cell; None if its video is to be made."""
+        row = sample_row(self.folder, cell)
+        return row if row and self._stays(row) else None
+
+    def _stays(self, row: SampleRow) -> bool:
+        return not (self.scorer.retry_failed and row.status == "failed")
 
     def _score(self, cell: Cell, row: SampleRow, listener: Listener) -> None:
         """Measure a video; one that is damaged is made again first."""

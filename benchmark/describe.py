@@ -14,7 +14,7 @@ from benchmark.methods import METHODS
 from benchmark.scoring import backend_of
 from benchmark.selection import UsageError
 from benchmark.store.folder import SCHEMA_VERSION
-from benchmark.store.schema import Description, check_description
+from benchmark.store.schema.run_json import Description, check_description
 from benchmark.submissions.submission import Submission
 from benchmark.suites.case import Case
 from benchmark.suites.truth import render_settings
@@ -196,6 +196,23 @@ def _merged_fit_seeds(before: list[int] | None, after: list[int] | None) -> list
         sides = ("with", "without") if after is None else ("without", "with")
         raise UsageError(f"the run directory was made {sides[0]} --fit-seeds, this is {sides[1]}; choose another --out")
     return sorted({*before, *after})
+
+
+def with_history(
+    stored: Mapping[str, Any] | None, run: dict[str, Any], command: str, provenance: Mapping[str, Any], new: bool
+) -> dict[str, Any]:
+    """Add history to a description: command and provenance of the first session, and of later ones that differ.
+
+    A session that adds nothing (`new` is False) is not recorded.
+    """
+    session = {"command": command, "provenance": dict(provenance)}
+    if stored is None:
+        return run | session | {"later_sessions": []}
+    first = {name: stored[name] for name in ("command", "provenance")}
+    later = list(stored["later_sessions"])
+    if new and session not in [first, *later]:
+        later.append(session)
+    return run | first | {"later_sessions": later}
 
 
 def _in_order(entries: dict[str, Any], order: list[str]) -> dict[str, Any]:

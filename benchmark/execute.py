@@ -16,7 +16,7 @@ from benchmark.plan import Cell
 from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder, StoreError
 from benchmark.store.gather import sample_row
-from benchmark.store.schema import SampleRow
+from benchmark.store.schema.rows import SampleRow
 from benchmark.submissions.submission import RESIZE_RULE, RESIZE_VERSION, Submission
 from benchmark.suites.case import Case, Format, Shown, Stages
 from benchmark.suites.files import NO_TRUTH
@@ -71,7 +71,6 @@ class Executor:
         self._told = told
         self._submissions = submissions
         self.stages = Stages(cases, format_of(backbone))
-        self._fits = FitFolder(folder.path / "fits")
         self._last_fit: tuple[str, Fit] | None = None
         self._failed_fits: dict[str, str] = {}
 
@@ -106,7 +105,7 @@ class Executor:
         if cell.fit_key is None or cell.fit_key in self._failed_fits:
             return False
         in_memory = self._last_fit is not None and self._last_fit[0] == cell.fit_key
-        return not in_memory and not self._fits.file(cell.fit_key).is_file()
+        return not in_memory and not self._fits(cell.fit_key).file(cell.fit_key).is_file()
 
     def write_inputs(self, case_id: str) -> None:
         """Store reference and target of a case, for people to look at.
@@ -127,6 +126,9 @@ class Executor:
             write_png(folder / "target.png", staged.target)
         except (WriteError, OSError) as error:
             raise StoreError(one_line(error)) from error
+
+    def _fits(self, fit_key: str) -> FitFolder:
+        return FitFolder(self._folder.file("fits", fit_key).parent)
 
     def _row(self, cell: Cell) -> SampleRow:
         """Row of a cell without what making it adds."""
@@ -230,9 +232,9 @@ class Executor:
 
     def _new_fit(self, cell: Cell, method: ActionTransfer, reference: Video, caption: str) -> Fit:
         assert cell.fit_key is not None
-        cost = Cost()
+        cost, fits = Cost(), self._fits(cell.fit_key)
         try:
-            with self._fits.resumable(cell.fit_key) as kept, measured(self._backbone.device) as cost:
+            with fits.resumable(cell.fit_key) as kept, measured(self._backbone.device) as cost:
                 action = method.fit(reference, caption, seed=cell.fit_seed)
             action = _sound_action(action)
         except WriteError as error:  # of a checkpoint
@@ -243,7 +245,8 @@ class Executor:
         seconds = kept.earlier_s + cost.seconds
         header = {"cost": json.dumps({"seconds": seconds, "peak_gib": cost.peak_gib})}
         try:
-            self._fits.save(cell.fit_key, action, header)
+            self._folder.room_for(fits.file(cell.fit_key))
+            fits.save(cell.fit_key, action, header)
         except WriteError as error:
             raise StoreError(str(error)) from error
         kept.discard()
@@ -251,9 +254,9 @@ class Executor:
 
     def _load_fit(self, fit_key: str) -> Fit | None:
         """Load a stored fit; None if it is missing or damaged (then it is computed again)."""
-        path = self._fits.file(fit_key)
+        path = self._fits(fit_key).file(fit_key)
         try:
-            kept = self._fits.load(fit_key)
+            kept = self._fits(fit_key).load(fit_key)
         except OSError as error:
             raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
         try:
@@ -267,9 +270,10 @@ class Executor:
 
     def _write_video(self, cell: Cell, video: Video) -> int:
         """Write the lossless video, whose size is returned, and the preview."""
-        path = self._folder.file("videos", f"{cell.key}.mkv")
+        path = self._folder.room_for(self._folder.file("videos", f"{cell.key}.mkv"))
         write_lossless(path, video)
-        write_preview(self._folder.file("previews", f"{cell.key}.mp4"), video, preview_scale(video))
+        preview = self._folder.room_for(self._folder.file("previews", f"{cell.key}.mp4"))
+        write_preview(preview, video, preview_scale(video))
         return path.stat().st_size
 
 

@@ -25,7 +25,7 @@ from flexiact import cli
 from flexiact.cli import OneLineParser
 
 if TYPE_CHECKING:  # tables load slow libraries, which --help should not cost
-    from benchmark.store.schema import SampleRow
+    from benchmark.store.schema.rows import SampleRow
 
 SAME_VALUE = 1e-6
 """Relative difference up to which values of one video count as equal: processors differ in the last bits of sums."""
@@ -212,7 +212,7 @@ def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part]) -> None
         StoreError: If the directory cannot be written.
     """
     from benchmark.plan import plan
-    from benchmark.store.gather import sample_rows, write_tables
+    from benchmark.store.gather import write_tables
 
     cells = plan(run)  # first, since it refuses one video under two names
     with out.opened():
@@ -221,7 +221,7 @@ def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part]) -> None
         for part in parts:
             for name in _SHARED:
                 _copy_all(part.folder.path / name, out.path / name, out)
-        write_tables(out, run, cells, sample_rows(out, cells))
+        write_tables(out, run, cells)
         out.write_run(run)
 
 

@@ -26,8 +26,8 @@ _LONGEST_REASON = 300
 class Keeper(Protocol):
     """Reader and writer of stored results, in the process that plans (see benchmark.bench.Bench)."""
 
-    def left(self, unit: "Unit") -> "tuple[Unit, tuple[Cell, ...]]":
-        """Return the unit with the rows that its lost worker stored, and the cells that the worker was at."""
+    def left(self, unit: "Unit") -> "tuple[tuple[Cell, ...], tuple[Cell, ...]]":
+        """Return the cells of a unit whose videos are not stored, and those that its lost worker was at."""
 
     def give_up(self, unit: "Unit", reason: str) -> None:
         """Store failed rows, with a reason, for the cells of a unit that have none."""
@@ -175,13 +175,13 @@ class Pool:
 
     def _worker_lost(self, job: _Job, reason: str) -> None:
         self._end(job.worker)
-        unit, held = self.keeper.left(job.unit)
+        _, held = self.keeper.left(job.unit)
         keys = tuple(cell.key for cell in held)
         times = self.lost[keys] = self.lost.get(keys, 0) + 1
         if times < ATTEMPTS:
-            self.waiting.append(unit)
+            self.waiting.append(job.unit)
         else:
-            self._give_up(unit, held, f"{times} workers were lost over it; the last one: {reason}")
+            self._give_up(job.unit, held, f"{times} workers were lost over it; the last one: {reason}")
         self._replace_worker()
 
     def _stop_overdue(self) -> None:
@@ -192,9 +192,8 @@ class Pool:
             if time.monotonic() - job.begun > 60 * minutes * job.unit.size:
                 del self.running[reference]
                 self._end(job.worker)
-                unit, _ = self.keeper.left(job.unit)
-                unmade = tuple(cell for cell in unit.cells if cell.key not in unit.rows)
-                self._give_up(unit, unmade or unit.cells, f"took longer than {minutes:g} minutes a video")
+                unmade, _ = self.keeper.left(job.unit)
+                self._give_up(job.unit, unmade or job.unit.cells, f"took longer than {minutes:g} minutes a video")
                 self._replace_worker()
 
     def _give_up(self, unit: "Unit", cells: "tuple[Cell, ...]", reason: str) -> None:

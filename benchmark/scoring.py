@@ -14,7 +14,7 @@ from benchmark.plan import Cell
 from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder, StoreError
 from benchmark.store.gather import stored_scores
-from benchmark.store.schema import FEATURES_VERSION, SampleRow
+from benchmark.store.schema.rows import FEATURES_VERSION, SampleRow
 from benchmark.store.videos import DamagedVideo, read_stored
 from benchmark.suites.case import Stages
 from benchmark.suites.files import NO_TRUTH
@@ -27,6 +27,7 @@ from metrics.metric import Metric
 
 _FIELDS = ("image_embeddings", "tracks", "track_visible", "keypoints", "keypoint_scores")
 _FEATURE_BACKENDS = ("image_encoder", "tracker", "pose")
+_TEXTS_KEPT = 4_096  # embeddings of some 2 KiB
 _PUPPET_POSE = "the shipped pose judge knows puppets alone"
 
 
@@ -72,7 +73,7 @@ class Scorer:
         self._metrics = metrics
         self.retry_failed = retry_failed
         self._case_features = lru_cache(maxsize=16)(self._read_case_features)
-        self._text = lru_cache(maxsize=None)(perception.embed_text)
+        self._text = lru_cache(maxsize=_TEXTS_KEPT)(perception.embed_text)
 
     def missing(self, cell: Cell, row: SampleRow) -> list[str]:
         """Names of the metrics not yet computed on this video, in their current version and with the current backend.

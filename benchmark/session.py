@@ -7,26 +7,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmark.bench import Bench, units
+from benchmark.bench import Bench, Work, units
 from benchmark.cluster import Cluster, share_out_on
 from benchmark.console.progress import Progress
-from benchmark.describe import describe_metric, describe_run, merged, with_submissions
+from benchmark.describe import describe_metric, describe_run, merged, with_history, with_submissions
 from benchmark.execute import Executor, format_of
 from benchmark.keys import key
 from benchmark.methods import METHODS, TRUE_KEYPOINTS
 from benchmark.plan import Cell, asked_of, plan
 from benchmark.scoring import Perceiver, Scorer
-from benchmark.selection import UsageError
 from benchmark.shards import Shard
 from benchmark.stopping import until_asked
 from benchmark.store.folder import RunFolder, StoreError, resumable_errors
-from benchmark.store.gather import sample_rows, sound_rows, write_tables
+from benchmark.store.gather import sample_row, write_tables
 from benchmark.store.lock import describing
-from benchmark.store.schema import SampleRow
+from benchmark.store.schema.rows import SampleRow
 from benchmark.submissions.submission import Submission
 from benchmark.suites.case import Case
 from benchmark.suites.puppets import HEADLINE
-from benchmark.variants import entry_of
+from benchmark.variants import build_methods, entry_of
 from benchmark.workers import share_out
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import note_long_text
@@ -114,25 +113,6 @@ class Workers:
         return self.cluster.workers if self.cluster else len(self.devices)
 
 
-def build_methods(names: Iterable[str], backbone: Backbone) -> dict[str, ActionTransfer]:
-    """Build methods for a backbone.
-
-    Raises:
-        UsageError: If a method cannot be built on the backbone; the message says which methods can.
-    """
-    built: dict[str, ActionTransfer] = {}
-    refused: dict[str, str] = {}
-    for name in names:
-        try:
-            built[name] = entry_of(name).build(backbone)
-        except ValueError as error:
-            refused[name] = str(error)
-    for name, reason in refused.items():
-        others = f"; others can: --methods {','.join(built)}" if built else ""
-        raise UsageError(f"method {name} cannot run on backbone {backbone.name}: {reason}{others}")
-    return built
-
-
 def distinct(methods: Mapping[str, ActionTransfer]) -> dict[str, ActionTransfer]:
     """Methods without the variants that have all settings of an earlier method; a note names them."""
     first: dict[str, str] = {}
@@ -190,53 +170,60 @@ def run_session(
         with collected() as damage:
             cells = plan(merged(folder.read_run(), fresh))
             asked = _shared(request, asked_of(cells, fresh), fresh)
-            mine = asked if request.shard else cells
-            rows = sound_rows(folder, mine)
             bench = _equipped(request, backbone, perception, methods)
-            made = rows if not request.retry_failed else {k: row for k, row in rows.items() if row.status != "failed"}
-            work = [cell for cell in asked if cell.key not in made or bench.scorer.missing(cell, made[cell.key])]
-            run = _written(folder, fresh, request.command, provenance or {}, new=bool(work))
-            if not request.shard:  # whose rows are not all
-                write_tables(folder, run, cells, rows)  # after an interrupt, too: no table keeps invalid rows
+            work = bench.todo(asked if request.shard else cells, asked)
+            run = _written(folder, fresh, request.command, provenance or {}, new=bool(work.cells))
+            if not request.shard:  # whose cells are not all
+                write_tables(folder, run, cells)  # after an interrupt, too: no table keeps invalid rows
         tell(damage)
         for case_id in dict.fromkeys(cell.case_id for cell in asked):
             bench.executor.write_inputs(case_id)
-        stopped = _do(request, bench, work, made, workers)
-        if work:
-            rows = sample_rows(folder, mine)
-            if not request.shard:
-                write_tables(folder, run, cells, rows)
-    if not stopped and any(cell.key not in rows for cell in work):
-        raise StoreError(f"{request.out}: results of workers are missing here; do all machines share this folder?")
-    measured = work
-    if stopped or (workers and workers.cluster):  # which may leave some out
-        measured = [cell for cell in work if cell.key in rows and not bench.scorer.missing(cell, rows[cell.key])]
-    failed = [rows[cell.key] for cell in asked if cell.key in rows and rows[cell.key].status == "failed"]
-    new = sum(cell.key not in made and cell.key in rows for cell in work)
-    return Outcome(new, len(measured), tuple(failed), stopped)
+        if not work.cells:
+            return Outcome(0, 0, tuple(work.failed))
+        stopped = _do(request, bench, work, workers)
+        if not request.shard:
+            write_tables(folder, run, cells)
+    all_measured = not stopped and not (workers and workers.cluster)  # which may leave some out
+    return _outcome(bench, asked, work, stopped, all_measured)
+
+
+def _outcome(bench: Bench, asked: Iterable[Cell], work: Work, stopped: int, all_measured: bool) -> Outcome:
+    """Outcome of a session, from the stored results.
+
+    Raises:
+        StoreError: If a result is missing though nothing ended the work early.
+    """
+    made, scored, failed = 0, 0, []
+    unmade, worked = {cell.key for cell in work.unmade}, {cell.key for cell in work.cells}
+    for cell in asked:
+        row = sample_row(bench.folder, cell)
+        if row is None and not stopped:
+            place = bench.folder.path
+            raise StoreError(f"{place}: results of workers are missing here; do all machines share this folder?")
+        if row is not None:
+            made += cell.key in unmade
+            scored += cell.key in worked and (all_measured or not bench.scorer.missing(cell, row))
+            failed += [row] if row.status == "failed" else []
+    return Outcome(made, scored, tuple(failed), stopped)
 
 
 def _shared(request: RunRequest, asked: list[Cell], fresh: Mapping[str, Any]) -> list[Cell]:
     """Cells of the request's shard. Which these are depends on the request alone, not on what the directory holds."""
     if request.shard is None:
         return asked
-    shares = units(plan(fresh), {}, {case.case_id: case.reference_id for case in request.cases})
+    shares = units(plan(fresh), {case.case_id: case.reference_id for case in request.cases})
     mine = {cell.key for unit in request.shard.part(shares) for cell in unit.cells}
     return [cell for cell in asked if cell.key in mine]
 
 
-def _do(
-    request: RunRequest, bench: Bench, work: Sequence[Cell], made: Mapping[str, SampleRow], workers: Workers | None
-) -> int:
+def _do(request: RunRequest, bench: Bench, work: Work, workers: Workers | None) -> int:
     """Make and measure cells, in this process or in workers; all results are files.
 
     Returns:
         The number of the signal that ended the work early; 0 if none did.
     """
-    if not work:
-        return 0
-    shares = units(work, made, {case.case_id: case.reference_id for case in request.cases})
-    amount = _amount([cell for cell in work if cell.key not in made], len(work), bench.executor)
+    shares = units(work.cells, {case.case_id: case.reference_id for case in request.cases})
+    amount = _amount(work.unmade, len(work.cells), bench.executor)
     count = min(workers.number, len(shares)) if workers else 1
     todo = ", ".join(f"{number} {kind}" for kind, number in amount.items())
     bench.folder.log("begins", f"{todo}; processes: {count}; {request.command}")
@@ -269,7 +256,8 @@ def _equipped(
     submissions = {submission.name: submission for submission in request.submissions}
     executor = Executor(folder, backbone, methods, cases, told, submissions)
     metrics = {name: METRICS[name] for name in request.metrics}
-    return Bench(executor, Scorer(folder, executor.stages, perception, metrics, request.retry_failed), folder)
+    scorer = Scorer(folder, executor.stages, perception, metrics, request.retry_failed)
+    return Bench(executor, scorer, folder)
 
 
 def _amount(unmade: list[Cell], scores: int, executor: Executor) -> dict[str, int]:
@@ -286,23 +274,6 @@ def _written(
     """Merge the session's description into run.json; return the whole. Shards that do so at once take turns."""
     with describing(folder.path):
         stored = folder.read_run()
-        run = _with_history(stored, merged(stored, fresh), command, provenance, new)
+        run = with_history(stored, merged(stored, fresh), command, provenance, new)
         folder.write_run(run)
     return run
-
-
-def _with_history(
-    stored: Mapping[str, Any] | None, run: dict[str, Any], command: str, provenance: Mapping[str, Any], new: bool
-) -> dict[str, Any]:
-    """Add history to a description: command and provenance of the first session, and of later ones that differ.
-
-    A session that adds nothing (`new` is False) is not recorded.
-    """
-    session = {"command": command, "provenance": dict(provenance)}
-    if stored is None:
-        return run | session | {"later_sessions": []}
-    first = {name: stored[name] for name in ("command", "provenance")}
-    later = list(stored["later_sessions"])
-    if new and session not in [first, *later]:
-        later.append(session)
-    return run | first | {"later_sessions": later}

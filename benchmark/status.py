@@ -17,7 +17,7 @@ from flexiact.cli import OneLineParser, run
 if TYPE_CHECKING:
     from benchmark.plan import Cell
     from benchmark.store.folder import RunFolder
-    from benchmark.store.schema import SampleRow
+    from benchmark.store.schema.rows import SampleRow
 
 _NAME_WIDTH = 32
 _MEASURED = re.compile(r"^\S+  measured .*, (\d+\.\d+) s$", re.MULTILINE)

@@ -78,6 +78,25 @@ def entry_of(name: str) -> MethodEntry:
     return replace(base, build=build, summary=f"{found['method']} with {found['settings'].replace(',', ', ')}")
 
 
+def build_methods(names: Iterable[str], backbone: "Backbone") -> "dict[str, ActionTransfer]":
+    """Build methods for a backbone.
+
+    Raises:
+        UsageError: If a method cannot be built on the backbone; the message says which methods can.
+    """
+    built: dict[str, ActionTransfer] = {}
+    refused: dict[str, str] = {}
+    for name in names:
+        try:
+            built[name] = entry_of(name).build(backbone)
+        except ValueError as error:
+            refused[name] = str(error)
+    for name, reason in refused.items():
+        others = f"; others can: --methods {','.join(built)}" if built else ""
+        raise UsageError(f"method {name} cannot run on backbone {backbone.name}: {reason}{others}")
+    return built
+
+
 def _rebuilt(method: Any, name: str, settings: Mapping[str, str]) -> "ActionTransfer":
     """A method of the same class with changed settings.
 

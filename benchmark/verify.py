@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from benchmark.execute import Executor
     from benchmark.plan import Cell
     from benchmark.store.audit import Checked
-    from benchmark.store.schema import SampleRow
+    from benchmark.store.schema.rows import SampleRow
     from flexiact.task import Video
 
 _COMMANDS = ("benchmark.run", "benchmark.ablate")
@@ -177,8 +177,7 @@ def _executor(folder: RunFolder, info: dict[str, Any], names: set[str], cells: "
     from benchmark.describe import describe_backbone, describe_method
     from benchmark.execute import Executor
     from benchmark.methods import TRUE_KEYPOINTS
-    from benchmark.session import build_methods
-    from benchmark.variants import entry_of
+    from benchmark.variants import build_methods, entry_of
 
     args = _options(info["command"])
     args.suite = args.suite or info["suite"]

@@ -15,7 +15,7 @@ class RunError(ValueError):
     """A run directory that cannot be reported; the message is one line and names file and field."""
 
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """The layout of run directories that these reports understand."""
 
 AXES = ("layout", "viewpoint", "skeleton", "pose")

@@ -341,7 +341,7 @@ def make_stored(folder: Path) -> None:
 
 def read_stored_run(folder: Path, random: Random) -> None:
     """Files of a run without their seals, which a stranger could make anew."""
-    pattern = random.choice(("run.json", "records/*.json", "scores/*.json"))
+    pattern = random.choice(("run.json", "records/*/*.json", "scores/*/*.json"))
     path = random.choice(sorted((folder / "run").glob(pattern)))
     copy = folder / "run" / ".run.json.copy"
     sound, kept = path.read_bytes(), copy.read_bytes()

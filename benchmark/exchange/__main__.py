@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--evaluator", metavar="TEXT", help="who wrote the JSON files, such as 'vbench 0.1.5'")
     one.add_argument("--replace", action="store_true", help="drop what another evaluator said under the same name")
     one = works.choices["features"]
-    files = "folder of videos/KEY.npz and inputs/CASE_ID/*.npz, or a Parquet table"
+    files = "folder of videos/XX/KEY.npz and inputs/CASE_ID/*.npz, or a Parquet table"
     one.add_argument("features", type=Path, metavar="PATH", help=files)
     one.add_argument("--replace", action="store_true", help="drop what was measured under the same name")
     one = works.choices["card"]

@@ -10,7 +10,7 @@ from benchmark.plan import plan
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows, score_rows
-from benchmark.store.schema import SampleRow, ScoreRow
+from benchmark.store.schema.rows import SampleRow, ScoreRow
 from benchmark.suites.files import unique_names
 from flexiact.media.files import make_folder, replacing
 

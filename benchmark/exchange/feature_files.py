@@ -1,9 +1,9 @@
 """Read features that another tool found in a run's videos: a folder of .npz files, or one Parquet table.
 
-A folder mirrors the run: `videos/KEY.npz`, `inputs/CASE_ID/reference.npz`, `inputs/CASE_ID/target.npz`. A file holds
-`producer`, the tool's name and version as a text, and the arrays of one kind in `KINDS`. A table has the columns of
-`ALWAYS` and those of one kind in `COLUMNS`, a row for each point, embedding or mask in a frame; `video` is the path in
-the run without a suffix, such as `videos/KEY`. Nothing is unpickled.
+A folder mirrors the run: `videos/XX/KEY.npz`, where XX are KEY's first two digits, `inputs/CASE_ID/reference.npz`,
+`inputs/CASE_ID/target.npz`. A file holds `producer`, the tool's name and version as a text, and the arrays of one kind
+in `KINDS`. A table has the columns of `ALWAYS` and those of one kind in `COLUMNS`, a row for each point, embedding or
+mask in a frame; `video` is the path in the run without a suffix, such as `videos/XX/KEY`. Nothing is unpickled.
 """
 
 import zipfile
@@ -43,6 +43,7 @@ MOST_MIB = 256
 MOST_TABLE_MIB = 4096
 """The same of a table, which holds those of all videos."""
 
+_VIDEOS = "videos/*/*.npz"
 _UNREADABLE = (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, pa.ArrowException)
 _Arrays = Mapping[str, np.ndarray]
 
@@ -65,12 +66,12 @@ class FeatureFolder:
         self._path = path
         self._table = _table(path) if path.is_file() else None
         if not self.keys:
-            raise UsageError(f"{path}: holds no {'rows of videos/KEY' if path.is_file() else 'videos/KEY.npz'}")
+            raise UsageError(f"{path}: holds no {'rows of videos/XX/KEY' if path.is_file() else 'videos/XX/KEY.npz'}")
         if self._table is not None:
             self.kind = next(kind for kind, names in COLUMNS.items() if set(names) <= set(self._table.columns))
             self.producer = str(self._table["producer"].iloc[0])
         else:
-            file = path / "videos" / f"{min(self.keys)}.npz"
+            file = min(path.glob(_VIDEOS))
             content = _arrays(file)
             self.producer, self.kind = _producer(file, content), _kind(file, content)
 
@@ -78,8 +79,8 @@ class FeatureFolder:
     def keys(self) -> set[str]:
         """Keys of the videos that have features."""
         if self._table is None:
-            return {file.stem for file in self._path.glob("videos/*.npz")}
-        return {name.removeprefix("videos/") for name in self._rows if name.startswith("videos/")}
+            return {file.stem for file in self._path.glob(_VIDEOS)}
+        return {name.rpartition("/")[2] for name in self._rows if name.startswith("videos/")}
 
     @cached_property
     def _rows(self) -> dict[str, pd.DataFrame]:

@@ -16,7 +16,7 @@ from benchmark.scoring import evaluated
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows
-from benchmark.store.schema import SampleRow
+from benchmark.store.schema.rows import SampleRow
 from benchmark.store.videos import read_stored
 from benchmark.suites.case import Format, Stages
 from benchmark.suites.puppets import load_suite
@@ -69,7 +69,7 @@ def scores_of(run: RunFolder, folder: FeatureFolder) -> dict[str, dict[str, Any]
     rows = {key: row for key, row in sample_rows(run, plan(described)).items() if row.status == "ok"}
     strange = sorted(folder.keys - rows.keys())
     if strange:
-        raise UsageError(f"{folder.producer}: videos/{strange[0]} is of no video of this run")
+        raise UsageError(f"{folder.producer}: {strange[0]} is of no video of this run")
     wanted = {name for metric in metrics_of(folder).values() for name in metric.needs}
     stages = _stages(described) if wanted & set(_TRUTH) else None
 
@@ -105,11 +105,11 @@ def _input(run: RunFolder, folder: FeatureFolder, case_id: str, name: str) -> Vi
 
 def _scores(run: RunFolder, folder: FeatureFolder, row: SampleRow, about: Mapping[str, Any]) -> dict[str, Any]:
     assert row.video is not None
-    made = folder.of(f"videos/{row.key}", read_stored(run.path / row.video, row).frames)
+    made = folder.of(row.video.removesuffix(".mkv"), read_stored(run.path / row.video, row).frames)
     try:
         features = Features(generated=made, **about)
     except ValueError as error:
-        raise UsageError(f"{folder.producer}: videos/{row.key}: {one_line(error)}") from error
+        raise UsageError(f"{folder.producer}: {row.video}: {one_line(error)}") from error
     return {
         name: {"version": metric.version, "backend": folder.producer, **evaluated(metric, features)}
         for name, metric in metrics_of(folder).items()

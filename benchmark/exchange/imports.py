@@ -8,9 +8,10 @@ from benchmark.answers import Answer, Scale, scales_of
 from benchmark.plan import plan
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
-from benchmark.store.gather import sample_rows, stored_scores, write_tables
+from benchmark.store.gather import sample_row, sample_rows, stored_scores, write_tables
 from benchmark.store.lock import describing
-from benchmark.store.schema import FEATURES_VERSION, Description, SampleRow
+from benchmark.store.schema.rows import FEATURES_VERSION, SampleRow
+from benchmark.store.schema.run_json import Description
 from benchmark.suites.case import refuse
 
 
@@ -60,15 +61,15 @@ def store_scores(
     with folder.opened():
         run = folder.described()
         _check_evaluators(run["metrics"], entries, replace)
-        rows = sample_rows(folder, cells := plan(run))
         outdated = {name for name, entry in entries.items() if run["metrics"].get(name, entry) != entry}
-        for key, row in rows.items():
-            _store(folder, row, scores.get(key, {}), outdated)
+        for cell in (cells := plan(run)):
+            if row := sample_row(folder, cell):
+                _store(folder, row, scores.get(cell.key, {}), outdated)
         with describing(folder.path):
             run = {**run, "metrics": {**run["metrics"], **entries}}
             Description.model_validate({name: run[name] for name in Description.model_fields})
             folder.write_run(run)
-        write_tables(folder, run, cells, rows)
+        write_tables(folder, run, cells)
     valued = [name for found in scores.values() for name, score in found.items() if score["value"] is not None]
     return {name: valued.count(name) for name in entries}
 

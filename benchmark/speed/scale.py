@@ -1,8 +1,9 @@
 """Time and memory of large runs: plan a million videos, report a million scores: `python -m benchmark.speed.scale`.
 
 Each part runs in a process of its own, whose time is the processor's and whose memory is its largest resident set. The
-run is made up: its names and sizes are those of a real one, its scores are drawn from a seed, and one in a hundred of
-them failed. It has no videos.
+runs are made up: names and sizes are those of a real one, and scores are drawn from a seed. The reported run has no
+videos, and one in a hundred of its scores failed. The run that goes on has videos of a byte, all made and measured: its
+session looks at each of them and gathers the tables.
 """
 
 import argparse
@@ -12,13 +13,20 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flexiact.cli import OneLineParser, run
 from flexiact.media.digests import json_digest
+
+if TYPE_CHECKING:
+    from benchmark.plan import Cell
+    from benchmark.session import RunRequest
+    from benchmark.store.folder import RunFolder
+    from flexiact.backbone.backbone import Backbone
+    from metrics.perception import Perception
 
 TARGETS, SEEDS = 10, 3
 FAILED = 0.01
@@ -31,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     p = OneLineParser(prog="python -m benchmark.speed.scale", description=__doc__)
     p.add_argument("--videos", type=int, default=1_080_000, metavar="N", help="planned videos (%(default)s)")
     p.add_argument("--scores", type=int, default=1_000_000, metavar="N", help="reported scores (%(default)s)")
+    p.add_argument("--kept", type=int, default=10_000, metavar="N", help="videos of the run that goes on (%(default)s)")
     return p
 
 
@@ -42,8 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as place:
         _alone("videos planned", planned, options.videos)
-        _alone("scores made up", made_up, options.scores, Path(place))
-        _alone("scores read and reported", reported, Path(place))
+        _alone("scores made up", made_up, options.scores, Path(place, "reported"))
+        _alone("scores read and reported", reported, Path(place, "reported"))
+        _alone("videos made up", kept, options.kept, Path(place, "kept"))
+        _alone("videos of a run that goes on", gone_on, Path(place, "kept"))
 
 
 def _alone(what: str, part: Callable[..., int], *arguments: object) -> None:
@@ -91,6 +102,7 @@ def made_up(scores: int, folder: Path) -> int:
     values, chance = np.random.default_rng(0).random((2, len(table)))
     table = table.assign(status="ok", value=values, backend="made up", error=None)
     table.loc[chance < FAILED, ["status", "value", "error"]] = ["failed", float("nan"), "made up"]
+    folder.mkdir()
     (folder / "run.json").write_text(json.dumps(about))
     samples.to_parquet(folder / "samples.parquet")
     table.to_parquet(folder / "scores.parquet")
@@ -107,6 +119,74 @@ def reported(folder: Path) -> int:
     return int(pq.read_metadata(folder / "scores.parquet").num_rows)
 
 
+def kept(videos: int, place: Path) -> int:
+    """Write a run of about so many videos, all made and measured, to a folder; return their number."""
+    import numpy as np
+
+    from benchmark.describe import describe_metric, describe_run
+    from benchmark.plan import plan
+    from benchmark.store.folder import RunFolder
+
+    request, backbone, perception = _asked(place)
+    metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
+    suite = {"suite": request.suite, "suite_version": request.suite_version, "suite_digest": request.suite_digest}
+    run = describe_run(suite, request.cases, request.seeds, backbone, {}, metrics)
+    run["methods"] = dict(list(description(1)["methods"].items())[:1]) | run["methods"]
+    one, two = (len(plan(run | {"seeds": seeds})) for seeds in ([0], [0, 1]))
+    run["seeds"] = list(range(max(1, videos // (two - one))))
+    folder, cells, random = RunFolder(place), plan(run), np.random.default_rng(0)
+    folder.write_run(run | {"command": "made up", "provenance": {}, "later_sessions": []})
+    for cell in cells:
+        _keep(folder, run, cell, random.random(len(metrics)).tolist())
+    return len(cells)
+
+
+def _keep(folder: "RunFolder", run: Mapping[str, Any], cell: "Cell", values: Sequence[float]) -> None:
+    """Write a video of a byte, its record and its scores."""
+    from benchmark.store.schema.rows import FEATURES_VERSION
+
+    path, digest = folder.file("videos", f"{cell.key}.mkv"), json_digest(cell.key)
+    row = {name: getattr(cell, name) for name in ("key", "fit_key", "method", "case_id", "seed")}
+    row |= {"method_version": 1, "backbone": "none", "backbone_revision": "none"}
+    row |= {"status": "ok", "video": folder.relative(path), "video_digest": digest, "video_bytes": 1, "transfer_s": 1.0}
+    entry = {"status": "ok", "error": None}
+    metrics = {
+        name: {"version": metric["version"], "backend": metric["backend"], "value": value} | entry
+        for (name, metric), value in zip(run["metrics"].items(), values, strict=True)
+    }
+    scores = {"video_digest": digest, "features_version": FEATURES_VERSION, "metrics": metrics}
+    folder.write_bytes(path, b"0")
+    folder.write_json("records", cell.key, row)
+    folder.write_json("scores", cell.key, scores)
+
+
+def gone_on(place: Path) -> int:
+    """Start a session on a run that is all made and measured; return the number of its videos."""
+    import pyarrow.parquet as pq
+
+    from benchmark.session import run_session
+
+    outcome = run_session(*_asked(place))
+    assert (outcome.made, outcome.scored) == (0, 0), "something of the made-up run was missing"
+    return int(pq.read_metadata(place / "samples.parquet").num_rows)
+
+
+def _asked(place: Path) -> "tuple[RunRequest, Backbone, Perception]":
+    """A request of the bounds of one case, without networks."""
+    import torch
+
+    from benchmark.no_model import without_model
+    from benchmark.session import RunRequest
+    from benchmark.suites.puppets import load_suite
+    from metrics import METRICS
+    from metrics.perception import Perception
+
+    suite = load_suite("puppets-smoke")
+    cases, origin = suite.chosen(suite.case_ids[:1]), (suite.version, suite.digest)
+    request = RunRequest(suite.name, cases, (), (0,), tuple(METRICS), place, suite.headline, *origin)
+    return request, without_model((9, 64, 64, 8.0), torch.device("cpu")), Perception()
+
+
 def description(references: int) -> dict[str, Any]:
     """A made-up run.json of all methods, bounds and metrics, `TARGETS` targets a reference, `SEEDS` seeds."""
     from benchmark.describe import describe_bounds, describe_metric
@@ -119,7 +199,7 @@ def description(references: int) -> dict[str, Any]:
     backends = dict.fromkeys((str(metric.backend) for metric in METRICS.values()), "made up")
     config = vars(PRESETS["puppets"].fit)
     method = {"kind": "method", "version": 1, "summary": "made up", "extra_supervision": "", "adapter_mib": 0.5}
-    method |= {"transfer_config": {"guidance_scale": 3.0, "steps": 25}}
+    method |= {"uses_reference": True, "transfer_config": {"guidance_scale": 3.0, "steps": 25}}
     backbone = {"name": "puppets", "revision": "0" * 64, "num_parameters": 3_000_000, "num_frames": 9, "height": 64}
     backbone |= {"width": 64, "fps": 8.0, "max_text_tokens": 40, "dtype": "float32"}
     terciles = dict.fromkeys(("layout", "viewpoint", "skeleton", "pose"), "near")

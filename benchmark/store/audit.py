@@ -1,5 +1,7 @@
 """Check every digest of a run directory, for `python -m benchmark.verify`; nothing is changed."""
 
+import filecmp
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +9,8 @@ from typing import Any
 
 from benchmark.plan import plan
 from benchmark.store.folder import RunFolder, load_json
-from benchmark.store.gather import sample_rows, table_bytes
-from benchmark.store.schema import SampleRow
+from benchmark.store.gather import TABLES, gather
+from benchmark.store.schema.rows import SampleRow
 from benchmark.store.videos import DamagedVideo, read_stored
 from flexiact.cli import one_line
 from flexiact.media.seals import check_tensors
@@ -35,21 +37,24 @@ def audit(folder: RunFolder) -> Iterator[Checked]:
     for path in folder.path.glob("card.json"):
         yield _checked("card.json", path, _check_json)
     for kind in ("records", "scores"):
-        for path in sorted(folder.path.glob(f"{kind}/*.json")):
+        for path in folder.files(kind, ".json"):
             yield _checked(kind, path, _check_json)
     for kind in ("fits", "features"):
-        for path in sorted(folder.path.glob(f"{kind}/*.safetensors")):
+        for path in folder.files(kind, ".safetensors"):
             yield _checked(kind, path, lambda path: check_tensors(path.read_bytes()))
-    for path in sorted(folder.path.glob("records/*.json")):
+    for path in folder.files("records", ".json"):
         yield from _video(folder, path.stem)
 
 
 def audit_tables(folder: RunFolder, run: dict[str, Any]) -> Iterator[Checked]:
     """Compare the tables with what the records say; meant for a run at which nobody works."""
-    cells = plan(run)
-    for path, content in table_bytes(folder, run, cells, sample_rows(folder, cells)).items():
-        same = path.is_file() and path.read_bytes() == content
-        yield Checked("tables", path, "" if same else "is not what the records say; a run gathers it again")
+    with tempfile.TemporaryDirectory() as place:
+        fresh = [Path(place, name) for name in TABLES]
+        gather(folder, run, plan(run), *fresh)
+        for name, path in zip(TABLES, fresh, strict=True):
+            stored = folder.path / name
+            same = stored.is_file() and filecmp.cmp(stored, path, shallow=False)
+            yield Checked("tables", stored, "" if same else "is not what the records say; a run gathers it again")
 
 
 def _video(folder: RunFolder, key: str) -> Iterator[Checked]:

@@ -7,7 +7,8 @@ from benchmark.plan import plan
 from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows
-from benchmark.store.schema import Card, CardPart, MethodCost, SampleRow
+from benchmark.store.schema.card_json import Card, CardPart, MethodCost
+from benchmark.store.schema.rows import SampleRow
 
 NOT_STATED = "not stated"
 CARD = "card"

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from benchmark.store.folder import SCHEMA_VERSION
-from benchmark.store.schema import FILES, Run
+from benchmark.store.schema.files import FILES
+from benchmark.store.schema.run_json import Run
 from flexiact.cli import OneLineParser, run
 
 PAGE, SCHEMA = "run-directory.md", "run.schema.json"
@@ -19,7 +20,7 @@ _DOCS = Path(__file__).parents[2] / "docs"
 _INTRO = f"""# The run directory
 
 Everything that a run leaves behind, key by key. This page and [a JSON Schema]({SCHEMA}) are made from
-`benchmark/store/schema.py` by `python -m benchmark.store.contract`. Tests hold both to it, and it to a run. The JSON
+`benchmark/store/schema/` by `python -m benchmark.store.contract`. Tests hold both to it, and it to a run. The JSON
 Schema is that of `run.json`; those of rows and of the small JSON files are under `$defs`.
 
 This is schema version {SCHEMA_VERSION}. It is raised when something changes its meaning; the harness and the reports
@@ -35,6 +36,11 @@ Every file appears whole or not at all, so a run can be killed anywhere and star
 key, `seal`: the SHA-256 of their other keys in canonical JSON (sorted keys, no spaces, ASCII). The headers of
 safetensors files have a `seal` of header and tensors. [Damage](reliability.md) is found by them. A run that
 was made before a key was added lacks it; reports name what they cannot do without.
+"""
+_AFTER_FILES = """
+XX are the first two digits of the file's name, so that a folder holds one in 256 files of its kind: some 4,000 in a run
+of a million videos. To look at videos by hand, open `previews/*/*.mp4`. Their keys stand in `samples.parquet`, and the
+report links them. The command adds its report in `report/`; `.lock` keeps a second run out.
 """
 _WORDS = {
     "string": "text",
@@ -58,7 +64,7 @@ def page() -> str:
     definitions = json_schema()["$defs"]
     parts = [_INTRO, "## Files\n"]
     parts += [_item(f"`{file.path}`", file.meaning + (_see(file.content) if file.content else "")) for file in FILES]
-    parts.append("\nThe command adds its report in `report/`; `.lock` keeps a second run out.\n")
+    parts.append(_AFTER_FILES)
     done: list[str] = []
     for content in dict.fromkeys(file.content for file in FILES if file.content):
         parts += _sections(content.__name__, definitions, done)

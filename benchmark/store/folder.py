@@ -18,7 +18,7 @@ from flexiact.media.files import WriteError, replacing
 from flexiact.media.seals import sealed_json, unsealed_json
 from flexiact.notes import note
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of everything that `benchmark.store.schema` describes."""
 
 _FOLDERS = ("records", "videos", "previews", "fits", "features", "scores", "inputs")
@@ -99,7 +99,7 @@ class RunFolder:
         Raises:
             UsageError: As for `read_run`, if there is no run, or if run.json breaks the contract.
         """
-        from benchmark.store.schema import check_description
+        from benchmark.store.schema.run_json import check_description
 
         run = self.read_run()
         if run is None:
@@ -133,8 +133,28 @@ class RunFolder:
             yield
 
     def file(self, folder: str, name: str) -> Path:
-        """Path of a file in one of the folders above."""
-        return self.path / folder / name
+        """Path of a file in one of the folders above, or beside run.json if `folder` is empty.
+
+        Its name begins with a key, whose first two digits name a subfolder: no folder holds a million files.
+        """
+        return self.path / folder / name[:2] / name if folder else self.path / name
+
+    def files(self, folder: str, suffix: str) -> Iterator[Path]:
+        """Paths of all files of a kind, sorted."""
+        for part in sorted((self.path / folder).glob("[!.]*")):
+            yield from sorted(part.glob(f"[!.]*{suffix}"))
+
+    def room_for(self, path: Path) -> Path:
+        """Make the folder of a file that is about to be written; return the file's path.
+
+        Raises:
+            StoreError: If it cannot be made.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
+        return path
 
     def relative(self, path: Path) -> str:
         """Path relative to the run directory, as tables store it."""
@@ -210,15 +230,18 @@ class RunFolder:
             partial.write_bytes(content)
 
     @contextmanager
-    def replacing(self, path: Path) -> Iterator[Path]:
+    def replacing(self, path: Path, keeps_equal: bool = False) -> Iterator[Path]:
         """Give a temporary path to write to; move it to `path` if all went well, and remove it otherwise.
+
+        Args:
+            path: Path of the file.
+            keeps_equal: True to leave a file alone that already has this content.
 
         Raises:
             StoreError: If the file cannot be written.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as partial:
+            with replacing(self.room_for(path), keeps_equal) as partial:
                 yield partial
         except WriteError as error:
             raise StoreError(str(error)) from error

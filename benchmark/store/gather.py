@@ -1,9 +1,9 @@
 """Gather the rows of a run into samples.parquet and scores.parquet."""
 
-import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,61 +13,58 @@ import pyarrow.parquet as pq
 
 from benchmark.plan import Cell
 from benchmark.store.folder import RunFolder
-from benchmark.store.schema import FEATURES_VERSION, SampleRow, ScoreRow, StoredScore, columns_of
+from benchmark.store.schema.rows import FEATURES_VERSION, SampleRow, ScoreRow, StoredScore, columns_of
 from benchmark.store.videos import DamagedVideo, read_stored
 
+TABLES = ("samples.parquet", "scores.parquet")
 _ARROW = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64()}
-_ROWS_AT_ONCE = 10_000
+_CELLS_AT_ONCE = 1_000  # what is in memory: some 20 MiB with the scores of all metrics
 
 
-def write_tables(
-    folder: RunFolder, run: Mapping[str, Any], cells: Iterable[Cell], rows: Mapping[str, SampleRow]
-) -> None:
-    """Write both tables; a table that would not change is not written.
+def write_tables(folder: RunFolder, run: Mapping[str, Any], cells: Iterable[Cell]) -> None:
+    """Write both tables; a table that would not change is left alone.
 
     Args:
-        folder: Run directory to read scores from and to write tables to.
+        folder: Run directory to read records and scores from and to write tables to.
         run: Content of run.json. Rows are in the order of its methods, then by case, seed and fit seed.
-        cells: Cells of the whole run; one without a row is `missing` in the table.
-        rows: Rows by key.
+        cells: Cells of the whole run; one without a record is `missing` in the table.
 
     Raises:
         StoreError: If a table cannot be written.
     """
-    for path, content in table_bytes(folder, run, cells, rows).items():
+    samples, scores = (folder.path / name for name in TABLES)
+    for path in (samples, scores):
         if path.is_file() and not _sound_table(path):
             folder.damaged(path)
-        folder.write_bytes(path, content)
+    with folder.replacing(samples, keeps_equal=True) as one, folder.replacing(scores, keeps_equal=True) as other:
+        gather(folder, run, cells, one, other)
 
 
-def table_bytes(
-    folder: RunFolder, run: Mapping[str, Any], cells: Iterable[Cell], rows: Mapping[str, SampleRow]
-) -> dict[Path, bytes]:
-    """Content of both tables by their paths; arguments as for `write_tables`."""
+def gather(folder: RunFolder, run: Mapping[str, Any], cells: Iterable[Cell], samples: Path, scores: Path) -> None:
+    """Write both tables to these paths; other arguments as for `write_tables`. Only a part of the rows is in memory."""
     order = {method: i for i, method in enumerate(run["methods"])}
-    in_order = sorted(cells, key=lambda cell: (order[cell.method], cell.case_id, cell.seed, cell.fit_seed))
-    samples = [rows.get(cell.key) or _missing(run, cell) for cell in in_order]
-    scores = (score for row in samples for score in score_rows(folder, run["metrics"], row))
-    content = {}
-    for name, kind, lines in (("samples", SampleRow, iter(samples)), ("scores", ScoreRow, scores)):
-        buffer = io.BytesIO()
-        pq.write_table(_table(kind, lines), buffer, write_page_checksum=True)
-        content[folder.path / f"{name}.parquet"] = buffer.getvalue()
-    return content
+    in_order = iter(sorted(cells, key=lambda cell: (order[cell.method], cell.case_id, cell.seed, cell.fit_seed)))
+    with _table(SampleRow, samples) as write_samples, _table(ScoreRow, scores) as write_scores:
+        while part := list(islice(in_order, _CELLS_AT_ONCE)):
+            rows = [sample_row(folder, cell) or _missing(run, cell) for cell in part]
+            write_samples(rows)
+            write_scores([score for row in rows for score in score_rows(folder, run["metrics"], row)])
 
 
-def _table(kind: type, lines: Iterator[SampleRow | ScoreRow]) -> pa.Table:
-    """Rows as a table; only a part of them is an object at a time, which takes ten times the memory."""
-    schema, parts = _schema(kind), []
-    while part := [vars(line) for line in islice(lines, _ROWS_AT_ONCE)]:
-        parts.append(pa.Table.from_pylist(part, schema=schema))
-    return pa.concat_tables(parts or [schema.empty_table()]).combine_chunks()  # pages do not depend on the parts
+@contextmanager
+def _table(kind: type, path: Path) -> Iterator[Callable[[Iterable[SampleRow | ScoreRow]], None]]:
+    """Function that adds rows to a table, as a row group of their own."""
+    schema = pa.schema([_field(name, column) for name, column in columns_of(kind).items()])
+    with path.open("wb") as file, pq.ParquetWriter(file, schema, write_page_checksum=True) as writer:
+        yield lambda rows: writer.write_table(pa.Table.from_pylist([vars(row) for row in rows], schema))
 
 
 def _sound_table(path: Path) -> bool:
     """Return True if a table can be read and its checksums hold."""
     try:
-        pq.read_table(path, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as table:
+            for _ in table.iter_batches():
+                pass
     except (OSError, ValueError, pa.ArrowException):
         return False
     return True
@@ -104,19 +101,15 @@ def _has_video(folder: RunFolder, cell: Cell, row: SampleRow) -> bool:
     return True
 
 
-def sound_rows(folder: RunFolder, cells: Iterable[Cell]) -> dict[str, SampleRow]:
-    """Stored rows by key, as `sample_rows`, without those whose video was changed since its row was written.
+def sound_row(folder: RunFolder, cell: Cell) -> SampleRow | None:
+    """Stored row of a cell, as `sample_row`; None also if its video was changed since the row was written.
 
     Only a video that is newer than its row is read, because reading all videos at every start would take hours on a
     large run. A change that leaves the time alone is found when the video is read to be measured, and by
     `python -m benchmark.verify`.
     """
-    rows = {}
-    for cell in cells:
-        row = sample_row(folder, cell)
-        if row and (row.status != "ok" or _unchanged(folder, row)):
-            rows[cell.key] = row
-    return rows
+    row = sample_row(folder, cell)
+    return row if row and (row.status != "ok" or _unchanged(folder, row)) else None
 
 
 def _unchanged(folder: RunFolder, row: SampleRow) -> bool:
@@ -199,11 +192,6 @@ def _is_score(entry: Any) -> bool:
         and isinstance(entry["backend"], str)
         and isinstance(entry["error"], str | None)
     )
-
-
-def _schema(kind: type) -> pa.Schema:
-    """Columns with their types; the fields' metadata hold meaning and unit."""
-    return pa.schema([_field(name, column) for name, column in columns_of(kind).items()])
 
 
 def _field(name: str, column: Mapping[str, Any]) -> pa.Field:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmark.store.folder import StoreError
-from benchmark.store.schema import SampleRow
+from benchmark.store.schema.rows import SampleRow
 from flexiact.cli import one_line
 from flexiact.media.files import MediaError
 from flexiact.media.video import frames_digest, read_video

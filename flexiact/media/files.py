@@ -2,6 +2,7 @@
 
 import codecs
 import errno
+import filecmp
 import os
 import secrets
 import unicodedata
@@ -90,8 +91,12 @@ def make_folder(name: str, folder: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, keeps_equal: bool = False) -> Iterator[Path]:
     """Yield a path to write to; move the file to `path` on success, remove it otherwise.
+
+    Args:
+        path: Path of the file.
+        keeps_equal: True to leave a file alone that already has this content.
 
     Raises:
         WriteError: If the file cannot be written.
@@ -100,7 +105,8 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield partial
-        os.replace(partial, path)
+        if not (keeps_equal and path.is_file() and filecmp.cmp(partial, path, shallow=False)):
+            os.replace(partial, path)
     except OSError as error:
         raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:

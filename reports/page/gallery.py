@@ -58,10 +58,15 @@ def _cell(
 def _link(results: Results, base: str | None, case_id: str, name: str, sample: dict[str, Any] | None) -> str:
     """Path from the page to what a cell shows, at full size; empty if there is none."""
     files = {"reference": f"inputs/{case_id}/reference.mp4", "target": f"inputs/{case_id}/target.png"}
-    relative = files.get(name) or (f"previews/{sample['key']}.mp4" if sample is not None else "")
+    relative = files.get(name) or (_preview(str(sample["video"])) if sample is not None else "")
     if base is None or inside(results.run, relative) is None:
         return ""
     return quote(f"{base}/{relative}".replace(os.sep, "/"))
+
+
+def _preview(video: str) -> str:
+    """Path in the run directory of the copy of a video that browsers play."""
+    return f"previews/{video.removeprefix('videos/').removesuffix('.mkv')}.mp4"
 
 
 def marks(results: Results) -> dict[str, dict[str, str]]:

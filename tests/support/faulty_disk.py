@@ -53,9 +53,9 @@ def full(folder: Path, backbone: Backbone) -> None:
     mount("-t", "tmpfs", "-o", f"size={int(SHARES[0] * needed)}k", "tmpfs", disk)
     for share in SHARES:
         mount("-o", f"remount,size={int(share * needed)}k", disk)
-        kept = set(disk.glob("run/records/*.json"))
+        kept = set(disk.glob("run/records/*/*.json"))
         print(said(lambda: session(disk / "run", backbone)))
-        assert kept <= set(disk.glob("run/records/*.json")), "a finished video was lost"
+        assert kept <= set(disk.glob("run/records/*/*.json")), "a finished video was lost"
         assert not list(disk.rglob("*.partial"))
     mount("-o", f"remount,size={2 * needed}k", disk)
     print(said(lambda: session(disk / "run", backbone)))

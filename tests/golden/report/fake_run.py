@@ -127,7 +127,7 @@ def _sample(method: str, case_id: str, case: dict, seed: int, generator: np.rand
         "seed": seed,
         "status": status,
         "error": error,
-        "video": f"videos/{key}.mkv" if status == "ok" else None,
+        "video": f"videos/{key[:2]}/{key}.mkv" if status == "ok" else None,
         "video_digest": hashlib.sha256(key.encode()).hexdigest() if status == "ok" else None,
         "fit_s": fit,
         "transfer_s": METHODS[method][3] * generator.uniform(0.9, 1.2) if made and status == "ok" else None,
@@ -199,7 +199,7 @@ def _info(cases: dict, seeds: tuple[int, ...]) -> dict:
         for name, entry in METRICS.items()
     }
     return {
-        "schema_version": 3,
+        "schema_version": 4,
         "command": "python -m benchmark.run --methods all",
         "suite": "puppets",
         "seeds": list(seeds),
@@ -221,8 +221,6 @@ def _info(cases: dict, seeds: tuple[int, ...]) -> dict:
 
 
 def _write_videos(folder: Path, cases: dict, samples: list[dict]) -> None:
-    for name in ("videos", "previews"):
-        (folder / name).mkdir(exist_ok=True)
     for index, (case_id, case) in enumerate(cases.items()):
         place = folder / "inputs" / case_id
         place.mkdir(parents=True, exist_ok=True)
@@ -236,8 +234,9 @@ def _write_videos(folder: Path, cases: dict, samples: list[dict]) -> None:
         case, index = cases[sample["case_id"]], list(cases).index(sample["case_id"])
         skill = (METHODS.get(sample["method"]) or BOUNDS[sample["method"]])[0]
         frames = draw(case["action"], index, skill)
-        write_video(folder / sample["video"], frames, lossless=True)
-        write_video(folder / "previews" / f"{sample['key']}.mp4", frames, lossless=False)
+        for name, lossless in ((sample["video"], True), (f"previews/{sample['key'][:2]}/{sample['key']}.mp4", False)):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_video(folder / name, frames, lossless=lossless)
 
 
 def draw(action: str, look: int, amount: float) -> np.ndarray:

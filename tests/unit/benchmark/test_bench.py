@@ -9,14 +9,15 @@ from benchmark.bench import Bench, Unit
 from benchmark.execute import Executor
 from benchmark.plan import Cell
 from benchmark.scoring import Scorer
-from benchmark.session import build_methods
 from benchmark.store.folder import RunFolder
+from benchmark.store.gather import sample_row
+from benchmark.variants import build_methods
 from flexiact.backbone.backbone import Backbone
 from metrics import METRICS
 from tests.support.harness import CASES, small_perception
 
 ONE, TWO = (Cell(f"key{i}", "fit", "i2v", "method", case.case_id, 0) for i, case in enumerate(CASES))
-UNIT = Unit((ONE, TWO), {})
+UNIT = Unit((ONE, TWO))
 
 
 @pytest.fixture
@@ -35,11 +36,11 @@ def bench(folder: RunFolder, backbone: Backbone, retry_failed: bool = False) -> 
 
 def test_the_cells_that_a_lost_worker_was_at(folder: RunFolder, backbone: Backbone) -> None:
     here = bench(folder, backbone)
-    assert here.left(UNIT) == (UNIT, (ONE, TWO))  # their fit is not stored
-    first = here.executor.execute(ONE)
-    assert here.left(UNIT) == (Unit(UNIT.cells, {ONE.key: first}), (TWO,))
-    second = here.executor.execute(TWO)
-    assert here.left(UNIT) == (Unit(UNIT.cells, {ONE.key: first, TWO.key: second}), UNIT.cells)  # it measured
+    assert here.left(UNIT) == (UNIT.cells, UNIT.cells)  # their fit is not stored
+    here.executor.execute(ONE)
+    assert here.left(UNIT) == ((TWO,), (TWO,))
+    here.executor.execute(TWO)
+    assert here.left(UNIT) == ((), UNIT.cells)  # it measured
 
 
 @pytest.mark.parametrize("retry_failed", [False, True])
@@ -48,17 +49,17 @@ def test_a_failure_counts_as_made_unless_failures_are_tried_again(
 ) -> None:
     here = bench(folder, backbone, retry_failed)
     here.executor.fail(ONE, "of an earlier run, perhaps")
-    unit, _ = here.left(UNIT)
-    assert set(unit.rows) == (set() if retry_failed else {ONE.key})
+    unmade, _ = here.left(UNIT)
+    assert unmade == (UNIT.cells if retry_failed else (TWO,))
 
 
 def test_what_is_given_up_fails_in_both_tables(folder: RunFolder, backbone: Backbone) -> None:
     here = bench(folder, backbone)
     made = here.executor.execute(ONE)
-    here.give_up(Unit((ONE,), {}), "lost")  # its video was stored in the meantime
-    here.give_up(Unit((TWO,), {}), "lost")
-    unit, _ = here.left(UNIT)
-    assert unit.rows[ONE.key] == made and unit.rows[TWO.key].error == "lost"
+    here.give_up(Unit((ONE,)), "lost")  # its video was stored in the meantime
+    here.give_up(Unit((TWO,)), "lost")
+    one, two = sample_row(folder, ONE), sample_row(folder, TWO)
+    assert one == made and two is not None and two.error == "lost"
     assert folder.read_json("scores", ONE.key) is None
     scores = folder.read_json("scores", TWO.key)
     assert scores and scores["metrics"]["dynamic_degree"]["error"] == "lost"

@@ -42,8 +42,8 @@ class Noted:
 
     given_up: dict[str, str] = field(default_factory=dict)
 
-    def left(self, unit: Unit) -> tuple[Unit, tuple[Cell, ...]]:
-        return unit, unit.cells
+    def left(self, unit: Unit) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
+        return unit.cells, unit.cells
 
     def give_up(self, unit: Unit, reason: str) -> None:
         self.given_up[unit.cells[0].key] = reason

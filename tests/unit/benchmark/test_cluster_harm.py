@@ -131,7 +131,7 @@ def test_a_killed_command_leaves_nobody_at_work_and_goes_on_when_it_is_started_a
     out, claim, environment = tmp_path / "run", tmp_path / "claim", os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.support.harmed_run", "run", out, adapter, claim, *address]
     killed = subprocess.Popen(command, cwd=tmp_path, env=environment)
-    wait_for(lambda: claim.exists() and any((out / "records").glob("*.json")))
+    wait_for(lambda: claim.exists() and any((out / "records").glob("*/*.json")))
     there = inside(tmp_path)
     assert any("_Worker" in process.name() for process in there)
     killed.kill()

@@ -11,11 +11,15 @@ from pydantic import BaseModel, ValidationError
 
 from benchmark.describe import describe_run
 from benchmark.session import RunRequest, run_session
-from benchmark.store import contract, schema
+from benchmark.store import contract
 from benchmark.store.card import read_card, write_card
 from benchmark.store.folder import SCHEMA_VERSION, RunFolder
 from benchmark.store.provenance import provenance
-from benchmark.store.schema import FILES, Description, Entry, Run, SampleRow, ScoreRow, StoredScores, columns_of
+from benchmark.store.schema import cases, rows, run_json
+from benchmark.store.schema.entry import Entry
+from benchmark.store.schema.files import FILES
+from benchmark.store.schema.rows import SampleRow, ScoreRow, StoredScores, columns_of
+from benchmark.store.schema.run_json import Description, Run
 from benchmark.submissions.submission import Submission
 from benchmark.suites import puppets
 from benchmark.suites.files import folder_suite
@@ -26,7 +30,8 @@ from tests.support.tiny_methods import new_backbone
 
 DOCS = Path(__file__).parents[3] / "docs"
 UNKNOWN = {"UnknownTruth", "FileCaseEntry", "CaseFiles", "ClipEntry", "FileEntry", "FileDigests"}
-NAMES = {"FIT_KEY": "[0-9a-f]{32}", "FEATURES_KEY": "[0-9a-f]{32}", "KEY": "[0-9a-f]{32}", "CASE_ID": r"[\w.-]+"}
+_KEY = "[0-9a-f]{32}"
+NAMES = {"XX": "[0-9a-f]{2}", "FIT_KEY": _KEY, "FEATURES_KEY": _KEY, "KEY": _KEY, "CASE_ID": r"[\w.-]+"}
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +116,7 @@ def test_columns_carry_meaning_and_unit(run: Path, name: str, row: type) -> None
 def test_the_page_and_the_json_schema_are_those_of_the_description() -> None:
     assert (DOCS / contract.PAGE).read_text(encoding="utf-8") == contract.page()
     assert json.loads((DOCS / contract.SCHEMA).read_text(encoding="utf-8")) == contract.json_schema()
-    keys = {key for kind in (*kinds(), schema.Flags) for key in kind.model_fields}
+    keys = {key for kind in (*kinds(), run_json.Flags) for key in kind.model_fields}
     keys |= {key for row in (SampleRow, ScoreRow) for key in columns_of(row)}
     assert set(re.findall(r"^- `(\w+)` \(", contract.page(), re.MULTILINE)) == keys
 
@@ -125,19 +130,19 @@ def test_a_description_that_breaks_the_contract_is_refused(run: Path, change: di
 
 def test_reports_and_suites_name_what_is_described() -> None:
     assert run_folder.SCHEMA_VERSION == SCHEMA_VERSION
-    assert run_folder.AXES == puppets.AXES == get_args(schema.Axis)
-    assert run_folder.TERCILES == puppets.TERCILES == get_args(schema.Tercile)
-    assert run_folder.STATUSES == get_args(schema.SampleStatus)
+    assert run_folder.AXES == puppets.AXES == get_args(cases.Axis)
+    assert run_folder.TERCILES == puppets.TERCILES == get_args(cases.Tercile)
+    assert run_folder.STATUSES == get_args(rows.SampleStatus)
     for read, described in (
         (run_folder.SAMPLE_COLUMNS, columns_of(SampleRow)),
         (run_folder.SCORE_COLUMNS, columns_of(ScoreRow)),
         (run_folder._RUN_FIELDS, Run.model_fields),
-        (run_folder._BACKBONE_FIELDS, schema.BackboneEntry.model_fields),
-        (run_folder._METHOD_FIELDS, schema.MethodEntry.model_fields),
-        (run_folder._METHOD_FIELDS, schema.BoundEntry.model_fields),
-        (run_folder._METRIC_FIELDS, schema.MetricEntry.model_fields),
-        (run_folder._CASE_FIELDS, schema.PuppetCaseEntry.model_fields),
-        (run_folder._CASE_FIELDS, schema.FileCaseEntry.model_fields),
+        (run_folder._BACKBONE_FIELDS, run_json.BackboneEntry.model_fields),
+        (run_folder._METHOD_FIELDS, run_json.MethodEntry.model_fields),
+        (run_folder._METHOD_FIELDS, run_json.BoundEntry.model_fields),
+        (run_folder._METRIC_FIELDS, run_json.MetricEntry.model_fields),
+        (run_folder._CASE_FIELDS, cases.PuppetCaseEntry.model_fields),
+        (run_folder._CASE_FIELDS, cases.FileCaseEntry.model_fields),
     ):
         assert set(read) <= set(described)
 

@@ -56,7 +56,7 @@ def a_file(out: Path, pattern: str) -> Path:
 
 def of_flexiact(out: Path, folder: str) -> Path:
     samples = pd.read_parquet(out / "samples.parquet")
-    return next((out / folder).glob(f"{samples[samples['method'] == 'flexiact']['key'].item()}.*"))
+    return next((out / folder).glob(f"*/{samples[samples['method'] == 'flexiact']['key'].item()}.*"))
 
 
 def assert_same_tables(one: Path, other: Path) -> None:
@@ -88,15 +88,16 @@ def test_damage_is_found_at_the_start_and_made_again(
 def test_a_damaged_fit_or_feature_is_found_when_it_is_read(
     tiny, whole: Path, out: Path, harm: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit = a_file(out, "fits/*.safetensors")
+    fit = a_file(out, "fits/*/*.safetensors")
     harm(fit)
-    for path in out.glob("features/*.safetensors"):
+    for path in out.glob("features/*/*.safetensors"):
         harm(path)
     for folder in ("records", "scores"):
         of_flexiact(out, folder).unlink()
     assert again(out, tiny).made == 1
     told = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
-    assert f"note: fits/{fit.name} is damaged; it is made again" in told and len(told) == 4  # reference, target, video
+    assert f"note: {fit.relative_to(out)} is damaged; it is made again" in told
+    assert len(told) == 4  # of reference, target and video, too
     assert_same_tables(whole, out)
 
 
@@ -109,23 +110,23 @@ def test_a_video_that_is_damaged_without_a_trace_is_found_when_it_is_measured(ti
     of_flexiact(out, "scores").unlink()
     outcome = again(out, tiny)
     assert (outcome.scored, outcome.failed) == (1, ())
-    assert f"damaged   videos/{video.name}: is made again" in (out / "log.txt").read_text()
+    assert f"damaged   {video.relative_to(out)}: is made again" in (out / "log.txt").read_text()
     assert_same_tables(whole, out)
 
 
 def test_several_damaged_files_are_one_line(tiny, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    videos = list(out.glob("videos/*.mkv"))
+    videos = list(out.glob("videos/*/*.mkv"))
     for path in videos:
         truncated(path)
     capsys.readouterr()
     again(out, tiny)
     (told,) = re.findall("note: .*damaged.*", capsys.readouterr().err)
-    form = rf"note: videos/\w+\.mkv \(and {len(videos) - 1} more\) is damaged; it is made again"
+    form = rf"note: videos/\w\w/\w+\.mkv \(and {len(videos) - 1} more\) is damaged; it is made again"
     assert re.fullmatch(form, told)
 
 
 def test_a_copy_without_times_is_read_once_and_kept(tiny, whole: Path, out: Path, monkeypatch) -> None:
-    for path in out.glob("videos/*.mkv"):
+    for path in out.glob("videos/*/*.mkv"):
         path.touch()
     read = []
     from benchmark.store import gather
@@ -133,7 +134,7 @@ def test_a_copy_without_times_is_read_once_and_kept(tiny, whole: Path, out: Path
     kept = gather.read_stored
     monkeypatch.setattr(gather, "read_stored", lambda path, row: read.append(path) or kept(path, row))
     assert again(out, tiny).made == 0
-    assert len(read) == len(list(out.glob("videos/*.mkv")))
+    assert len(read) == len(list(out.glob("videos/*/*.mkv")))
     read.clear()
     again(out, tiny)
     assert read == []

@@ -62,4 +62,4 @@ def test_the_names_in_run_json_are_those_of_its_schema_version(backbone) -> None
         "case": run["cases"][CASES[0].case_id],
     }
     assert {part: set(entry) for part, entry in parts.items()} == {part: set(NAMES[part].split()) for part in NAMES}
-    assert SCHEMA_VERSION == run_folder.SCHEMA_VERSION == 3  # what is written is what reports read
+    assert SCHEMA_VERSION == run_folder.SCHEMA_VERSION == 4  # what is written is what reports read

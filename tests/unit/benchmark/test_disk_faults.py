@@ -99,12 +99,12 @@ def test_a_clock_that_is_set_back_changes_no_video_no_cost_and_no_lock(tiny, tmp
     times = [line.split()[0] for line in (tmp_path / "log.txt").read_text().splitlines()]
     assert times == sorted(times, reverse=True) and len(set(times)) == len(times)
     later = 4_000_000_000 * 10**9  # videos written before the clock was set back
-    for video in tmp_path.glob("videos/*.mkv"):
+    for video in tmp_path.glob("videos/*/*.mkv"):
         os.utime(video, ns=(later, later))
     read = []
     kept = gather.read_stored
     monkeypatch.setattr(gather, "read_stored", lambda path, row: read.append(path) or kept(path, row))
-    for decoded in (len(list(tmp_path.glob("videos/*.mkv"))), 0):  # once, not at every start
+    for decoded in (len(list(tmp_path.glob("videos/*/*.mkv"))), 0):  # once, not at every start
         outcome = session(tmp_path, tiny, **asked)
         assert (outcome.made, outcome.scored, len(read)) == (0, 0, decoded)
         read.clear()

@@ -127,8 +127,8 @@ def test_another_scale_of_one_evaluator_does_not_mix_either(run: Path, tmp_path:
     ],
 )
 def test_damaged_answers_are_one_line(run: Path, tmp_path: Path, capsys, name: str, content: bytes) -> None:
-    path = tmp_path / "videos" / name if name.endswith("npz") else tmp_path / name
-    path.parent.mkdir(exist_ok=True)
+    path = tmp_path / "videos" / "ar" / name if name.endswith("npz") else tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     words = ["features", str(run), str(tmp_path)] if name.endswith("npz") else ["import", str(run), str(path)]
     assert main([*words, "--evaluator", "vbench 1"] if name.endswith("json") else words) == 2
@@ -207,7 +207,7 @@ def test_what_is_exported_has_vbench_s_layout_and_comes_back(run: Path, tmp_path
     mine = scores(run).query("method == 'i2v' and metric == 'pck'")
     total, results = found["flexiact_pck"]
     assert total == pytest.approx(mine["value"].mean()) and len(results) == 2
-    assert {result["video_path"] for result in results} == {f"videos/{key}.mkv" for key in mine["key"]}
+    assert {result["video_path"] for result in results} == {f"videos/{key[:2]}/{key}.mkv" for key in mine["key"]}
     only = vbench(tmp_path, {name: found[name] for name in content}, "again.json")
     before = scores(run)
     assert main(["import", str(run), str(only), "--evaluator", "vbench 0.1.5"]) == 0
@@ -225,11 +225,11 @@ def embedded(frames: np.ndarray) -> dict[str, np.ndarray]:
 
 def write_features(run: Path, folder: Path, measure, producer: object = "Other Tool 2.0") -> Path:
     """Features of all videos and inputs of a run, as a tool of somebody else might write them."""
-    for path in [*run.glob("videos/*.mkv"), *run.glob("inputs/*/reference.mkv"), *run.glob("inputs/*/target.png")]:
+    for path in [*run.glob("videos/*/*.mkv"), *run.glob("inputs/*/reference.mkv"), *run.glob("inputs/*/target.png")]:
         frames = read_image(path)[None] if path.suffix == ".png" else read_video(path).frames
-        place = (folder / path.relative_to(run)).with_suffix(".npz")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(place, producer=producer, **measure(frames))
+        file = (folder / path.relative_to(run)).with_suffix(".npz")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, producer=producer, **measure(frames))
     return folder
 
 
@@ -328,7 +328,7 @@ BROKEN = {
     "twice": ({}, "two rows are of one place"),
     "text": ({}, "could not convert"),
     "negative": ({"track": -1}, "track: expected whole numbers from 0"),
-    "elsewhere": ({"video": "videos/none"}, "videos/none is of no video of this run"),
+    "elsewhere": ({"video": "videos/none"}, "none is of no video of this run"),
     "producer": ({"producer": " "}, "producer: expected one text"),
 }
 
@@ -336,7 +336,8 @@ BROKEN = {
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_table_that_does_not_fit_changes_nothing(run: Path, tmp_path: Path, fault: str, capsys) -> None:
     changed, message = BROKEN[fault]
-    row = {"video": f"videos/{keys(run)['i2v']}", "frame": 0, "producer": "A 1", "track": 0, "x": 1.0, "y": 1.0}
+    key = keys(run)["i2v"]
+    row = {"video": f"videos/{key[:2]}/{key}", "frame": 0, "producer": "A 1", "track": 0, "x": 1.0, "y": 1.0}
     row["visible"] = True
     first = row | {"video": f"inputs/{CASES[0].case_id}/reference"}
     rows = [first, row | changed, row | changed] if fault == "twice" else [first, row | changed]
@@ -350,23 +351,29 @@ def test_a_table_that_does_not_fit_changes_nothing(run: Path, tmp_path: Path, fa
     pd.testing.assert_frame_equal(scores(run), before)
 
 
+def place(folder: Path, key: str) -> Path:
+    path = folder / "videos" / key[:2] / f"{key}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def saved(**arrays):
-    return lambda folder, key: np.savez(folder / "videos" / f"{key}.npz", **arrays)
+    return lambda folder, key: np.savez(place(folder, key), **arrays)
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder, key: np.savez(folder / "videos" / "0.npz", producer="A 1"), "expected either tracks and"),
+        (lambda folder, key: np.savez(place(folder, "0"), producer="A 1"), "expected either tracks and"),
         (
-            lambda folder, key: shutil.copy(folder / "videos" / f"{key}.npz", folder / "videos" / "f.npz"),
-            "videos/f is of no video of this run",
+            lambda folder, key: shutil.copy(place(folder, key), place(folder, "f")),
+            "f is of no video of this run",
         ),
         (saved(producer="Other Tool 2.0", **tracked(random_frames(0)[:4])), "expected shape"),
         (saved(producer="A 1", **tracked(random_frames(0))), "is not tracks of"),
         (saved(producer=np.array(["x"], object)), "cannot be read .*allow_pickle"),
         (saved(**tracked(random_frames(0))), "producer: expected"),
-        (lambda folder, key: (folder / "videos" / f"{key}.npz").write_bytes(b"PK"), "cannot be read"),
+        (lambda folder, key: place(folder, key).write_bytes(b"PK"), "cannot be read"),
         (lambda folder, key: shutil.rmtree(folder / "inputs"), r"reference.npz: cannot be read"),
     ],
 )

@@ -6,10 +6,9 @@ import pytest
 
 from benchmark.bench import units
 from benchmark.keys import key
-from benchmark.plan import Cell, asked_of, plan
+from benchmark.plan import asked_of, plan
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import write_tables
-from benchmark.store.schema import SampleRow
 from flexiact.media.digests import canonical_json
 from flexiact.media.digests import json_digest as digest
 
@@ -189,12 +188,10 @@ def test_kinds_of_keys_never_meet() -> None:
 
 def test_units_part_cells_by_fit_and_bounds_by_reference() -> None:
     cells = plan(RUN)
-    made = {cell.key: _row(cell) for cell in cells if cell.case_id == "two"}
-    parts = units(cells, made, {"one": "r", "two": "r"})
+    parts = units(cells, {"one": "r", "two": "r"})
     assert sorted(cell.key for unit in parts for cell in unit.cells) == sorted(cell.key for cell in cells)
-    assert {key: row for unit in parts for key, row in unit.rows.items()} == made
     assert [{cell.fit_key for cell in unit.cells} for unit in parts] == [{None}, *({f} for f in _fits(cells))]
-    apart = units(cells, made, {"one": "r", "two": "another"})
+    apart = units(cells, {"one": "r", "two": "another"})
     assert [len(unit.cells) for unit in apart] == [1, 1, 4, 4]
 
 
@@ -208,10 +205,6 @@ def test_what_is_asked_of_a_run_is_what_planning_it_alone_gives(part: str, entri
     assert [cell.key for cell in asked] == [cell.key for cell in alone] != []
 
 
-def _row(cell: Cell) -> SampleRow:
-    return SampleRow(cell.key, cell.fit_key, cell.method, 1, "tiny", "r", cell.case_id, cell.seed, "skipped")
-
-
 def _fits(cells: list) -> list:
     return list(dict.fromkeys(cell.fit_key for cell in cells if cell.fit_key))
 
@@ -220,7 +213,7 @@ def test_a_planned_video_that_was_not_made_has_a_row(tmp_path) -> None:
     run = RUN | {"backbone": RUN["backbone"] | {"name": "tiny"}, "metrics": {}}
     folder = RunFolder(tmp_path)
     with folder.opened():
-        write_tables(folder, run, plan(run), {})
+        write_tables(folder, run, plan(run))
     rows = pq.read_table(tmp_path / "samples.parquet").to_pylist()
     assert {(row["key"], row["method"], row["case_id"], row["seed"]) for row in rows} == {
         (cell.key, cell.method, cell.case_id, cell.seed) for cell in plan(RUN)

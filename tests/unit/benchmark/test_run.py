@@ -1,14 +1,17 @@
 """Sessions on the tiny backbone, and the command's answers to wrong arguments."""
 
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from weakref import ref
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -17,9 +20,13 @@ from benchmark.bounds.table import BOUNDS
 from benchmark.console.progress import Progress
 from benchmark.describe import merged
 from benchmark.methods import METHODS, MethodEntry
+from benchmark.plan import Cell
 from benchmark.selection import UsageError
-from benchmark.session import build_methods
+from benchmark.store import gather
+from benchmark.store.folder import RunFolder
+from benchmark.store.schema.rows import SampleRow
 from benchmark.suites.case import CaseError
+from benchmark.variants import build_methods
 from flexiact.backbone.specs import BACKBONES, BackboneSpec
 from flexiact.task import Video
 from reports.run_folder import load_run
@@ -78,6 +85,24 @@ def test_a_second_session_touches_no_file(tiny, out: Path) -> None:
     outcome = session(out, tiny)
     assert (outcome.made, outcome.scored) == (0, 0)
     assert tree(out) == before
+
+
+def test_a_session_holds_few_rows_at_a_time(tiny, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session(out, tiny)
+    before, kept, read = tables(out), gather.sample_row, []
+
+    def watched(folder: RunFolder, cell: Cell) -> SampleRow | None:
+        read.append(ref(row := kept(folder, cell)))
+        assert sum(known() is not None for known in read) <= 7  # two parts of the tables, and the one that was read
+        return row
+
+    monkeypatch.setattr(gather, "_CELLS_AT_ONCE", 3)
+    monkeypatch.setattr(gather, "sample_row", watched)
+    session(out, tiny)
+    assert len(read) == 2 * len(before[0]) > 40
+    assert pq.ParquetFile(out / "scores.parquet").num_row_groups == math.ceil(len(before[0]) / 3)
+    for one, other in zip(before, tables(out), strict=True):
+        pd.testing.assert_frame_equal(one, other)
 
 
 def test_two_sessions_are_equal(tiny, out: Path) -> None:

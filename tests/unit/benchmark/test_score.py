@@ -12,7 +12,7 @@ from benchmark.plan import Cell
 from benchmark.scoring import Scorer, backend_of, evaluated
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import score_rows
-from benchmark.store.schema import SampleRow
+from benchmark.store.schema.rows import SampleRow
 from benchmark.store.videos import DamagedVideo
 from benchmark.suites.case import Stages
 from flexiact.task import Video

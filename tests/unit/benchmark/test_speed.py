@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from benchmark.session import RunRequest, run_session
 from benchmark.speed import command as speed
+from benchmark.speed import scale
 from benchmark.speed.attention import AttentionShape, attention
 from benchmark.speed.measure import clock_name, device_clock, measure
 from benchmark.speed.timing import BUDGET_S, ROUNDS, Spread, Variant, interleaved, paired_ratios, spread, timed
@@ -243,3 +244,10 @@ def test_videos_per_second_are_those_of_the_samples(backbone: Backbone, tmp_path
     description.write_text(json.dumps(json.loads(description.read_text()) | {"provenance": {}}))
     with pytest.raises(ValueError, match="does not say which device"):
         speed.whole_run(tmp_path / "run")
+
+
+def test_a_made_up_run_is_one_that_a_session_finds_made_and_measured(tmp_path: Path) -> None:
+    assert 30 < scale.kept(40, tmp_path / "run") == scale.gone_on(tmp_path / "run") < 60
+    with pytest.raises(AssertionError, match="was missing"):
+        next((tmp_path / "run").glob("scores/*/*.json")).unlink()
+        scale.gone_on(tmp_path / "run")

@@ -38,7 +38,7 @@ def test_a_stopped_session_keeps_what_is_finished_and_goes_on(
         outcome = session(out, backbone, **ASKED)
     assert outcome.stopped == number and len(heard) == after
     samples = pd.read_parquet(out / "samples.parquet")
-    made = {path.stem for path in (out / "records").glob("*.json")}
+    made = {path.stem for path in (out / "records").glob("*/*.json")}
     assert set(samples[samples["status"] == "ok"]["key"]) == made and 0 < len(made) < len(samples)
     assert f"ends      stopped by {signal.Signals(number).name}" in (out / "log.txt").read_text()
     assert signal.getsignal(number) is before

@@ -9,6 +9,7 @@ import pytest
 
 from benchmark.selection import UsageError
 from benchmark.store.folder import SCHEMA_VERSION, RunFolder, StoreError
+from flexiact.media.digests import json_digest
 
 
 @pytest.fixture
@@ -36,9 +37,10 @@ def test_a_file_in_the_way_is_refused(folder: RunFolder) -> None:
         RunFolder(folder.path / "below").check()
 
 
-@pytest.mark.parametrize(
-    "content", [json.dumps({"schema_version": SCHEMA_VERSION + 1}), json.dumps({}), "[]", "{trunc"]
-)
+OTHERS = [json.dumps({"schema_version": SCHEMA_VERSION + by}) for by in (1, -1)]
+
+
+@pytest.mark.parametrize("content", [*OTHERS, json.dumps({}), "[]", "{trunc"])
 def test_another_schema_or_a_damaged_run_is_refused(folder: RunFolder, content: str) -> None:
     folder.path.mkdir()
     (folder.path / "run.json").write_text(content)
@@ -70,7 +72,7 @@ def test_a_second_run_at_the_same_place_is_refused(folder: RunFolder) -> None:
 
 def test_what_a_killed_run_left_is_cleared(folder: RunFolder) -> None:
     with folder.opened():
-        left = folder.file("videos", ".abc.mkv.77.partial")
+        left = folder.room_for(folder.file("videos", "abc.mkv")).with_name(".abc.mkv.77.partial")
         left.write_bytes(b"half")
     with folder.opened():
         assert not left.exists()
@@ -83,7 +85,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(folder: RunFold
             partial.write_text("half")
             raise RuntimeError
         assert folder.read_json("records", "k") == {"a": 1}
-        assert [p.name for p in folder.file("records", "").iterdir()] == ["k.json"]
+        assert [p.name for p in folder.path.glob("records/*/*")] == ["k.json"]  # hidden ones included
 
 
 def test_a_full_disk_is_told_in_one_line(folder: RunFolder) -> None:
@@ -109,15 +111,26 @@ def test_equal_content_is_not_written_again(folder: RunFolder) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[1]"])
 def test_a_damaged_record_counts_as_missing(folder: RunFolder, content: str) -> None:
     with folder.opened():
-        folder.file("records", "k.json").write_text(content)
+        folder.room_for(folder.file("records", "k.json")).write_text(content)
         assert folder.read_json("records", "k") is None
+
+
+def test_no_folder_holds_many_files(folder: RunFolder) -> None:
+    keys = [json_digest(number)[:32] for number in range(300)]
+    with folder.opened():
+        for key in keys:
+            folder.write_json("records", key, {"key": key})
+    assert [path.stem for path in folder.files("records", ".json")] == sorted(keys)
+    assert all(folder.read_json("records", key) == {"key": key} for key in keys)
+    parts = [list(part.iterdir()) for part in (folder.path / "records").iterdir()]
+    assert len(parts) > 100 and max(map(len, parts)) < 10
 
 
 def test_tables_have_their_columns_even_without_rows(folder: RunFolder) -> None:
     from benchmark.store.gather import write_tables
 
     with folder.opened():
-        write_tables(folder, {"methods": {}, "cases": {}, "metrics": {}, "seeds": [0], "backbone": {}}, [], {})
+        write_tables(folder, {"methods": {}, "cases": {}, "metrics": {}, "seeds": [0], "backbone": {}}, [])
     samples, scores = (pq.read_table(folder.path / f"{name}.parquet") for name in ("samples", "scores"))
     assert (
         samples.column_names

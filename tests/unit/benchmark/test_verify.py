@@ -10,11 +10,11 @@ import pytest
 from benchmark import status, verify
 from benchmark.execute import Executor
 from benchmark.plan import plan
-from benchmark.session import build_methods
 from benchmark.shards import Shard
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows
 from benchmark.store.lock import locked
+from benchmark.variants import build_methods
 from flexiact.task import Video
 from tests.support.harness import CASES, session, tree
 
@@ -35,7 +35,7 @@ def out(whole: Path, tmp_path: Path) -> Path:
 
 def of_method(out: Path, method: str, folder: str) -> Path:
     cells = plan(RunFolder(out).described())
-    return next((out / folder).glob(f"{next(cell.key for cell in cells if cell.method == method)}.*"))
+    return next((out / folder).glob(f"*/{next(cell.key for cell in cells if cell.method == method)}.*"))
 
 
 def test_the_status_of_a_finished_run(out: Path, capsys) -> None:
@@ -89,7 +89,7 @@ def test_a_sound_run_is_said_to_be(out: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["videos/*", "records/*", "scores/*", "fits/*", "features/*", "*.parquet", "run.json"]
+    "pattern", ["videos/*/*", "records/*/*", "scores/*/*", "fits/*/*", "features/*/*", "*.parquet", "run.json"]
 )
 def test_one_bit_anywhere_is_found(out: Path, pattern: str, capsys, tiny) -> None:
     path = sorted(out.glob(pattern))[0]
@@ -104,7 +104,7 @@ def test_one_bit_anywhere_is_found(out: Path, pattern: str, capsys, tiny) -> Non
         verify.main([str(out), "--remove"])
         assert not path.exists()
         session(out, tiny, **ASKED)
-        if pattern not in ("fits/*", "features/*"):  # which are made when something needs them
+        if pattern not in ("fits/*/*", "features/*/*"):  # which are made when something needs them
             assert path.exists()
         assert verify.main([str(out)]) == 0
 

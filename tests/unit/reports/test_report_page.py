@@ -97,6 +97,7 @@ def test_page_needs_nothing_but_what_lies_beside_it(page, page_file):
     sources = [a["src"] for tag in ("img", "video", "source", "script") for a in page.all(tag) if "src" in a]
     sources += [a["srcset"] for a in page.all("source")] + [a["href"] for a in page.all("a")]
     assert not page.all("link")
+    assert len({source for source in sources if "/previews/" in source}) > 60
     for source in sources:
         assert "://" not in source
         if not source.startswith("#"):
