@@ -49,7 +49,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Movement:
-    """How far a metric moves, in absolute differences of the methods and bounds that differ in some cell.
+    """Distance that a metric moves: absolute differences of the methods and bounds that differ in some cell.
 
     Attributes:
         metric: Name of the metric.
@@ -73,7 +73,7 @@ class TwoRuns:
         settings: Dotted names of the keys of run.json that differ.
         alone: Sentences on what only one of the runs has, or what cannot be compared.
         changes: Differences in the order of methods and metrics of the first run.
-        movements: How far every metric moves that differs anywhere, in the order of metrics.
+        movements: Movements of the metrics that differ anywhere, in their order.
         cells: Cells that differ: columns method, case_id, seed, fit_seed, what (video or the metric), first, second.
     """
 
