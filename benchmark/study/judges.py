@@ -94,7 +94,7 @@ def exported_seed(suite: PuppetSuite, folder: Path) -> int:
 
 
 def _made_from(suite: PuppetSuite, seed: int) -> dict[str, Any]:
-    """What decides the content and the numbers of the videos."""
+    """Facts that decide the content and the numbers of the videos."""
     facts = {"suite": suite.name, "suite_digest": suite.digest, "corruptions_version": VERSION, "corruptions": NAMES}
     return dict(json.loads(json.dumps({**facts, "seed": seed})))
 
