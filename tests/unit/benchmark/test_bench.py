@@ -16,7 +16,7 @@ from flexiact.backbone.backbone import Backbone
 from metrics import METRICS
 from tests.support.harness import CASES, small_perception
 
-ONE, TWO = (Cell(f"key{i}", "fit", "i2v", "method", case.case_id, 0) for i, case in enumerate(CASES))
+ONE, TWO = (Cell(f"key{i}", "fit", "i2v", "method", case.case_id, 0, 0) for i, case in enumerate(CASES))
 UNIT = Unit((ONE, TWO))
 
 
