@@ -53,7 +53,7 @@ def _load_and_hold(adapter: Path, folder: str, claim: Path, device: str) -> tupl
     rename = os.replace
 
     def hold(source, target, *rest, **options):
-        if Path(target).parent.name == folder and not claim.exists():
+        if Path(target).parent.parent.name == folder and not claim.exists():
             mine = claim.with_name(f"{claim.name}-{os.getpid()}")
             mine.write_text(f"{ray.get_runtime_context().get_node_id()} {os.getpid()}")
             with suppress(FileExistsError):
