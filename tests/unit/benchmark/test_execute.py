@@ -173,7 +173,7 @@ def test_a_fit_is_computed_once_and_found_again_with_its_cost(folder: RunFolder,
 def test_every_cell_is_made_with_its_own_fit(folder: RunFolder, backbone) -> None:
     method = Shifter(backbone)
     runner = executor(folder, backbone, method)
-    cells = [Cell(f"s{seed}", f"f{seed}", "m", "method", CASES[0].case_id, seed) for seed in (5, 6)]
+    cells = [Cell(f"s{seed}", f"f{seed}", "m", "method", CASES[0].case_id, seed, seed) for seed in (5, 6)]
     first, second = (runner.execute(cell).video_digest for cell in cells)
     alone = executor(folder, backbone, method).execute(cells[1]).video_digest  # its fit is found on disk
     assert method.fits == 2 and first != second == alone
