@@ -9,6 +9,7 @@ from flexiact import PUPPET_WEIGHTS as WEIGHTS
 from flexiact.puppets.cards import clip_judge as judge_clip_card
 from flexiact.puppets.cards import pose_judge as judge_pose_card
 from flexiact.puppets.recipes import control as train_control
+from flexiact.puppets.recipes import refadapter as train_refadapter
 from flexiact.puppets.recipes.judges import pose_driver as driver_pose
 
 CARDS = {
@@ -16,6 +17,7 @@ CARDS = {
     "clip": judge_clip_card.CARD,
     "pose": judge_pose_card.CARD,
     "control": train_control.CARD,
+    "refadapter": train_refadapter.CARD,
 }
 
 
