@@ -64,7 +64,7 @@ def units(cells: Iterable[Cell], references: Mapping[str, str]) -> list[Unit]:
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do in a run. It holds no row but those that failed, since a run may have a million.
+    """Work that there is to do in a run. It holds no row but those that failed, since a run may have a million.
 
     Attributes:
         cells: Cells to make or measure.
@@ -134,7 +134,7 @@ class Bench:
             self.folder.log("measured", f"{_name(cell)}, {seconds:.2f} s")
 
     def left(self, unit: Unit) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
-        """What is left of a unit that a lost worker was doing.
+        """Find what is left of a unit that a lost worker was doing.
 
         Returns:
             The cells whose videos are not stored by now, and the cells that the worker was at: all unmade ones if it

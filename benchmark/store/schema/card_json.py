@@ -38,7 +38,7 @@ class CardPart(Entry):
     methods: dict[str, MethodCost]
     """Methods and bounds by name."""
     evaluators: dict[str, str]
-    """What measured each metric, and the version of the metric."""
+    """Evaluator of each metric, and the version of the metric."""
 
 
 class Card(Entry):

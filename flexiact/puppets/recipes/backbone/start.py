@@ -1,4 +1,4 @@
-"""What a training of the puppet backbone begins with: its settings, first weights, noising and precision."""
+"""Beginning of a training of the puppet backbone: settings, first weights, noising and precision."""
 
 import hashlib
 import time
