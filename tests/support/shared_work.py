@@ -75,7 +75,7 @@ def never_opened(device: str) -> Diary:
 
 
 def unit(method: str, name: str, size: int = 1) -> Unit:
-    cells = tuple(Cell(f"{name}{i or ''}", name, method, "method", "case", 0) for i in range(size))
+    cells = tuple(Cell(f"{name}{i or ''}", name, method, "method", "case", 0, 0) for i in range(size))
     return Unit(cells)
 
 

@@ -212,7 +212,7 @@ def test_the_harness_tells_this_method_and_no_other(controlled: Backbone, tmp_pa
     folder = RunFolder(tmp_path / "run")
     with folder.opened():
         executor = Executor(folder, controlled, {"m": told}, {case.case_id: case for case in CASES}, told=("m",))
-        rows = [executor.execute(Cell(f"k{i}", "f", "m", "method", case.case_id, 0)) for i, case in enumerate(CASES)]
+        rows = [executor.execute(Cell(f"k{i}", "f", "m", "method", case.case_id, 0, 0)) for i, case in enumerate(CASES)]
     assert [(row.status, row.error) for row in rows] == [("ok", None)] * 2
     with pytest.raises(ValueError, match="frames: their true keypoints are not known"):
         told.fit(Video(random_frames(1), 8.0), "", seed=0)

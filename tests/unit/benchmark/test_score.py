@@ -225,7 +225,7 @@ def test_a_reason_with_a_path_is_not_a_backend() -> None:
 
 def test_scores_do_not_depend_on_what_was_scored_before(folder: RunFolder, row, backbone) -> None:
     executor = Executor(folder, backbone, {}, {case.case_id: case for case in CASES})
-    cells = [Cell(f"k{i}", None, "oracle", "bound", case.case_id, 0) for i, case in enumerate(CASES)]
+    cells = [Cell(f"k{i}", None, "oracle", "bound", case.case_id, 0, 0) for i, case in enumerate(CASES)]
     rows = [executor.execute(cell) for cell in cells]
     for order in ((0, 1), (1, 0)):
         judge = scorer(folder, backbone, metrics={"motion_fidelity": METRICS["motion_fidelity"]})
