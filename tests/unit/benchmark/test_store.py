@@ -137,7 +137,7 @@ def test_tables_have_their_columns_even_without_rows(folder: RunFolder) -> None:
         == (
             "key fit_key method method_version backbone backbone_revision case_id seed status error video video_digest "
             "video_bytes fit_s transfer_s peak_memory_gib action_mib origin resize_rule changed source source_frames "
-            "source_fps source_height source_width"
+            "source_fps source_height source_width fit_seed"
         ).split()
     )
     assert scores.column_names == "key method case_id seed metric metric_version status value backend error".split()
