@@ -240,8 +240,9 @@ class RunFolder:
         Raises:
             StoreError: If the file cannot be written.
         """
+        self.room_for(path)
         try:
-            with replacing(self.room_for(path), keeps_equal) as partial:
+            with replacing(path, keeps_equal) as partial:
                 yield partial
         except WriteError as error:
             raise StoreError(str(error)) from error
