@@ -26,7 +26,13 @@ from ray.cluster_utils import Cluster as Machines
 from flexiact.method import PRESETS
 from tests.support.harmed_run import THREE_CASES, holding
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(
+        "CLUSTER_HARM" not in os.environ, reason="in development: no result yet; CLUSTER_HARM=1 runs them"
+    ),
+]
 ALONE = ("unshare", "--user", "--map-root-user", "--mount")
 WITHIN_S = 1000
 """More than any step takes on busy cores."""
