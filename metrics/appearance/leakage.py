@@ -31,6 +31,14 @@ def share_nearer(colours: np.ndarray, there: cKDTree, here: cKDTree) -> float:
     return float((there.query(colours)[0] + MARGIN < here.query(colours)[0]).mean())
 
 
+def leaked(shown: np.ndarray, target: np.ndarray, reference: np.ndarray) -> float | None:
+    """Share of the shown Lab colours [N, 3] nearer to the reference's than to the target's; None if these are alike."""
+    here, there = cKDTree(target), cKDTree(reference)
+    if share_nearer(reference, there, here) < MIN_OWN_SHARE:
+        return None
+    return share_nearer(shown, there, here)
+
+
 def appearance_leakage(features: Features) -> float | None:
     """Share of the subject's colours that are nearer to the reference's skin than to the target's: in [0, 1].
 
@@ -43,11 +51,7 @@ def appearance_leakage(features: Features) -> float | None:
     target, other = list(true_colours(truth).values()), reference.frames[source.body]
     if not (shown and target and len(other)):
         return None
-    skin, here = colours_of(other), cKDTree(np.concatenate(target))
-    there = cKDTree(skin)
-    if share_nearer(skin, there, here) < MIN_OWN_SHARE:
-        return None
-    return share_nearer(colours_of(np.concatenate(shown)), there, here)
+    return leaked(colours_of(np.concatenate(shown)), np.concatenate(target), colours_of(other))
 
 
 def appearance_leakage_embedded(features: Features) -> float | None:

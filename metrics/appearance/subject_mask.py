@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from metrics.appearance.appearance_error import colours_of
 from metrics.appearance.identity import kept
-from metrics.appearance.leakage import MIN_OWN_SHARE, share_nearer
+from metrics.appearance.leakage import leaked
 from metrics.features import Features, VideoFeatures
 from metrics.metric import Metric
 
@@ -42,10 +42,7 @@ def subject_leakage(features: Features) -> float | None:
     sides = [_colours(video) for video in (features.generated, features.target, features.reference)]
     if not all(map(len, sides)):
         return None
-    shown, here, there = sides[0], cKDTree(sides[1]), cKDTree(sides[2])
-    if share_nearer(sides[2], there, here) < MIN_OWN_SHARE:
-        return None
-    return share_nearer(shown, there, here)
+    return leaked(*sides)
 
 
 SUBJECT_KEPT = Metric(
