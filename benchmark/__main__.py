@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
-from benchmark.selection import unknown
+from benchmark.planning.selection import unknown
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("benchmark.run", "run methods on a suite, measure and report"),

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact import cli
-from flexiact.cli import OneLineParser
+from flexiact.terminal import cli
+from flexiact.terminal.cli import OneLineParser
 
 
 def parser() -> argparse.ArgumentParser:

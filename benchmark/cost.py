@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from benchmark.methods import DITFLOW, FLEXIACT, I2V, MOTION_CLONE, MOTION_DIRECTOR, MOTION_INVERSION, SMM
+from benchmark.planning.methods import DITFLOW, FLEXIACT, I2V, MOTION_CLONE, MOTION_DIRECTOR, MOTION_INVERSION, SMM
 from benchmark.suites.puppets import load_suite
-from flexiact.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, run
 
 if TYPE_CHECKING:
     from flexiact.backbone.backbone import Backbone

@@ -18,11 +18,11 @@ from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.selection import UsageError
+from benchmark.planning.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.suites.case import refuse
-from flexiact import cli
-from flexiact.cli import OneLineParser
+from flexiact.terminal import cli
+from flexiact.terminal.cli import OneLineParser
 
 if TYPE_CHECKING:  # tables load slow libraries, which --help should not cost
     from benchmark.store.schema.rows import SampleRow
@@ -97,7 +97,7 @@ def read_part(path: Path) -> Part:
     Raises:
         UsageError: If there is no run, or one of another schema version.
     """
-    from benchmark.plan import plan
+    from benchmark.planning.plan import plan
     from benchmark.store.gather import sample_rows
 
     folder = RunFolder(path)
@@ -113,7 +113,7 @@ def joined(parts: Sequence[Part]) -> dict[str, Any]:
     Raises:
         UsageError: If two of the runs cannot be merged; the message names them and what differs.
     """
-    from benchmark.describe import merged
+    from benchmark.stages.describe import merged
 
     for first, second in combinations(parts, 2):
         _check_alike(first, second)
@@ -181,7 +181,7 @@ def _other_files(first: Part, second: Part) -> Iterator[str]:
 
 
 def _differences(first: Part, second: Part, key: str) -> Iterator[str]:
-    from benchmark.plan import said_seed
+    from benchmark.planning.plan import said_seed
     from benchmark.store.gather import score_rows
 
     one, other = first.rows[key], second.rows[key]
@@ -211,7 +211,7 @@ def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part]) -> None
         UsageError: If the place is taken, or a video has gone.
         StoreError: If the directory cannot be written.
     """
-    from benchmark.plan import plan
+    from benchmark.planning.plan import plan
     from benchmark.store.gather import write_tables
 
     cells = plan(run)  # first, since it refuses one video under two names

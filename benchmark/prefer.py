@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, run
 
 PAIRS = 60
 
@@ -34,13 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _prefer(options: argparse.Namespace) -> None:
     from reports.build import Staging
-    from reports.formats import markdown_table
     from reports.prefer.analysis import agreement_table, preference_table, read_votes
     from reports.prefer.pairs import plan
     from reports.prefer.people import rater_table, strength_table
     from reports.prefer.sheet import render_sheet
     from reports.results import measure
     from reports.run_folder import load_run
+    from reports.tables.formats import markdown_table
     from reports.wording import title
 
     if options.pairs < 1:

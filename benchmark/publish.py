@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.methods import METHODS
-from benchmark.selection import select
+from benchmark.planning.methods import METHODS
+from benchmark.planning.selection import select
 from benchmark.suites.puppets import load_suite
 from flexiact import PUPPET_WEIGHTS
-from flexiact.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, run
 
 MADE = "made.json"
 PUBLISHED = Path(__file__).parents[1] / "reports" / "published"
@@ -123,7 +123,7 @@ def _publish(options: argparse.Namespace) -> int:
 
 def inputs_of(product: Product) -> dict[str, str]:
     """Version or digest of everything that a result depends on, by a name for people."""
-    from benchmark.keys import key
+    from benchmark.planning.keys import key
     from benchmark.store.provenance import weights_digest
     from benchmark.suites.truth import TRUTH_VERSION
     from flexiact.backbone.backbone import load_backbone

@@ -13,26 +13,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.bounds.table import BOUNDS
-from benchmark.cluster import add_cluster_options, check_cluster_options, cluster_of
-from benchmark.load import Networks, set_threads
-from benchmark.methods import METHODS
-from benchmark.selection import UsageError, select, unknown
-from benchmark.shards import parse_shard
+from benchmark.bounds.bounds import BOUNDS
+from benchmark.planning.job_shards import parse_shard
+from benchmark.planning.methods import METHODS
+from benchmark.planning.selection import UsageError, select, unknown
+from benchmark.planning.variants import entry_of, variant_name
 from benchmark.store.folder import RunFolder
 from benchmark.suites.case import Suite
 from benchmark.suites.case_table import table_suite
 from benchmark.suites.davis import davis_suite
-from benchmark.suites.files import folder_suite
+from benchmark.suites.file_cases import folder_suite
 from benchmark.suites.flexiact import flexiact_suite
 from benchmark.suites.puppets import load_suite, suite_names
-from benchmark.variants import entry_of, variant_name
-from benchmark.workers import affordable, worker_devices
-from flexiact import cli
-from flexiact.cli import BACKBONE_HELP, OneLineParser, add_device_options
+from benchmark.workers.cluster import add_cluster_options, check_cluster_options, cluster_of
+from benchmark.workers.load import Networks, set_threads
+from benchmark.workers.local import affordable, worker_devices
+from flexiact.terminal import cli
+from flexiact.terminal.cli import BACKBONE_HELP, OneLineParser, add_device_options
 
 if TYPE_CHECKING:
-    from benchmark.session import Outcome, RunRequest
+    from benchmark.stages.session import Outcome, RunRequest
     from benchmark.submissions.submission import Submission
     from benchmark.suites.case import Case
     from flexiact.backbone.specs import BackboneSpec
@@ -184,7 +184,7 @@ def run_methods(
     set_threads(args.threads or 1)
 
     # From here on networks are loaded, which takes seconds.
-    from benchmark.session import RunRequest
+    from benchmark.stages.session import RunRequest
     from metrics import METRICS
 
     if suite.headline not in METRICS:
@@ -232,7 +232,7 @@ def open_suite(args: argparse.Namespace) -> Suite:
 
 
 def _session(request: "RunRequest", args: argparse.Namespace, suite: Suite, workers: int | None) -> "Outcome":
-    from benchmark.session import Workers, run_session
+    from benchmark.stages.session import Workers, run_session
     from benchmark.store.provenance import provenance
     from flexiact import PUPPET_WEIGHTS
     from flexiact.backbone.specs import find_spec

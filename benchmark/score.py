@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.planning.selection import UsageError
 from benchmark.run import RESUMES, add_suite_options, parse_seeds, run_methods
-from benchmark.selection import UsageError
 from benchmark.suites.case import Suite
-from flexiact import cli
-from flexiact.cli import OneLineParser
+from flexiact.terminal import cli
+from flexiact.terminal.cli import OneLineParser
 
 if TYPE_CHECKING:  # reading videos loads slow libraries, which --help should not cost
     from benchmark.submissions.submission import Submission
@@ -79,7 +79,7 @@ def _submitted(args: argparse.Namespace, suite: Suite, cases: "Sequence[Case]") 
         CaseError: If a file names no case, or cannot be read.
     """
     from benchmark.submissions.found import Cases, by_name, by_table, submissions_of
-    from benchmark.suites.files import file_name
+    from benchmark.suites.file_cases import file_name
 
     ids = Cases(tuple(case.case_id for case in cases), suite.case_ids)
     name = args.name or file_name(args.videos.resolve().name)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flexiact.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, run
 
 if TYPE_CHECKING:
-    from benchmark.plan import Cell
+    from benchmark.planning.plan import Cell
     from benchmark.store.folder import RunFolder
     from benchmark.store.schema.rows import SampleRow
 
@@ -66,7 +66,7 @@ def status_page(path: Path) -> str:
     Raises:
         UsageError: If there is no run, or run.json cannot be read.
     """
-    from benchmark.plan import plan
+    from benchmark.planning.plan import plan
     from benchmark.store.folder import RunFolder
     from benchmark.store.gather import sample_rows
     from benchmark.store.log import LOG
@@ -133,7 +133,7 @@ def states(
 
 
 def _table(found: Sequence[State]) -> list[str]:
-    from flexiact.progress import in_words
+    from flexiact.terminal.progress import in_words
 
     width = min(_NAME_WIDTH, max(6, *(len(state.name) for state in found)))
     lines = [f"{'method':{width}} {'done':>6} {'failed':>6} {'left':>6} {'to measure':>10} {'time':>12}"]
@@ -159,7 +159,7 @@ def _at_work(path: Path, unfinished: bool) -> list[str]:
 def _times(found: Sequence[State], info: Mapping[str, Any], path: Path, log: str) -> list[str]:
     """Cost so far and time left."""
     from benchmark.store.lock import holders
-    from flexiact.progress import in_words
+    from flexiact.terminal.progress import in_words
 
     fit_s, transfer_s = sum(state.fit_s for state in found), sum(state.transfer_s for state in found)
     seconds = [float(text) for text in _MEASURED.findall(log)]

@@ -17,15 +17,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.load import set_threads
+from benchmark.planning.selection import UsageError
 from benchmark.run import networks_of, open_suite
-from benchmark.selection import UsageError
 from benchmark.store.folder import RunFolder
-from flexiact.cli import OneLineParser, run
+from benchmark.workers.load import set_threads
+from flexiact.terminal.cli import OneLineParser, run
 
 if TYPE_CHECKING:
-    from benchmark.execute import Executor
-    from benchmark.plan import Cell
+    from benchmark.planning.plan import Cell
+    from benchmark.stages.execute import Executor
     from benchmark.store.audit import Checked
     from benchmark.store.schema.rows import SampleRow
     from flexiact.task import Video
@@ -121,7 +121,7 @@ def difference(stored: "Video", again: "Video") -> Difference:
 
 def _cells(folder: RunFolder, info: dict[str, Any], count: int, seed: int) -> list[Difference]:
     """Run a sample of cells again in a temporary folder, fits included, and print how far each is from its video."""
-    from benchmark.plan import plan
+    from benchmark.planning.plan import plan
     from benchmark.store.gather import sample_rows
 
     cells = plan(info)
@@ -147,7 +147,7 @@ def compare(
         scratch: The scratch folder.
         pairs: Cells with their stored rows.
     """
-    from benchmark.plan import said_seed
+    from benchmark.planning.plan import said_seed
     from benchmark.store.videos import DamagedVideo, read_stored
 
     found = []
@@ -174,10 +174,10 @@ def _executor(folder: RunFolder, info: dict[str, Any], names: set[str], cells: "
     Raises:
         UsageError: If the backbone, a method or a case is not what the run was made with.
     """
-    from benchmark.describe import describe_backbone, describe_method
-    from benchmark.execute import Executor
-    from benchmark.methods import TRUE_KEYPOINTS
-    from benchmark.variants import build_methods, entry_of
+    from benchmark.planning.methods import TRUE_KEYPOINTS
+    from benchmark.planning.variants import build_methods, entry_of
+    from benchmark.stages.describe import describe_backbone, describe_method
+    from benchmark.stages.execute import Executor
 
     args = _options(info["command"])
     args.suite = args.suite or info["suite"]

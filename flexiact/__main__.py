@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexiact.cli import BACKBONE_HELP, OneLineParser, add_device_options, run
+from flexiact.terminal.cli import BACKBONE_HELP, OneLineParser, add_device_options, run
 
 if TYPE_CHECKING:
     from flexiact.one_video.make import Made, Setup
@@ -123,7 +123,7 @@ def _run(args: argparse.Namespace) -> int:
     # From here on networks are loaded, which takes seconds instead of milliseconds.
     from torch import OutOfMemoryError
 
-    from flexiact.progress import in_words
+    from flexiact.terminal.progress import in_words
 
     try:
         where, made = _demo(args) if args.demo else _one(args)

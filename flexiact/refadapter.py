@@ -18,9 +18,9 @@ from torch import nn
 
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.lora import LowRankLayers
-from flexiact.cli import one_line
 from flexiact.media.digests import folder_digest
 from flexiact.ranges import check_count, check_number, check_positive
+from flexiact.terminal.cli import one_line
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 PREFIX = "base_model.model."  # how peft names the wrapped model in its files

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexiact.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, run
 
 if TYPE_CHECKING:  # importing this module loads only the standard library, so that `--help` is fast
-    from reports.contact_sheet import Sheet
     from reports.page.frames import Gallery
+    from reports.pictures.contact_sheet import Sheet
     from reports.results import Results
 
 PUBLISHED_LIMIT_BYTES = 3_000_000
@@ -46,8 +46,8 @@ def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None
         ValueError: If the run cannot be reported (reports.run_folder.RunError).
         OSError: If the report cannot be written.
     """
-    from reports.contact_sheet import Sheet
     from reports.page.frames import Gallery
+    from reports.pictures.contact_sheet import Sheet
     from reports.results import measure
     from reports.run_folder import load_run
 
@@ -68,8 +68,8 @@ def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Pat
         ValueError: If the run cannot be reported, or the set is larger than PUBLISHED_LIMIT_BYTES.
         OSError: If the set cannot be written.
     """
-    from reports.contact_sheet import Sheet
     from reports.page.frames import Gallery
+    from reports.pictures.contact_sheet import Sheet
     from reports.results import measure
     from reports.run_folder import RunError, load_run
 
@@ -103,11 +103,11 @@ def update_readme(readme: Path, published: Path = PUBLISHED) -> Path:
 
 def _write(results: Results, folder: Path, final: Path, sheet: Sheet, gallery: Gallery, linked: bool = True) -> None:
     """Write a report to a folder; `linked` if its page links the run's videos from its final place."""
-    from reports import formats
-    from reports.contact_sheet import write_contact_sheet
-    from reports.figures import write_figures
+    from reports.page.document import Beside, render
     from reports.page.frames import write_frames
-    from reports.page.render import Beside, render
+    from reports.pictures.contact_sheet import write_contact_sheet
+    from reports.pictures.figures import write_figures
+    from reports.tables import formats
 
     figures = write_figures(results, folder / "figures")
     sheet_cases = write_contact_sheet(results, folder / "contact_sheet.png", sheet)

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact.cli import OneLineParser, one_line, run
 from flexiact.media.files import make_folder, replacing
+from flexiact.terminal.cli import OneLineParser, one_line, run
 
 DIFFERENCES = (0.05, 0.1, 0.2)
 """Default differences, in units of the headline."""
@@ -54,10 +54,10 @@ def power_page(folder: Path, differences: Sequence[float]) -> str:
     from reports.analysis.claims import family
     from reports.analysis.inference import ALPHA, detectable, references_needed
     from reports.analysis.statistics import compare, tidy
-    from reports.cells import Cell, Number, Table
-    from reports.formats import markdown_table
     from reports.run_folder import load_run
-    from reports.variance import variance_tables
+    from reports.studies.variance import variance_tables
+    from reports.tables.cells import Cell, Number, Table
+    from reports.tables.formats import markdown_table
     from reports.wording import heading
 
     stored, pairs = load_run(folder), family()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.cells import Number
-from reports.formats import cell_text
+from reports.tables.cells import Number
+from reports.tables.formats import cell_text
 from reports.wording import number, seconds
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

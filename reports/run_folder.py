@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from flexiact.cli import one_line
+from flexiact.terminal.cli import one_line
 
 
 class RunError(ValueError):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from flexiact.cli import shortened
+from flexiact.terminal.cli import shortened
 from reports.analysis.statistics import Estimate, estimate, tidy
 from reports.run_folder import RunError, StoredRun, score_backends
 from reports.wording import count, interval, number, signed

@@ -9,8 +9,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from benchmark.methods import METHODS
-from benchmark.workers import physical_cores
+from benchmark.planning.methods import METHODS
+from benchmark.workers.local import physical_cores
 from flexiact.backbone.backbone import Backbone
 from flexiact.method import PRESETS
 from flexiact.task import Video

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from benchmark.methods import METHODS
+from benchmark.planning.methods import METHODS
 from flexiact.media.image import write_png
 from metrics import METRICS
 from tests.support.goldens import (

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmark.bounds.table import BOUNDS
-from benchmark.methods import METHODS
+from benchmark.bounds.bounds import BOUNDS
+from benchmark.planning.methods import METHODS
 from tests.support.harness import tree
 
 ROOT = Path(__file__).parents[1]
@@ -33,9 +33,9 @@ def tables(out: Path) -> list[pd.DataFrame]:
 def test_killed_anywhere_and_started_again_ends_as_if_never_killed(tmp_path: Path) -> None:
     # One child dies at the first file, others among inputs, videos, fits, records, features, scores and tables.
     kills = ["0", "3", "6", "1", "4", "20", "7", "15", "25", "5", "2"]
-    killed = run("tests.support.killed_run", tmp_path / "killed", *kills)
+    killed = run("tests.support.harm.killed_run", tmp_path / "killed", *kills)
     assert killed.stdout.split("\n")[:-1] == ["killed"] * len(kills) + ["ended with 0"], killed.stderr
-    whole = run("tests.support.killed_run", tmp_path / "whole")
+    whole = run("tests.support.harm.killed_run", tmp_path / "whole")
     assert whole.stdout == "ended with 0\n", whole.stderr
     for one, other in zip(tables(tmp_path / "killed"), tables(tmp_path / "whole"), strict=True):
         pd.testing.assert_frame_equal(one, other)

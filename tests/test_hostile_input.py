@@ -24,29 +24,29 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmark.plan import plan as plan_cells
-from benchmark.selection import UsageError
+from benchmark.planning.plan import plan as plan_cells
+from benchmark.planning.selection import UsageError
 from benchmark.status import status_page
 from benchmark.store.folder import RunFolder
 from benchmark.submissions.found import Cases, by_name, by_table
 from benchmark.suites.case import CaseError, Format
 from benchmark.suites.case_table import table_suite
 from benchmark.suites.davis import davis_suite
-from benchmark.suites.files import folder_suite
+from benchmark.suites.file_cases import folder_suite
 from benchmark.suites.flexiact import flexiact_suite
 from benchmark.suites.puppets import case_to_toml, load_case, load_suite, sealed, suite_to_toml
 from flexiact.backbone.codec import encode_text, note_long_text
 from flexiact.checkpoints.authors import load_release
 from flexiact.checkpoints.ours import load_action
-from flexiact.cli import one_line
 from flexiact.fits import FitFolder
 from flexiact.media.files import MediaError
 from flexiact.media.image import read_image
 from flexiact.media.seals import SEAL
 from flexiact.media.video import read_clip, read_video
-from flexiact.notes import collected
 from flexiact.refadapter import CONFIG_FILE, WEIGHTS_FILE, RefAdapter
 from flexiact.task import Request
+from flexiact.terminal.cli import one_line
+from flexiact.terminal.notes import collected
 from reports.prefer.analysis import read_votes
 from reports.prefer.pairs import plan as plan_pairs
 from reports.prefer.pairs import sheet_digest
@@ -54,8 +54,8 @@ from reports.results import measure
 from reports.run_folder import RunError, load_run
 from tests.support.backbones import random_frames, save_tiny_refadapter, tiny_backbone
 from tests.support.films import moving, write_film
+from tests.support.harm.hostile import SECRET, as_json, changed, damaged, text, value, watched
 from tests.support.harness import CASES, session, small_suite
-from tests.support.hostile import SECRET, as_json, changed, damaged, text, value, watched
 from tests.support.real_material import official, write_clip, write_image, write_pictures
 from tests.support.release_files import TINY, dense, embedding_state, refadapter_state
 

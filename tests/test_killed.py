@@ -21,7 +21,7 @@ MOMENTS = int(os.environ.get("KILL_MOMENTS", "4"))
 @pytest.mark.timeout(120 + 60 * MOMENTS)
 def test_killed_at_random_moments_nothing_is_lost_or_different(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "tests.support.killed_run", out, "--moments", str(MOMENTS), "0"]
+    command = [sys.executable, "-m", "tests.support.harm.killed_run", out, "--moments", str(MOMENTS), "0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     said = done.stdout.splitlines()
     assert (said[0], said[-1]) == ("ended with 0", "ended with 0"), done.stderr

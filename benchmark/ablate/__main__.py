@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.run import RESUMES, add_run_options, run_methods
-from flexiact import cli
-from flexiact.cli import OneLineParser
+from flexiact.terminal import cli
+from flexiact.terminal.cli import OneLineParser
 
 _FOLDER = Path(__file__).parent
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ablate(args: argparse.Namespace, command: str) -> int:
     from benchmark.ablate.plans import ablation_of, load_plan
-    from reports.ablation import publish
+    from reports.studies.ablation import publish
 
     plan = load_plan(args.name)
     ablation = ablation_of(plan)

@@ -7,9 +7,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from benchmark.selection import UsageError, unknown
-from benchmark.variants import named
-from reports.ablation import Ablation, Row
+from benchmark.planning.selection import UsageError, unknown
+from benchmark.planning.variants import named
+from reports.studies.ablation import Ablation, Row
 
 FOLDER = Path(__file__).parent
 Value = bool | int | float | str

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from benchmark.bounds.table import BOUNDS
-from flexiact.notes import note
+from benchmark.bounds.bounds import BOUNDS
+from flexiact.terminal.notes import note
 
 if TYPE_CHECKING:
-    from benchmark.session import Outcome, RunRequest
+    from benchmark.stages.session import Outcome, RunRequest
 
 _CHANGES = 5  # those that are printed; the table has all
 

@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmark.selection import select
+from benchmark.planning.selection import select
 from benchmark.suites.puppets import suite_names
-from flexiact.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, run
 
 
 def parser() -> argparse.ArgumentParser:

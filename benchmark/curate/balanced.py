@@ -15,7 +15,7 @@ import numpy as np
 from benchmark.curate.factors import NUM_INFERENCE_STEPS, drawn_reference, families, missing
 from benchmark.curate.poses import any_poses
 from benchmark.curate.rules import POOLS, Candidate, Chosen, Target, fitting_rigs, generator_of, make_case, would_do
-from benchmark.selection import UsageError
+from benchmark.planning.selection import UsageError
 from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite, tercile
 from flexiact.puppets.world.scene import random_scene
 

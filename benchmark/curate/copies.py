@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from benchmark.curate.rules import Candidate, Chosen, make_case, would_do
-from benchmark.selection import UsageError
+from benchmark.planning.selection import UsageError
 from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite, load_case, load_suite
 from benchmark.suites.truth import named_action, scenes
 from flexiact.puppets.world.captions import caption

@@ -40,7 +40,7 @@ from benchmark.curate.rules import (
     shows_all,
     would_do,
 )
-from benchmark.selection import UsageError
+from benchmark.planning.selection import UsageError
 from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite
 from flexiact.puppets.world.answers import layout_distance, skeleton_distances, viewpoint_deg
 from flexiact.puppets.world.scene import Scene, random_camera, random_scene

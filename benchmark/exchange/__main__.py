@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact import cli
-from flexiact.cli import OneLineParser
+from flexiact.terminal import cli
+from flexiact.terminal.cli import OneLineParser
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,9 +60,9 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from benchmark.answers import read_answers
     from benchmark.exchange.imports import import_answers
     from benchmark.store.folder import RunFolder
+    from benchmark.study.judge_answers import read_answers
     from reports.build import build
 
     RunFolder(options.run).described()
@@ -74,8 +74,8 @@ def _import(options: argparse.Namespace) -> None:
 
 def _features(options: argparse.Namespace) -> None:
     from benchmark.exchange.feature_files import FeatureFolder
-    from benchmark.exchange.features import entries_of, scores_of
     from benchmark.exchange.imports import store_scores
+    from benchmark.exchange.measured import entries_of, scores_of
     from benchmark.store.folder import RunFolder
     from reports.build import build
 

@@ -1,17 +1,17 @@
-"""Write the scores of a run in VBench's layout: one file a method (see `benchmark.answers`)."""
+"""Write the scores of a run in VBench's layout: one file a method (see `benchmark.study.judge_answers`)."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.answers import OWN, VBENCH
-from benchmark.plan import plan
-from benchmark.selection import UsageError
+from benchmark.planning.plan import plan
+from benchmark.planning.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows, score_rows
 from benchmark.store.schema.rows import SampleRow, ScoreRow
-from benchmark.suites.files import unique_names
+from benchmark.study.judge_answers import OWN, VBENCH
+from benchmark.suites.file_cases import unique_names
 from flexiact.media.files import make_folder, replacing
 
 

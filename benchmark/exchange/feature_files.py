@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.selection import UsageError
-from flexiact.cli import one_line
+from benchmark.planning.selection import UsageError
+from flexiact.terminal.cli import one_line
 from metrics.features import VideoFeatures
 
 KINDS = {

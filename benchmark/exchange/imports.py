@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import PurePosixPath
 from typing import Any
 
-from benchmark.answers import Answer, Scale, scales_of
-from benchmark.plan import plan
-from benchmark.selection import UsageError
+from benchmark.planning.plan import plan
+from benchmark.planning.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_row, sample_rows, stored_scores, write_tables
 from benchmark.store.lock import describing
 from benchmark.store.schema.rows import FEATURES_VERSION, SampleRow
 from benchmark.store.schema.run_json import Description
+from benchmark.study.judge_answers import Answer, Scale, scales_of
 from benchmark.suites.case import refuse
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write(options: argparse.Namespace) -> None:
     from benchmark.guiding.signals import page
-    from benchmark.load import set_threads
+    from benchmark.workers.load import set_threads
 
     set_threads(options.threads)
     text = page(options.run, options.methods)

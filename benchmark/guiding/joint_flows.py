@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from baselines.ditflow import ACTION_KEY, DiTFlow
-from benchmark.execute import format_of
+from benchmark.stages.execute import format_of
 from benchmark.suites.puppets import PuppetCase
 from flexiact.backbone.backbone import Backbone
-from flexiact.progress import counted
-from reports.formats import markdown_rows
+from flexiact.terminal.progress import counted
+from reports.tables.formats import markdown_rows
 
 
 def joint_flows(cases: Mapping[str, PuppetCase], backbone: Backbone) -> pd.DataFrame:

@@ -15,19 +15,19 @@ import pandas as pd
 import torch
 
 from baselines import ditflow, motion_clone, smm
-from benchmark.execute import format_of
 from benchmark.guiding.joint_flows import flow_table, joint_flows
-from benchmark.load import load
-from benchmark.methods import METHODS
-from benchmark.selection import select
+from benchmark.planning.methods import METHODS
+from benchmark.planning.selection import select
+from benchmark.stages.execute import format_of
 from benchmark.suites.case import Case, Stages
 from benchmark.suites.puppets import load_case, load_suite
+from benchmark.workers.load import load
 from flexiact.backbone.backbone import Backbone
 from flexiact.media.video import read_video
-from flexiact.progress import counted
 from flexiact.task import Action, Video
-from reports.formats import markdown_rows
+from flexiact.terminal.progress import counted
 from reports.run_folder import StoredRun, load_run
+from reports.tables.formats import markdown_rows
 
 COMPARED = ("oracle", "wrong-action", "still", "i2v")
 """Names of videos of known quality; the method's own video is compared with them."""

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch.nn import functional
 
-from benchmark.speed.measure import Comparison, type_name
+from benchmark.speed.comparison import Comparison, type_name
 from benchmark.speed.timing import Variant
 from flexiact.backbone.attention import attention_with_channel, attention_with_mask, biased_attention
 

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.load import load, set_threads
-from benchmark.selection import UsageError, select
-from flexiact.cli import OneLineParser, run
+from benchmark.planning.selection import UsageError, select
+from benchmark.workers.load import load, set_threads
+from flexiact.terminal.cli import OneLineParser, run
 
 if TYPE_CHECKING:
-    from benchmark.speed.measure import Comparison
+    from benchmark.speed.comparison import Comparison
     from flexiact.backbone.backbone import Backbone
 
 COMPARISONS = ("attention", "step", "transfer", "fit", "price")
@@ -100,10 +100,10 @@ def _run(args: argparse.Namespace) -> str:
     whole = whole_run(args.run) if args.run else None
     set_threads(None)
 
-    from benchmark.speed.measure import clock_name, measure
+    from benchmark.speed.comparison import clock_name, measure
     from benchmark.store.provenance import device_name, provenance
     from flexiact import PUPPET_WEIGHTS
-    from reports.speed.table import SCHEMA_VERSION, write_page
+    from reports.speed.times import SCHEMA_VERSION, write_page
 
     puppets = load("puppets", args.device, None, None)
     device = puppets.device
@@ -147,7 +147,7 @@ def write_json(result: Mapping[str, Any], path: Path) -> None:
 
 def _with_earlier(result: dict[str, Any], path: Path) -> dict[str, Any]:
     """Add the comparisons that an earlier call stored for the same environment and model."""
-    from reports.speed.table import load_speed
+    from reports.speed.times import load_speed
 
     if not path.exists():
         return result

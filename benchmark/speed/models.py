@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from transformers import T5Config, T5EncoderModel
 
-from benchmark.speed.measure import GIB
+from benchmark.speed.comparison import GIB
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.cogvideox import COGVIDEOX_5B_I2V, Published
 from flexiact.refadapter import RefAdapter

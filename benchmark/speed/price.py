@@ -12,15 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from baselines.i2v import ImageToVideo
-from benchmark.bounds.table import BOUNDS
-from benchmark.execute import format_of
-from benchmark.load import load_judges
-from benchmark.speed.measure import Comparison, device_clock, type_name
+from benchmark.bounds.bounds import BOUNDS
+from benchmark.speed.comparison import Comparison, device_clock, type_name
 from benchmark.speed.timing import Variant
+from benchmark.stages.execute import format_of
 from benchmark.store.errors import error_text
 from benchmark.suites.case import Stages
 from benchmark.suites.puppets import PuppetCase, load_case, load_suite
 from benchmark.tune import trials as tune
+from benchmark.workers.load import load_judges
 from flexiact.backbone.backbone import Backbone
 from flexiact.task import Request
 from reports.wording import count

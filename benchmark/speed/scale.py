@@ -18,12 +18,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flexiact.cli import OneLineParser, run
 from flexiact.media.digests import json_digest
+from flexiact.terminal.cli import OneLineParser, run
 
 if TYPE_CHECKING:
-    from benchmark.plan import Cell
-    from benchmark.session import RunRequest
+    from benchmark.planning.plan import Cell
+    from benchmark.stages.session import RunRequest
     from benchmark.store.folder import RunFolder
     from flexiact.backbone.backbone import Backbone
     from metrics.perception import Perception
@@ -72,7 +72,7 @@ def _timed(part: Callable[..., int], *arguments: object) -> tuple[int, float, fl
 
 def planned(videos: int) -> int:
     """Plan about so many videos; return their number."""
-    from benchmark.plan import plan
+    from benchmark.planning.plan import plan
 
     one = len(plan(description(1)))
     return len(plan(description(max(1, round(videos / one)))))
@@ -83,7 +83,7 @@ def made_up(scores: int, folder: Path) -> int:
     import numpy as np
     import pandas as pd
 
-    from benchmark.plan import plan
+    from benchmark.planning.plan import plan
     from metrics import METRICS
 
     one = len(plan(description(1))) * len(METRICS)
@@ -123,8 +123,8 @@ def kept(videos: int, place: Path) -> int:
     """Write a run of about so many videos, all made and measured, to a folder; return their number."""
     import numpy as np
 
-    from benchmark.describe import describe_metric, describe_run
-    from benchmark.plan import plan
+    from benchmark.planning.plan import plan
+    from benchmark.stages.describe import describe_metric, describe_run
     from benchmark.store.folder import RunFolder
 
     request, backbone, perception = _asked(place)
@@ -164,7 +164,7 @@ def gone_on(place: Path) -> int:
     """Start a session on a run that is all made and measured; return the number of its videos."""
     import pyarrow.parquet as pq
 
-    from benchmark.session import run_session
+    from benchmark.stages.session import run_session
 
     outcome = run_session(*_asked(place))
     assert (outcome.made, outcome.scored) == (0, 0), "something of the made-up run was missing"
@@ -175,9 +175,9 @@ def _asked(place: Path) -> "tuple[RunRequest, Backbone, Perception]":
     """A request of the bounds of one case, without networks."""
     import torch
 
-    from benchmark.no_model import without_model
-    from benchmark.session import RunRequest
+    from benchmark.stages.session import RunRequest
     from benchmark.suites.puppets import load_suite
+    from benchmark.workers.no_model import without_model
     from metrics import METRICS
     from metrics.perception import Perception
 
@@ -189,8 +189,8 @@ def _asked(place: Path) -> "tuple[RunRequest, Backbone, Perception]":
 
 def description(references: int) -> dict[str, Any]:
     """A made-up run.json of all methods, bounds and metrics, `TARGETS` targets a reference, `SEEDS` seeds."""
-    from benchmark.describe import describe_bounds, describe_metric
-    from benchmark.methods import METHODS
+    from benchmark.planning.methods import METHODS
+    from benchmark.stages.describe import describe_bounds, describe_metric
     from benchmark.store.folder import SCHEMA_VERSION
     from benchmark.suites.puppets import HEADLINE
     from flexiact.method import PRESETS

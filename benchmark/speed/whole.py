@@ -17,7 +17,7 @@ from peft.tuners.lora import Linear
 from PIL import Image
 
 from benchmark.speed.attention import BIAS
-from benchmark.speed.measure import Comparison, type_name
+from benchmark.speed.comparison import Comparison, type_name
 from benchmark.speed.timing import Variant
 from flexiact.backbone.attention import extra_tokens_attached
 from flexiact.backbone.backbone import Backbone

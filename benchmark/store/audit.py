@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.plan import plan
+from benchmark.planning.plan import plan
 from benchmark.store.folder import RunFolder, load_json
 from benchmark.store.gather import TABLES, gather
 from benchmark.store.schema.rows import SampleRow
 from benchmark.store.videos import DamagedVideo, read_stored
-from flexiact.cli import one_line
 from flexiact.media.seals import check_tensors
+from flexiact.terminal.cli import one_line
 
 
 @dataclass(frozen=True)

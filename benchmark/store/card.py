@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmark.plan import plan
-from benchmark.selection import UsageError
+from benchmark.planning.plan import plan
+from benchmark.planning.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows
 from benchmark.store.schema.card_json import Card, CardPart, MethodCost

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from benchmark.store.folder import SCHEMA_VERSION
-from benchmark.store.schema.files import FILES
+from benchmark.store.schema.run_files import FILES
 from benchmark.store.schema.run_json import Run
-from flexiact.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, run
 
 PAGE, SCHEMA = "run-directory.md", "run.schema.json"
 _DOCS = Path(__file__).parents[2] / "docs"

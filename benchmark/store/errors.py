@@ -1,6 +1,6 @@
 """Format errors for the tables."""
 
-from flexiact.cli import shortened
+from flexiact.terminal.cli import shortened
 
 
 def error_text(error: BaseException, limit: int = 300) -> str:

@@ -10,13 +10,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmark.selection import UsageError
-from benchmark.shards import Shard
+from benchmark.planning.job_shards import Shard
+from benchmark.planning.selection import UsageError
 from benchmark.store.lock import locked
 from benchmark.store.log import LOG, RunLog
 from flexiact.media.files import WriteError, replacing
 from flexiact.media.seals import sealed_json, unsealed_json
-from flexiact.notes import note
+from flexiact.terminal.notes import note
 
 SCHEMA_VERSION = 4
 """Version of everything that `benchmark.store.schema` describes."""

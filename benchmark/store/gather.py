@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.plan import Cell
+from benchmark.planning.plan import Cell
 from benchmark.store.folder import RunFolder
 from benchmark.store.schema.rows import FEATURES_VERSION, SampleRow, ScoreRow, StoredScore, columns_of
 from benchmark.store.videos import DamagedVideo, read_stored

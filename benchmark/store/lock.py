@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from benchmark.selection import UsageError
-from benchmark.shards import Shard
-from flexiact.notes import note
+from benchmark.planning.job_shards import Shard
+from benchmark.planning.selection import UsageError
+from flexiact.terminal.notes import note
 
 _WHOLE, _SHARDS, _DESCRIPTION = ".lock", ".shard-*", ".run.json.lock"
 

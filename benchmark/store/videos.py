@@ -4,10 +4,10 @@ from pathlib import Path
 
 from benchmark.store.folder import StoreError
 from benchmark.store.schema.rows import SampleRow
-from flexiact.cli import one_line
 from flexiact.media.files import MediaError
 from flexiact.media.video import frames_digest, read_video
 from flexiact.task import Video
+from flexiact.terminal.cli import one_line
 
 
 class DamagedVideo(ValueError):

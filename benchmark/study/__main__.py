@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.suites.puppets import PuppetSuite, load_suite
-from flexiact.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, run
 
 FEATURES, FITS = Path("runs/study"), Path("runs/study/fits")
 SUBJECTS = {
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _study(options: argparse.Namespace) -> None:
-    from benchmark.load import set_threads
+    from benchmark.workers.load import set_threads
 
     set_threads(options.threads)
     {"metrics": _study_metrics, "attention": _study_attention}[options.subject](options)
@@ -72,9 +72,9 @@ def _study(options: argparse.Namespace) -> None:
 def _study_metrics(options: argparse.Namespace) -> None:
     import pandas as pd
 
-    from benchmark.answers import read_answers, scales_of
-    from benchmark.study.measure import measured
-    from reports.metric_study import publish
+    from benchmark.study.corrupted import measured
+    from benchmark.study.judge_answers import read_answers, scales_of
+    from reports.studies.metric_study import publish
 
     suite = load_suite(options.suite)
     if options.judge and not options.answers:
@@ -120,9 +120,9 @@ def _seed(options: argparse.Namespace, suite: PuppetSuite) -> int:
 def _facts(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from benchmark.load import load_judges
+    from benchmark.study.corrupted import GRADES
     from benchmark.study.corruptions import CORRUPTIONS, VERSION
-    from benchmark.study.measure import GRADES
+    from benchmark.workers.load import load_judges
     from flexiact.puppets.world.render import RENDERER_VERSION
     from metrics import METRICS
 
@@ -145,10 +145,10 @@ def _facts(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _study_attention(options: argparse.Namespace) -> None:
-    from benchmark.load import load
     from benchmark.study.attention import Plan, described, measured
+    from benchmark.workers.load import load
     from flexiact.fits import FitFolder
-    from reports.attention_study import publish
+    from reports.studies.attention_study import publish
 
     suite = load_suite(options.suite)
     plan = Plan(options.references, options.targets, options.fit_steps, options.seed)

@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmark.execute import format_of
-from benchmark.keys import key
+from benchmark.planning.keys import key
+from benchmark.stages.execute import format_of
 from benchmark.study.regions import COVERED_SHARE, regions, token_grid
 from benchmark.suites.puppets import PuppetCase, PuppetSuite
 from flexiact.backbone.backbone import Backbone
@@ -25,9 +25,9 @@ from flexiact.embedding import FrequencyAwareEmbedding, attention_share
 from flexiact.fits import FitFolder, fit_description
 from flexiact.media.digests import canonical_json
 from flexiact.method import FlexiAct
-from flexiact.progress import counted
 from flexiact.puppets.world.render import RENDERER_VERSION
 from flexiact.task import Action, Request, Video
+from flexiact.terminal.progress import counted
 from flexiact.training import predicted_clean
 
 LOW_BELOW = 0.25
@@ -246,7 +246,7 @@ def _settled_rows(seen: Sampled, num_padding_frames: int) -> Iterator[tuple[int,
 
 
 def described(suite: PuppetSuite, backbone: Backbone, plan: Plan) -> dict[str, Any]:
-    """Facts of a study for `reports.attention_study.publish`, but its command."""
+    """Facts of a study for `reports.studies.attention_study.publish`, but its command."""
     _, method = _methods(backbone, plan)
     schedule, tokens = method.config.transfer.schedule, method.config.fit.embedding_tokens
     fit = method.config.fit

@@ -8,18 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.answers import Answer
-from benchmark.selection import UsageError
+from benchmark.planning.selection import UsageError
+from benchmark.study.corrupted import GRADES, TRUE_ANSWER, first_cases, videos
 from benchmark.study.corruptions import CORRUPTIONS, FOR_JUDGES, VERSION, WRONG_PROMPT
-from benchmark.study.measure import GRADES, TRUE_ANSWER, first_cases, videos
+from benchmark.study.judge_answers import Answer
 from benchmark.suites.case import Format
 from benchmark.suites.puppets import PuppetCase, PuppetSuite
-from flexiact.cli import one_line
 from flexiact.media.files import TEXT_LIMIT_MIB, limited_bytes, make_folder
 from flexiact.media.image import write_png
 from flexiact.media.video import write_lossless
-from flexiact.progress import counted
 from flexiact.puppets.world.clip import FPS, NUM_FRAMES, SIZE
+from flexiact.terminal.cli import one_line
+from flexiact.terminal.progress import counted
 
 NAMES = (*CORRUPTIONS, *FOR_JUDGES)
 TABLE, MADE = "videos.csv", "study.json"
@@ -100,7 +100,7 @@ def _made_from(suite: PuppetSuite, seed: int) -> dict[str, Any]:
 
 
 def answered(suite: PuppetSuite, answers: Sequence[Answer]) -> pd.DataFrame:
-    """Values of a judge's metrics, in the columns of `benchmark.study.measure.measured`.
+    """Values of a judge's metrics, in the columns of `benchmark.study.corrupted.measured`.
 
     Raises:
         UsageError: If an answer is of no video of the study, or a metric lacks a video or has one twice.

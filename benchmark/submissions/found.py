@@ -10,18 +10,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.bounds.table import BOUNDS
-from benchmark.methods import METHODS
-from benchmark.selection import UsageError, unknown
+from benchmark.bounds.bounds import BOUNDS
+from benchmark.planning.methods import METHODS
+from benchmark.planning.selection import UsageError, unknown
 from benchmark.submissions.submission import Submission
 from benchmark.suites import case_table
 from benchmark.suites.case import CaseError, refuse
-from benchmark.suites.files import UNSTATED, file_name, file_of, lies_inside
-from flexiact.cli import one_line
+from benchmark.suites.file_cases import UNSTATED, file_name, file_of, lies_inside
+from flexiact.media.csv_files import TableError, by_heading, read_table
 from flexiact.media.files import is_clutter, spelled
 from flexiact.media.frame_folder import PICTURE_SUFFIXES
-from flexiact.media.tables import TableError, by_heading, read_table
-from flexiact.notes import collected, tell
+from flexiact.terminal.cli import one_line
+from flexiact.terminal.notes import collected, tell
 
 NEEDED, OPTIONAL = ("video", "case"), ("seed", "method")
 """Columns of a table."""

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from benchmark.suites.case import Format
-from benchmark.suites.files import File
+from benchmark.suites.file_cases import File
 from flexiact.media.files import MediaError
 from flexiact.media.video import check_clip, first_frame, read_frames
-from flexiact.notes import collected
 from flexiact.task import Video
+from flexiact.terminal.notes import collected
 
 RESIZE_VERSION = 1
 """Version of the rule; raise it when the same file begins to give other frames."""

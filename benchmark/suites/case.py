@@ -1,8 +1,8 @@
 """Interfaces of a case and of a suite, and the content of a case at one format.
 
 Code that makes, measures or describes videos uses `Case` alone. There are two kinds of cases.
-`benchmark.suites.puppets` renders cases and knows their right answers. `benchmark.suites.files` reads cases from files;
-nobody knows their right answers. Importing this module loads no network library.
+`benchmark.suites.puppets` renders cases and knows their right answers. `benchmark.suites.file_cases` reads cases from
+files; nobody knows their right answers. Importing this module loads no network library.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flexiact.cli import shortened
+from flexiact.terminal.cli import shortened
 
 if TYPE_CHECKING:
     import numpy as np

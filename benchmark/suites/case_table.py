@@ -8,10 +8,10 @@ table's folder and stay in it. Rows of one case, for several methods or seeds, h
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmark.selection import UsageError
+from benchmark.planning.selection import UsageError
 from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import read_rows
-from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_name, file_of, lies_inside
+from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_name, file_of, lies_inside
 from flexiact.media.files import spelled
 
 NEEDED = ("case", "reference", "target", "prompt")

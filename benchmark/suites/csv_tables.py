@@ -4,13 +4,13 @@ import csv
 import os
 from pathlib import Path
 
-from benchmark.suites.files import lies_inside
-from flexiact.cli import one_line
-from flexiact.media.tables import TableError, read_table
+from benchmark.suites.file_cases import lies_inside
+from flexiact.media.csv_files import TableError, read_table
+from flexiact.terminal.cli import one_line
 
 
 def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list[list[str]]:
-    """Rows of a table, heading included, in the form of `flexiact.media.tables.read_table`.
+    """Rows of a table, heading included, in the form of `flexiact.media.csv_files.read_table`.
 
     Args:
         root: Folder of the material.

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from benchmark.selection import UsageError
+from benchmark.planning.selection import UsageError
 from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import inside, read_rows
-from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, unique_names
+from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_of, unique_names
+from flexiact.media.csv_files import TableError, by_heading
 from flexiact.media.files import is_file, spelled
 from flexiact.media.frame_folder import pictures_in
-from flexiact.media.tables import TableError, by_heading
 
 TABLE = "transfers.csv"
 COLUMNS = ["reference", "caption", "target", "prompt"]

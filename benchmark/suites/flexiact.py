@@ -27,10 +27,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from benchmark.selection import UsageError
+from benchmark.planning.selection import UsageError
 from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import inside, read_rows
-from benchmark.suites.files import UNSTATED, FileCase, FileSuite, file_of, lies_inside, unique_names
+from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_of, lies_inside, unique_names
 from flexiact.backbone.hub import snapshot
 from flexiact.media.files import MediaError, is_file
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
-from benchmark.selection import UsageError, unknown
+from benchmark.planning.selection import UsageError, unknown
 from benchmark.suites.case import CaseError, Format
-from flexiact.cli import one_line
 from flexiact.media.digests import json_digest as digest
 from flexiact.media.files import limited_bytes
+from flexiact.terminal.cli import one_line
 
 if TYPE_CHECKING:
     from benchmark.suites.truth import Staged

@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmark.suites.case import Format
-from benchmark.suites.files import FileCase
+from benchmark.suites.file_cases import FileCase
 from flexiact.media.files import MediaError
 from flexiact.media.image import note_cut, read_image
 from flexiact.media.video import check_clip, first_frame, fit_frames, read_clip, read_timing, read_video
-from flexiact.notes import collected, tell
 from flexiact.task import Video
+from flexiact.terminal.notes import collected, tell
 
 
 def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> Video:

@@ -15,7 +15,6 @@ import torch
 from benchmark.suites.candidates import candidate_settings, candidates, pool_of
 from benchmark.suites.case import CaseError, Format, Shown
 from benchmark.suites.puppets import PuppetCase
-from flexiact.cli import one_line
 from flexiact.media.digests import json_digest as digest
 from flexiact.puppets.world.actions import PuppetAction, blended, curves
 from flexiact.puppets.world.answers import BLEND_SHARES, VISIBLE_MOTION_PX, answers
@@ -25,6 +24,7 @@ from flexiact.puppets.world.render import RENDERER_VERSION
 from flexiact.puppets.world.rigs import BONE_ENDS, BONES, CHANNELS, KEYPOINTS
 from flexiact.puppets.world.scene import Camera, Scene, scene_from_dict, scene_to_dict
 from flexiact.task import Video
+from flexiact.terminal.cli import one_line
 from metrics.features import Candidates, Source, Truth
 
 TRUTH_VERSION = 2

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from benchmark.methods import (
+from benchmark.planning.methods import (
     DITFLOW,
     FLEXIACT,
     I2V,
@@ -35,7 +35,7 @@ class Space:
     """Search space of a method.
 
     Attributes:
-        path: Class of the method, in the form that `benchmark.methods.build` reads.
+        path: Class of the method, in the form that `benchmark.planning.methods.build` reads.
         values: Values that each setting may have.
         fixed: Other changes to the preset, equal in all trials.
     """

@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.keys import key
-from benchmark.load import load, load_judges, set_threads
-from benchmark.selection import select
+from benchmark.planning.keys import key
+from benchmark.planning.selection import select
 from benchmark.suites.puppets import HEADLINE, load_case, load_suite
 from benchmark.tune.spaces import SPACES
-from flexiact.cli import OneLineParser, one_line, run
+from benchmark.workers.load import load, load_judges, set_threads
 from flexiact.media.digests import canonical_json
+from flexiact.terminal.cli import OneLineParser, one_line, run
 
 if TYPE_CHECKING:
     from benchmark.suites.case import Stages
@@ -84,7 +84,7 @@ def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]
     """Run the planned trials that the log (CSV) does not hold yet, and append each to it."""
     from tqdm import tqdm
 
-    from benchmark.execute import format_of
+    from benchmark.stages.execute import format_of
     from benchmark.suites.case import Stages
 
     suite = load_suite(SUITE)

@@ -24,8 +24,8 @@ from flexiact.backbone.loading import (
 )
 from flexiact.backbone.parts import check_parts
 from flexiact.backbone.specs import BackboneSpec, find_spec, native_settings
-from flexiact.cli import one_line
 from flexiact.media.digests import folder_digest
+from flexiact.terminal.cli import one_line
 
 SCHEDULERS = {
     "CogVideoXDDIMScheduler": CogVideoXDDIMScheduler,

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from flexiact.backbone.backbone import Backbone
-from flexiact.notes import note
 from flexiact.ranges import check_text
+from flexiact.terminal.notes import note
 
 _SHOWN_LETTERS = 30  # largest number of letters of a long text that a note shows
 

@@ -27,8 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from flexiact.backbone.backbone import Backbone
-from flexiact.cli import one_line
 from flexiact.pose.skeleton import DRAWING_VERSION
+from flexiact.terminal.cli import one_line
 
 CONTROL_FILE, WEIGHTS_FILE = "control.json", "model.safetensors"
 PROJECTION = "patch_embed.proj.weight"

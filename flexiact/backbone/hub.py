@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact.cli import one_line
+from flexiact.terminal.cli import one_line
 
 
 def snapshot(

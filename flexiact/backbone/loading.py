@@ -13,7 +13,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-from flexiact.cli import DTYPES, QUANTISE, one_line
+from flexiact.terminal.cli import DTYPES, QUANTISE, one_line
 
 NETWORKS = {
     "text_encoder": T5EncoderModel,
@@ -37,8 +37,8 @@ class Savings:
             number changes.
         quantise: Quantisation of the transformer's linear layers by bitsandbytes: "8bit" (LLM.int8) or "4bit" (NF4).
             Numbers change, so it is part of the backbone's revision. The transformer then stays on the GPU.
-        dtype: Floating-point dtype of all networks, a name in `flexiact.cli.DTYPES`; None: float32 on a CPU, the
-            backbone's own on a GPU. Numbers change; it is stored with runs and is part of their keys.
+        dtype: Floating-point dtype of all networks, a name in `flexiact.terminal.cli.DTYPES`; None: float32 on a CPU,
+            the backbone's own on a GPU. Numbers change; it is stored with runs and is part of their keys.
 
     Raises:
         BackboneError: If the quantisation or the dtype is unknown.

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from flexiact.backbone.loading import NETWORKS, BackboneError
-from flexiact.cli import one_line
+from flexiact.terminal.cli import one_line
 
 _INDEX = "*.safetensors.index.json"
 _POINTER = b"version https://git-lfs"

@@ -13,7 +13,7 @@ import torch
 from flexiact import PUPPET_WEIGHTS
 from flexiact.backbone.cogvideox import COGVIDEOX_5B_I2V, COGVIDEOX_15_5B_I2V, Published
 from flexiact.backbone.loading import NETWORKS, BackboneError
-from flexiact.cli import one_line
+from flexiact.terminal.cli import one_line
 
 SETTINGS_FILE = "puppets.json"
 

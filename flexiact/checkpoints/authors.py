@@ -21,9 +21,9 @@ from diffusers import CogVideoXTransformer3DModel
 from safetensors import SafetensorError
 
 from flexiact.checkpoints.wrappers import unwrapped
-from flexiact.cli import one_line
 from flexiact.media.files import read_tensors
 from flexiact.refadapter import CONFIG_FILE, PREFIX
+from flexiact.terminal.cli import one_line
 
 Kind = Literal["refadapter", "embedding"]
 

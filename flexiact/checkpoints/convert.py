@@ -24,7 +24,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flexiact.cli import OneLineParser, one_line, run
+from flexiact.terminal.cli import OneLineParser, one_line, run
 
 if TYPE_CHECKING:  # not at run time, because importing torch takes seconds that --help does not need
     from flexiact.checkpoints.authors import Release, Sizes

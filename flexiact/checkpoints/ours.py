@@ -29,12 +29,12 @@ from flexiact.checkpoints.authors import (
     num_blocks,
     refadapter_names,
 )
-from flexiact.cli import one_line
 from flexiact.embedding import ACTION_KEY
 from flexiact.media.files import read_tensors
 from flexiact.ranges import check_positive
 from flexiact.refadapter import CONFIG_FILE, TARGETS, WEIGHTS_FILE, read_config
 from flexiact.task import Action
+from flexiact.terminal.cli import one_line
 
 _METADATA = "flexiact"  # our entry in a safetensors header
 _FIT = "fit"  # the entry that `flexiact.fits` writes

@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from flexiact.backbone.attention import extra_tokens_attached
-from flexiact.cli import one_line
 from flexiact.embedding import FrequencySchedule, action_tokens
 from flexiact.refadapter import CONFIG_FILE, PREFIX, TARGETS, WEIGHTS_FILE
 from flexiact.task import Action
+from flexiact.terminal.cli import one_line
 
 
 def export_lora(folder: str | os.PathLike[str], file: str | os.PathLike[str]) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flexiact.notes import note
+from flexiact.terminal.notes import note
 
 _MODULES = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Words that DistributedDataParallel, torch.compile, FSDP and checkpointing put between the parts of a name."""

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flexiact.cli import one_line
 from flexiact.media.files import MediaError
+from flexiact.media.frame_times import Timing
 from flexiact.media.image import DAMAGED, to_rgb
-from flexiact.media.timing import Timing
-from flexiact.notes import note
+from flexiact.terminal.cli import one_line
+from flexiact.terminal.notes import note
 
 _PICTURE_RATE = 25.0  # frame rate of a single picture, the same as FFmpeg's
 

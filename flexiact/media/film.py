@@ -12,11 +12,11 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from flexiact.cli import one_line
 from flexiact.media.files import MediaError
+from flexiact.media.frame_times import Timing
 from flexiact.media.image import FOREIGN_PICTURES, MOST_PIXELS, check_file, foreign_format
-from flexiact.media.timing import Timing
-from flexiact.notes import note
+from flexiact.terminal.cli import one_line
+from flexiact.terminal.notes import note
 
 _NO_FILMS = {"tty", "concat", "hls", "dash", "imf", "sdp", "applehttp"}
 MOST_FRAMES = 100_000

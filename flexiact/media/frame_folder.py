@@ -5,14 +5,14 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexiact.cli import one_line
 from flexiact.media.files import MediaError, is_clutter
-from flexiact.notes import note
+from flexiact.terminal.cli import one_line
+from flexiact.terminal.notes import note
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from flexiact.media.timing import Timing
+    from flexiact.media.frame_times import Timing
 
 PICTURES_PER_SECOND = 24.0
 """Frame rate of every folder of pictures, because none states its own; the rate of DAVIS' videos."""
@@ -65,7 +65,7 @@ def scan(folder: Path) -> "Timing":
         if frame.shape != first:
             sizes = [f"{width} x {height}" for height, width, _ in (frame.shape, first)]
             raise MediaError(f"{path}: {sizes[0]} pixels when upright, {paths[0].name} has {sizes[1]}")
-    from flexiact.media.timing import Timing  # loads torch; suites are listed without it
+    from flexiact.media.frame_times import Timing  # loads torch; suites are listed without it
 
     return Timing(len(paths), PICTURES_PER_SECOND)
 

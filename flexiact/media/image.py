@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from flexiact.cli import one_line
 from flexiact.media.colour import to_srgb
 from flexiact.media.files import MediaError, replacing
-from flexiact.notes import note
+from flexiact.terminal.cli import one_line
+from flexiact.terminal.notes import note
 
 MUCH_CUT_AWAY = 0.4
 """Share of a picture from which on a note says that the centre crop loses it."""

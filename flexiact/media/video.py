@@ -16,8 +16,8 @@ import numpy as np
 
 from flexiact.media import animation, film, frame_folder
 from flexiact.media.files import MediaError, WriteError, replacing
+from flexiact.media.frame_times import Timing
 from flexiact.media.image import fit_image, note_cut
-from flexiact.media.timing import Timing
 from flexiact.task import Video
 
 MOST_GIB = 8

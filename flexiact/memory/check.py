@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from flexiact.cli import QUANTISE, OneLineParser, run
+from flexiact.terminal.cli import QUANTISE, OneLineParser, run
 
 if TYPE_CHECKING:  # --help answers without the seconds that torch takes
     from flexiact.backbone.loading import Savings

@@ -27,12 +27,12 @@ from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import decode_pixels
 from flexiact.backbone.loading import NO_SAVINGS, BackboneError, Savings
 from flexiact.backbone.specs import configurations, find_spec, native_settings
-from flexiact.cli import QUANTISE, one_line
 from flexiact.embedding import FrequencyAwareEmbedding
 from flexiact.memory.live_bytes import FusedAttention, LiveBytes
 from flexiact.method import preset
 from flexiact.refadapter import RefAdapter
 from flexiact.sampling import Denoiser
+from flexiact.terminal.cli import QUANTISE, one_line
 from flexiact.train_refadapter.configs import RefAdapterConfig
 from flexiact.training import frozen
 

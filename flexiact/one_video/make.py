@@ -18,10 +18,10 @@ from flexiact.media.image import fit_image, note_cut, read_image
 from flexiact.media.video import check_clip, read_clip, write_lossless, write_preview
 from flexiact.memory.check import check_memory
 from flexiact.method import PRESETS, FlexiAct, preset
-from flexiact.notes import note
-from flexiact.progress import in_words, steps_shown
 from flexiact.ranges import check_seed
 from flexiact.task import Action, Request, Video
+from flexiact.terminal.notes import note
+from flexiact.terminal.progress import in_words, steps_shown
 
 PREVIEW_SIDE_PX = 256  # smaller videos are enlarged by a whole factor to about this size
 LONG_REFERENCE = 3.0

@@ -27,8 +27,8 @@ def serve(setup: "Setup") -> None:
         ValueError: If the model cannot be loaded; the message names the field.
     """
     from flexiact.fits import FitFolder
-    from flexiact.notes import each_once
     from flexiact.one_video.make import Order, Shown, check_order, load_method, make_video
+    from flexiact.terminal.notes import each_once
 
     gradio = import_module("gradio")  # imported by name, because nothing else in the suite needs it
     method, fits = load_method(setup), FitFolder(setup.cache)

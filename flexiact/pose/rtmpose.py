@@ -23,9 +23,9 @@ from numpy._core.multiarray import _reconstruct, scalar
 from safetensors.torch import save_file
 
 from flexiact import PUPPET_WEIGHTS
-from flexiact.cli import one_line
 from flexiact.pose.estimators import PoseEstimator, build_model, load_estimator
 from flexiact.pose.mmpose_import import import_mmpose, quiet
+from flexiact.terminal.cli import one_line
 
 COCO_KEYPOINTS = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",

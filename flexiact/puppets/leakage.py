@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from flexiact.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, run
 
 
 def parser() -> argparse.ArgumentParser:

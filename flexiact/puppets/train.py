@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexiact import PUPPET_WEIGHTS
-from flexiact.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, run
 
 if TYPE_CHECKING:
     from torch import device as Device
@@ -203,13 +203,13 @@ def _control(options: argparse.Namespace, steps: int, device: Device) -> object:
 
 
 def _clip(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.judges.clip import train_clip
+    from flexiact.puppets.recipes.judges.clip_judge import train_clip
 
     return train_clip(options.state / "clip", options.out / "clip", steps, options.seed, device)
 
 
 def _pose(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.judges.pose import train_pose
+    from flexiact.puppets.recipes.judges.pose_judge import train_pose
 
     return train_pose(options.state / "pose", options.out / "pose", steps, options.seed, device)
 

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact.cli import BACKBONE_HELP, OneLineParser, run
+from flexiact.terminal.cli import BACKBONE_HELP, OneLineParser, run
 from flexiact.train_refadapter.configs import CacheConfig, RefAdapterConfig
 
 TRACKERS = ("tensorboard", "wandb")

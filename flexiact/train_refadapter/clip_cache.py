@@ -38,13 +38,13 @@ from flexiact.backbone.codec import (
     note_long_text,
 )
 from flexiact.batches import Batch
-from flexiact.cli import one_line
 from flexiact.fits import BACKBONE_FIELDS
 from flexiact.media.digests import file_digest
 from flexiact.media.files import make_folder, replacing
 from flexiact.media.video import read_frames, read_timing
-from flexiact.notes import collected, tell
-from flexiact.progress import counted
+from flexiact.terminal.cli import one_line
+from flexiact.terminal.notes import collected, tell
+from flexiact.terminal.progress import counted
 from flexiact.train_refadapter.clips import Clip, some_of
 from flexiact.train_refadapter.configs import CacheConfig
 

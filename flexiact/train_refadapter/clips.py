@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flexiact.cli import one_line
+from flexiact.media.csv_files import TableError, by_heading, read_table
 from flexiact.media.files import is_clutter, read_text, spelled
-from flexiact.media.tables import TableError, by_heading, read_table
+from flexiact.terminal.cli import one_line
 
 VIDEO_SUFFIXES = {
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -34,8 +34,8 @@ class Clip:
 def list_clips(data: Path) -> list[Clip]:
     """List the videos of a folder, each with its caption in a text file of the same name, or those of a table.
 
-    A table is a .csv file with the columns `path` and `caption`, read by `flexiact.media.tables`; paths are relative to
-    its folder and stay inside. Hidden files that systems add (`._jump.mp4`) are ignored.
+    A table is a .csv file with the columns `path` and `caption`, read by `flexiact.media.csv_files`; paths are relative
+    to its folder and stay inside. Hidden files that systems add (`._jump.mp4`) are ignored.
 
     Raises:
         ValueError: If there are no videos, captions or videos are missing (all are counted), a path leads outside,

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from flexiact.cli import one_line
 from flexiact.media.files import read_tensors, replacing
+from flexiact.terminal.cli import one_line
 from flexiact.training import Optimisation, new_optimiser, take_step
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's names

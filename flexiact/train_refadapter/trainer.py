@@ -16,10 +16,10 @@ from torch import Tensor
 from flexiact.backbone.backbone import Backbone
 from flexiact.batches import Batch
 from flexiact.media.files import make_folder, replacing
-from flexiact.progress import counted
 from flexiact.ranges import check_count, check_seed
 from flexiact.refadapter import RefAdapter
 from flexiact.sampling import Denoiser
+from flexiact.terminal.progress import counted
 from flexiact.train_refadapter.configs import MAX_STEPS, RefAdapterConfig
 from flexiact.train_refadapter.state import TrainingState
 from flexiact.training import Optimisation, check_finite, denoising_loss, frozen, optimise

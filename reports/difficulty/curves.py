@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from reports.analysis.statistics import by_reference, estimate
 from reports.analysis.strengths import BASELINE, COPY, EASY, FLOOR, STRENGTHS, Difficulty, together
 from reports.build import Staging
-from reports.cells import Cell, Number, Table
-from reports.formats import latex_table, markdown_table
+from reports.pictures.themes import Theme, mark, save_themed
 from reports.run_folder import AXES, load_run
-from reports.tables import claims_table, mean_cell
-from reports.themes import Theme, mark, save_themed
+from reports.tables.cells import Cell, Number, Table
+from reports.tables.formats import latex_table, markdown_table
+from reports.tables.sections import claims_table, mean_cell
 from reports.wording import NOTHING, backbone_size, count, heading, label, number, scope, signed
 
 FIGURE = "difficulty-curves"

@@ -11,11 +11,11 @@ import pandas as pd
 
 from flexiact.media.files import TEXT_LIMIT_MIB, limited_bytes
 from reports.analysis.inference import student_interval
-from reports.cells import Cell, Number, Table
 from reports.prefer.pairs import Trial, sheet_digest
 from reports.prefer.sheet import CHOICES, QUESTIONS
 from reports.results import Results
 from reports.run_folder import RunError
+from reports.tables.cells import Cell, Number, Table
 from reports.wording import count, heading, percent
 
 COLUMNS = ("sheet", "rater", "trial", "question", "choice")

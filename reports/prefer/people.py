@@ -6,10 +6,10 @@ import pandas as pd
 from reports.analysis.claims import MIN_REFERENCES
 from reports.analysis.inference import cluster_weights, percentile_interval
 from reports.analysis.votes import PRIOR, bradley_terry, krippendorff_alpha
-from reports.cells import Cell, Number, Table
 from reports.prefer.analysis import Votes
 from reports.prefer.sheet import QUESTIONS
 from reports.results import Results
+from reports.tables.cells import Cell, Number, Table
 from reports.wording import signed
 
 RESAMPLES = 2_000

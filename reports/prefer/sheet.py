@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reports.page import render
+from reports.page import document
 from reports.page.frames import FrameSheet, Gallery, composed
 from reports.prefer.pairs import Trial, sheet_digest
 from reports.run_folder import RunError, StoredRun
@@ -31,7 +31,7 @@ def render_sheet(run: StoredRun, trials: tuple[Trial, ...]) -> str:
         RunError: If a video of a trial cannot be read.
     """
     frames = [_frames(run, trial) for trial in trials]
-    style, script = _text("style.css", render.HERE) + _text("sheet.css"), _text("gallery.js", render.HERE)
+    style, script = _text("style.css", document.HERE) + _text("sheet.css"), _text("gallery.js", document.HERE)
     script += _text("votes.js")
     backbone, moments = run.info["backbone"], max(sheet.moments for sheet in frames)
     shown = [
@@ -39,10 +39,10 @@ def render_sheet(run: StoredRun, trials: tuple[Trial, ...]) -> str:
         for number, sheet in enumerate(frames, start=1)
     ]
     return (
-        render.environment(HERE, render.HERE)
+        document.environment(HERE, document.HERE)
         .get_template("sheet.html")
         .render(
-            policy=render.policy(style, script, images="data:"),
+            policy=document.policy(style, script, images="data:"),
             style=style,
             script=script,
             digest=sheet_digest(run, trials),

@@ -8,12 +8,12 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
-from reports.themes import LIGHT, Theme, style
+from reports.pictures.themes import LIGHT, Theme, style
 from reports.wording import duration, label, number
 
 
 def write_plot(stored: Mapping[str, Any], path: Path) -> bool:
-    """Draw the content of `reports.speed.table.load_speed` as a PNG; return False if there is nothing to draw."""
+    """Draw the content of `reports.speed.times.load_speed` as a PNG; return False if there is nothing to draw."""
     with matplotlib.rc_context(style(LIGHT)):
         figure = draw(stored, LIGHT)
         if figure is None:

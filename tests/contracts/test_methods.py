@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load, save
 
 import baselines
-from benchmark.methods import METHODS
+from benchmark.planning.methods import METHODS
 from flexiact.backbone.backbone import Backbone
 from flexiact.task import Action, ActionTransfer, Request, Video
 from tests.support.backbones import random_frames

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmark.session import Outcome, RunRequest, Workers, run_session
+from benchmark.stages.session import Outcome, RunRequest, Workers, run_session
 from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite
 from benchmark.suites.truth import specification_digests
 from flexiact.backbone.backbone import Backbone

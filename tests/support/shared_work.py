@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from benchmark.bench import Unit
-from benchmark.plan import Cell
-from benchmark.stopping import Asked, until_asked
+from benchmark.planning.plan import Cell
+from benchmark.stages.bench import Unit
 from benchmark.store.folder import StoreError
-from benchmark.workers import share_out
+from benchmark.workers.local import share_out
+from benchmark.workers.stopping import Asked, until_asked
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from baselines import ditflow, motion_clone, motion_director, motion_inversion, pose_guided, smm
-from benchmark.methods import METHODS
+from benchmark.planning.methods import METHODS
 from flexiact.backbone.backbone import Backbone
 from flexiact.method import PRESETS, FlexiActConfig
 from flexiact.pose.rtmpose import PUPPETS

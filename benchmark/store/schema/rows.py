@@ -54,7 +54,7 @@ class SampleRow:
     transfer_s: Annotated[float | None, unit("s")] = None
     """Wall time of the transfer; `null` for the same rows."""
     peak_memory_gib: Annotated[float | None, unit("GiB")] = None
-    """The larger of the fit's and the transfer's peak (see `benchmark.measure.Cost`); `null` for the same rows."""
+    """The larger of the fit's and the transfer's peak (see `benchmark.stages.metering`); `null` for the same rows."""
     action_mib: Annotated[float | None, unit("MiB")] = None
     """Size of the learned action; `null` for the same rows."""
     origin: Literal["made", "submitted"] = "made"

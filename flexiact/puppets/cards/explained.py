@@ -33,8 +33,8 @@ from flexiact.puppets.recipes.backbone.model import (
     rotary_positions,
 )
 from flexiact.puppets.recipes.backbone.start import AVERAGES, untrained
+from flexiact.puppets.recipes.clip_shards import encode, encode_linear
 from flexiact.puppets.recipes.linear_code import BLOCK
-from flexiact.puppets.recipes.shards import encode, encode_linear
 from flexiact.puppets.recipes.vae import LATENT_CHANNELS, to_tensor, world_code
 from flexiact.puppets.world.actions import DEV_ACTIONS, PuppetAction, is_large, random_large_action
 from flexiact.puppets.world.captions import caption

@@ -19,7 +19,7 @@ from flexiact.pose.skeleton import DRAWING_VERSION, draw_skeletons, links_of
 from flexiact.puppets.engine.loop import Pace, Plan, look_every, step_generator, train
 from flexiact.puppets.engine.losses import Batch, Noising, velocity_loss
 from flexiact.puppets.recipes.backbone.model import draw_batch, rotary_positions
-from flexiact.puppets.recipes.shards import cached_shards, encode, joined
+from flexiact.puppets.recipes.clip_shards import cached_shards, encode, joined
 from flexiact.puppets.recipes.vae import to_tensor
 from flexiact.puppets.world.actions import PuppetAction, random_action, random_large_action
 from flexiact.puppets.world.captions import wordings

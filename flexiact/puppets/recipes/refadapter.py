@@ -19,8 +19,8 @@ from flexiact.batches import Batch
 from flexiact.media.digests import json_digest
 from flexiact.puppets.recipes.backbone.model import draw_batch
 from flexiact.puppets.recipes.backbone.trunk import LINEAR_CODE
+from flexiact.puppets.recipes.clip_shards import cached_clips, recipe_mark
 from flexiact.puppets.recipes.linear_code import load_linear_code
-from flexiact.puppets.recipes.shards import cached_clips, recipe_mark
 from flexiact.train_refadapter.configs import RefAdapterConfig
 from flexiact.train_refadapter.trainer import LongRun, train_long
 

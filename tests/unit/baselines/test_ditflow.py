@@ -13,7 +13,7 @@ from baselines.i2v import ImageToVideo
 from flexiact.sampling import Step
 from flexiact.task import Request, Video
 from tests.support.backbones import random_frames, tiny_backbone
-from tests.support.guided_loss import guided_losses
+from tests.support.harm.guided_loss import guided_losses
 
 GRID = (2, 2, 3)  # frames, height, width
 

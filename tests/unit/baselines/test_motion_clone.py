@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from baselines.motion_clone import PRESETS, MotionClone, temporal_attention, top_loss
 from flexiact.task import Request, Video
 from tests.support.backbones import random_frames, tiny_backbone
-from tests.support.guided_loss import guided_losses
+from tests.support.harm.guided_loss import guided_losses
 
 REFERENCE = Video(random_frames(1), 8.0)
 

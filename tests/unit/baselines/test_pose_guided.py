@@ -10,9 +10,9 @@ import torch
 
 from baselines.pose_guided import PAPER, PRESETS, PoseGuided, PoseTransfer
 from benchmark.bounds.true_poses import TruePoseGuided, TruePoses
-from benchmark.execute import Executor, format_of
-from benchmark.methods import METHODS, TRUE_KEYPOINTS
-from benchmark.plan import Cell
+from benchmark.planning.methods import METHODS, TRUE_KEYPOINTS
+from benchmark.planning.plan import Cell
+from benchmark.stages.execute import Executor, format_of
 from benchmark.store.folder import RunFolder
 from benchmark.suites.puppets import PuppetCase
 from benchmark.suites.truth import stage

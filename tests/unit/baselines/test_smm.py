@@ -20,7 +20,7 @@ from flexiact.backbone.codec import encode_image, encode_text, encode_video
 from flexiact.sampling import Denoiser
 from flexiact.task import Request, Video
 from tests.support.backbones import random_frames, tiny_backbone, tiny_scheduler
-from tests.support.guided_loss import guided_losses
+from tests.support.harm.guided_loss import guided_losses
 
 REFERENCE = Video(random_frames(1), 8.0)
 

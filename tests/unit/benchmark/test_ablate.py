@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 from benchmark.ablate.plans import ablation_of, load_plan, plan_names
-from benchmark.methods import METHODS
-from benchmark.selection import UsageError
+from benchmark.planning.methods import METHODS
+from benchmark.planning.selection import UsageError
+from benchmark.planning.variants import entry_of
 from benchmark.suites.puppets import suite_names
-from benchmark.variants import entry_of
 from flexiact.backbone.backbone import load_backbone
 from flexiact.embedding import FrequencySchedule, matched_schedule
 from metrics import METRICS
-from reports.ablation import Row
 from reports.run_folder import AXES
+from reports.studies.ablation import Row
 
 PLAN = """
 title = "Guidance"

@@ -58,7 +58,7 @@ def test_an_unknown_option_is_one_line(name: str, capsys: pytest.CaptureFixture[
 def test_what_is_wrong_is_one_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("benchmark.load.set_threads", lambda threads: None)  # of the process, which tests share
+    monkeypatch.setattr("benchmark.workers.load.set_threads", lambda threads: None)  # of the process, which tests share
     assert main([name, *WRONG[name].format(tmp_path, tmp_path).split()]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1 and not captured.out

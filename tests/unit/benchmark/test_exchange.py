@@ -14,7 +14,7 @@ from benchmark.exchange.__main__ import main
 from benchmark.store.card import read_card
 from benchmark.store.folder import RunFolder
 from benchmark.submissions.submission import Submission
-from benchmark.suites.files import file_of
+from benchmark.suites.file_cases import file_of
 from benchmark.suites.puppets import load_suite
 from flexiact.media.image import read_image
 from flexiact.media.video import read_video, write_lossless
@@ -22,7 +22,7 @@ from flexiact.task import Video
 from metrics import METRICS
 from metrics.tracking import LucasKanade
 from reports.run_folder import load_run
-from reports.tables import card_table
+from reports.tables.sections import card_table
 from tests.support.backbones import random_frames
 from tests.support.harness import CASES, DarkestPixels, PatchEmbedder, session
 from tests.support.tiny_methods import new_backbone

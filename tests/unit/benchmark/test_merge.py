@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from benchmark.merge import main
-from benchmark.selection import UsageError
+from benchmark.planning.selection import UsageError
 from benchmark.store.card import read_card, write_card
 from benchmark.store.folder import RunFolder
 from benchmark.submissions.submission import Submission
-from benchmark.suites.files import file_of
+from benchmark.suites.file_cases import file_of
 from flexiact.media.video import write_lossless
 from flexiact.task import Video
 from reports.run_folder import load_run

@@ -8,7 +8,7 @@ import pytest
 from benchmark import publish
 from benchmark.__main__ import COMMANDS
 from benchmark.ablate.plans import ablation_of, load_plan, plan_names
-from benchmark.methods import METHODS
+from benchmark.planning.methods import METHODS
 from benchmark.publish import HEADLINE, PRODUCTS, Product, inputs_of, main, stale
 from reports.analysis.claims import family
 

@@ -16,17 +16,17 @@ import pytest
 import torch
 
 import benchmark.run as command
-from benchmark.bounds.table import BOUNDS
-from benchmark.console.progress import Progress
-from benchmark.describe import merged
-from benchmark.methods import METHODS, MethodEntry
-from benchmark.plan import Cell
-from benchmark.selection import UsageError
+from benchmark.bounds.bounds import BOUNDS
+from benchmark.console.run_progress import Progress
+from benchmark.planning.methods import METHODS, MethodEntry
+from benchmark.planning.plan import Cell
+from benchmark.planning.selection import UsageError
+from benchmark.planning.variants import build_methods
+from benchmark.stages.describe import merged
 from benchmark.store import gather
 from benchmark.store.folder import RunFolder
 from benchmark.store.schema.rows import SampleRow
 from benchmark.suites.case import CaseError
-from benchmark.variants import build_methods
 from flexiact.backbone.specs import BACKBONES, BackboneSpec
 from flexiact.task import Video
 from reports.run_folder import load_run
@@ -248,7 +248,7 @@ def test_fits_have_seeds_of_their_own_if_they_are_asked_for(tiny, out: Path) -> 
 
 
 def test_only_sessions_that_add_something_are_remembered(tiny, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmark.session import RunRequest, run_session
+    from benchmark.stages.session import RunRequest, run_session
 
     request = RunRequest("small", CASES, ("i2v",), (0,), METRICS, out, command="first")
     run_session(request, tiny, small_perception(), {"threads": 1})

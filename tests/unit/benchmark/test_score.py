@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.execute import Executor, format_of
-from benchmark.plan import Cell
-from benchmark.scoring import Scorer, backend_of, evaluated
+from benchmark.planning.plan import Cell
+from benchmark.stages.execute import Executor, format_of
+from benchmark.stages.scoring import Scorer, backend_of, evaluated
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import score_rows
 from benchmark.store.schema.rows import SampleRow
@@ -145,7 +145,7 @@ def test_features_of_another_version_measure_everything_again(folder: RunFolder,
     metrics = folder.read_json("scores", CELL.key)["metrics"]
     assert [score.metric for score in score_rows(folder, metrics, row)] == list(NAMES)
     assert score_rows(folder, metrics, replace(row, video_digest="0" * 64)) == []
-    monkeypatch.setattr("benchmark.scoring.FEATURES_VERSION", 2)
+    monkeypatch.setattr("benchmark.stages.scoring.FEATURES_VERSION", 2)
     monkeypatch.setattr("benchmark.store.gather.FEATURES_VERSION", 2)
     assert scorer(folder, backbone).missing(CELL, row) == list(NAMES)
     assert score_rows(folder, metrics, row) == []  # no table shows what was measured otherwise

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.bounds.table import BOUNDS
-from benchmark.selection import UsageError
+from benchmark.bounds.bounds import BOUNDS
+from benchmark.planning.selection import UsageError
 from benchmark.submissions.found import Cases, by_name, by_table, submissions_of
 from benchmark.submissions.submission import NOT_SUBMITTED, RESIZE_RULE, Submission, take
 from benchmark.suites.case import CaseError, Format
-from benchmark.suites.files import file_of
+from benchmark.suites.file_cases import file_of
 from flexiact.media.files import MediaError
 from flexiact.media.image import fit_image, write_png
 from flexiact.media.video import read_video, write_lossless, write_preview

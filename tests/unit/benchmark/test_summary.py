@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark.bounds.table import BOUNDS
+from benchmark.bounds.bounds import BOUNDS
 from benchmark.console.summary import print_summary, tell_changes
-from benchmark.methods import METHODS
+from benchmark.planning.methods import METHODS
 
 
 def shown(folder: Path, headline: str, metrics: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from benchmark.guiding.signals import SIGNALS
-from benchmark.methods import METHODS
+from benchmark.planning.methods import METHODS
 from benchmark.tune import trials as tune
 from flexiact.backbone.backbone import load_backbone
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from benchmark import status, verify
-from benchmark.execute import Executor
-from benchmark.plan import plan
-from benchmark.shards import Shard
+from benchmark.planning.job_shards import Shard
+from benchmark.planning.plan import plan
+from benchmark.planning.variants import build_methods
+from benchmark.stages.execute import Executor
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows
 from benchmark.store.lock import locked
-from benchmark.variants import build_methods
 from flexiact.task import Video
 from tests.support.harness import CASES, session, tree
 

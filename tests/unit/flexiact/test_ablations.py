@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from diffusers import CogVideoXDDIMScheduler
 
-from benchmark.methods import METHODS
+from benchmark.planning.methods import METHODS
 from flexiact.backbone.backbone import load_backbone
 from flexiact.embedding import (
     PAPER_RATIOS,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from flexiact import progress as countdown
-from flexiact.progress import counted, in_words, steps_shown
+from flexiact.terminal import progress as countdown
+from flexiact.terminal.progress import counted, in_words, steps_shown
 
 
 class Terminal(io.StringIO):

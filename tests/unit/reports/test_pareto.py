@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports.pareto import LOOKS, draw_pareto, front, looks_of, text_of_pareto, unbeaten
+from reports.pictures.pareto import LOOKS, draw_pareto, front, looks_of, text_of_pareto, unbeaten
+from reports.pictures.themes import LIGHT
 from reports.results import measure
 from reports.run_folder import StoredRun, load_run
-from reports.themes import LIGHT
 
 fake = runpy.run_path(str(Path(__file__).parents[2] / "golden" / "report" / "fake_run.py"))
 

@@ -10,8 +10,8 @@ import pytest
 from reports.analysis.strengths import CROSSED, EASY, factor_of, strength_of, together
 from reports.difficulty import curves as difficulty
 from reports.difficulty.__main__ import main
-from reports.formats import cell_text
 from reports.run_folder import AXES, SCHEMA_VERSION, RunError, load_run
+from reports.tables.formats import cell_text
 
 NEAR_TO_FAR = ("near", "middle", "far")
 DISTANCE = {"layout": 0.1, "viewpoint": 10.0, "skeleton": 0.2, "pose": 0.1}

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reports import boards, formats, tables
 from reports.analysis.belief import belief
 from reports.results import checks, measure
 from reports.run_folder import load_run
+from reports.tables import boards, formats, sections
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "report"
 
@@ -42,11 +42,11 @@ def test_markdown_tables_are_as_worked_out_by_hand(results):
         boards.methods_table(results),
         boards.bounds_table(results),
         *boards.metric_tables(results),
-        *tables.tercile_tables(results),
-        tables.cost_table(results),
-        tables.faults_table(results),
+        *sections.tercile_tables(results),
+        sections.cost_table(results),
+        sections.faults_table(results),
     ]
-    without_notes = [tables.Table(table.title, table.columns, table.rows) for table in made]
+    without_notes = [sections.Table(table.title, table.columns, table.rows) for table in made]
     text = "\n\n".join(formats.markdown_table(table) for table in without_notes) + "\n"
     assert text == (GOLDEN / "leaderboard_tables.md").read_text()
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reports import tables
 from reports.analysis import statistics as aggregate
 from reports.build import main
 from reports.results import cautions, measure
 from reports.run_folder import SCHEMA_VERSION, RunError, load_run
+from reports.tables import sections
 
 make_run = runpy.run_path(str(Path(__file__).parents[2] / "golden" / "report" / "fake_run.py"))["make_run"]
 
@@ -45,7 +45,7 @@ def test_tables_have_the_axes_that_the_cases_name(run):
     rewrite(run / "run.json", lambda i: i["cases"][case_id]["terciles"].update(pose="far"))
     posed = load_run(run)
     assert posed.axes == ("layout", "viewpoint", "skeleton", "pose")
-    assert tables.tercile_tables(measure(posed))[-1].title.endswith("apart in pose")
+    assert sections.tercile_tables(measure(posed))[-1].title.endswith("apart in pose")
     rewrite(run / "run.json", lambda i: [case.update(terciles={}) for case in i["cases"].values()])
     assert load_run(run).axes == posed.axes
 
@@ -150,7 +150,7 @@ def test_mixed_backends_are_called_so(run):
         run / "scores.parquet",
         lambda scores: scores.assign(backend=scores["backend"].where(scores["method"] != "i2v", "another")),
     )
-    table = tables.metrics_table(measure(load_run(run)))
+    table = sections.metrics_table(measure(load_run(run)))
     assert all("mixed: not comparable" in row[4] for row in table.rows)
 
 
@@ -202,7 +202,7 @@ def test_a_metric_that_no_video_has_is_one_line(run):
         )
 
     rewrite(run / "scores.parquet", spoil)
-    rows = tables.faults_table(measure(load_run(run))).rows
+    rows = sections.faults_table(measure(load_run(run))).rows
     assert [(row[0], row[2]) for row in rows if row[1].lower() == "pck"] == [("all", "skipped")]
 
 

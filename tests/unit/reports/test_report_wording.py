@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.cells import Interval, Number, Share
-from reports.formats import cell_text, halves
 from reports.run_folder import StoredRun
+from reports.tables.cells import Interval, Number, Share
+from reports.tables.formats import cell_text, halves
 from reports.wording import count, duration, gib, mib, number, parameters, percent, seconds, signed, suite_name
 
 

@@ -25,7 +25,7 @@ from flexiact.puppets.recipes.backbone.model import (
 )
 from flexiact.puppets.recipes.backbone.pointer import read_pointing
 from flexiact.puppets.recipes.backbone.words import read_words
-from flexiact.puppets.recipes.shards import SHARD_CLIPS
+from flexiact.puppets.recipes.clip_shards import SHARD_CLIPS
 
 MARKS = (62_500, 125_000, 250_000, 500_000, 1_000_000, 1_500_000)
 """Numbers of samples after which the trunk's checkpoint is kept for a branch; its last one is kept too."""

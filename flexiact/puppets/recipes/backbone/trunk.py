@@ -37,8 +37,8 @@ from flexiact.puppets.recipes.backbone.start import (
     untrained,
     weights_digest,
 )
+from flexiact.puppets.recipes.clip_shards import cached_clips, recipe_mark
 from flexiact.puppets.recipes.linear_code import save_linear_code
-from flexiact.puppets.recipes.shards import cached_clips, recipe_mark
 from flexiact.puppets.recipes.vae import assembled, world_code
 
 LINEAR_CODE = "linear_code.safetensors"

@@ -23,7 +23,7 @@ from flexiact.puppets.cards.pose_judge import (
     held_out,
     tables,
 )
-from flexiact.puppets.recipes.judges.pose import (
+from flexiact.puppets.recipes.judges.pose_judge import (
     PREPROCESSOR,
     Recipe,
     keypoint_weights,

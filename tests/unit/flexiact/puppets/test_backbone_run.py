@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from flexiact.puppets.engine.checkpoint import read_average, read_header, weights_of
 from flexiact.puppets.engine.loop import CHECKPOINT, kept_name
-from flexiact.puppets.recipes import shards as latents
+from flexiact.puppets.recipes import clip_shards as latents
 from flexiact.puppets.recipes import vae as train_vae
 from flexiact.puppets.recipes.backbone import start, trunk
 from flexiact.puppets.recipes.backbone.model import new_tokenizer
@@ -24,7 +24,7 @@ from flexiact.puppets.recipes.backbone.pointer import POINTING
 from flexiact.puppets.recipes.backbone.pointing import train_pointing
 from flexiact.puppets.recipes.backbone.start import BackboneRun, new_model
 from flexiact.puppets.recipes.backbone.trunk import train_branch, train_trunk
-from flexiact.puppets.recipes.shards import cached_clips
+from flexiact.puppets.recipes.clip_shards import cached_clips
 from flexiact.puppets.recipes.vae import new_vae, world_code
 from flexiact.puppets.train import main
 

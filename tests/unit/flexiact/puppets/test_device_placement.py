@@ -20,8 +20,8 @@ from flexiact.puppets.recipes.backbone.model import (
     new_transformer,
     rotary_positions,
 )
+from flexiact.puppets.recipes.clip_shards import encode_linear
 from flexiact.puppets.recipes.linear_code import LinearCode
-from flexiact.puppets.recipes.shards import encode_linear
 from flexiact.puppets.recipes.vae import as_pixels
 from flexiact.puppets.world.clip import SIZE, bone_visibility, projections
 from flexiact.puppets.world.render import draw

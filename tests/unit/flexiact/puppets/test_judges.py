@@ -15,9 +15,9 @@ from flexiact.pose.estimators import build_model
 from flexiact.pose.mmpose_import import import_mmpose, quiet
 from flexiact.puppets.cards import clip_judge as judge_clip_card
 from flexiact.puppets.cards import pose_judge as judge_pose_card
-from flexiact.puppets.recipes.judges import clip as judge_clip
+from flexiact.puppets.recipes.judges import clip_judge as judge_clip
 from flexiact.puppets.recipes.judges import degrade
-from flexiact.puppets.recipes.judges import pose as judge_pose
+from flexiact.puppets.recipes.judges import pose_judge as judge_pose
 from flexiact.puppets.world.captions import caption, vocabulary
 from flexiact.puppets.world.clip import SIZE
 from flexiact.puppets.world.scene import random_scene

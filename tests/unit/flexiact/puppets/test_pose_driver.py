@@ -18,8 +18,8 @@ from flexiact.pose.estimators import (
 )
 from flexiact.pose.mmpose_import import import_mmpose, quiet
 from flexiact.puppets.cards import pose_judge as judge_pose_card
-from flexiact.puppets.recipes.judges import pose as judge_pose
 from flexiact.puppets.recipes.judges import pose_driver as driver_pose
+from flexiact.puppets.recipes.judges import pose_judge as judge_pose
 from flexiact.puppets.world.clip import SIZE, target_clip
 from flexiact.puppets.world.rigs import HELD_OUT_RIG, KEYPOINTS
 from flexiact.puppets.world.scene import random_scene

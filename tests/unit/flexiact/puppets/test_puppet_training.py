@@ -23,7 +23,7 @@ from flexiact.puppets.engine.losses import (
     velocity_loss,
 )
 from flexiact.puppets.engine.muon import BatchedMuon, orthogonalised
-from flexiact.puppets.recipes import shards
+from flexiact.puppets.recipes import clip_shards
 from flexiact.puppets.recipes import vae as train_vae
 from flexiact.puppets.recipes.backbone.model import (
     MAX_TEXT_TOKENS,
@@ -35,8 +35,8 @@ from flexiact.puppets.recipes.backbone.model import (
     rotary_positions,
 )
 from flexiact.puppets.recipes.backbone.model import TextToVelocity as Model
+from flexiact.puppets.recipes.clip_shards import cached_clips
 from flexiact.puppets.recipes.linear_code import LinearCode, fit_linear_code
-from flexiact.puppets.recipes.shards import cached_clips
 from flexiact.puppets.recipes.vae import (
     MOTION_WEIGHT,
     assembled,
@@ -294,7 +294,7 @@ def test_the_halves_are_trained_apart_and_put_together(tmp_path, monkeypatch):
 def clips(tmp_path_factory):
     """One tiny shard, and the same again in another folder."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(shards, "SHARD_CLIPS", 16)
+    patch.setattr(clip_shards, "SHARD_CLIPS", 16)
     torch.manual_seed(0)
     code = fit_linear_code(to_tensor(training_videos(step_generator(0, 0), 4)), 20)
     made = [cached_clips(code, new_tokenizer(), tmp_path_factory.mktemp("clips"), 0, 1) for _ in range(2)]
@@ -311,11 +311,13 @@ def test_shards_are_functions_of_seed_and_number(clips):
 
 
 def test_a_shard_made_at_once_is_that_of_its_parts(monkeypatch):
-    monkeypatch.setattr(shards, "_BATCH", 2)
+    monkeypatch.setattr(clip_shards, "_BATCH", 2)
     generator = torch.Generator().manual_seed(0)
-    parts = [shards._draw_clips(generator) for _ in range(2)]
+    parts = [clip_shards._draw_clips(generator) for _ in range(2)]
     code = LinearCode(torch.randn(20, 192, generator=generator) / 14, torch.zeros(192), torch.tensor(1.0))
-    whole, *each = (shards._rendered(code, new_tokenizer(), d, shards.CPU) for d in (shards._together(parts), *parts))
+    whole, *each = (
+        clip_shards._rendered(code, new_tokenizer(), d, clip_shards.CPU) for d in (clip_shards._together(parts), *parts)
+    )
     joined = {key: torch.cat([part[key] for part in each]) for key in whole}
     torch.testing.assert_close(whole, joined, rtol=2e-3, atol=2e-3, equal_nan=True)
     assert not torch.equal(whole["latents"][:2], whole["latents"][2:])

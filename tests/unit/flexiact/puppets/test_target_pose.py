@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.bounds.table import BOUNDS
+from benchmark.bounds.bounds import BOUNDS
 from benchmark.suites.candidates import candidates
 from benchmark.suites.case import Format
 from benchmark.suites.truth import Staged, first_settled_frame, named_action, scenes, stage

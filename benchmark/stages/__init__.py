@@ -1,0 +1,1 @@
+"""The stages of a run, by `session`: describe it, make its videos, score them."""

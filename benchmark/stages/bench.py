@@ -1,0 +1,197 @@
+"""Everything that one process needs to make and measure cells: loaded networks and the run directory."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from benchmark.planning.plan import Cell, said_seed
+from benchmark.stages.execute import Executor
+from benchmark.stages.scoring import Scorer
+from benchmark.store.folder import RunFolder, StoreError
+from benchmark.store.gather import sample_row, sound_row
+from benchmark.store.schema.rows import SampleRow
+from benchmark.store.videos import DamagedVideo
+from benchmark.workers.stopping import Asked
+from flexiact.terminal.notes import note
+
+
+class Listener(Protocol):
+    """Receiver of progress (see benchmark.console.run_progress.Progress)."""
+
+    def starts(self, what: str) -> None:
+        """Note the piece of work that starts."""
+
+    def done(self, kind: str, seconds: float) -> None:
+        """Note one finished piece."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Cells that one process does, so that a fit is computed once and stays in memory while it is needed.
+
+    Attributes:
+        cells: Cells to make, unless their videos exist, and to measure; all share a fit, or belong to one bound and one
+            reference.
+    """
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def method(self) -> str:
+        """Name of the first cell's method or bound."""
+        return self.cells[0].method
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return len(self.cells)
+
+
+def units(cells: Iterable[Cell], references: Mapping[str, str]) -> list[Unit]:
+    """Group cells into units; each cell belongs to one unit.
+
+    Args:
+        cells: Cells to make or measure; their order is kept.
+        references: Id of the reference by case.
+    """
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        group = ("fit", cell.fit_key) if cell.fit_key else (cell.method, references[cell.case_id])
+        groups.setdefault(group, []).append(cell)
+    return [Unit(tuple(group)) for group in groups.values()]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work that there is to do in a run. It holds no row but those that failed, since a run may have a million.
+
+    Attributes:
+        cells: Cells to make or measure.
+        unmade: Those of them whose video has to be made.
+        failed: Rows of videos that failed.
+    """
+
+    cells: list[Cell]
+    unmade: list[Cell]
+    failed: list[SampleRow]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """The executor and the scorer of one process.
+
+    Attributes:
+        executor: Executor that makes videos.
+        scorer: Scorer that measures them.
+        folder: Run directory, whose log hears of all work.
+    """
+
+    executor: Executor
+    scorer: Scorer
+    folder: RunFolder
+
+    def todo(self, cells: Iterable[Cell], asked: Iterable[Cell]) -> Work:
+        """Find damage among the stored results of cells, and what there is to do of `asked`, which are part of them."""
+        wanted, found = {cell.key for cell in asked}, Work([], [], [])
+        for cell in cells:
+            row = sound_row(self.folder, cell)
+            if cell.key not in wanted:
+                continue
+            if row is None or not self._stays(row):
+                found.unmade.append(cell)
+                found.cells.append(cell)
+            elif self.scorer.missing(cell, row):
+                found.cells.append(cell)
+            if row is not None and row.status == "failed":
+                found.failed.append(row)
+        return found
+
+    def work(self, unit: Unit, listener: Listener, asked: Asked = lambda: 0) -> None:
+        """Make and measure the cells of a unit; all results are files.
+
+        Args:
+            unit: Cells to make and measure.
+            listener: Receiver of progress.
+            asked: Function that says whether to end before the next piece of work.
+
+        Raises:
+            StoreError: If the run directory cannot be written.
+        """
+        rows = {}
+        for cell in unit.cells:
+            if asked():
+                return
+            rows[cell.key] = self._stored(cell) or self._make(cell, listener)
+        for cell in unit.cells:
+            if asked():
+                return
+            listener.starts(f"measuring {cell.method}: {cell.case_id}")
+            start = time.perf_counter()
+            self._score(cell, rows[cell.key], listener)
+            seconds = time.perf_counter() - start
+            listener.done("score", seconds)
+            self.folder.log("measured", f"{_name(cell)}, {seconds:.2f} s")
+
+    def left(self, unit: Unit) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
+        """Find what is left of a unit that a lost worker was doing.
+
+        Returns:
+            The cells whose videos are not stored by now, and the cells that the worker was at: all unmade ones if it
+            had to fit for them, else the first of these, or all cells if only measuring was left.
+        """
+        unmade = tuple(cell for cell in unit.cells if self._stored(cell) is None)
+        held = unmade if unmade and self.executor.needs_fit(unmade[0]) else unmade[:1]
+        return unmade, held or unit.cells
+
+    def give_up(self, unit: Unit, reason: str) -> None:
+        """Store failed rows for the cells of a unit that nobody could finish; stored rows stay.
+
+        Raises:
+            StoreError: If the run directory cannot be written.
+        """
+        for cell in unit.cells:
+            row = self.executor.fail(cell, reason)
+            if row.status == "failed":
+                self.scorer.score(cell, row)
+            elif self.scorer.missing(cell, row):
+                note(_name(cell), f"was not measured: {reason}")
+            self.folder.log("given up", f"{_name(cell)}: {reason}")
+
+    def _stored(self, cell: Cell) -> SampleRow | None:
+        """Stored row of a cell; None if its video is to be made."""
+        row = sample_row(self.folder, cell)
+        return row if row and self._stays(row) else None
+
+    def _stays(self, row: SampleRow) -> bool:
+        return not (self.scorer.retry_failed and row.status == "failed")
+
+    def _score(self, cell: Cell, row: SampleRow, listener: Listener) -> None:
+        """Measure a video; one that is damaged is made again first."""
+        try:
+            self.scorer.score(cell, row)
+            return
+        except DamagedVideo:
+            self.folder.damaged(self.folder.file("videos", f"{cell.key}.mkv"))
+        row = self._make(cell, listener)
+        try:
+            self.scorer.score(cell, row)
+        except DamagedVideo as error:
+            raise StoreError(f"{error}, though they were written a moment ago; check the disk") from error
+
+    def _make(self, cell: Cell, listener: Listener) -> SampleRow:
+        listener.starts(f"{cell.method}: {cell.case_id}")
+        fits, start = self.executor.needs_fit(cell), time.perf_counter()
+        row = self.executor.execute(cell)
+        seconds = time.perf_counter() - start
+        if fits:
+            listener.done("fit", seconds - (row.transfer_s or 0.0))
+            seconds = row.transfer_s or 0.0
+        listener.done(cell.kind, seconds)
+        event, rest = ("made", "") if row.status == "ok" else (row.status, f": {row.error}")
+        self.folder.log(event, f"{_name(cell)}, {time.perf_counter() - start:.2f} s{rest}")
+        return row
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.method} on {cell.case_id}, {said_seed(cell.seed, cell.fit_seed)}"

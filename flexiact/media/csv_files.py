@@ -1,0 +1,71 @@
+"""Read text tables (CSV) in the forms that spreadsheets and other programs write."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from flexiact.media.files import read_text
+from flexiact.terminal.notes import note
+
+_SEPARATORS = "|,;\t"  # the first one that is frequent enough in line 1; Excel writes semicolons in much of Europe
+
+Row = tuple[int, list[str]]
+"""Number of a line, and its cells."""
+
+
+class TableError(ValueError):
+    """A table that cannot be used; the message is one line and does not name the file."""
+
+
+def read_table(path: Path, columns: int, *, strict: bool = False) -> list[Row]:
+    """Read the rows of a table, without space around cells, without empty rows and without empty columns at the end.
+
+    Args:
+        path: Path to the table, in UTF-8 or UTF-16.
+        columns: Number of columns that each row needs at least; all rows have as many as the first one.
+        strict: True to refuse quotation marks that do not close.
+
+    Raises:
+        TableError: If a row has another number of cells.
+        OSError: If the file cannot be read (UnicodeDecodeError, csv.Error: if it is no such text).
+    """
+    text = read_text(path)
+    named = re.match(r"sep=(.)(\r\n|\r|\n)", text)  # the line that tells a spreadsheet the separator
+    text = text[named.end() :] if named else text
+    first = next(iter(text.lstrip().splitlines()), "")
+    separator = named[1] if named else next((m for m in _SEPARATORS if first.count(m) >= columns - 1), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=strict)
+    lines = [(reader.line_num + bool(named), [cell.strip() for cell in cells]) for cells in reader]
+    rows = [(number, cells) for number, cells in lines if any(cells)]
+    if not rows:
+        return []
+    width = max(columns, *(place for place, cell in enumerate(rows[0][1], start=1) if cell))
+    for number, cells in rows:
+        if len(cells) < width or any(cells[width:]):
+            raise TableError(
+                f"line {number}: expected {width} fields, got {len(cells)} (a text with {separator} in it needs quotes)"
+            )
+    return [(number, cells[:width]) for number, cells in rows]
+
+
+def by_heading(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
+    """The rows below the heading, with cells in the order of `columns`; a note names other columns, which are dropped.
+
+    Args:
+        path: Path to the table, for the note.
+        rows: Rows of `read_table`.
+        columns: Names in small letters; the heading may have them in any order and in capitals.
+
+    Raises:
+        TableError: If the heading lacks a column or has it twice.
+    """
+    written = rows[0][1] if rows else []
+    heading = [cell.lower() for cell in written]
+    if any(heading.count(name) != 1 for name in columns):
+        raise TableError(f"expected the heading {','.join(columns)}, got {','.join(written)!r}")
+    further = [cell for cell in written if cell.lower() not in columns]
+    if further:
+        note(path, f"has columns that are not read: {', '.join(further)}")
+    return [(number, [cells[heading.index(name)] for name in columns]) for number, cells in rows[1:]]

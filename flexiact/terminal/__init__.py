@@ -1,0 +1,1 @@
+"""Talking to people in a terminal: command lines, progress bars, notes."""

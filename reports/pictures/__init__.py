@@ -1,0 +1,1 @@
+"""Pictures of reports: plots, contact sheets, and their colours."""

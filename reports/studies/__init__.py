@@ -1,0 +1,1 @@
+"""Reports of ablations, studies and splits of variance."""

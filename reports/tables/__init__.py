@@ -1,0 +1,1 @@
+"""Tables of reports, as numbers, and the formats that write them."""
