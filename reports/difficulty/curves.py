@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.analysis.statistics import by_reference, estimate
-from reports.analysis.strengths import BASELINE, COPY, EASY, FLOOR, STRENGTHS, Difficulty, together
+from reports.analysis.strengths import BASELINE, COPY, EASY, FACTORS, FLOOR, STRENGTHS, Difficulty, together
 from reports.build import Staging
 from reports.pictures.themes import Theme, mark, save_themed
-from reports.run_folder import AXES, load_run
+from reports.run_folder import AXES, STATUSES, load_run
 from reports.tables.cells import Cell, Number, Table
 from reports.tables.formats import latex_table, markdown_table
 from reports.tables.sections import claims_table, mean_cell
@@ -87,6 +87,19 @@ def fall_table(found: Difficulty) -> Table:
         "the interval holds 0 neither a fall nor a rise is shown."
     )
     return Table("From easy to farthest", ("name", *factors), rows, note)
+
+
+def gaps_table(found: Difficulty) -> Table:
+    """The values that each suite lacks, and the rows that were left out while reading."""
+    rows: list[tuple[Cell, ...]] = []
+    for factor in (name for name in (EASY, *FACTORS) if name in found.runs):
+        states = found.rows.loc[found.rows["factor"] == factor, "status"]
+        absent = [(name, int((states == name).sum())) for name in STATUSES if name != "ok"]
+        said = ", ".join(f"{number_of} {name}" for name, number_of in absent if number_of)
+        rows += [(factor, f"of {count(len(states), 'value')} {said}")] * bool(said)
+        rows += [(factor, note) for note in found.runs[factor].notes]
+    note = "Means are over what is there. A method that fails on hard cases can look better for it."
+    return Table("What is not there", ("suite", "what"), tuple(rows), note)
 
 
 def _copying(found: Difficulty) -> str:
@@ -205,6 +218,8 @@ def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
     tables += [gain_table(found), reference_table(found)] if found.gains else []
     tables += [fall_table(found)] * bool(len(found.falls))
     tables += [curve_table(found, factor) for factor in found.factors]
+    gaps = gaps_table(found)
+    tables += [gaps] * bool(gaps.rows)
     title = f"Difficulty on {found.run.info['backbone']['name']} ({backbone_size(found.run.info['backbone'])})"
     with Staging(folder) as staging:
         drawn = save_themed(FIGURE, lambda theme: draw_curves(found, theme), staging / "figures")

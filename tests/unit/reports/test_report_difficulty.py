@@ -138,6 +138,21 @@ def test_a_failed_video_is_left_out_of_its_strength_and_no_other(tmp_path) -> No
     assert cell(found, "layout", 2, "flexiact")["mean"] == pytest.approx(0.5)
 
 
+def test_what_a_suite_lacks_is_said(runs, tmp_path) -> None:
+    def failing(method: str, reference: int, strength: int, seed: int) -> float | None:
+        return None if (method, reference) == ("flexiact", 2) else falling(method, reference, strength, seed)
+
+    lacking = graded_run(tmp_path / "lacking", ("layout",), failing)
+    samples = pd.read_parquet(lacking / "samples.parquet")
+    (lacking / "samples.parquet").unlink()
+    older = (samples["method"] == "still") & (samples["case_id"] == "r0-1")
+    samples.assign(method_version=samples["method_version"].where(~older, 0)).to_parquet(lacking / "samples.parquet")
+    page = difficulty.publish([lacking, runs[0]], tmp_path / "out").read_text()
+    assert "| layout | of 27 values 3 failed, 1 missing |" in page
+    assert "| layout | 1 rows of another method version were left out (still). |" in page
+    assert "What is not there" not in difficulty.publish(runs[:2], tmp_path / "whole").read_text()
+
+
 def test_claims_and_gains_are_paired_and_rest_on_references(runs, tmp_path) -> None:
     found = together(loaded(runs))
     ((against_baseline, against_still),) = found.gains
