@@ -11,15 +11,15 @@ import pandas as pd
 
 from reports.tables.cells import Number
 from reports.tables.formats import cell_text
-from reports.wording import number, seconds
+from reports.wording import arrow, label, number, seconds
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 BOUNDS = ("oracle-codec", "in-words", "still")
-MOTION, APPEARANCE = "motion_agreement", "true_appearance_error"
+APPEARANCE = "true_appearance_error"
 
 
 def results_table(leaderboard: Path) -> str:
-    """The table in Markdown, best motion agreement first, below a line on its suite, backbone and cases.
+    """The table in Markdown, best headline first, below a line on its suite, backbone and cases.
 
     Args:
         leaderboard: Path to a published leaderboard.csv of a suite whose truth is known.
@@ -28,15 +28,17 @@ def results_table(leaderboard: Path) -> str:
         ValueError: If the file has no row of a metric that the table shows.
     """
     published = pd.read_csv(leaderboard)
-    motion, appearance = (_of_metric(published, metric) for metric in (MOTION, APPEARANCE))
+    headline = next(iter(published.loc[published["headline"], "metric"]), "the headline")
+    motion, appearance = (_of_metric(published, metric) for metric in (headline, APPEARANCE))
     shown = [name for name in motion.index if _is_shown(name, motion)]
-    motion = motion.loc[shown].sort_values("mean", ascending=False, kind="stable")
+    better = bool(motion["higher_is_better"].iloc[0])
+    motion = motion.loc[shown].sort_values("mean", ascending=not better, kind="stable")
     first = motion.iloc[0]
     lines = [
         f"Suite `{first['suite']}`, backbone `{first['backbone']}`: {first['cases']} cases of {first['references']} "
         "references. Bounds in italics; 95 % intervals over references.",
         "",
-        "| | motion agreement ↑ | true appearance error ↓ | one fit | one transfer |",
+        f"| | {label(headline)} {arrow(better)} | {label(APPEARANCE)} ↓ | one fit | one transfer |",
         "|---|---|---|---|---|",
     ]
     for name, row in motion.iterrows():
