@@ -2,8 +2,10 @@
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pandas as pd
 
 from flexiact.media.files import TEXT_LIMIT_MIB, limited_bytes
 from reports.analysis.inference import student_interval
-from reports.prefer.pairs import Trial, sheet_digest
+from reports.prefer.pairs import TRUTH, Trial, sheet_digest
 from reports.prefer.sheet import CHOICES, QUESTIONS
 from reports.results import Results
 from reports.run_folder import RunError
@@ -41,10 +43,12 @@ class Votes:
 def read_votes(files: Iterable[Path], results: Results, trials: tuple[Trial, ...]) -> Votes:
     """Read and check files of votes.
 
-    A file is a rater: raters who fail the catch trials are left out, with a note.
+    A file is a rater: raters who fail the catch trials are left out, with a note; another one names raters who have no
+    vote on them.
 
     Raises:
-        RunError: If a file is no table of votes, is of another sheet, or a vote names no trial, question or choice.
+        RunError: If a file is no table of votes, is of another sheet, or a vote names no trial, question or choice; if
+            no vote on two methods is left.
         OSError: If a file cannot be read.
     """
     digest, cases = sheet_digest(results.run, trials), results.run.info["cases"]
@@ -58,12 +62,14 @@ def read_votes(files: Iterable[Path], results: Results, trials: tuple[Trial, ...
         rows["reference_id"] = [str(cases[trial.case_id]["reference_id"]) for trial in shown]
         rows["share"] = rows["choice"].map(_SHARE).astype(float)
         caught = rows[rows["is_catch"].astype(bool) & (rows["question"] == "motion")]
-        right = float(_share_of(caught, "oracle-codec").mean()) if len(caught) else 1.0
+        right = float(_share_of(caught, TRUTH).mean()) if len(caught) else float("nan")
+        if not len(caught):
+            notes.append(f"{file.name} has no vote on a trial with a known answer: perhaps its rater did not look.")
         if right < CATCHES_NEEDED:
             notes.append(f"{file.name} was left out: right in {percent(right)} of the trials with a known answer.")
         else:
             parts.append(rows.assign(rater=f"{len(parts)}-" + rows["rater"].astype(str)))
-    if not parts:
+    if all(rows["is_catch"].all() for rows in parts):
         raise RunError("votes: none are left" + (f": {' '.join(notes)}" if notes else ""))
     return Votes(pd.concat(parts, ignore_index=True), tuple(notes))
 
@@ -111,14 +117,20 @@ def preference_table(votes: Votes, results: Results) -> Table:
             made.append((-np.nan_to_num(rates[0].value), row))
     made.sort(key=lambda item: item[0])
     questions = [f"preferred in {question}" for question in QUESTIONS]
-    raters = rows["rater"].nunique()
+    raters, met = rows["rater"].nunique(), _met(rows, [row[0] for _, row in made])
     note = (
         f"Votes of {count(raters, 'rater')}. Preferred: share of its comparisons with other methods that a method won, "
         "no difference as half; means over references, after averaging those of a reference, with Student's 95% "
-        "intervals. Each two methods were compared about equally often. " + " ".join(votes.notes)
+        f"intervals. Votes on each two methods: {min(met)} to {max(met)}. " + " ".join(votes.notes)
     )
     columns = ("name", *questions, "votes", heading(results.run, results.run.headline))
     return Table("What people prefer", columns, tuple(row for _, row in made), note.strip())
+
+
+def _met(rows: pd.DataFrame, names: list[Cell]) -> list[int]:
+    """Number of votes on each two of the names, of which two or more are in the rows."""
+    pairs = Counter(frozenset(pair) for pair in zip(rows["left"], rows["right"], strict=True))
+    return [pairs[frozenset(pair)] for pair in combinations(names, 2)]
 
 
 def agreement_table(votes: Votes, results: Results) -> Table:

@@ -146,6 +146,37 @@ def test_whoever_does_not_look_is_left_out(run, trials, tmp_path):
         read_votes(files[1:], results, trials)
 
 
+def kept(path: Path, numbers: set[int]) -> Path:
+    """The votes on trials of these numbers alone."""
+    heading, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([heading, *(line for line in lines if int(line.split(",")[2]) in numbers)]) + "\n")
+    return path
+
+
+def test_whoever_skips_the_trials_with_a_known_answer_is_named(run, trials, tmp_path):
+    results, asked = measure(run), {n for n, trial in enumerate(trials, start=1) if not trial.is_catch}
+    files = [vote(tmp_path, run, trials, by_order), kept(vote(tmp_path, run, trials, by_order, "skips"), asked)]
+    votes = read_votes(files, results, trials)
+    said = "skips.csv has no vote on a trial with a known answer: perhaps its rater did not look."
+    assert votes.notes == (said,) and votes.rows["rater"].nunique() == 2
+
+
+def test_the_note_says_how_often_two_methods_met(run, trials, tmp_path):
+    results, first = measure(run), {n for n, trial in enumerate(trials, start=1) if not trial.is_catch}
+    whole = read_votes([vote(tmp_path, run, trials, by_order)], results, trials)
+    assert "Votes on each two methods: 12 to 12." in preference_table(whole, results).note
+    left_out = next(n for n in sorted(first))
+    part = read_votes([kept(vote(tmp_path, run, trials, by_order), first - {left_out})], results, trials)
+    assert "Votes on each two methods: 10 to 12." in preference_table(part, results).note
+
+
+def test_files_without_a_vote_on_two_methods_are_refused(run, trials, tmp_path):
+    caught = {n for n, trial in enumerate(trials, start=1) if trial.is_catch}
+    for numbers in (set(), caught):
+        with pytest.raises(RunError, match="votes: none are left"):
+            read_votes([kept(vote(tmp_path, run, trials, by_order), numbers)], measure(run), trials)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -172,6 +203,8 @@ def test_votes_of_another_sheet_are_refused(run, trials, tmp_path):
 def test_unknown_methods_and_runs_without_videos_are_named(run, tmp_path):
     with pytest.raises(RunError, match="'none' is no method of this run"):
         plan(run, ["flexiact", "none"], 4, seed=0)
+    with pytest.raises(RunError, match="methods: one is there twice"):
+        plan(run, ["flexiact", "i2v", "flexiact"], 4, seed=0)
     with pytest.raises(RunError, match="no case has videos of two of the methods"):
         plan(run, ["flexiact"], 4, seed=0)
 
