@@ -38,7 +38,8 @@ def study_table(values: pd.DataFrame, directions: dict[str, bool | None]) -> pd.
 
     Returns:
         Columns metric, corruption, order, order_low, order_high (95% interval over references), fall, at_truth,
-        at_worst (means over references) and references. NaN where a metric has no value.
+        at_worst (means over references) and references. NaN where a metric has no value, and for the fall of one that
+        some corruption raises and none lowers.
     """
     records = []
     for metric, higher in directions.items():
@@ -50,7 +51,8 @@ def study_table(values: pd.DataFrame, directions: dict[str, bool | None]) -> pd.
         found = [_response(rows, truth, worse) for _, rows in mine[mine["grade"] > 0].groupby("corruption", sort=False)]
         largest = max((item["fall"] for item in found if np.isfinite(item["fall"])), default=0.0)
         for item in found:
-            fall = item["fall"] / largest if largest > 0 else float("nan")
+            still = 0.0 if item["fall"] == 0 else float("nan")  # of a metric that nothing makes worse
+            fall = item["fall"] / largest if largest > 0 else still
             records.append({"metric": metric, **item, "fall": fall})
     return pd.DataFrame.from_records(records)
 

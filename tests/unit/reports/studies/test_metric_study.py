@@ -56,6 +56,14 @@ def test_what_is_noticed_needs_order_and_fall():
     assert belief_of(rows) == (["d", "a"], ["b"])
 
 
+def test_a_metric_that_never_moves_is_blind_to_everything():
+    courses = {("constant", reference, name): [0.5] * 3 for reference in "ab" for name in ("blur", "freeze")}
+    table = study_table(values_of(courses), {"constant": True})
+    assert belief_of(table) == ([], ["blur", "freeze"])
+    courses["constant", "a", "blur"] = [0.5, 0.6, 0.7]  # rewarded: no share of a fall can be given
+    assert belief_of(study_table(values_of(courses), {"constant": True})) == ([], ["freeze"])
+
+
 def test_the_page_holds_the_numbers_and_is_the_same_every_time(tmp_path: Path):
     study: dict[str, Any] = {
         "suite": "tiny",
