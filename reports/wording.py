@@ -34,6 +34,11 @@ def signed(value: float) -> str:
     return text.replace("-", "−")
 
 
+def probability(value: float) -> str:
+    """A p-value with three decimals; none is 0."""
+    return "<0.001" if value < 0.0005 else number(value)
+
+
 def interval(low: float, high: float, write: Write = number) -> str:
     """`[low, high]`; empty if there is no interval."""
     return f"[{write(low)}, {write(high)}]" if math.isfinite(low) and math.isfinite(high) else ""

@@ -23,6 +23,7 @@ from reports.wording import (
     label,
     mib,
     number,
+    probability,
     seconds,
     signed,
 )
@@ -46,7 +47,7 @@ def claims_table(claims: tuple[Claim, ...], run: StoredRun, place: str = "") -> 
         said = f"{claim.verdict} {item.second}" if claim.verdict in ("beats", "is beaten by") else claim.verdict
         found, reach = item.estimate, Number(claim.detectable, write=number)
         ends = Interval(found.low, found.high, signed)
-        figures = (Number(found.mean, write=signed), ends, Number(claim.p, write=number), reach)
+        figures = (Number(found.mean, write=signed), ends, Number(claim.p, write=probability), reach)
         rows.append((item.first, item.second, said, *figures, found.references, item.seeds))
     note = (
         f"These pairs were fixed beforehand (reports/analysis/claims.toml, {len(family())} in all). Two-sided "

@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from reports.run_folder import StoredRun
 from reports.tables.cells import Interval, Number, Share
 from reports.tables.formats import cell_text, halves
-from reports.wording import count, duration, gib, mib, number, parameters, percent, seconds, signed, suite_name
+from reports.wording import (
+    count,
+    duration,
+    gib,
+    mib,
+    number,
+    parameters,
+    percent,
+    probability,
+    seconds,
+    signed,
+    suite_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +36,9 @@ from reports.wording import count, duration, gib, mib, number, parameters, perce
         (number(-0.0001), "0.000"),
         (signed(-0.0001), "+0.000"),
         (number(math.nan), "–"),
+        (probability(0.0083), "0.008"),
+        (probability(0.00049), "<0.001"),
+        (probability(math.nan), "–"),
         (seconds(0.0), "0 s"),
         (seconds(7.465), "7.46 s"),
         (seconds(10.6), "11 s"),
