@@ -50,17 +50,16 @@ def table_suite(place: str) -> FileSuite:
 
 
 def _rows(root: Path, table: Path, problems: list[str]) -> list[tuple[int, dict[str, str]]]:
-    """Rows by column, each with its number; [] after a problem."""
+    """Rows by column, each with the number of its line; [] after a problem."""
     rows = read_rows(root, table, len(NEEDED), problems)
-    heading = [cell.lower() for cell in rows[0]] if rows else []
+    heading = [cell.lower() for cell in rows[0][1]] if rows else []
     if rows and any(heading.count(name) != 1 for name in NEEDED):
-        problems.append(f"expected the heading {','.join(NEEDED)}, got {','.join(rows[0])!r}")
+        problems.append(f"expected the heading {','.join(NEEDED)}, got {','.join(rows[0][1])!r}")
         return []
     places = {name: heading.index(name) for name in (*NEEDED, CAPTION, *SPAN) if name in heading}
     absent = dict.fromkeys((CAPTION, *SPAN), "")
-    cells = [absent | {name: row[place] for name, place in places.items()} for row in rows[1:]]
-    files = [row | {name: spelled(root, row[name]) for name in ("reference", "target")} for row in cells]
-    return list(enumerate(files, start=2))
+    cells = [(n, absent | {name: row[place] for name, place in places.items()}) for n, row in rows[1:]]
+    return [(n, row | {name: spelled(root, row[name]) for name in ("reference", "target")}) for n, row in cells]
 
 
 def _faults(root: Path, row: Mapping[str, str]) -> list[str]:

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 from benchmark.suites.file_cases import lies_inside
-from flexiact.media.csv_files import TableError, read_table
+from flexiact.media.csv_files import Row, TableError, read_table
 from flexiact.terminal.cli import one_line
 
 
-def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list[list[str]]:
+def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list[Row]:
     """Rows of a table, heading included, in the form of `flexiact.media.csv_files.read_table`.
 
     Args:
@@ -24,7 +24,7 @@ def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list
         problems.append(f"{name} is a link that leads out of the folder")
         return []
     try:
-        rows = [cells for _, cells in read_table(path, columns)]
+        rows = read_table(path, columns)
     except FileNotFoundError:
         problems.append(f"{name} is missing")
         return []

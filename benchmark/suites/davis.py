@@ -107,7 +107,7 @@ def _rows(root: Path, problems: list[str]) -> list[list[str]]:
     if not rows:
         return []
     try:
-        transfers = by_heading(root / TABLE, list(enumerate(rows, start=1)), COLUMNS)
+        transfers = by_heading(root / TABLE, rows, COLUMNS)
     except TableError as error:
         problems.append(f"{TABLE}: {error}")
         return []

@@ -154,7 +154,7 @@ def _named(cases: list[FileCase]) -> tuple[FileCase, ...]:
 
 def _clip(root: Path, folder: Path, problems: list[str]) -> _Clip | None:
     """Video 0 of an action, or the uncropped video in its place; None after a problem."""
-    rows = read_rows(root, folder / "crop.csv", 6, problems)
+    rows = [cells for _, cells in read_rows(root, folder / "crop.csv", 6, problems)]
     if rows and (_whole(rows[0][1]) is None or _whole(rows[0][2]) is None):
         rows = rows[1:]  # without the heading
     if not rows:
@@ -190,7 +190,7 @@ def _crops(root: Path, rows: Sequence[Sequence[str]]) -> tuple[tuple[str, tuple[
 
 def _targets(root: Path, folder: Path, problems: list[str]) -> list[tuple[str, str]]:
     """Name and prompt of each target image of an action whose file exists."""
-    rows = read_rows(root, folder / "val_image.csv", 2, problems)
+    rows = [cells for _, cells in read_rows(root, folder / "val_image.csv", 2, problems)]
     where = f"{inside(root, folder)}/val_image.csv"
     heading = [cell.lower() for cell in rows[0]] if rows else ["path", "caption"]
     if "path" not in heading or "caption" not in heading:

@@ -11,6 +11,9 @@ from flexiact.terminal.notes import note
 
 _SEPARATORS = "|,;\t"  # the first one that is frequent enough in line 1; Excel writes semicolons in much of Europe
 
+_END = "END"
+"""A last row for the reader: where a quotation mark is not closed, it is taken for a part of the text."""
+
 Row = tuple[int, list[str]]
 """Number of a line, and its cells."""
 
@@ -25,10 +28,10 @@ def read_table(path: Path, columns: int, *, strict: bool = False) -> list[Row]:
     Args:
         path: Path to the table, in UTF-8 or UTF-16.
         columns: Number of columns that each row needs at least; all rows have as many as the first one.
-        strict: True to refuse quotation marks that do not close.
+        strict: True to refuse a text that goes on after its closing quotation mark, too.
 
     Raises:
-        TableError: If a row has another number of cells.
+        TableError: If a row has another number of cells, or the last quotation mark opens a text that nothing closes.
         OSError: If the file cannot be read (UnicodeDecodeError, csv.Error: if it is no such text).
     """
     text = read_text(path)
@@ -36,8 +39,12 @@ def read_table(path: Path, columns: int, *, strict: bool = False) -> list[Row]:
     text = text[named.end() :] if named else text
     first = next(iter(text.lstrip().splitlines()), "")
     separator = named[1] if named else next((m for m in _SEPARATORS if first.count(m) >= columns - 1), ",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=strict)
-    lines = [(reader.line_num + bool(named), [cell.strip() for cell in cells]) for cells in reader]
+    ended = io.StringIO(f"{text}\n{_END}", newline="")
+    reader = csv.reader(ended, delimiter=separator, skipinitialspace=True, strict=strict)
+    *lines, (_, last) = [(reader.line_num + bool(named), [cell.strip() for cell in cells]) for cells in reader]
+    if last != [_END]:
+        start = lines[-1][0] + 1 if lines else 1
+        raise TableError(f"line {start}: a quotation mark is not closed, here or in what follows it")
     rows = [(number, cells) for number, cells in lines if any(cells)]
     if not rows:
         return []

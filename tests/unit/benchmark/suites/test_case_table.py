@@ -55,6 +55,23 @@ def test_a_row_that_is_wrong_is_named(change: dict[str, str], message: str, tmp_
         table_suite(str(material(tmp_path / "in", [first, *ROWS[1:]])))
 
 
+def test_the_line_that_is_named_is_that_of_the_file(tmp_path: Path) -> None:
+    table = material(tmp_path)
+    table.write_text(table.read_text().replace("\n", "\n\n", 1).replace("owl.png", "cat.png"))  # an empty second line
+    with pytest.raises(CaseError, match=r"line 5: there is no cat\.png"):
+        table_suite(str(table))
+
+
+def test_a_quotation_mark_that_is_not_closed_swallows_no_case(tmp_path: Path) -> None:
+    table = material(tmp_path)
+    written = table.read_text()
+    table.write_text(written.replace("a fox walks\n", '"a fox walks\n', 1))
+    with pytest.raises(CaseError, match="line 2: a quotation mark is not closed"):
+        table_suite(str(table))
+    table.write_text(written.replace("a fox walks", '"a fox\nwalks"'))
+    assert table_suite(str(table)).case_ids == ("fox", "owl")
+
+
 def test_a_row_may_say_where_the_action_is(tmp_path: Path) -> None:
     rows = [[*row, "2", "11"] for row in ROWS]
     suite = table_suite(str(material(tmp_path, rows, [*HEADING, "start_frame", "end_frame"])))
