@@ -6,6 +6,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from flexiact.media.image import DAMAGED
 from reports.run_folder import StoredRun
 
 INPUTS = {"reference": "reference.mkv", "target": "target.png"}
@@ -62,9 +63,13 @@ def pictures(
     if path is None:
         return "no file"
     if path.suffix == ".png":
-        return np.asarray(Image.open(path).convert("RGB"))[None]
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image.convert("RGB"))[None]
+        except DAMAGED:
+            return "damaged"
     frames = read_frames(path)
-    return "no file" if frames is None else frames[(places * (len(frames) - 1)).round().astype(int)]
+    return "damaged" if frames is None else frames[(places * (len(frames) - 1)).round().astype(int)]
 
 
 def read_frames(path: Path) -> np.ndarray | None:

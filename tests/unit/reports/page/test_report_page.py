@@ -18,7 +18,8 @@ from PIL import Image
 
 from reports import build as build_module
 from reports.build import build, main, publish
-from reports.videos import read_frames
+from reports.run_folder import load_run
+from reports.videos import inside, pictures, read_frames
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "report"
 make_run = runpy.run_path(str(GOLDEN / "fake_run.py"))["make_run"]
@@ -228,15 +229,32 @@ def test_an_unwritable_place_is_one_line_and_2(run, tmp_path, capsys, no_figures
 
 
 def test_paths_out_of_the_run_are_not_followed(tmp_path):
-    from reports.run_folder import load_run
-    from reports.videos import inside
-
     (tmp_path / "secret.png").write_bytes(b"x")
     run = load_run(make_run(tmp_path / "run", references=1, targets=1, seeds=(0,), videos=False))
     assert inside(run, "../secret.png") is None
     assert inside(run, str(tmp_path / "secret.png")) is None
     assert inside(run, None) is None
     assert inside(run, "run.json") is not None
+
+
+def test_damaged_pictures_and_videos_are_named_and_stop_nothing(tmp_path):
+    run = load_run(make_run(tmp_path / "run", references=1, targets=1, seeds=(0,), videos=False))
+    places, case = np.linspace(0, 1, 3), next(iter(run.info["cases"]))
+    target, video = run.folder / f"inputs/{case}/target.png", run.folder / "videos/a.mkv"
+    for path in (target, video):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(target)
+    whole = target.read_bytes()
+    assert pictures(run, {}, case, "target", places).shape == (1, 8, 8, 3)
+    at = whole.index(b"IDAT")
+    for damaged in (whole[: at + 6], whole[:at] + b"\0DAT" + whole[at + 4 :], b"no picture"):
+        target.write_bytes(damaged)
+        assert pictures(run, {}, case, "target", places) == "damaged"
+    video.write_bytes(b"no video")
+    sample = {("i2v", case): {"status": "ok", "video": "videos/a.mkv"}}
+    assert pictures(run, sample, case, "i2v", places) == "damaged"
+    target.unlink()
+    assert pictures(run, {}, case, "target", places) == "no file"
 
 
 def test_a_run_without_videos_still_has_a_report(tmp_path, no_figures):
