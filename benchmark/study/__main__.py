@@ -77,7 +77,11 @@ def _study_metrics(options: argparse.Namespace) -> None:
     from reports.studies.metric_study import publish
 
     suite = load_suite(options.suite)
+    if options.evaluator and not options.answers:
+        raise ValueError("evaluator: says who wrote --answers; give them, too")
     if options.judge and not options.answers:
+        if options.publish:
+            raise ValueError("publish: --judge alone writes videos and no page; give --answers, too")
         from benchmark.study.judges import export
 
         print(export(suite, options.judge, options.seed or 0))

@@ -101,6 +101,22 @@ def test_the_page_has_the_judge_beside_the_metrics(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--judge", "videos", "--publish", "out"], "publish: --judge alone writes videos and no page"),
+        (["--publish", "out", "--evaluator", "vbench 1"], "evaluator: says who wrote --answers"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmark.workers.load.set_threads", lambda threads: None)  # of the process, which tests share
+    monkeypatch.chdir(tmp_path)
+    assert main(["metrics", "--suite", SUITE, *words]) == 2
+    assert said in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
         ([], "judge: give the folder of the videos"),
         (["--judge", "{made}", "--seed", "4"], "were made with 3, not 4"),
         (["--judge", "{empty}"], "study.json does not say what the videos were made from"),
