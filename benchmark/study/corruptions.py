@@ -31,7 +31,7 @@ MAX_BLUR_PX, MAX_JITTER_PX = 2.0, 3.0
 """Standard deviation of the blur, and largest offset of a frame, at grade 1 in frames of 64 pixels."""
 MAX_TURN_DEG, MAX_SHIFT_SHARE = 60.0, 0.2
 """Turn of the camera, and offset of the figure as a share of the frame's side, at grade 1."""
-_QUALITY = (95, 10)  # of JPEG, at the lowest grade above 0 and at grade 1
+_QUALITY = (95, 10)  # of JPEG, just above grade 0 and at grade 1
 _NATIVE_PX = 64
 
 

@@ -173,7 +173,7 @@ def _page(shares: pd.DataFrame, settled: pd.DataFrame, study: dict[str, Any]) ->
         f"*: part of the observation. Means over references with Student's 95% intervals, in brackets the number of "
         f"cases if some have no such token. {HOLDS}: the interval is above 0; {REVERSED}: below; below "
         f"{MIN_REFERENCES} references there is no verdict. The observation holds only if all of its parts do, so it "
-        "needs no correction for their number.",
+        "needs no correction for their number. The other verdicts are exploratory, each for itself.",
     )
     amount = f"{count(shares['case_id'].nunique(), 'case')} of {count(shares['reference_id'].nunique(), 'reference')}"
     words = [f"- **{name}**: {text}" for name, text in study["definitions"].items()]

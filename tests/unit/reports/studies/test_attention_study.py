@@ -95,6 +95,7 @@ def test_the_page_says_what_the_numbers_say_and_is_the_same_every_time(tmp_path:
     again = publish(*tables(6), STUDY, tmp_path / "c")
     assert "**The observation holds on tiny, in all of its 3 parts.**" in held.read_text()
     assert "does not hold on tiny" in turned.read_text()
+    assert "The other verdicts are exploratory" in held.read_text()  # half of the verdicts are on no part of it
     assert "6 cases of 6 references, suite toys" in held.read_text()
     assert "+0.300 (1)" in held.read_text()  # still parts, in one case
     for path in sorted(held.parent.iterdir()):
