@@ -25,7 +25,7 @@ def test_rows_are_the_methods_as_published_and_the_bounds_that_give_the_scale() 
     assert {"flexiact", "base-embedding", "i2v"} <= set(shown)
     assert not {name for name in shown if "+" in name or name.startswith("flexiact-")}
     assert [rows["mean"][name] for name in shown] == sorted((rows["mean"][name] for name in shown), reverse=True)
-    for name, (agreement, _, fit, transfer) in shown.items():
+    for name, (agreement, _, _, fit, transfer) in shown.items():
         row = rows.loc[name]
         assert agreement == f"{number(row['mean'])} {interval(row['low'], row['high'])}"
         assert (fit, transfer) == (seconds(row["fit_s"]), seconds(row["transfer_s"]))
@@ -36,7 +36,7 @@ def test_the_table_is_of_the_headline_on_which_claims_rest(tmp_path: Path) -> No
     other = published.assign(headline=published["metric"] == "pck")
     other.to_csv(tmp_path / "leaderboard.csv", index=False)
     lines = results_table(tmp_path / "leaderboard.csv").splitlines()
-    assert lines[2].startswith("| | pck ↑ | true appearance error ↓ |")
+    assert lines[2].startswith("| | pck ↑ | right action ↑ | true appearance error ↓ |")
     best = other.query("headline and name in ['flexiact', 'oracle-codec']").set_index("name")["mean"]
     assert lines[4].startswith(f"| *oracle-codec* | {number(best['oracle-codec'])} ")
     published.assign(headline=False).to_csv(tmp_path / "leaderboard.csv", index=False)
@@ -57,8 +57,9 @@ def test_the_command_writes_between_the_markers_alone(tmp_path: Path, capsys: py
     assert BEGIN in capsys.readouterr().err
 
 
-def test_numbers_of_appearance_are_the_published_ones() -> None:
-    rows = pd.read_csv(PUBLISHED / "leaderboard.csv").query("metric == 'true_appearance_error'").set_index("name")
+@pytest.mark.parametrize(("column", "metric"), [(2, "action_retrieval"), (3, "true_appearance_error")])
+def test_numbers_of_other_metrics_are_the_published_ones(column: int, metric: str) -> None:
+    rows = pd.read_csv(PUBLISHED / "leaderboard.csv").query("metric == @metric").set_index("name")
     for line in results_table(PUBLISHED / "leaderboard.csv").splitlines()[4:]:
-        name, _, error, *_ = line.strip("| ").split(" | ")
-        assert error == number(rows["mean"][name.strip("*`")])
+        cells = line.strip("| ").split(" | ")
+        assert cells[column] == number(rows["mean"][cells[0].strip("*`")])
