@@ -95,15 +95,13 @@ def read_part(path: Path) -> Part:
     """Read a run.
 
     Raises:
-        UsageError: If there is no run, or one of another schema version.
+        UsageError: If there is no run, one of another schema version, or one whose run.json breaks the contract.
     """
     from benchmark.planning.plan import plan
     from benchmark.store.gather import sample_rows
 
     folder = RunFolder(path)
-    run = folder.read_run()
-    if run is None:
-        raise UsageError(f"{path}: holds no run.json, so it is no run directory")
+    run = folder.described()
     return Part(folder, run, sample_rows(folder, plan(run)))
 
 
@@ -227,14 +225,16 @@ def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part]) -> None
 
 def _write_video(out: RunFolder, parts: Sequence[Part], key: str) -> None:
     """Write video, preview and row of the first run, and the scores of all that have the same video."""
+    from benchmark.store.gather import current_scores
+    from benchmark.store.schema.rows import FEATURES_VERSION
+
     first = parts[0]
     row = first.rows[key]
-    scores = [part.folder.read_json("scores", key) or {} for part in parts]
-    alike = [found for found in scores if found and found["video_digest"] == row.video_digest]
-    if alike:
-        version = alike[0]["features_version"]
-        metrics = [found["metrics"] for found in alike if found["features_version"] == version]
-        out.write_json("scores", key, alike[0] | {"metrics": dict(ChainMap(*metrics))})
+    # What a run has in an older version must not hide what another one has measured since.
+    metrics = dict(ChainMap(*(current_scores(part.folder, part.run["metrics"], row) for part in parts)))
+    if metrics:
+        content = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
+        out.write_json("scores", key, content)
     for folder, name in (("videos", f"{key}.mkv"), ("previews", f"{key}.mp4")) if row.status == "ok" else ():
         source = first.folder.file(folder, name)
         if not source.is_file() or not source.resolve().is_relative_to(first.folder.path.resolve()):

@@ -93,6 +93,15 @@ def test_a_session_of_the_run_keeps_them(run: Path, tmp_path: Path) -> None:
     assert scores(run).query("metric == 'vbench_imaging_quality'")["value"].tolist() == [50.0]
 
 
+def test_a_run_from_before_fit_seeds_takes_them_too(run: Path, tmp_path: Path) -> None:
+    described = RunFolder(run).described()
+    described.pop("fit_seeds")
+    RunFolder(run).write_run(described)
+    content = {"imaging_quality": said([keys(run)["still"]], [50])}
+    assert main(["import", str(run), str(vbench(tmp_path, content)), "--evaluator", "vbench 0.1.5"]) == 0
+    assert scores(run).query("metric == 'vbench_imaging_quality'")["value"].tolist() == [50.0]
+
+
 def test_two_evaluators_do_not_mix(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = keys(run)["i2v"], keys(run)["still"]
     one = vbench(tmp_path, {"imaging_quality": said([first], [50])}, "one.json")

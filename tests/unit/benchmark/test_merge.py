@@ -198,11 +198,39 @@ def test_metrics_add_up_on_equal_videos(tmp_path: Path, backbone) -> None:
         pd.testing.assert_frame_equal(*(t.sort_values(keys, ignore_index=True) for t in (one, other)))
 
 
+def test_an_older_score_of_one_run_does_not_hide_that_of_another(made: Path, tmp_path: Path) -> None:
+    first, out = made / "part0", tmp_path / "out"
+    twin = Path(shutil.copytree(first, tmp_path / "twin"))
+    folder, key = RunFolder(twin), record_of(twin, "i2v")
+    stored = folder.read_json("scores", key) or {}
+    folder.write_json("scores", key, changed(stored, ("metrics", "dynamic_degree", "version"), 0))
+    assert main([str(twin), str(first), "--out", str(out)]) == 0
+    one, other = tables(out)[1], tables(first)[1]
+    pd.testing.assert_frame_equal(*(t.sort_values(["key", "metric"], ignore_index=True) for t in (one, other)))
+
+
+def test_runs_from_before_fit_seeds_are_merged(parts, tmp_path: Path) -> None:
+    for part in parts:
+        run = RunFolder(part).described()
+        run.pop("fit_seeds")
+        RunFolder(part).write_run(run)
+    assert main([*map(str, parts), "--out", str(tmp_path / "out")]) == 0
+
+
+def test_a_run_json_that_breaks_the_contract_is_one_line(parts, tmp_path: Path, capsys) -> None:
+    run = RunFolder(parts[1]).described()
+    run.pop("seeds")
+    RunFolder(parts[1]).write_run(run)
+    assert main([*map(str, parts), "--out", str(tmp_path / "out")]) == 2
+    shown = capsys.readouterr().err
+    assert "part1/run.json: seeds: Field required" in shown and shown.count("\n") == 1
+
+
 def test_places_that_are_no_runs_are_refused(parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for runs, out, message in (
         (("part0",), "out", "expected two or more"),
         (("part0", "part0"), "out", "expected two or more different"),
-        (("part0", "b"), "out", "b: holds no run.json"),
+        (("part0", "b"), "out", "b: has no run.json"),
         (("part0", "part1"), "part0", "part0: holds a run already"),
     ):
         assert main([*(str(tmp_path / run) for run in runs), "--out", str(tmp_path / out)]) == 2
