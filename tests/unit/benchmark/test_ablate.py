@@ -80,6 +80,10 @@ def test_thresholds_of_the_schedules_plan_are_at_the_papers_ratios() -> None:
         ("baseline", "base line", "cannot be read"),
         ("values =", "relative = true\nvalues =", "factors can only be shown over 'fit_s'"),
         ("question =", "asks =", "question: Field required"),
+        ('baseline = "i2v"', 'baseline = "i3v"', r"wrong\.toml: unknown method 'i3v' \(did you mean 'i2v'\?\)"),
+        ('method = "base-embedding"', 'method = "base"', r"wrong\.toml: unknown method 'base'"),
+        ('"pck"', '"pkc"', r"wrong\.toml: unknown metric 'pkc' \(did you mean 'pck'\?\)"),
+        ('suite = "puppets-smoke"', 'suite = "puppets-smoke"\naxis = "pause"', r"unknown axis 'pause'"),
     ],
 )
 def test_a_wrong_plan_says_where(tmp_path: Path, old: str, new: str, said: str) -> None:
