@@ -25,6 +25,7 @@ from flexiact.terminal import cli
 from flexiact.terminal.cli import OneLineParser
 
 if TYPE_CHECKING:  # tables load slow libraries, which --help should not cost
+    from benchmark.store.schema.card_json import CardPart
     from benchmark.store.schema.rows import SampleRow
 
 SAME_VALUE = 1e-6
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _merge(args: argparse.Namespace) -> None:
     if len({path.resolve() for path in args.runs}) < max(2, len(args.runs)):
         raise UsageError("runs: expected two or more different run directories")
-    from benchmark.store.card import parts_of, store_card
+    from benchmark.store.card import parts_of
 
     out = RunFolder(args.out)
     out.check()
@@ -82,8 +83,7 @@ def _merge(args: argparse.Namespace) -> None:
     problems = [] if args.first else [*conflicts(parts)]
     refuse("the runs differ (--first takes the first one's)", problems)
     cards = [card for part in parts for card in parts_of(part.folder)]
-    write(out, run, parts)
-    store_card(out, cards)
+    write(out, run, parts, cards)
 
     from reports.build import build
 
@@ -202,14 +202,15 @@ def _same(one: float | None, other: float | None) -> bool:
     return isclose(one, other, rel_tol=SAME_VALUE, abs_tol=_SAME_ZERO)
 
 
-def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part]) -> None:
-    """Write the merged run; run.json comes last, so that a killed merge can be started again.
+def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part], cards: "Sequence[CardPart]") -> None:
+    """Write the merged run and its card; run.json comes last, so that a killed merge can be started again.
 
     Raises:
         UsageError: If the place is taken, or a video has gone.
         StoreError: If the directory cannot be written.
     """
     from benchmark.planning.plan import plan
+    from benchmark.store.card import store_card
     from benchmark.store.gather import write_tables
 
     cells = plan(run)  # first, since it refuses one video under two names
@@ -220,6 +221,7 @@ def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part]) -> None
             for name in _SHARED:
                 _copy_all(part.folder.path / name, out.path / name, out)
         write_tables(out, run, cells)
+        store_card(out, cards)
         out.write_run(run)
 
 
@@ -237,11 +239,24 @@ def _write_video(out: RunFolder, parts: Sequence[Part], key: str) -> None:
         out.write_json("scores", key, content)
     for folder, name in (("videos", f"{key}.mkv"), ("previews", f"{key}.mp4")) if row.status == "ok" else ():
         source = first.folder.file(folder, name)
+        if folder == "previews" and not source.exists():  # which no run makes again, since only people look at it
+            _preview(out, first, row)
+            continue
         if not source.is_file() or not source.resolve().is_relative_to(first.folder.path.resolve()):
             raise UsageError(f"{source}: is missing or a link; start that run's command again, which makes it anew")
         with out.replacing(out.file(folder, name)) as partial:
             shutil.copyfile(source, partial)
     out.write_json("records", key, asdict(row))  # last, as in a run: what has a row is whole
+
+
+def _preview(out: RunFolder, part: Part, row: "SampleRow") -> None:
+    """Make the preview of a run's video anew."""
+    from benchmark.stages.execute import preview_scale
+    from benchmark.store.videos import read_stored
+    from flexiact.media.video import write_preview
+
+    video = read_stored(part.folder.path / str(row.video), row)
+    write_preview(out.room_for(out.file("previews", f"{row.key}.mp4")), video, preview_scale(video))
 
 
 def _copy_all(source: Path, target: Path, out: RunFolder) -> None:

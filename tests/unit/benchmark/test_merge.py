@@ -209,6 +209,28 @@ def test_an_older_score_of_one_run_does_not_hide_that_of_another(made: Path, tmp
     pd.testing.assert_frame_equal(*(t.sort_values(["key", "metric"], ignore_index=True) for t in (one, other)))
 
 
+def test_a_preview_that_is_missing_is_made_anew(parts, tmp_path: Path) -> None:
+    shutil.rmtree(parts[0] / "previews")
+    assert main([*map(str, parts), "--out", str(tmp_path / "out")]) == 0
+    videos, previews = ({path.stem for path in (tmp_path / "out" / n).glob("*/*")} for n in ("videos", "previews"))
+    assert videos == previews and record_of(parts[0], "i2v") in previews
+
+
+def test_a_merge_that_was_stopped_at_its_card_can_be_started_again(
+    parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    words = [*map(str, parts), "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmark.store.card.store_card", stopped)
+        assert main(words) == 130
+    assert main(words) == 0
+    card = read_card(RunFolder(tmp_path / "out"))
+    assert card and len(card.parts) == 2
+
+
 def test_runs_from_before_fit_seeds_are_merged(parts, tmp_path: Path) -> None:
     for part in parts:
         run = RunFolder(part).described()
