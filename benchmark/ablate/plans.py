@@ -115,7 +115,7 @@ def load_plan(name: str) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    methods = [plan.baseline, *(entry.method for entry in (*plan.rows, *plan.curves))]
+    methods = [plan.baseline, *(row.method for row in plan.rows), *(curve.method for curve in plan.curves)]
     axes = [plan.axis] if plan.axis else []
     for said, table, what in ((methods, METHODS, "method"), (plan.metrics, METRICS, "metric"), (axes, AXES, "axis")):
         for one in said:
