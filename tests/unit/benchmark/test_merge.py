@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.merge import main
 from benchmark.planning.selection import UsageError
-from benchmark.store.card import read_card, write_card
+from benchmark.store.card import parts_of, read_card, write_card
 from benchmark.store.folder import RunFolder
 from benchmark.submissions.submission import Submission
 from benchmark.suites.file_cases import file_of
@@ -108,6 +108,17 @@ def test_the_card_has_a_part_for_each_run_however_often_they_are_merged(made: Pa
     assert len(load_run(again).card) == 3
     with pytest.raises(UsageError, match="merged of 3 runs"):
         write_card(RunFolder(again), "somebody", None)
+
+
+def test_a_fit_that_methods_share_costs_once(tmp_path: Path, backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_flexiact(monkeypatch)
+    asked = {"cases": CASES[:1], "metrics": METRICS[:1]}
+    session(tmp_path / "run", backbone, methods=("flexiact", "base-embedding", "i2v"), **asked)
+    (part,) = parts_of(RunFolder(tmp_path / "run"))
+    fits = load_run(tmp_path / "run").samples.dropna(subset=["fit_key"]).groupby("fit_key")["fit_s"].max()
+    assert len(fits) == sum(cost.fits for cost in part.methods.values()) == 2
+    assert [part.methods[name].fits for name in ("flexiact", "base-embedding", "i2v")] == [1, 0, 1]
+    assert sum(cost.fit_s for cost in part.methods.values()) == pytest.approx(fits.sum())
 
 
 def changed(content: dict, keys: tuple[str, ...], value: object) -> dict:
