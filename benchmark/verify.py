@@ -61,7 +61,8 @@ def _verify(options: argparse.Namespace) -> int:
     for fault in faults if options.remove else ():
         fault.path.unlink(missing_ok=True)
     if faults:
-        print(f"{'removed; ' if options.remove else ''}this makes them again: {info['command']}")
+        commands = dict.fromkeys(session["command"] for session in (info, *info["later_sessions"]))
+        print(f"{'removed; ' if options.remove else ''}this makes them again: {'; '.join(commands)}")
     found = _cells(folder, info, options.cells, options.seed) if options.cells else []
     return int(bool(faults) or not all(item.most == 0 for item in found))
 

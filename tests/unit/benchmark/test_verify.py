@@ -119,6 +119,15 @@ def test_one_bit_anywhere_is_found(out: Path, pattern: str, capsys, tiny) -> Non
         assert verify.main([str(out)]) == 0
 
 
+def test_what_makes_damaged_files_again_are_the_commands_of_all_sessions(out: Path, capsys) -> None:
+    folder = RunFolder(out)
+    sessions = [{"command": name, "provenance": {}} for name in ("first", "second", "first")]
+    folder.write_run(folder.described() | sessions[0] | {"later_sessions": sessions[1:]})
+    of_method(out, "i2v", "videos").write_bytes(b"x")
+    assert verify.main([str(out)]) == 1
+    assert capsys.readouterr().out.endswith("this makes them again: first; second\n")
+
+
 def test_cells_that_are_run_again_are_equal_or_so_far_off(out: Path, tiny, tmp_path: Path, capsys) -> None:
     folder, scratch = RunFolder(out), RunFolder(tmp_path / "scratch")
     cells = plan(folder.described())
