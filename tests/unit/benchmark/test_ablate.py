@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.ablate.__main__ import parser
 from benchmark.ablate.plans import ablation_of, load_plan, plan_names
 from benchmark.planning.methods import METHODS
 from benchmark.planning.selection import UsageError
@@ -57,6 +58,13 @@ def test_a_plan_becomes_rows_with_the_names_of_variants(tmp_path: Path) -> None:
         Row("guidance: 2.5", "i2v", "i2v[guidance_scale=2.5,num_inference_steps=3]", "guidance", 2.5, "guidance_scale"),
     )
     assert found.over == {"guidance": "setting"}
+
+
+def test_the_help_says_which_suite_and_folder_are_used() -> None:
+    shown = " ".join(parser().format_help().split())
+    assert "prompt) (its own)" in shown and "run directory (runs/ablate-NAME)" in shown and "None" not in shown
+    options = parser().parse_args(["fae-schedule"])
+    assert (options.suite, options.out) == (None, None)  # `_ablate` takes those of the plan
 
 
 def test_factors_become_variants_of_the_methods_own_numbers(tmp_path: Path) -> None:
