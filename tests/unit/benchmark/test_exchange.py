@@ -339,6 +339,7 @@ BROKEN = {
     "negative": ({"track": -1}, "track: expected whole numbers from 0"),
     "elsewhere": ({"video": "videos/none"}, "none is of no video of this run"),
     "producer": ({"producer": " "}, "producer: expected one text"),
+    "nobody": ({"video": None, "frame": 1}, "video: is empty in 1 rows"),
 }
 
 
@@ -349,7 +350,7 @@ def test_a_table_that_does_not_fit_changes_nothing(run: Path, tmp_path: Path, fa
     row = {"video": f"videos/{key[:2]}/{key}", "frame": 0, "producer": "A 1", "track": 0, "x": 1.0, "y": 1.0}
     row["visible"] = True
     first = row | {"video": f"inputs/{CASES[0].case_id}/reference"}
-    rows = [first, row | changed, row | changed] if fault == "twice" else [first, row | changed]
+    rows = [first, *[row] * (fault in ("twice", "nobody")), row | changed]
     table = pd.DataFrame(rows).drop(columns=["track", "visible"] if fault == "no kind" else [])
     table = table.assign(x="far") if fault == "text" else table
     table.to_parquet(tmp_path / "f.parquet")
