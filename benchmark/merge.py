@@ -25,6 +25,7 @@ from flexiact.terminal import cli
 from flexiact.terminal.cli import OneLineParser
 
 if TYPE_CHECKING:  # tables load slow libraries, which --help should not cost
+    from benchmark.store.schema.card_json import CardPart
     from benchmark.store.schema.rows import SampleRow
 
 SAME_VALUE = 1e-6
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _merge(args: argparse.Namespace) -> None:
     if len({path.resolve() for path in args.runs}) < max(2, len(args.runs)):
         raise UsageError("runs: expected two or more different run directories")
-    from benchmark.store.card import parts_of, store_card
+    from benchmark.store.card import parts_of
 
     out = RunFolder(args.out)
     out.check()
@@ -82,8 +83,7 @@ def _merge(args: argparse.Namespace) -> None:
     problems = [] if args.first else [*conflicts(parts)]
     refuse("the runs differ (--first takes the first one's)", problems)
     cards = [card for part in parts for card in parts_of(part.folder)]
-    write(out, run, parts)
-    store_card(out, cards)
+    write(out, run, parts, cards)
 
     from reports.build import build
 
@@ -95,15 +95,13 @@ def read_part(path: Path) -> Part:
     """Read a run.
 
     Raises:
-        UsageError: If there is no run, or one of another schema version.
+        UsageError: If there is no run, one of another schema version, or one whose run.json breaks the contract.
     """
     from benchmark.planning.plan import plan
     from benchmark.store.gather import sample_rows
 
     folder = RunFolder(path)
-    run = folder.read_run()
-    if run is None:
-        raise UsageError(f"{path}: holds no run.json, so it is no run directory")
+    run = folder.described()
     return Part(folder, run, sample_rows(folder, plan(run)))
 
 
@@ -204,14 +202,15 @@ def _same(one: float | None, other: float | None) -> bool:
     return isclose(one, other, rel_tol=SAME_VALUE, abs_tol=_SAME_ZERO)
 
 
-def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part]) -> None:
-    """Write the merged run; run.json comes last, so that a killed merge can be started again.
+def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part], cards: "Sequence[CardPart]") -> None:
+    """Write the merged run and its card; run.json comes last, so that a killed merge can be started again.
 
     Raises:
         UsageError: If the place is taken, or a video has gone.
         StoreError: If the directory cannot be written.
     """
     from benchmark.planning.plan import plan
+    from benchmark.store.card import store_card
     from benchmark.store.gather import write_tables
 
     cells = plan(run)  # first, since it refuses one video under two names
@@ -222,26 +221,42 @@ def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part]) -> None
             for name in _SHARED:
                 _copy_all(part.folder.path / name, out.path / name, out)
         write_tables(out, run, cells)
+        store_card(out, cards)
         out.write_run(run)
 
 
 def _write_video(out: RunFolder, parts: Sequence[Part], key: str) -> None:
     """Write video, preview and row of the first run, and the scores of all that have the same video."""
+    from benchmark.store.gather import current_scores
+    from benchmark.store.schema.rows import FEATURES_VERSION
+
     first = parts[0]
     row = first.rows[key]
-    scores = [part.folder.read_json("scores", key) or {} for part in parts]
-    alike = [found for found in scores if found and found["video_digest"] == row.video_digest]
-    if alike:
-        version = alike[0]["features_version"]
-        metrics = [found["metrics"] for found in alike if found["features_version"] == version]
-        out.write_json("scores", key, alike[0] | {"metrics": dict(ChainMap(*metrics))})
+    # What a run has in an older version must not hide what another one has measured since.
+    metrics = dict(ChainMap(*(current_scores(part.folder, part.run["metrics"], row) for part in parts)))
+    if metrics:
+        content = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
+        out.write_json("scores", key, content)
     for folder, name in (("videos", f"{key}.mkv"), ("previews", f"{key}.mp4")) if row.status == "ok" else ():
         source = first.folder.file(folder, name)
+        if folder == "previews" and not source.exists():  # which no run makes again, since only people look at it
+            _preview(out, first, row)
+            continue
         if not source.is_file() or not source.resolve().is_relative_to(first.folder.path.resolve()):
             raise UsageError(f"{source}: is missing or a link; start that run's command again, which makes it anew")
         with out.replacing(out.file(folder, name)) as partial:
             shutil.copyfile(source, partial)
     out.write_json("records", key, asdict(row))  # last, as in a run: what has a row is whole
+
+
+def _preview(out: RunFolder, part: Part, row: "SampleRow") -> None:
+    """Make the preview of a run's video anew."""
+    from benchmark.stages.execute import preview_scale
+    from benchmark.store.videos import read_stored
+    from flexiact.media.video import write_preview
+
+    video = read_stored(part.folder.path / str(row.video), row)
+    write_preview(out.room_for(out.file("previews", f"{row.key}.mp4")), video, preview_scale(video))
 
 
 def _copy_all(source: Path, target: Path, out: RunFolder) -> None:

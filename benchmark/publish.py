@@ -1,14 +1,16 @@
 """List which published results are stale, and make those anew: `python -m benchmark.publish [NAME ...] [--make]`.
 
-A result is stale when something that it was made from has changed: a suite, weights, the settings or version of a
-method, the version of a metric, the renderer. Each result keeps this, its commands, time and memory in `made.json`.
+A result is stale when something that it was made from has changed: its commands, a suite, weights, the settings or
+version of a method, the version of a metric, the renderer. Each result keeps this, and time and memory of its last
+making, in `made.json`.
 """
 
 import argparse
 import json
-import resource
+import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +32,14 @@ HEADLINE = (
     "motion_inversion", "ditflow", "smm", "motion_clone", "pose_guided", "i2v",
 )  # fmt: skip
 """Methods of every suite; only the default suite has all entries."""
+_BETWEEN = """
+import resource, signal, subprocess, sys
+signal.signal(signal.SIGINT, lambda *_: None)
+code = subprocess.call([sys.executable, *sys.argv[2:]])
+with open(sys.argv[1], "w") as file:
+    file.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code)
+"""
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _publish(options: argparse.Namespace) -> int:
     for name in select(options.names, list(PRODUCTS), "result"):
         inputs = inputs_of(PRODUCTS[name])
-        reasons = stale(options.out / name, inputs)
+        reasons = stale(options.out / name, inputs, commands_of(PRODUCTS[name]))
         print(f"{name:16}{'; '.join(reasons) or 'up to date'}", flush=True)
         if options.make and reasons:
             make(PRODUCTS[name], options.out / name, options.runs, inputs)
@@ -142,13 +152,20 @@ def inputs_of(product: Product) -> dict[str, str]:
     return found
 
 
-def stale(folder: Path, inputs: dict[str, str]) -> list[str]:
+def commands_of(product: Product) -> list[str]:
+    """Commands of a result for people, with words for the folders."""
+    return [f"python -m {step.format(runs='runs', out='DIR')}" for step in product.steps]
+
+
+def stale(folder: Path, inputs: dict[str, str], commands: list[str]) -> list[str]:
     """Reasons why a result has to be made anew; none if it is up to date."""
     try:
-        before = json.loads((folder / MADE).read_text(encoding="utf-8"))["inputs"]
+        made = json.loads((folder / MADE).read_text(encoding="utf-8"))
+        before = {**made["inputs"], "commands": made["commands"]}
     except (OSError, ValueError, KeyError, TypeError):
         return [f"no {MADE}: made before it was kept" if folder.is_dir() else "missing"]
-    changed = [name for name in {**before, **inputs} if before.get(name) != inputs.get(name)]
+    now = {**inputs, "commands": commands}
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     kinds = dict.fromkeys(name.partition(" ")[0] for name in changed)
     return [f"changed: {_listed([name for name in changed if name.partition(' ')[0] == kind])}" for kind in kinds]
 
@@ -164,23 +181,38 @@ def make(product: Product, folder: Path, runs: Path, inputs: dict[str, str]) -> 
     Raises:
         ValueError: If a command fails; its own message stands above.
     """
-    begun, steps = time.monotonic(), []
+    begun, peak_kib = time.monotonic(), 0
     for step in product.steps:
-        words = ["-m", *step.format(runs=runs, out=folder).split()]
-        steps.append(f"python {' '.join(words)}")
-        print(steps[-1], flush=True)
-        code = subprocess.run([sys.executable, *words], check=False).returncode
+        words = ["-m", *(word.format(runs=runs, out=folder) for word in step.split())]
+        print(command := f"python {shlex.join(words)}", flush=True)
+        code, kib = _ran(words)
+        peak_kib = max(peak_kib, kib)
         if code:
-            raise ValueError(f"{steps[-1]}: ended with {code}; the same command goes on when that is mended")
+            raise ValueError(f"{command}: ended with {code}; the same command goes on when that is mended")
     folder.mkdir(parents=True, exist_ok=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # Linux counts KiB
     made: dict[str, Any] = {
-        "commands": [step.replace(str(runs), "runs").replace(str(folder), "DIR") for step in steps],
+        "commands": commands_of(product),
         "minutes": round((time.monotonic() - begun) / 60, 1),
-        "peak_memory_gib_of_a_process": round(peak, 2),
+        "peak_memory_gib_of_a_process": round(peak_kib / 2**20, 2),
         "inputs": inputs,
     }
     (folder / MADE).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+
+
+def _ran(words: Sequence[str]) -> tuple[int, int]:
+    """Run Python with these words; return the exit code, and the peak memory of the largest process in it (KiB).
+
+    A small process stands between, because Linux counts to a process the memory of the one that starts it.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        peak = Path(place, "peak")
+        process = subprocess.Popen([sys.executable, "-S", "-c", _BETWEEN, peak, *words])
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # which the command has heard, too: it ends after what is in work
+            process.wait()
+            raise
+        return code, 0 if code else int(peak.read_text())
 
 
 if __name__ == "__main__":

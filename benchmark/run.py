@@ -62,9 +62,9 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def add_run_options(p: argparse.ArgumentParser) -> None:
-    """Add all options but those that name methods."""
-    add_suite_options(p)
+def add_run_options(p: argparse.ArgumentParser, suite: str | None = "puppets", out: str = "runs/<suite>") -> None:
+    """Add all options but those that name methods; `suite` is used and `out` is said where none is given."""
+    add_suite_options(p, suite, out)
     p.add_argument("--seeds", nargs="+", default=["0"], metavar="N", help="seeds, e.g. 0 1 2 or 0-2 (0)")
     apart = "seeds of fits, each with every one of --seeds (a fit takes the seed of its video)"
     p.add_argument("--fit-seeds", nargs="+", metavar="N", help=apart)
@@ -72,16 +72,16 @@ def add_run_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--control", type=Path, metavar="DIR", help="weights for control videos (the backbone's own)")
 
 
-def add_suite_options(p: argparse.ArgumentParser) -> None:
+def add_suite_options(p: argparse.ArgumentParser, suite: str | None = "puppets", out: str = "runs/<suite>") -> None:
     """Add the options that bounds and measuring need, too: suite, metrics, networks, processes."""
     real = "flexiact:FOLDER or flexiact:hub@COMMIT (the authors' benchmark), davis:FOLDER (with transfers.csv), "
     real += "folder:FOLDER (reference.mp4 or reference/, images/), table:FILE.csv (case, reference, target, prompt)"
-    suites = f"{', '.join(suite_names())}; real material: {real} (%(default)s)"
-    p.add_argument("--suite", default="puppets", metavar="NAME", help=suites)
+    suites = f"{', '.join(suite_names())}; real material: {real} ({suite or 'its own'})"
+    p.add_argument("--suite", default=suite, metavar="NAME", help=suites)
     p.add_argument("--cases", nargs="+", default=["all"], metavar="NAME", help="cases of the suite: names or patterns")
     p.add_argument("--metrics", nargs="+", default=["all"], metavar="NAME", help="metrics: names or patterns")
     p.add_argument("--steps", type=int, metavar="N", help="sampler steps (the suite's or the backbone's own number)")
-    p.add_argument("--out", type=Path, metavar="DIR", help="run directory (runs/<suite>)")
+    p.add_argument("--out", type=Path, metavar="DIR", help=f"run directory ({out})")
     p.add_argument("--backbone", metavar="NAME", help=f"{BACKBONE_HELP} (puppets)")
     p.set_defaults(format=None)  # of a run without a backbone; only `benchmark.score` can do without
     p.add_argument("--image-encoder", metavar="NAME", help="open_clip folder, ViT-B-32, or model/weights (embedded)")

@@ -32,7 +32,8 @@ class State:
         done: Number of videos made, or skipped because there can be none.
         failed: Number of videos that failed.
         left: Number of videos not made yet.
-        unmeasured: Number of videos with a missing metric, those not made yet included.
+        unmeasured: Number of videos that lack a metric of this suite, those not made yet included. What other tools
+            measured, a run does not.
         fit_s: Time that its fits took; one that methods share counts for the first of them.
         transfer_s: Time that its transfers took.
         left_s: Time that fits and transfers will take; None if none of them was measured yet.
@@ -98,7 +99,9 @@ def states(
 ) -> list[State]:
     """State of every method and bound of a run, in run.json's order."""
     from benchmark.store.gather import score_rows
+    from metrics import METRICS
 
+    own = {name: entry for name, entry in info["metrics"].items() if name in METRICS}
     fitted = {row.fit_key for row in rows.values() if row.status == "ok"}
     counted: set[str | None] = set()
     found = []
@@ -115,7 +118,7 @@ def states(
             left_s = len(missing) * sum(row.transfer_s or 0.0 for row in good) / len(good) + len(to_fit) * mean_fit
         elif not missing or info["methods"][name]["kind"] != "method":  # whose cost nobody measures
             left_s = 0.0
-        measured = sum(len(score_rows(folder, info["metrics"], row)) == len(info["metrics"]) for row in made)
+        measured = sum(len(score_rows(folder, own, row)) == len(own) for row in made)
         found.append(
             State(
                 name=name,

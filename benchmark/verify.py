@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from benchmark.stages.execute import Executor
     from benchmark.store.audit import Checked
     from benchmark.store.schema.rows import SampleRow
+    from benchmark.suites.case import Case
     from flexiact.task import Video
 
 _COMMANDS = ("benchmark.run", "benchmark.ablate")
 _LISTED = 20
 _WORDS = {"summary", "extra_supervision"}  # change no number
+_OF_A_CASE = ("caption", "prompt", "digests", "wrong_action")  # on which its videos depend
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,7 +61,8 @@ def _verify(options: argparse.Namespace) -> int:
     for fault in faults if options.remove else ():
         fault.path.unlink(missing_ok=True)
     if faults:
-        print(f"{'removed; ' if options.remove else ''}this makes them again: {info['command']}")
+        commands = dict.fromkeys(session["command"] for session in (info, *info["later_sessions"]))
+        print(f"{'removed; ' if options.remove else ''}this makes them again: {'; '.join(commands)}")
     found = _cells(folder, info, options.cells, options.seed) if options.cells else []
     return int(bool(faults) or not all(item.most == 0 for item in found))
 
@@ -172,19 +175,18 @@ def _executor(folder: RunFolder, info: dict[str, Any], names: set[str], cells: "
     """Executor on the run's networks, methods and cases; refuses code or material that is not the run's.
 
     Raises:
-        UsageError: If the backbone, a method or a case is not what the run was made with.
+        UsageError: If the backbone, a method, a bound or a case is not what the run was made with.
     """
     from benchmark.planning.methods import TRUE_KEYPOINTS
     from benchmark.planning.variants import build_methods, entry_of
-    from benchmark.stages.describe import describe_backbone, describe_method
+    from benchmark.stages.describe import describe_backbone, describe_bounds, describe_method
     from benchmark.stages.execute import Executor
 
     args = _options(info["command"])
     args.suite = args.suite or info["suite"]
     suite = open_suite(args)
     cases = {case.case_id: case for case in suite.chosen(sorted({cell.case_id for cell in cells}))}
-    for case in cases.values():
-        case.check()
+    _same_cases(info["cases"], cases, {cell.case_id for cell in cells})
     set_threads(args.threads or 1)
     backbone, _ = networks_of(args, suite, all(case.truth_known for case in cases.values())).load(args.device)
     _same("backbone", info["backbone"], describe_backbone(backbone))
@@ -192,8 +194,20 @@ def _executor(folder: RunFolder, info: dict[str, Any], names: set[str], cells: "
     methods = build_methods(wanted, backbone)
     for name, method in methods.items():
         _same(f"method {name}", info["methods"][name], describe_method(name, method, backbone))
+    bounds = describe_bounds(truth_known=True)
+    for name in sorted(names - set(methods)):
+        _same(f"bound {name}", info["methods"][name], bounds.get(name, {}))
     told = [name for name in methods if TRUE_KEYPOINTS in entry_of(name).needs]
     return Executor(folder, backbone, methods, cases, told)
+
+
+def _same_cases(stored: Mapping[str, Any], here: "Mapping[str, Case]", names: set[str]) -> None:
+    """Refuse cases that have gone, whose material has changed, or whose texts or digests are not those of the run."""
+    for name in sorted(names):
+        if name in here:
+            here[name].check()
+        said = {field: stored[name][field] for field in _OF_A_CASE if field in stored[name]}
+        _same(f"case {name}", said, here[name].describe() if name in here else {})
 
 
 def _same(what: str, stored: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -98,16 +98,21 @@ class Loop:
     def after_step(self, losses: Sequence[Tensor], last: bool) -> None:
         """Store the state if it is time, and at the end of a loop that was stored before.
 
+        A state that is not finite is not stored: the fit is about to fail, and another try has to begin before it.
+
         Raises:
             WriteError: If it cannot be written.
         """
         due = time.monotonic() - self.stored >= self.checkpoints.every_s
         if not due and not (last and self.path.exists()):
             return
+        told = torch.stack([loss.float() for loss in losses])
+        if not all(torch.isfinite(values).all() for values in (told, *self.parameters)):
+            return
         tensors = {f"parameter/{index}": p.detach() for index, p in enumerate(self.parameters)}
         for index, values in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{index}/{name}": value for name, value in values.items()}
-        tensors |= {"generator": self.generator.get_state(), "losses": torch.stack([loss.float() for loss in losses])}
+        tensors |= {"generator": self.generator.get_state(), "losses": told}
         whole = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
         seconds = self.checkpoints.earlier_s + time.monotonic() - self.checkpoints.begun
         content = sealed_tensors(save(whole, metadata={"seconds": str(seconds)}))

@@ -22,8 +22,7 @@ def parser() -> argparse.ArgumentParser:
     names = ", ".join(sorted(path.stem for path in _FOLDER.glob("*.toml")))
     p.add_argument("name", metavar="NAME", help=f"{names}, or a file of that form that ends in .toml")
     p.add_argument("--publish", type=Path, metavar="DIR", help="folder of table and figure (ablation in --out)")
-    add_run_options(p)
-    p.set_defaults(suite=None)
+    add_run_options(p, suite=None, out="runs/ablate-NAME")
     return p
 
 

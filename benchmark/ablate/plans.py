@@ -7,8 +7,11 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from benchmark.planning.methods import METHODS
 from benchmark.planning.selection import UsageError, unknown
 from benchmark.planning.variants import named
+from benchmark.suites.puppets import AXES
+from metrics import METRICS
 from reports.studies.ablation import Ablation, Row
 
 FOLDER = Path(__file__).parent
@@ -100,18 +103,25 @@ def load_plan(name: str) -> Plan:
     """Read a plan by its name, or from a path that ends in `.toml`.
 
     Raises:
-        UsageError: If there is none, or it is invalid; the message names the field.
+        UsageError: If there is none, or it is invalid or names what does not exist; the message says what.
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not name.endswith(".toml") and name not in plan_names():
         raise UsageError(unknown(name, plan_names(), "ablation"))
     try:
-        return Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        plan = Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    methods = [plan.baseline, *(row.method for row in plan.rows), *(curve.method for curve in plan.curves)]
+    axes = [plan.axis] if plan.axis else []
+    for said, table, what in ((methods, METHODS, "method"), (plan.metrics, METRICS, "metric"), (axes, AXES, "axis")):
+        for one in said:
+            if one not in table:
+                raise UsageError(f"{path}: {unknown(one, list(table), what)}")
+    return plan
 
 
 def ablation_of(plan: Plan) -> Ablation:

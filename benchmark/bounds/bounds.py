@@ -33,7 +33,6 @@ class Bound:
         summary: One line for people.
         make: Deterministic function from a case (`benchmark.suites.truth.Staged`, or any `Shown` if the bound needs no
             truth), a backbone and a seed to the video.
-            deterministic.
         sees: Truth that the bound may read and no method may; "none" if it needs no truth.
         sampled: True if every seed gives another video; any other bound has one video per case.
         config: Function that returns the settings (JSON) that its videos depend on in addition to case and backbone;

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from benchmark.bounds.bounds import BOUNDS
+from benchmark.store.folder import load_json
 from flexiact.terminal.notes import note
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ LOOKS = ("true_appearance_error", "appearance_consistency")
 
 
 def print_summary(request: "RunRequest", outcome: "Outcome", console: Console | None = None) -> None:
-    """Print the number of videos made and failed, and the means of the most telling metrics."""
+    """Print the number of videos made and failed, and the means of the most telling metrics, as in the report."""
     console = console or Console()
     made = "made or taken in" if request.submissions else "made"
     done = (
@@ -34,13 +35,14 @@ def print_summary(request: "RunRequest", outcome: "Outcome", console: Console | 
     )
     scores = pd.read_parquet(request.out / "scores.parquet")
     samples = pd.read_parquet(request.out / "samples.parquet")
+    references = {name: case["reference_id"] for name, case in load_json(request.out / "run.json")["cases"].items()}
     columns = told(request.headline, scores)
     table = Table(Column("method", no_wrap=True), box=SIMPLE, pad_edge=False)
     for name in (*columns, "videos", "seconds a transfer"):
         table.add_column(name.replace("_", "\n", 1).replace("_", " "), justify="right")
     for method in samples["method"].unique():
         made = samples[samples["method"] == method]
-        values = [_mean(scores, method, metric) for metric in columns]
+        values = [_mean(scores[scores["method"] == method], metric, references) for metric in columns]
         ok = f"{(made['status'] == 'ok').sum()}/{len(made)}"
         if method == next(iter(BOUNDS)):
             table.add_section()
@@ -69,9 +71,11 @@ def told(headline: str, scores: pd.DataFrame) -> list[str]:
     return [name for name in (headline, *looks) if name in measured]
 
 
-def _mean(scores: pd.DataFrame, method: str, metric: str) -> str:
-    chosen = scores[(scores["method"] == method) & (scores["metric"] == metric) & (scores["status"] == "ok")]
-    return _number(chosen["value"].mean())
+def _mean(scores: pd.DataFrame, metric: str, references: dict[str, str]) -> str:
+    """Mean over the seeds of a case, then over the cases of a reference, then over references."""
+    chosen = scores[(scores["metric"] == metric) & (scores["status"] == "ok")]
+    per_case = chosen.groupby("case_id")["value"].mean()
+    return _number(per_case.groupby(references).mean().mean())
 
 
 def _number(value: Any) -> str:

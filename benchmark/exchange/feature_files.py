@@ -199,6 +199,8 @@ def _table(path: Path) -> pd.DataFrame:
     told = [text for text in table["producer"].unique() if isinstance(text, str) and text.strip()]
     if len(told) != 1 or table["producer"].nunique(dropna=False) != 1:
         raise UsageError(f"{path}: producer: expected one text with the tool's name and version in all rows")
+    if table["video"].isna().any():  # or its rows would be lost
+        raise UsageError(f"{path}: video: is empty in {table['video'].isna().sum()} rows")
     return table
 
 

@@ -10,7 +10,7 @@ from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_row, sample_rows, stored_scores, write_tables
 from benchmark.store.lock import describing
 from benchmark.store.schema.rows import FEATURES_VERSION, SampleRow
-from benchmark.store.schema.run_json import Description
+from benchmark.store.schema.run_json import check_description
 from benchmark.study.judge_answers import Answer, Scale, scales_of
 from benchmark.suites.case import refuse
 
@@ -67,7 +67,7 @@ def store_scores(
                 _store(folder, row, scores.get(cell.key, {}), outdated)
         with describing(folder.path):
             run = {**run, "metrics": {**run["metrics"], **entries}}
-            Description.model_validate({name: run[name] for name in Description.model_fields})
+            check_description(run)
             folder.write_run(run)
         write_tables(folder, run, cells)
     valued = [name for found in scores.values() for name, score in found.items() if score["value"] is not None]

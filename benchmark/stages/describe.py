@@ -185,7 +185,7 @@ def merged(stored: Mapping[str, Any] | None, fresh: Mapping[str, Any]) -> dict[s
     run["metrics"] = _in_order({**stored["metrics"], **fresh["metrics"]}, list(METRICS))
     run["cases"] = _in_order({**stored["cases"], **fresh["cases"]}, sorted({*stored["cases"], *fresh["cases"]}))
     run["seeds"] = sorted({*stored["seeds"], *fresh["seeds"]})
-    run["fit_seeds"] = _merged_fit_seeds(stored.get("fit_seeds"), fresh["fit_seeds"])
+    run["fit_seeds"] = _merged_fit_seeds(stored.get("fit_seeds"), fresh.get("fit_seeds"))
     return run
 
 

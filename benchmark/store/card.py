@@ -77,11 +77,14 @@ def _part(folder: RunFolder, sampled_by: str, scored_by: str) -> CardPart:
     planned: dict[str, list[SampleRow | None]] = {name: [] for name in run["methods"]}
     for cell in cells:
         planned[cell.method].append(rows.get(cell.key))
+    counted: set[str] = set()
     return CardPart(
         sampled_by=sampled_by,
         scored_by=scored_by,
         sessions=_sessions(run),
-        methods={name: _cost(run["methods"][name]["kind"] == "submission", mine) for name, mine in planned.items()},
+        methods={
+            name: _cost(run["methods"][name]["kind"] == "submission", mine, counted) for name, mine in planned.items()
+        },
         evaluators={name: f"{entry['backend']}, version {entry['version']}" for name, entry in run["metrics"].items()},
     )
 
@@ -90,10 +93,18 @@ def _sessions(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{name: run[name] for name in ("command", "provenance")}, *run["later_sessions"]]
 
 
-def _cost(submitted: bool, rows: Sequence[SampleRow | None]) -> MethodCost:
-    """Sums over the videos; a fit counts once, however many videos share it."""
+def _cost(submitted: bool, rows: Sequence[SampleRow | None], counted: set[str]) -> MethodCost:
+    """Sums over the videos of a method; a fit counts once, however many videos and methods share it.
+
+    Args:
+        submitted: True if the videos were made elsewhere.
+        rows: Row of each planned video; None where it is missing.
+        counted: Keys of the fits of earlier methods; those of this one are added.
+    """
     made = [row for row in rows if row and row.status == "ok"]
-    fits = {row.fit_key: row.fit_s for row in made if row.fit_key and row.fit_s is not None}
+    found = {row.fit_key: row.fit_s for row in made if row.fit_key and row.fit_s is not None}
+    fits = {key: seconds for key, seconds in found.items() if key not in counted}
+    counted.update(fits)
     peaks = [row.peak_memory_gib for row in made if row.peak_memory_gib is not None]
     return MethodCost(
         videos=len(made),

@@ -147,25 +147,28 @@ def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:
 
 def score_rows(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) -> list[ScoreRow]:
     """Stored scores of a video as it is now, for the metrics and versions that run.json names."""
-    stored, rows = stored_scores(folder, row), []
-    for name, metric in metrics.items():
-        found = stored.get(name)
-        if found and found["version"] == metric["version"] and found["backend"] == metric["backend"]:
-            rows.append(
-                ScoreRow(
-                    key=row.key,
-                    method=row.method,
-                    case_id=row.case_id,
-                    seed=row.seed,
-                    metric=name,
-                    metric_version=found["version"],
-                    status=found["status"],
-                    value=found["value"],
-                    backend=found["backend"],
-                    error=found["error"],
-                )
-            )
-    return rows
+    return [
+        ScoreRow(
+            key=row.key,
+            method=row.method,
+            case_id=row.case_id,
+            seed=row.seed,
+            metric=name,
+            metric_version=found["version"],
+            status=found["status"],
+            value=found["value"],
+            backend=found["backend"],
+            error=found["error"],
+        )
+        for name, found in current_scores(folder, metrics, row).items()
+    ]
+
+
+def current_scores(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) -> dict[str, dict[str, Any]]:
+    """Stored scores of a video as it is now, by metric, in the versions and by the judges that run.json names."""
+    stored = stored_scores(folder, row)
+    said = {name: (metric["version"], metric["backend"]) for name, metric in metrics.items() if name in stored}
+    return {name: stored[name] for name in said if (stored[name]["version"], stored[name]["backend"]) == said[name]}
 
 
 def stored_scores(folder: RunFolder, row: SampleRow) -> dict[str, dict[str, Any]]:

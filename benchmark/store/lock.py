@@ -68,7 +68,7 @@ def locked(folder: Path, shard: Shard | None = None) -> Iterator[None]:
 
     Raises:
         UsageError: If another process is at work on the same; the message names it.
-        OSError: If a lock file cannot be written.
+        OSError: If a lock file cannot be written or locked.
     """
     with ExitStack() as stack:
         _take(stack, folder, folder / _WHOLE, fcntl.LOCK_SH if shard else fcntl.LOCK_EX)
@@ -98,7 +98,7 @@ def _take(stack: ExitStack, folder: Path, path: Path, kind: int) -> None:
     file: TextIO = stack.enter_context(open(path, "a"))  # the kernel releases it however the process ends
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:  # any other error means that the file system has no locks
         at_work = [str(holder) for holder in holders(folder).values() if holder.lives]
         who = f": {at_work[0]}" if at_work else ""
         raise UsageError(f"{folder}: another run is at work here{who}") from None

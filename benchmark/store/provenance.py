@@ -55,8 +55,12 @@ def provenance(device: torch.device, weights: Iterable[Path], workers: int = 1) 
 
 
 def code_state(folder: Path) -> dict[str, Any]:
-    """Commit of a checkout, and True if files differ from the commit; both None if the folder is no checkout."""
-    commit = _git(folder, "rev-parse", "HEAD")
+    """Commit of a checkout, and True if files differ from the commit; both None if the folder is no checkout.
+
+    An installed copy inside a checkout of something else, which does not track it, is none.
+    """
+    tracked = _git(folder, "ls-files", "--error-unmatch", ".") is not None
+    commit = _git(folder, "rev-parse", "HEAD") if tracked else None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": None if commit is None or changes is None else bool(changes)}
 

@@ -52,6 +52,7 @@ def export(suite: PuppetSuite, folder: Path, seed: int) -> Path:
         ValueError: If a file cannot be written.
     """
     make_folder("judge", folder)
+    (folder / MADE).unlink(missing_ok=True)  # until all videos are those of this call
     cases = first_cases(suite)
     for number, case in enumerate(cases.values()):
         shown = case.show(Format(NUM_FRAMES, SIZE, SIZE, FPS))
@@ -96,7 +97,7 @@ def exported_seed(suite: PuppetSuite, folder: Path) -> int:
 def _made_from(suite: PuppetSuite, seed: int) -> dict[str, Any]:
     """Facts that decide the content and the numbers of the videos."""
     facts = {"suite": suite.name, "suite_digest": suite.digest, "corruptions_version": VERSION, "corruptions": NAMES}
-    return dict(json.loads(json.dumps({**facts, "seed": seed})))
+    return dict(json.loads(json.dumps({**facts, "grades": GRADES, "seed": seed})))
 
 
 def answered(suite: PuppetSuite, answers: Sequence[Answer]) -> pd.DataFrame:

@@ -40,8 +40,12 @@ def until_asked() -> Iterator[Asked]:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Hide the signals of `ASKS` from processes that start in this block, which their parent ends."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ASKS}
+    """Hide the signals of `ASKS` from processes that start in this block, which their parent ends.
+
+    Outside the main thread nothing is hidden, since only that one may change what happens on a signal.
+    """
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ASKS} if here else {}
     try:
         yield
     finally:

@@ -17,9 +17,9 @@ class MethodCost(Entry):
     submitted: bool
     """True if the videos were made elsewhere; their costs are not known."""
     fits: int
-    """Number of distinct fits."""
+    """Number of distinct fits; one that methods share counts for the first of them."""
     fit_s: Annotated[float, unit("s")]
-    """Wall time of all fits together."""
+    """Wall time of these fits together."""
     transfer_s: Annotated[float, unit("s")]
     """Wall time of all transfers together."""
     peak_memory_gib: Annotated[float | None, unit("GiB")]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.ablate.__main__ import parser
 from benchmark.ablate.plans import ablation_of, load_plan, plan_names
 from benchmark.planning.methods import METHODS
 from benchmark.planning.selection import UsageError
@@ -59,6 +60,13 @@ def test_a_plan_becomes_rows_with_the_names_of_variants(tmp_path: Path) -> None:
     assert found.over == {"guidance": "setting"}
 
 
+def test_the_help_says_which_suite_and_folder_are_used() -> None:
+    shown = " ".join(parser().format_help().split())
+    assert "prompt) (its own)" in shown and "run directory (runs/ablate-NAME)" in shown and "None" not in shown
+    options = parser().parse_args(["fae-schedule"])
+    assert (options.suite, options.out) == (None, None)  # `_ablate` takes those of the plan
+
+
 def test_factors_become_variants_of_the_methods_own_numbers(tmp_path: Path) -> None:
     path = tmp_path / "budget.toml"
     path.write_text(PLAN.replace("values = [1, 2.5]", 'values = [1, 2.5]\nrelative = true\nover = "fit_s"'))
@@ -80,6 +88,10 @@ def test_thresholds_of_the_schedules_plan_are_at_the_papers_ratios() -> None:
         ("baseline", "base line", "cannot be read"),
         ("values =", "relative = true\nvalues =", "factors can only be shown over 'fit_s'"),
         ("question =", "asks =", "question: Field required"),
+        ('baseline = "i2v"', 'baseline = "i3v"', r"wrong\.toml: unknown method 'i3v' \(did you mean 'i2v'\?\)"),
+        ('method = "base-embedding"', 'method = "base"', r"wrong\.toml: unknown method 'base'"),
+        ('"pck"', '"pkc"', r"wrong\.toml: unknown metric 'pkc' \(did you mean 'pck'\?\)"),
+        ('suite = "puppets-smoke"', 'suite = "puppets-smoke"\naxis = "pause"', r"unknown axis 'pause'"),
     ],
 )
 def test_a_wrong_plan_says_where(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -93,6 +93,15 @@ def test_a_session_of_the_run_keeps_them(run: Path, tmp_path: Path) -> None:
     assert scores(run).query("metric == 'vbench_imaging_quality'")["value"].tolist() == [50.0]
 
 
+def test_a_run_from_before_fit_seeds_takes_them_too(run: Path, tmp_path: Path) -> None:
+    described = RunFolder(run).described()
+    described.pop("fit_seeds")
+    RunFolder(run).write_run(described)
+    content = {"imaging_quality": said([keys(run)["still"]], [50])}
+    assert main(["import", str(run), str(vbench(tmp_path, content)), "--evaluator", "vbench 0.1.5"]) == 0
+    assert scores(run).query("metric == 'vbench_imaging_quality'")["value"].tolist() == [50.0]
+
+
 def test_two_evaluators_do_not_mix(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = keys(run)["i2v"], keys(run)["still"]
     one = vbench(tmp_path, {"imaging_quality": said([first], [50])}, "one.json")
@@ -330,6 +339,7 @@ BROKEN = {
     "negative": ({"track": -1}, "track: expected whole numbers from 0"),
     "elsewhere": ({"video": "videos/none"}, "none is of no video of this run"),
     "producer": ({"producer": " "}, "producer: expected one text"),
+    "nobody": ({"video": None, "frame": 1}, "video: is empty in 1 rows"),
 }
 
 
@@ -340,7 +350,7 @@ def test_a_table_that_does_not_fit_changes_nothing(run: Path, tmp_path: Path, fa
     row = {"video": f"videos/{key[:2]}/{key}", "frame": 0, "producer": "A 1", "track": 0, "x": 1.0, "y": 1.0}
     row["visible"] = True
     first = row | {"video": f"inputs/{CASES[0].case_id}/reference"}
-    rows = [first, row | changed, row | changed] if fault == "twice" else [first, row | changed]
+    rows = [first, *[row] * (fault in ("twice", "nobody")), row | changed]
     table = pd.DataFrame(rows).drop(columns=["track", "visible"] if fault == "no kind" else [])
     table = table.assign(x="far") if fault == "text" else table
     table.to_parquet(tmp_path / "f.parquet")

@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.merge import main
 from benchmark.planning.selection import UsageError
-from benchmark.store.card import read_card, write_card
+from benchmark.store.card import parts_of, read_card, write_card
 from benchmark.store.folder import RunFolder
 from benchmark.submissions.submission import Submission
 from benchmark.suites.file_cases import file_of
@@ -110,6 +110,17 @@ def test_the_card_has_a_part_for_each_run_however_often_they_are_merged(made: Pa
         write_card(RunFolder(again), "somebody", None)
 
 
+def test_a_fit_that_methods_share_costs_once(tmp_path: Path, backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_flexiact(monkeypatch)
+    asked = {"cases": CASES[:1], "metrics": METRICS[:1]}
+    session(tmp_path / "run", backbone, methods=("flexiact", "base-embedding", "i2v"), **asked)
+    (part,) = parts_of(RunFolder(tmp_path / "run"))
+    fits = load_run(tmp_path / "run").samples.dropna(subset=["fit_key"]).groupby("fit_key")["fit_s"].max()
+    assert len(fits) == sum(cost.fits for cost in part.methods.values()) == 2
+    assert [part.methods[name].fits for name in ("flexiact", "base-embedding", "i2v")] == [1, 0, 1]
+    assert sum(cost.fit_s for cost in part.methods.values()) == pytest.approx(fits.sum())
+
+
 def changed(content: dict, keys: tuple[str, ...], value: object) -> dict:
     inner = content
     for key in keys[:-1]:
@@ -198,11 +209,61 @@ def test_metrics_add_up_on_equal_videos(tmp_path: Path, backbone) -> None:
         pd.testing.assert_frame_equal(*(t.sort_values(keys, ignore_index=True) for t in (one, other)))
 
 
+def test_an_older_score_of_one_run_does_not_hide_that_of_another(made: Path, tmp_path: Path) -> None:
+    first, out = made / "part0", tmp_path / "out"
+    twin = Path(shutil.copytree(first, tmp_path / "twin"))
+    folder, key = RunFolder(twin), record_of(twin, "i2v")
+    stored = folder.read_json("scores", key) or {}
+    folder.write_json("scores", key, changed(stored, ("metrics", "dynamic_degree", "version"), 0))
+    assert main([str(twin), str(first), "--out", str(out)]) == 0
+    one, other = tables(out)[1], tables(first)[1]
+    pd.testing.assert_frame_equal(*(t.sort_values(["key", "metric"], ignore_index=True) for t in (one, other)))
+
+
+def test_a_preview_that_is_missing_is_made_anew(parts, tmp_path: Path) -> None:
+    shutil.rmtree(parts[0] / "previews")
+    assert main([*map(str, parts), "--out", str(tmp_path / "out")]) == 0
+    videos, previews = ({path.stem for path in (tmp_path / "out" / n).glob("*/*")} for n in ("videos", "previews"))
+    assert videos == previews and record_of(parts[0], "i2v") in previews
+
+
+def test_a_merge_that_was_stopped_at_its_card_can_be_started_again(
+    parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    words = [*map(str, parts), "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmark.store.card.store_card", stopped)
+        assert main(words) == 130
+    assert main(words) == 0
+    card = read_card(RunFolder(tmp_path / "out"))
+    assert card and len(card.parts) == 2
+
+
+def test_runs_from_before_fit_seeds_are_merged(parts, tmp_path: Path) -> None:
+    for part in parts:
+        run = RunFolder(part).described()
+        run.pop("fit_seeds")
+        RunFolder(part).write_run(run)
+    assert main([*map(str, parts), "--out", str(tmp_path / "out")]) == 0
+
+
+def test_a_run_json_that_breaks_the_contract_is_one_line(parts, tmp_path: Path, capsys) -> None:
+    run = RunFolder(parts[1]).described()
+    run.pop("seeds")
+    RunFolder(parts[1]).write_run(run)
+    assert main([*map(str, parts), "--out", str(tmp_path / "out")]) == 2
+    shown = capsys.readouterr().err
+    assert "part1/run.json: seeds: Field required" in shown and shown.count("\n") == 1
+
+
 def test_places_that_are_no_runs_are_refused(parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for runs, out, message in (
         (("part0",), "out", "expected two or more"),
         (("part0", "part0"), "out", "expected two or more different"),
-        (("part0", "b"), "out", "b: holds no run.json"),
+        (("part0", "b"), "out", "b: has no run.json"),
         (("part0", "part1"), "part0", "part0: holds a run already"),
     ):
         assert main([*(str(tmp_path / run) for run in runs), "--out", str(tmp_path / out)]) == 2

@@ -26,18 +26,31 @@ def test_every_product_is_made_by_commands_that_exist_and_every_claim_can_be_mad
 
 
 def test_what_changed_is_named(tmp_path: Path) -> None:
-    assert stale(tmp_path / "none", {}) == ["missing"]
-    (tmp_path / "made.json").write_text(json.dumps({"inputs": {"suite a": "1", "metric b": "1", "metric c": "1"}}))
-    assert stale(tmp_path, {"suite a": "1", "metric b": "1", "metric c": "1"}) == []
-    assert stale(tmp_path, {"suite a": "2", "metric b": "1", "method d": "1"}) == [
+    assert stale(tmp_path / "none", {}, []) == ["missing"]
+    inputs = {"suite a": "1", "metric b": "1", "metric c": "1"}
+    (tmp_path / "made.json").write_text(json.dumps({"inputs": inputs, "commands": ["run"]}))
+    assert stale(tmp_path, inputs, ["run"]) == []
+    assert stale(tmp_path, {"suite a": "2", "metric b": "1", "method d": "1"}, ["run"]) == [
         "changed: suite a", "changed: metric c", "changed: method d",
     ]  # fmt: skip
     many = {f"metric {number}": "1" for number in range(5)}
-    assert stale(tmp_path, {"suite a": "1", "metric b": "1", "metric c": "1"} | many) == [
-        "changed: metric 0, metric 1 and 3 more"
-    ]
+    assert stale(tmp_path, inputs | many, ["run"]) == ["changed: metric 0, metric 1 and 3 more"]
+    assert stale(tmp_path, inputs, ["run --seeds 0-2"]) == ["changed: commands"]
     (tmp_path / "made.json").write_text("[]")
-    assert stale(tmp_path, {}) == ["no made.json: made before it was kept"]
+    assert stale(tmp_path, {}, []) == ["no made.json: made before it was kept"]
+
+
+def test_memory_and_folders_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my runs").mkdir()
+    (tmp_path / "hungry.py").write_text("import sys\nheld = bytearray(int(sys.argv[1]))\nopen(sys.argv[2], 'x')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    peaks = []
+    for name, size in (("large", 400_000_000), ("small", 1)):
+        publish.make(Product((f"hungry {size} {{runs}}/{name}",), ()), tmp_path / name, tmp_path / "my runs", {})
+        made = json.loads((tmp_path / name / "made.json").read_text())
+        assert made["commands"] == [f"python -m hungry {size} runs/{name}"]
+        peaks.append(made["peak_memory_gib_of_a_process"])
+    assert peaks[0] > 0.37 > 0.1 > peaks[1]
 
 
 def test_a_result_is_made_once_and_again_after_a_change(

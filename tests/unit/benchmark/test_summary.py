@@ -1,5 +1,6 @@
 """What a run ends with on the terminal: five columns that fit 80 characters with nothing cut."""
 
+import json
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,14 +18,29 @@ def shown(folder: Path, headline: str, metrics: tuple[str, ...]) -> str:
     """The summary of a run of every entry, one video each, all metrics 0.125."""
     names = [*METHODS, *BOUNDS]
     samples = pd.DataFrame({"method": names, "status": "ok", "transfer_s": 123.4})
-    scores = pd.DataFrame([(n, m, "ok", 0.125) for n in names for m in metrics])
-    scores.columns = ["method", "metric", "status", "value"]
+    scores = pd.DataFrame([(n, m, "one", "ok", 0.125) for n in names for m in metrics])
+    return printed(folder, headline, samples, scores, {"one": {"reference_id": "r"}})
+
+
+def printed(folder: Path, headline: str, samples: pd.DataFrame, scores: pd.DataFrame, cases: dict) -> str:
+    scores.columns = ["method", "metric", "case_id", "status", "value"]
     samples.to_parquet(folder / "samples.parquet")
     scores.to_parquet(folder / "scores.parquet")
+    (folder / "run.json").write_text(json.dumps({"cases": cases}))
     out = StringIO()
     request = SimpleNamespace(suite="puppets", out=folder, headline=headline, submissions=())
     print_summary(request, SimpleNamespace(made=2, scored=3), Console(file=out, width=80))
     return out.getvalue()
+
+
+def test_references_weigh_the_same_as_in_the_report(tmp_path: Path) -> None:
+    values = {"a": [1.0, 0.0], "b": [0.0], "c": [0.875]}
+    rows = [("i2v", "pck", case, "ok", value) for case, given in values.items() for value in given]
+    rows.append(("i2v", "pck", "c", "failed", None))
+    samples = pd.DataFrame({"method": ["i2v"] * 5, "status": "ok", "transfer_s": 1.0})
+    cases = {"a": {"reference_id": "r"}, "b": {"reference_id": "r"}, "c": {"reference_id": "s"}}
+    text = printed(tmp_path, "pck", samples, pd.DataFrame(rows), cases)
+    assert ["i2v", "0.562", "5/5", "1.000"] in [line.split() for line in text.splitlines()]
 
 
 def test_every_entry_fits_80_columns_with_nothing_cut(tmp_path: Path) -> None:

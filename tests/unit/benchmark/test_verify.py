@@ -3,11 +3,13 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmark import status, verify
+from benchmark.bounds.bounds import BOUNDS
 from benchmark.planning.job_shards import Shard
 from benchmark.planning.plan import plan
 from benchmark.planning.variants import build_methods
@@ -48,6 +50,14 @@ def test_the_status_of_a_finished_run(out: Path, capsys) -> None:
     assert "nothing is left" in shown and "nobody is at work here" in shown
     assert shown[-1].startswith("last: 20") and shown[-1].endswith("ends      all done")
     assert tree(out) == before
+
+
+def test_what_another_tool_did_not_measure_is_not_left_to_the_run(out: Path) -> None:
+    folder = RunFolder(out)
+    run = folder.described()
+    judged = {**next(iter(run["metrics"].values())), "backend": "a judge 1", "headline": False}
+    folder.write_run(run | {"metrics": {**run["metrics"], "judge": judged}})
+    assert "nothing is left" in status.status_page(out)
 
 
 def test_the_status_of_a_run_at_work(out: Path, capsys) -> None:
@@ -109,6 +119,15 @@ def test_one_bit_anywhere_is_found(out: Path, pattern: str, capsys, tiny) -> Non
         assert verify.main([str(out)]) == 0
 
 
+def test_what_makes_damaged_files_again_are_the_commands_of_all_sessions(out: Path, capsys) -> None:
+    folder = RunFolder(out)
+    sessions = [{"command": name, "provenance": {}} for name in ("first", "second", "first")]
+    folder.write_run(folder.described() | sessions[0] | {"later_sessions": sessions[1:]})
+    of_method(out, "i2v", "videos").write_bytes(b"x")
+    assert verify.main([str(out)]) == 1
+    assert capsys.readouterr().out.endswith("this makes them again: first; second\n")
+
+
 def test_cells_that_are_run_again_are_equal_or_so_far_off(out: Path, tiny, tmp_path: Path, capsys) -> None:
     folder, scratch = RunFolder(out), RunFolder(tmp_path / "scratch")
     cells = plan(folder.described())
@@ -131,6 +150,39 @@ def test_a_difference_is_that_of_the_pixels() -> None:
     found = verify.difference(Video(frames, 8.0), Video(other, 8.0))
     assert (found.most, found.mean, found.share) == (255, 257 / 120, 2 / 120)
     assert verify.difference(Video(frames, 8.0), Video(frames[:1], 8.0)).most is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"licence": "other"}, ""),
+        ({"prompt": "a cat"}, "prompt 'a blue dog on the grass 1', here it is 'a cat'"),
+        ({"caption": "a cat"}, "caption 'a red bird', here it is 'a cat'"),
+        ({"wrong_action": "bow"}, "wrong_action 'hail', here it is 'bow'"),
+        (None, "caption 'a red bird', here it is None"),
+    ],
+)
+def test_cases_that_are_not_those_of_the_run_are_refused(change: dict | None, said: str) -> None:
+    case = CASES[0]
+    stored = {case.case_id: case.describe()}
+    here = {} if change is None else {case.case_id: replace(case, **change)}
+    if not said:
+        return verify._same_cases(stored, here, {case.case_id})
+    with pytest.raises(ValueError, match=f"^case {case.case_id}: the run was made with {said}$"):
+        verify._same_cases(stored, here, {case.case_id})
+
+
+def test_a_sample_is_run_again_unless_the_code_has_changed(out: Path, tiny, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(verify, "_options", lambda command: SimpleNamespace(suite="small", threads=1, device="cpu"))
+    monkeypatch.setattr(verify, "open_suite", lambda args: SimpleNamespace(chosen=lambda ids: ASKED["cases"]))
+    monkeypatch.setattr(verify, "networks_of", lambda *_: SimpleNamespace(load=lambda device: (tiny, None)))
+    monkeypatch.setattr(verify, "set_threads", lambda threads: None)  # of the process, which tests share
+    assert verify.main([str(out), "--cells", "2"]) == 0
+    assert capsys.readouterr().out.endswith("run again: 2, equal bit by bit: 2\n")
+    monkeypatch.setitem(BOUNDS, "oracle", replace(BOUNDS["oracle"], version=99))
+    assert verify.main([str(out), "--cells", "99"]) == 2
+    assert "bound oracle: the run was made with version 1, here it is 99\n" in capsys.readouterr().err
 
 
 def test_a_run_of_another_command_cannot_be_run_again() -> None:

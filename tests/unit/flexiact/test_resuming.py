@@ -81,6 +81,24 @@ def test_a_short_fit_stores_nothing(backbone: Backbone, reference: Video, tmp_pa
     assert not (tmp_path / "fit").exists()
 
 
+def test_a_fit_that_goes_wrong_is_tried_again_from_where_it_was_sound(tmp_path: Path) -> None:
+    plan = training.Optimisation(steps=4, learning_rate=0.1)
+    weight, taken = torch.nn.Parameter(torch.ones(2)), []
+
+    def loss_of(factor: float) -> torch.Tensor:
+        taken.append(factor)
+        return factor * weight.square().sum()
+
+    for factors in ([1.0, 1.0, float("nan"), 1.0], [1.0] * 4):
+        weight.data.fill_(1)
+        with resumable(tmp_path, every_s=0):
+            try:
+                training.optimise([weight], factors, loss_of, plan, generator=torch.Generator())
+            except ValueError as error:
+                assert "not finite" in str(error)
+    assert len(taken) == 4 + 2 and torch.isfinite(weight).all()
+
+
 def test_a_damaged_checkpoint_is_not_used(
     backbone: Backbone, reference: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

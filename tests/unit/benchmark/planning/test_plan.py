@@ -9,6 +9,7 @@ from benchmark.planning.plan import asked_of, plan
 from benchmark.stages.bench import units
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import write_tables
+from benchmark.store.schema.run_json import BackboneEntry
 from flexiact.media.digests import canonical_json
 from flexiact.media.digests import json_digest as digest
 
@@ -92,6 +93,10 @@ def test_variants_that_differ_at_transfer_share_fits_and_stand_together() -> Non
         ("backbone.revision", "other", True),
         ("backbone.num_frames", 17, True),
         ("backbone.dtype", "bfloat16", True),
+        ("backbone.height", 32, True),
+        ("backbone.width", 32, True),
+        ("backbone.fps", 9.0, True),
+        ("backbone.max_text_tokens", 7, True),
         ("backbone.num_inference_steps", 5, False),
         ("backbone.guidance_scale", 1.0, False),
         ("methods.a.version", 2, True),
@@ -108,6 +113,10 @@ def test_what_a_video_depends_on_changes_its_key(path: str, value: object, refit
     before, after = keys(RUN), keys(changed(path, value))
     assert before[0] != after[0]
     assert (before[1] != after[1]) is refits
+
+
+def test_a_videos_key_holds_all_that_run_json_says_of_the_backbone_but_its_name_and_size() -> None:
+    assert set(BackboneEntry.model_fields) == {"name", "num_parameters", *RUN["backbone"]}
 
 
 def test_fits_with_seeds_of_their_own_are_crossed_with_the_seeds_of_videos() -> None:

@@ -13,6 +13,7 @@ from benchmark.stages import execute
 from benchmark.stages.execute import Executor, preview_scale
 from benchmark.stages.metering import measured
 from benchmark.store.folder import RunFolder, StoreError
+from flexiact.media.files import read_tensors
 from flexiact.media.image import read_image
 from flexiact.media.video import frames_digest, read_video
 from flexiact.task import Video
@@ -140,20 +141,25 @@ def test_a_fit_gets_its_own_seed_and_the_video_the_other(folder: RunFolder, back
     assert (row.seed, row.fit_seed, row.error) == (5, 8, "ValueError: fitted with 8, made with 5")
 
 
-class ReadsCrops(Shifter):
-    reads_crops = True
-
+class CountsCrops(Shifter):
     def fit(self, reference, caption, *, seed):
         return {"x": torch.tensor([float(len(reference.crops)), 0.0])}
 
 
-def test_a_method_that_reads_crops_gets_them(folder: RunFolder, backbone) -> None:
-    runner = executor(folder, backbone, ReadsCrops(backbone))
-    assert runner.execute(CELL).status == "ok"
+@pytest.mark.parametrize(("reads", "found"), [(True, 12), (False, 0), (None, 0)])
+def test_a_method_that_reads_crops_gets_them(
+    folder: RunFolder, backbone, monkeypatch: pytest.MonkeyPatch, reads: bool | None, found: int
+) -> None:
+    method = CountsCrops(backbone)
+    if reads is not None:
+        method.reads_crops = reads
+    runner = executor(folder, backbone, method)
     shown = runner.stages[CASES[0].case_id]
     crops = tuple(shown.reference.frames for _ in range(12))
-    for reads, found in ((True, 12), (False, 0)):
-        assert len(replace(shown, read_crops=lambda: crops).for_fit(reads).crops) == found
+    monkeypatch.setattr(runner.stages, "_shown", lambda case_id: replace(shown, read_crops=lambda: crops))
+    assert runner.execute(CELL).status == "ok"
+    tensors, _ = read_tensors(folder.file("fits", "fit1.safetensors"))
+    assert tensors["x"].tolist() == [found, 0]
 
 
 def test_a_fit_is_computed_once_and_found_again_with_its_cost(folder: RunFolder, backbone) -> None:

@@ -1,5 +1,6 @@
 """Who may work in a run directory, and what becomes of locks whose holders died."""
 
+import errno
 import json
 import os
 import signal
@@ -78,6 +79,15 @@ def test_a_holder_on_another_machine_is_believed(tmp_path: Path) -> None:
                 pass
     (tmp_path / ".lock").unlink()
     with locked(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_run(tmp_path: Path, monkeypatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with pytest.raises(UsageError, match=r"cannot be written \(No locks available\)"), RunFolder(tmp_path).opened():
         pass
 
 

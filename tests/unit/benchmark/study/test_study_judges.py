@@ -13,7 +13,7 @@ from benchmark.study import judges
 from benchmark.study.__main__ import main
 from benchmark.study.corruptions import CORRUPTIONS, VERSION
 from benchmark.study.judge_answers import Answer, Scale
-from benchmark.study.judges import answered, export
+from benchmark.study.judges import answered, export, exported_seed
 from benchmark.suites.puppets import load_suite
 from flexiact.media.video import read_video
 from reports.studies.metric_study import belief_of, study_table
@@ -46,6 +46,26 @@ def test_names_and_table_say_nothing_of_the_answer(made: Path) -> None:
     assert len(rows) == 13 and len(set(prompts[:9])) == len(set(prompts[9:])) == 1 and prompts[0] != prompts[9]
     truth, frozen, mirrored = (read_video(made / f"{name}.mkv").frames for name in ("00000", "00004", "00008"))
     assert (frozen == truth[:1]).all() and (mirrored == truth[:, :, ::-1]).all()
+
+
+def test_videos_of_an_export_that_was_stopped_are_not_those_of_the_former_one(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    shutil.copy(made / judges.MADE, tmp_path)
+    suite = load_suite(SUITE)
+    assert exported_seed(suite, tmp_path) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(judges, "GRADES", (0.5, 1.0))
+        with pytest.raises(UsageError, match="holds videos of grades"):
+            exported_seed(suite, tmp_path)
+    monkeypatch.setattr(judges, "write_lossless", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        export(suite, tmp_path, seed=4)
+    with pytest.raises(UsageError, match="does not say what the videos were made from"):
+        exported_seed(suite, tmp_path)
 
 
 def all_answers(made: Path, say) -> list[Answer]:

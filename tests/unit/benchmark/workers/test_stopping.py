@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 import benchmark.run as command
 from benchmark.console.run_progress import Progress
 from benchmark.stages.session import Outcome, RunRequest
-from benchmark.workers.stopping import until_asked
+from benchmark.workers.stopping import ASKS, unheard, until_asked
 from tests.support.harness import CASES, METRICS, quick_flexiact, session
 
 MEASURED = ["fit_s", "transfer_s", "peak_memory_gib"]
@@ -58,6 +59,19 @@ def test_the_second_signal_ends_at_once(number: int, ending: type[BaseException]
         assert asked() == number
         os.kill(os.getpid(), number)
     assert ending is KeyboardInterrupt or ended.value.code == 143
+
+
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
+    def seen() -> list[object]:
+        with until_asked() as asked, unheard():
+            return [asked(), *map(signal.getsignal, ASKS)]
+
+    before = [signal.getsignal(number) for number in ASKS]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(seen).result() == [0, *before]
+    with unheard():
+        assert [signal.getsignal(number) for number in ASKS] == [signal.SIG_IGN] * 2
+    assert [signal.getsignal(number) for number in ASKS] == before
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
