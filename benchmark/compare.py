@@ -8,11 +8,9 @@ differs; 1 some do; 2 not compared, with the reason in one line on standard erro
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact.terminal import cli
-from flexiact.terminal.cli import OneLineParser
+from flexiact.terminal.cli import OneLineParser, command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,11 +23,6 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return cli.run(parser(), _compare, arguments)
-
-
 def _compare(options: argparse.Namespace) -> int:
     from reports.run_folder import load_run
     from reports.two_runs import compared, text
@@ -40,6 +33,8 @@ def _compare(options: argparse.Namespace) -> int:
         found.cells.to_csv(options.csv, index=False)
     return 1 if len(found.cells) else 0
 
+
+main = command(parser, _compare)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,14 +9,13 @@ embeddings, extra tokens, optimisers and the judges.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from benchmark.planning.methods import DITFLOW, FLEXIACT, I2V, MOTION_CLONE, MOTION_DIRECTOR, MOTION_INVERSION, SMM
 from benchmark.suites.puppets import load_suite
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 if TYPE_CHECKING:
     from flexiact.backbone.backbone import Backbone
@@ -170,16 +169,13 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _print, arguments)
-
-
 def _print(options: argparse.Namespace) -> None:
     if options.seeds < 1 or not options.tflops > 0:
         raise ValueError("seeds, tflops: expected numbers above 0")
     print(cost_page(options.backbone, options.suite, options.seeds, options.tflops))
 
+
+main = command(parser, _print)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,10 +7,9 @@ run and options.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 PAIRS = 60
 
@@ -25,11 +24,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, metavar="N", help="seed of pairs, sides and order (%(default)s)")
     p.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/prefer)")
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _prefer, arguments)
 
 
 def _prefer(options: argparse.Namespace) -> None:
@@ -62,6 +56,8 @@ def _prefer(options: argparse.Namespace) -> None:
         (staging / name).write_text(text, encoding="utf-8")
     print(out / name)
 
+
+main = command(parser, _prefer)
 
 if __name__ == "__main__":
     sys.exit(main())

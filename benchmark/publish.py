@@ -21,7 +21,7 @@ from benchmark.planning.methods import METHODS
 from benchmark.planning.selection import select
 from benchmark.suites.puppets import load_suite
 from flexiact import PUPPET_WEIGHTS
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 MADE = "made.json"
 PUBLISHED = Path(__file__).parents[1] / "reports" / "published"
@@ -114,11 +114,6 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--out", type=Path, default=PUBLISHED, metavar="DIR", help="published results")
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _publish, arguments)
 
 
 def _publish(options: argparse.Namespace) -> int:
@@ -214,6 +209,8 @@ def _ran(words: Sequence[str]) -> tuple[int, int]:
             raise
         return code, 0 if code else int(peak.read_text())
 
+
+main = command(parser, _publish)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,6 @@ resumes the run.
 """
 
 import argparse
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,8 +27,7 @@ from benchmark.suites.puppets import load_suite, suite_names
 from benchmark.workers.cluster import add_cluster_options, check_cluster_options, cluster_of
 from benchmark.workers.load import Networks, set_threads
 from benchmark.workers.local import affordable, worker_devices
-from flexiact.terminal import cli
-from flexiact.terminal.cli import BACKBONE_HELP, OneLineParser, add_device_options
+from flexiact.terminal.cli import BACKBONE_HELP, OneLineParser, add_device_options, command
 
 if TYPE_CHECKING:
     from benchmark.stages.session import Outcome, RunRequest
@@ -98,20 +96,6 @@ def add_suite_options(p: argparse.ArgumentParser, suite: str | None = "puppets",
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        arguments: Command-line arguments; None takes those of the process.
-
-    Returns:
-        The exit code.
-    """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    command = f"python -m benchmark.run {shlex.join(arguments)}".strip()
-    return cli.run(parser(), lambda args: _run(args, command), arguments, interrupted=RESUMES)
-
-
 def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
     """Seeds from `0 1 2`, `0,1,2` or `0-2`: ascending, without duplicates.
 
@@ -144,23 +128,20 @@ def parse_workers(text: str) -> int | None:
     return int(text)
 
 
-def _run(args: argparse.Namespace, command: str) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Run the methods and variants that the arguments name."""
     variants = tuple(dict.fromkeys(variant_name(settings) for settings in args.set))
     methods = args.methods or ([] if variants else ["all"])
     chosen = select(methods, [*METHODS, *BOUNDS], "method") if methods else []
-    return run_methods(args, (*(name for name in chosen if name in METHODS), *variants), command)
+    return run_methods(args, (*(name for name in chosen if name in METHODS), *variants))
 
 
-def run_methods(
-    args: argparse.Namespace, methods: tuple[str, ...], command: str, submitted: "Submitted | None" = None
-) -> int:
+def run_methods(args: argparse.Namespace, methods: tuple[str, ...], submitted: "Submitted | None" = None) -> int:
     """Make, measure and report what the options of `add_run_options` say.
 
     Args:
         args: Parsed options.
         methods: Names of methods and variants.
-        command: Command that resumes the run, for run.json.
         submitted: Function that finds submissions; the run has their seeds if the arguments name none.
 
     Returns:
@@ -201,7 +182,7 @@ def run_methods(
         suite_version=suite.version,
         suite_digest=suite.digest,
         retry_failed=args.retry_failed,
-        command=command,
+        command=args.command,
         shard=shard,
         submissions=submissions,
         fit_seeds=None if args.fit_seeds is None else list(parse_seeds(args.fit_seeds)),
@@ -302,6 +283,8 @@ def _failures(outcome: "Outcome") -> int:
         return 1
     return 0
 
+
+main = command(parser, _run, interrupted=RESUMES)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,6 @@ missing or cannot be read; 2 not done, with the reason in one line on standard e
 
 import argparse
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -17,8 +16,7 @@ from typing import TYPE_CHECKING
 from benchmark.planning.selection import UsageError
 from benchmark.run import RESUMES, add_suite_options, parse_seeds, run_methods
 from benchmark.suites.case import Suite
-from flexiact.terminal import cli
-from flexiact.terminal.cli import OneLineParser
+from flexiact.terminal.cli import OneLineParser, command
 
 if TYPE_CHECKING:  # reading videos loads slow libraries, which --help should not cost
     from benchmark.submissions.submission import Submission
@@ -42,13 +40,6 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    command = f"python -m benchmark.score {shlex.join(arguments)}"
-    return cli.run(parser(), lambda args: _score(args, command), arguments, interrupted=RESUMES)
-
-
 def _format(text: str) -> tuple[int, int, int, float]:
     """Frames, height, width and rate of a text such as 49x480x720@8.
 
@@ -62,13 +53,13 @@ def _format(text: str) -> tuple[int, int, int, float]:
     return numbers[0], numbers[1], numbers[2], float(found[4])
 
 
-def _score(args: argparse.Namespace, command: str) -> int:
+def _score(args: argparse.Namespace) -> int:
     real = ":" in args.suite
     if real and not args.backbone and not args.format:
         raise UsageError("format: real material has none of its own: give --format, as in 49x480x720@8")
     if args.format and (args.backbone or not real):
         raise UsageError("format: is that of the backbone; leave --format out")
-    return run_methods(args, (), command, partial(_submitted, args))
+    return run_methods(args, (), partial(_submitted, args))
 
 
 def _submitted(args: argparse.Namespace, suite: Suite, cases: "Sequence[Case]") -> "tuple[Submission, ...]":
@@ -92,6 +83,8 @@ def _submitted(args: argparse.Namespace, suite: Suite, cases: "Sequence[Case]") 
         found = {method or name: videos for method, videos in found.items()}
     return submissions_of(found, args.videos, ids, parse_seeds(args.seeds), args.summary, args.supervision)
 
+
+main = command(parser, _score, interrupted=RESUMES)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,11 +7,10 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexiact.terminal.cli import BACKBONE_HELP, OneLineParser, add_device_options, run
+from flexiact.terminal.cli import BACKBONE_HELP, OneLineParser, add_device_options, command
 
 if TYPE_CHECKING:
     from flexiact.one_video.make import Made, Setup
@@ -69,18 +68,6 @@ def parser() -> argparse.ArgumentParser:
     mode.add_argument("--demo", action="store_true", help="two puppets instead of files: needs nothing else")
     mode.add_argument("--web", action="store_true", help="a page in the browser; needs the extra 'demo' (gradio)")
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        arguments: Command-line arguments; None: those of the process.
-
-    Returns:
-        The exit code.
-    """
-    return run(parser(), _run, arguments, interrupted="stopped; no video was written")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -175,6 +162,8 @@ def _setup(args: argparse.Namespace) -> "Setup":
         fits=args.action is None,
     )
 
+
+main = command(parser, _run, interrupted="stopped; no video was written")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,11 +13,10 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 if TYPE_CHECKING:  # importing this module loads only the standard library, so that `--help` is fast
     from reports.page.frames import Gallery
@@ -167,11 +166,6 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _build, arguments)
-
-
 def _build(options: argparse.Namespace) -> None:
     if options.run is None and (options.readme is None or options.publish is not None):
         raise ValueError("RUN is missing: only --readme alone needs none")
@@ -182,6 +176,8 @@ def _build(options: argparse.Namespace) -> None:
     if options.readme is not None:
         print(update_readme(options.readme))
 
+
+main = command(parser, _build)
 
 if __name__ == "__main__":
     sys.exit(main())

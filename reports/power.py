@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flexiact.media.files import make_folder, replacing
-from flexiact.terminal.cli import OneLineParser, one_line, run
+from flexiact.terminal.cli import OneLineParser, command, one_line
 
 DIFFERENCES = (0.05, 0.1, 0.2)
 """Default differences, in units of the headline."""
@@ -27,11 +27,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--publish", type=Path, metavar="DIR", help="write the page there, as power.md, too")
     p.add_argument("--differences", type=float, nargs="+", default=list(DIFFERENCES), metavar="D")
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _print, arguments)
 
 
 def _print(options: argparse.Namespace) -> None:
@@ -86,6 +81,8 @@ def power_page(folder: Path, differences: Sequence[float]) -> str:
         more = (f"The variance is not split: {one_line(error)}.",)
     return "\n\n".join((markdown_table(table), *more))
 
+
+main = command(parser, _print)
 
 if __name__ == "__main__":
     sys.exit(main())

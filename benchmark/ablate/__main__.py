@@ -4,14 +4,11 @@ The run directory gets the usual report, and in `ablation` the table and figure 
 """
 
 import argparse
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.run import RESUMES, add_run_options, run_methods
-from flexiact.terminal import cli
-from flexiact.terminal.cli import OneLineParser
+from flexiact.terminal.cli import OneLineParser, command
 
 _FOLDER = Path(__file__).parent
 
@@ -26,14 +23,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    command = f"python -m benchmark.ablate {shlex.join(arguments)}"
-    return cli.run(parser(), lambda args: _ablate(args, command), arguments, interrupted=RESUMES)
-
-
-def _ablate(args: argparse.Namespace, command: str) -> int:
+def _ablate(args: argparse.Namespace) -> int:
     from benchmark.ablate.plans import ablation_of, load_plan
     from reports.studies.ablation import publish
 
@@ -42,12 +32,14 @@ def _ablate(args: argparse.Namespace, command: str) -> int:
     args.suite = args.suite or plan.suite
     args.out = args.out or Path("runs") / f"ablate-{Path(args.name).stem}"
     names = dict.fromkeys([plan.baseline, *(row.method for row in ablation.rows), *(row.name for row in ablation.rows)])
-    code = run_methods(args, tuple(names), command)
+    code = run_methods(args, tuple(names))
     if args.shard or code > 2:  # the ablation needs all videos
         return code
-    print(f"ablation: {publish(args.out, ablation, args.publish or args.out / 'ablation', command)}")
+    print(f"ablation: {publish(args.out, ablation, args.publish or args.out / 'ablation', args.command)}")
     return code
 
+
+main = command(parser, _ablate, interrupted=RESUMES)
 
 if __name__ == "__main__":
     sys.exit(main())

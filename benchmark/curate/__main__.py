@@ -2,11 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 
 from benchmark.planning.selection import select
 from benchmark.suites.puppets import suite_names
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -14,11 +13,6 @@ def parser() -> argparse.ArgumentParser:
     p = OneLineParser(prog="python -m benchmark.curate", description=__doc__)
     p.add_argument("suites", nargs="*", default=["all"], metavar="SUITE", help=", ".join(suite_names()))
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the named suites, by default all; return the exit code."""
-    return run(parser(), _curate, arguments)
 
 
 def _curate(options: argparse.Namespace) -> None:
@@ -29,6 +23,8 @@ def _curate(options: argparse.Namespace) -> None:
         write_suite(suite, cases)
         print(f"{name}: {len(cases)} cases, edges {dict(suite.edges)}")
 
+
+main = command(parser, _curate)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,11 +17,6 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _write, arguments)
-
-
 def _write(options: argparse.Namespace) -> None:
     from benchmark.guiding.signals import page
     from benchmark.workers.load import set_threads
@@ -33,6 +27,8 @@ def _write(options: argparse.Namespace) -> None:
     options.out.write_text(text, encoding="utf-8")
     print(text)
 
+
+main = command(parser, _write)
 
 if __name__ == "__main__":
     sys.exit(main())

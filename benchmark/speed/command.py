@@ -11,13 +11,13 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.planning.selection import UsageError, select
 from benchmark.workers.load import load, set_threads
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 if TYPE_CHECKING:
     from benchmark.speed.comparison import Comparison
@@ -37,11 +37,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--only", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(COMPARISONS)}, or all")
     p.add_argument("--run", type=Path, metavar="RUN", help="a finished run, whose videos per second are noted as well")
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), lambda options: print(_run(options)), arguments)
 
 
 def whole_run(folder: Path) -> dict[str, Any]:
@@ -197,3 +192,6 @@ def _comparison(name: str, puppets: "Backbone", model: "Backbone") -> "Compariso
         "fit": partial(fit, model),
         "price": partial(price_on_suite, puppets),
     }[name]()
+
+
+main = command(parser, lambda options: print(_run(options)))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flexiact.media.digests import json_digest
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 if TYPE_CHECKING:
     from benchmark.planning.plan import Cell
@@ -41,11 +41,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--scores", type=int, default=1_000_000, metavar="N", help="reported scores (%(default)s)")
     p.add_argument("--kept", type=int, default=10_000, metavar="N", help="videos of the run that goes on (%(default)s)")
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _measure, arguments)
 
 
 def _measure(options: argparse.Namespace) -> None:
@@ -226,6 +221,8 @@ def description(references: int) -> dict[str, Any]:
         "cases": cases,
     }
 
+
+main = command(parser, _measure)
 
 if __name__ == "__main__":
     sys.exit(main())

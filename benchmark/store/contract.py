@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 from benchmark.store.folder import SCHEMA_VERSION
 from benchmark.store.schema.run_files import FILES
 from benchmark.store.schema.run_json import Run
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 PAGE, SCHEMA = "run-directory.md", "run.schema.json"
 _DOCS = Path(__file__).parents[2] / "docs"
@@ -130,11 +130,7 @@ def _write(options: argparse.Namespace) -> None:
     (_DOCS / SCHEMA).write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write both files; return the exit code."""
-    p = OneLineParser(prog="python -m benchmark.store.contract", description=__doc__)
-    return run(p, _write, arguments)
-
+main = command(lambda: OneLineParser(prog="python -m benchmark.store.contract", description=__doc__), _write)
 
 if __name__ == "__main__":
     sys.exit(main())

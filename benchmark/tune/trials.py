@@ -21,7 +21,7 @@ from benchmark.suites.puppets import HEADLINE, load_case, load_suite
 from benchmark.tune.spaces import SPACES
 from benchmark.workers.load import load, load_judges, set_threads
 from flexiact.media.digests import canonical_json
-from flexiact.terminal.cli import OneLineParser, one_line, run
+from flexiact.terminal.cli import OneLineParser, command, one_line
 
 if TYPE_CHECKING:
     from benchmark.suites.case import Stages
@@ -191,14 +191,12 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _tune, arguments)
-
-
 def _tune(args: argparse.Namespace) -> None:
     names = select(args.methods, list(SPACES), "method")
     set_threads(args.threads)
     backbone = load("puppets", args.device, None, load_suite(SUITE).num_inference_steps)
     tune(backbone, list(trials(names, args.seed, args.trials)), args.log)
     args.log.with_suffix(".md").write_text(summary(backbone, args.log))
+
+
+main = command(parser, _tune)

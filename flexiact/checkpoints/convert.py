@@ -19,12 +19,11 @@ standard error says why.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flexiact.terminal.cli import OneLineParser, one_line, run
+from flexiact.terminal.cli import OneLineParser, command, one_line
 
 if TYPE_CHECKING:  # not at run time, because importing torch takes seconds that --help does not need
     from flexiact.checkpoints.authors import Release, Sizes
@@ -50,11 +49,6 @@ def parser() -> argparse.ArgumentParser:
         if verb == "import":
             sub.add_argument("--reference", type=Path, metavar="VIDEO", help="video an embedding was fitted to")
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _convert, arguments)
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -205,3 +199,6 @@ def _summary(release: Release) -> str:
         f"{release.kind} {release.source}: {len(release.tensors)} tensors, {release.sizes.blocks} blocks, "
         f"width {release.sizes.width}, {inner} {release.inner}, {count:,} numbers of {release.dtype}"
     )
+
+
+main = command(parser, _convert)

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from flexiact.terminal.cli import QUANTISE, OneLineParser, run
+from flexiact.terminal.cli import QUANTISE, OneLineParser, command
 
 if TYPE_CHECKING:  # --help answers without the seconds that torch takes
     from flexiact.backbone.loading import Savings
@@ -26,11 +26,6 @@ def parser() -> argparse.ArgumentParser:
     p = OneLineParser(prog="python -m flexiact.memory", description=(__doc__ or "").split("\n\n")[0])
     p.add_argument("--backbone", metavar="NAME", help="an entry of BACKBONES or a folder (all published models)")
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return run(parser(), _print_tables, arguments)
 
 
 def _print_tables(options: argparse.Namespace) -> None:
@@ -128,3 +123,6 @@ def _which(transfer: float, fit: float, available: float) -> str:
     """The jobs that fit: "both", "transfer", "fit" or "-"."""
     fitting = [name for name, need in (("transfer", transfer), ("fit", fit)) if need <= available]
     return "both" if len(fitting) == 2 else fitting[0] if fitting else "-"
+
+
+main = command(parser, _print_tables)

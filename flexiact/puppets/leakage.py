@@ -2,9 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -15,16 +14,13 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _print, arguments)
-
-
 def _print(options: argparse.Namespace) -> None:
     from flexiact.puppets.cards.splits import as_markdown
 
     print(as_markdown(options.actions, options.seed))
 
+
+main = command(parser, _print)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexiact import PUPPET_WEIGHTS
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 if TYPE_CHECKING:
     from torch import device as Device
@@ -69,11 +69,6 @@ def parser() -> argparse.ArgumentParser:
     adapter.add_argument("--rank", type=int, metavar="N", help="of every layer")
     _add_backbone_options(p.add_argument_group("backbone, pointing"))
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _run, arguments)
 
 
 def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
@@ -269,6 +264,8 @@ _RECIPES: dict[str, Callable[[argparse.Namespace, int, Device], object]] = {
     "judge": _judge,
 }
 
+
+main = command(parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

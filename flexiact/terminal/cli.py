@@ -1,6 +1,7 @@
 """Parts that commands share: the parser, the report of errors, and the options about the device."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -26,21 +27,35 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (--help shows the options)\n")
 
 
+def command(
+    parser: Callable[[], argparse.ArgumentParser], work: Work, interrupted: str = "stopped"
+) -> Callable[..., int]:
+    """The `main` of a command: `run` as a function of the arguments alone, which default to those of the process."""
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        return run(parser(), work, arguments, interrupted)
+
+    return main
+
+
 def run(
     parser: argparse.ArgumentParser, work: Work, arguments: Sequence[str] | None, interrupted: str = "stopped"
 ) -> int:
-    """Parse the arguments and do the work; the body of every command's `main`.
+    """Parse the arguments and do the work.
 
     Args:
         parser: Parser of the command.
-        work: Function of the parsed options. Its ValueErrors and OSErrors become one line on standard error.
+        work: Function of the parsed options and `command`, the whole command line. Its ValueErrors and OSErrors become
+            one line on standard error.
         arguments: Command-line arguments; None: those of the process.
         interrupted: Line to print on standard error after Ctrl-C.
 
     Returns:
         The exit code: that of the work, 2 after an error, 130 after Ctrl-C.
     """
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    whole = f"{parser.prog} {shlex.join(words)}".strip()
+    options = parser.parse_args(words, argparse.Namespace(command=whole))
     try:
         with each_once():
             return work(options) or 0

@@ -17,10 +17,9 @@ Exit codes: 0 done; 2 stopped, with the reason in one line on standard error.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact.terminal.cli import BACKBONE_HELP, OneLineParser, run
+from flexiact.terminal.cli import BACKBONE_HELP, OneLineParser, command
 from flexiact.train_refadapter.configs import CacheConfig, RefAdapterConfig
 
 TRACKERS = ("tensorboard", "wandb")
@@ -50,16 +49,13 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _train, arguments)
-
-
 def _train(options: argparse.Namespace) -> int:
     from flexiact.train_refadapter.command import train_on_files
 
     return train_on_files(options)
 
+
+main = command(parser, _train)
 
 if __name__ == "__main__":
     sys.exit(main())

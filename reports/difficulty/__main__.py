@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,16 +18,13 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _publish, arguments)
-
-
 def _publish(options: argparse.Namespace) -> None:
     from reports.difficulty.curves import publish
 
     print(publish(options.runs, options.publish))
 
+
+main = command(parser, _publish)
 
 if __name__ == "__main__":
     sys.exit(main())
