@@ -107,11 +107,6 @@ class DiTFlow(GuidedMethod[DiTFlowLook, DiTFlowGuidance]):
     presets = PRESETS
 
     def __init__(self, backbone: Backbone, config: Config[DiTFlowLook, DiTFlowGuidance] | None = None) -> None:
-        """See `GuidedMethod`.
-
-        Raises:
-            ValueError: If this backbone cannot have a setting; the message names it.
-        """
         super().__init__(backbone, config)
         rotary = backbone.transformer.config.use_rotary_positional_embeddings
         if self.config.transfer.optimise == "rotary" and not rotary:

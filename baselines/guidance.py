@@ -144,21 +144,13 @@ class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
         return super().fit_config() | {"block": self.block} | super().transfer_config()
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
-        """Look at the reference, without training.
-
-        Raises:
-            ValueError: If the reference's size or length is not the backbone's; the message names the field.
-        """
+        """Look at the reference, without training."""
         check_fit(self.backbone, reference, caption, seed)
         kept = self.look(reference, caption, torch.Generator().manual_seed(seed))
         return {name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous() for name, tensor in kept.items()}
 
     def transfer(self, action: Action, request: Request) -> Video:
-        """Make the video of `request.target`, guided by the stored features of the reference.
-
-        Raises:
-            ValueError: If the action is of another model or the target of another size; the message names the field.
-        """
+        """Make the video of `request.target`, guided by the stored features of the reference."""
         check_action(action, self.shapes())
         return self.guided(request, self.guide({name: t.to(self.backbone.device) for name, t in action.items()}))
 

@@ -27,10 +27,6 @@ class ImageToVideo(ConfiguredMethod[NoSettings, SamplerSettings]):
         return {}
 
     def transfer(self, action: Action, request: Request) -> Video:
-        """Make the video that the prompt describes.
-
-        Raises:
-            ValueError: If the action is not empty or the target has another size; the message names the field.
-        """
+        """Make the video that the prompt describes."""
         check_action(action, {})
         return self.sample(request)

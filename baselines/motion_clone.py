@@ -104,11 +104,6 @@ class MotionClone(GuidedMethod[MotionCloneLook, MotionCloneGuidance]):
     presets = PRESETS
 
     def __init__(self, backbone: Backbone, config: Config[MotionCloneLook, MotionCloneGuidance] | None = None) -> None:
-        """See `GuidedMethod`.
-
-        Raises:
-            ValueError: If this backbone cannot have a setting; the message names it.
-        """
         super().__init__(backbone, config)
         last, timestep = len(backbone.scheduler.alphas_cumprod) - 1, self.config.fit.reference_timestep
         if timestep > last:

@@ -134,11 +134,7 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
         return super().transfer_config() | {"rank": self.config.fit.rank} | trained
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
-        """Fit the spatial LoRA to frames of the reference, then the temporal one to the whole reference.
-
-        Raises:
-            ValueError: If the reference's size or length is not the backbone's; the message names the field.
-        """
+        """Fit the spatial LoRA to frames of the reference, then the temporal one to the whole reference."""
         check_fit(self.backbone, reference, caption, seed)
         config, generator = self.config.fit, torch.Generator().manual_seed(seed)
         spatial, temporal = self._lora("spatial", generator), self._lora("temporal", generator)
@@ -155,11 +151,7 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
         }
 
     def transfer(self, action: Action, request: Request) -> Video:
-        """Make the video of `request.target` with the temporal LoRA and, with `animate`, one of the target's look.
-
-        Raises:
-            ValueError: If the action is of another model or the target of another size; the message names the field.
-        """
+        """Make the video of `request.target` with the temporal LoRA and, with `animate`, one of the target's look."""
         if not isinstance(action, Mapping) or not all(isinstance(entry, Tensor) for entry in action.values()):
             raise ValueError(f"action: expected tensors by name, got {type(action).__name__}")
         temporal = self._lora("action", torch.Generator().manual_seed(0))  # the action replaces the drawn weights

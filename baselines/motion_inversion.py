@@ -107,11 +107,7 @@ class MotionInversion(ConfiguredMethod[MotionInversionFit, MotionInversionTransf
     presets = PRESETS
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
-        """Fit both embeddings, from zeros, to the whole reference.
-
-        Raises:
-            ValueError: If the reference's size or length is not the backbone's; the message names the field.
-        """
+        """Fit both embeddings, from zeros, to the whole reference."""
         check_fit(self.backbone, reference, caption, seed)
         config, generator = self.config.fit, torch.Generator().manual_seed(seed)
         batches = reference_batches(self.backbone, reference, caption, config, generator)
@@ -129,11 +125,7 @@ class MotionInversion(ConfiguredMethod[MotionInversionFit, MotionInversionTransf
         return {key: tensor.detach().to("cpu", copy=True) for key, tensor in zip(KEYS, learned, strict=True)}
 
     def transfer(self, action: Action, request: Request) -> Video:
-        """Make the video of `request.target` doing the action.
-
-        Raises:
-            ValueError: If the action is of another model or the target of another size; the message names the field.
-        """
+        """Make the video of `request.target` doing the action."""
         check_action(action, embedding_shapes(self.backbone))
         query_key, value = (action[key].to(self.backbone.device) for key in KEYS)
         config = self.config.transfer

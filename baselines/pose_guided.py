@@ -142,21 +142,13 @@ class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
         }
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
-        """Estimate the reference's keypoints; neither the caption nor the seed changes them.
-
-        Raises:
-            ValueError: If the reference's size or length is not the backbone's; the message names the field.
-        """
+        """Estimate the reference's keypoints; neither the caption nor the seed changes them."""
         check_fit(self.backbone, reference, caption, seed)
         keypoints, scores = self.estimator.estimate(reference.frames)
         return {"keypoints": torch.tensor(keypoints), "scores": torch.tensor(scores)}
 
     def transfer(self, action: Action, request: Request) -> Video:
-        """Make the video of `request.target` following the fitted skeleton.
-
-        Raises:
-            ValueError: If the action is of another estimator or the target of another size; the message names which.
-        """
+        """Make the video of `request.target` following the fitted skeleton."""
         self.backbone.check_frames("target", request.target[None])
         latents = encode_control(self.backbone, self.control_video(action, request.target))
         with self._control.attached(latents):

@@ -102,11 +102,7 @@ class FlexiAct(ConfiguredMethod[FitConfig, TransferConfig]):
         return self.config.fit.crops == 0
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
-        """Fit the embedding to crops of the reference, without RefAdapter and without bias.
-
-        Raises:
-            ValueError: If the reference's size or length is not the backbone's; the message names the field.
-        """
+        """Fit the embedding to crops of the reference, without RefAdapter and without bias."""
         check_fit(self.backbone, reference, caption, seed)
         config, generator = self.config.fit, torch.Generator().manual_seed(seed)
         batches = reference_batches(self.backbone, reference, caption, config, generator)
@@ -120,11 +116,7 @@ class FlexiAct(ConfiguredMethod[FitConfig, TransferConfig]):
         return embedding.to_action()
 
     def transfer(self, action: Action, request: Request) -> Video:
-        """Make the video of `request.target` doing the action.
-
-        Raises:
-            ValueError: If the action is of another model or the target of another size; the message names the field.
-        """
+        """Make the video of `request.target` doing the action."""
         embedding = FrequencyAwareEmbedding.from_action(action, self.backbone)
         schedule = self.config.transfer.schedule
 

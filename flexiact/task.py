@@ -97,11 +97,19 @@ class ActionTransfer(Protocol):
         ...
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
-        """Learn the action of `reference`, which `caption` describes; all randomness comes from `seed`."""
+        """Learn the action of `reference`, which `caption` describes; all randomness comes from `seed`.
+
+        Raises:
+            ValueError: If the reference's size or length is not the backbone's; the message names the field.
+        """
         ...
 
     def transfer(self, action: Action, request: Request) -> Video:
-        """Make the video of `request.target` doing `action`, at the backbone's size, length and rate."""
+        """Make the video of `request.target` doing `action`, at the backbone's size, length and rate.
+
+        Raises:
+            ValueError: If the action is of another model or the target of another size; the message names the field.
+        """
         ...
 
 
