@@ -40,7 +40,7 @@ INVARIANCES: dict[str, str] = {
 _ROUNDING = 1e-5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """One number about one generated video.
 
@@ -64,7 +64,7 @@ class Metric:
 
     name: str
     version: int
-    unit: str
+    unit: str = ""
     higher_is_better: bool | None
     bounds: tuple[float, float]
     needs: tuple[str, ...]

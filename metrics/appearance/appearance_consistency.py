@@ -26,7 +26,6 @@ def appearance_consistency_upstream(features: Features) -> float | None:
 APPEARANCE_CONSISTENCY = Metric(
     name="appearance_consistency",
     version=1,
-    unit="",
     higher_is_better=True,
     bounds=(-1.0, 1.0),
     needs=("generated", "target"),
@@ -41,7 +40,6 @@ APPEARANCE_CONSISTENCY = Metric(
 APPEARANCE_CONSISTENCY_UPSTREAM = Metric(
     name="appearance_consistency_upstream",
     version=1,
-    unit="",
     higher_is_better=True,
     bounds=(-1.0, 1.0),
     needs=("generated",),

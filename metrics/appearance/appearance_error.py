@@ -173,13 +173,11 @@ TRUE_APPEARANCE_ERROR = Metric(
     undefined="the truth shows no part",
     best_when="truth",
     best_value=0.0,
-    static="varies",
     invariances=("keypoint_order", "answer_order"),
 )
 SSIM_TO_TRUTH = Metric(
     name="ssim_to_truth",
     version=2,
-    unit="",
     higher_is_better=True,
     bounds=(-1.0, 1.0),
     needs=("generated", "truth"),
@@ -189,13 +187,11 @@ SSIM_TO_TRUTH = Metric(
     undefined="the frames are smaller than the window of 11 pixels",
     best_when="truth",
     best_value=1.0,
-    static="varies",
     invariances=("answer_order",),
 )
 LPIPS_TO_TRUTH = Metric(
     name="lpips_to_truth",
     version=2,
-    unit="",
     higher_is_better=False,
     bounds=(0.0, MAX_LPIPS),
     needs=("generated", "truth", "perceptual_distance"),
@@ -204,6 +200,5 @@ LPIPS_TO_TRUTH = Metric(
     formula=lpips_to_truth,
     best_when="truth",
     best_value=0.0,
-    static="varies",
     invariances=("answer_order",),
 )

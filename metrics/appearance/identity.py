@@ -77,7 +77,6 @@ IDENTITY_MASKED = Metric(
     undefined="the truth shows no part",
     best_when="truth",
     best_value=1.0,
-    static="varies",
     invariances=("keypoint_order", "answer_order"),
 )
 IDENTITY_BY_PART = Metric(
@@ -93,13 +92,11 @@ IDENTITY_BY_PART = Metric(
     undefined="the truth shows no part",
     best_when="truth",
     best_value=1.0,
-    static="varies",
     invariances=("keypoint_order", "answer_order"),
 )
 IDENTITY_EMBEDDED = Metric(
     name="identity_embedded",
     version=1,
-    unit="",
     higher_is_better=True,
     bounds=(0.0, 1.0),
     needs=("generated", "target"),

@@ -27,26 +27,22 @@ def text_similarity_upstream(features: Features) -> float | None:
 TEXT_SIMILARITY = Metric(
     name="text_similarity",
     version=1,
-    unit="",
     higher_is_better=True,
     bounds=(-1.0, 1.0),
     needs=("generated", "prompt"),
     backend="image_encoder",
     summary="cosine of the frames with the prompt; good values are far below 1, compare within one image encoder",
     formula=text_similarity,
-    static="varies",
     invariances=("embedding_rotation", "frame_order", "time_reversal"),
 )
 TEXT_SIMILARITY_UPSTREAM = Metric(
     name="text_similarity_upstream",
     version=1,
-    unit="",
     higher_is_better=True,
     bounds=(-1.0, 1.0),
     needs=("generated", "prompt_cut"),
     backend="image_encoder",
     summary="cosine of the frames with the prompt's first 77 characters, as in FlexiAct's released code",
     formula=text_similarity_upstream,
-    static="varies",
     invariances=("embedding_rotation", "frame_order", "time_reversal"),
 )

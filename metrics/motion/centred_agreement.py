@@ -69,7 +69,6 @@ def action_retrieval(features: Features) -> float | None:
 MOTION_AGREEMENT_CENTRED = Metric(
     name="motion_agreement_centred",
     version=1,
-    unit="",
     higher_is_better=True,
     bounds=(-1.0, 1.0),
     needs=("generated", "truth"),
@@ -85,7 +84,6 @@ MOTION_AGREEMENT_CENTRED = Metric(
 ACTION_RETRIEVAL = Metric(
     name="action_retrieval",
     version=1,
-    unit="",
     higher_is_better=True,
     bounds=(0.0, 1.0),
     needs=("generated", "truth", "candidates"),

@@ -111,7 +111,6 @@ def motion_fidelity_upstream(features: Features) -> float | None:
 MOTION_FIDELITY = Metric(
     name="motion_fidelity",
     version=1,
-    unit="",
     higher_is_better=True,
     bounds=(-1.0, 1.0),
     needs=("generated", "reference"),
@@ -128,7 +127,6 @@ MOTION_FIDELITY = Metric(
 MOTION_FIDELITY_UPSTREAM = Metric(
     name="motion_fidelity_upstream",
     version=1,
-    unit="",
     higher_is_better=True,
     bounds=(-2.0, 1.0),
     needs=("generated", "reference"),

@@ -53,7 +53,6 @@ def _largest_step(points: np.ndarray, seen: np.ndarray) -> float:
 ARRIVAL = Metric(
     name="arrival",
     version=1,
-    unit="",
     higher_is_better=False,
     bounds=(0.0, MAX_RATIO),
     needs=("generated", "target", "truth"),
@@ -69,7 +68,6 @@ ARRIVAL = Metric(
 JUMP = Metric(
     name="jump",
     version=1,
-    unit="",
     higher_is_better=None,
     bounds=(0.0, MAX_RATIO),
     needs=("generated", "truth"),

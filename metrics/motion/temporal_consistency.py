@@ -30,7 +30,6 @@ def temporal_consistency_adjacent(features: Features) -> float | None:
 TEMPORAL_CONSISTENCY = Metric(
     name="temporal_consistency",
     version=2,
-    unit="",
     higher_is_better=True,
     bounds=(-1.0, 1.0),
     needs=("generated",),
@@ -46,7 +45,6 @@ TEMPORAL_CONSISTENCY = Metric(
 TEMPORAL_CONSISTENCY_ADJACENT = Metric(
     name="temporal_consistency_adjacent",
     version=1,
-    unit="",
     higher_is_better=True,
     bounds=(-1.0, 1.0),
     needs=("generated",),

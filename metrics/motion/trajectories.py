@@ -112,13 +112,11 @@ FRECHET_TO_TRUTH = Metric(
     undefined="no keypoint counts",
     best_when="truth",
     best_value=0.0,
-    static="varies",
     invariances=("keypoint_order", "answer_order", "resolution"),
 )
 MOTION_FIDELITY_HYBRID = Metric(
     name="motion_fidelity_hybrid",
     version=1,
-    unit="",
     higher_is_better=True,
     bounds=(-0.5, 1.0),
     needs=("generated", "reference"),
