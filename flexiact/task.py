@@ -90,11 +90,9 @@ class ActionTransfer(Protocol):
 
     def fit_config(self) -> dict[str, Any]:
         """Everything that `fit` reads in addition to its arguments and the backbone."""
-        ...
 
     def transfer_config(self) -> dict[str, Any]:
         """Everything that `transfer` reads in addition to its arguments and the backbone."""
-        ...
 
     def fit(self, reference: Video, caption: str, *, seed: int) -> Action:
         """Learn the action of `reference`, which `caption` describes; all randomness comes from `seed`.
@@ -102,7 +100,6 @@ class ActionTransfer(Protocol):
         Raises:
             ValueError: If the reference's size or length is not the backbone's; the message names the field.
         """
-        ...
 
     def transfer(self, action: Action, request: Request) -> Video:
         """Make the video of `request.target` doing `action`, at the backbone's size, length and rate.
@@ -110,7 +107,6 @@ class ActionTransfer(Protocol):
         Raises:
             ValueError: If the action is of another model or the target of another size; the message names the field.
         """
-        ...
 
 
 def _check_uint8(field: str, array: object, ndim: int, axes: str) -> None:

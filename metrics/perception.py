@@ -40,15 +40,12 @@ class ImageEncoder(Protocol):
     @property
     def name(self) -> str:
         """Name with the kind and the weights."""
-        ...
 
     def encode_images(self, frames: np.ndarray) -> np.ndarray:
         """uint8 [T, H, W, 3] to float32 [T, D] of unit norm."""
-        ...
 
     def encode_text(self, text: str) -> np.ndarray:
         """A text to float32 [D] of unit norm."""
-        ...
 
 
 class Tracker(Protocol):
@@ -57,11 +54,9 @@ class Tracker(Protocol):
     @property
     def name(self) -> str:
         """Name with the kind and the parameters."""
-        ...
 
     def track(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [T, H, W, 3] to tracks float32 [N, T, 2] in pixels and visibility bool [N, T]."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

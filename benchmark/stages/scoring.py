@@ -41,19 +41,15 @@ class Perceiver(Protocol):
     @property
     def backends(self) -> Mapping[str, str]:
         """Name of the measuring network by `Metric.backend`."""
-        ...
 
     def describe(self, video: Video) -> VideoFeatures:
         """All features of a video."""
-        ...
 
     def embed_text(self, text: str) -> np.ndarray | None:
         """Embedding of a text in the space of the image embeddings; None if there is no image encoder."""
-        ...
 
     def perceptual_distance(self, frames: np.ndarray, true_frames: np.ndarray) -> np.ndarray | None:
         """Distance of each frame from the true frame; None if no network measures it."""
-        ...
 
 
 class Scorer:

@@ -73,36 +73,29 @@ class Case(Protocol):
     @property
     def case_id(self) -> str:
         """Id that is unique in the suite and can name a folder."""
-        ...
 
     @property
     def reference_id(self) -> str:
         """Id of the reference; statistics are clustered by it."""
-        ...
 
     @property
     def caption(self) -> str:
         """Text that describes the reference; read while fitting."""
-        ...
 
     @property
     def prompt(self) -> str:
         """Text that describes the target; read while transferring."""
-        ...
 
     @property
     def digests(self) -> Mapping[str, str]:
         """SHA-256 of everything that decides `reference` and `target`; keys of results are made from these digests."""
-        ...
 
     @property
     def truth_known(self) -> bool:
         """True if the right answer is known."""
-        ...
 
     def describe(self) -> dict[str, Any]:
         """Entry of the case in run.json."""
-        ...
 
     def check(self) -> None:
         """Refuse a case whose material has changed since the case was written.
@@ -110,11 +103,9 @@ class Case(Protocol):
         Raises:
             CaseError: If the material changed; the message names the changed part.
         """
-        ...
 
     def losses(self, form: Format) -> Sequence[tuple[str, str]]:
         """Notes about files that lose a large part when they are cut to a format."""
-        ...
 
     def show(self, form: Format) -> Shown:
         """Show the case at a format.
@@ -123,7 +114,6 @@ class Case(Protocol):
             CaseError: If the case cannot be rendered.
             MediaError: If a file cannot be read.
         """
-        ...
 
 
 class Suite(Protocol):
@@ -132,32 +122,26 @@ class Suite(Protocol):
     @property
     def name(self) -> str:
         """Name for tables and run directories; it holds no path."""
-        ...
 
     @property
     def case_ids(self) -> tuple[str, ...]:
         """Ids of all cases, sorted."""
-        ...
 
     @property
     def num_inference_steps(self) -> int | None:
         """Number of sampler steps that the suite asks for; None: the backbone's own number."""
-        ...
 
     @property
     def headline(self) -> str:
         """Name of the metric that tables are sorted by."""
-        ...
 
     @property
     def version(self) -> int | None:
         """Version, raised when the suite gets other cases; None if the suite has no versions."""
-        ...
 
     @property
     def digest(self) -> str | None:
         """SHA-256 over all content of the suite; None if only its cases have digests."""
-        ...
 
     def chosen(self, case_ids: Iterable[str]) -> tuple[Case, ...]:
         """Cases of the given ids, in the suite's order.
@@ -165,7 +149,6 @@ class Suite(Protocol):
         Raises:
             CaseError: If a case is invalid.
         """
-        ...
 
     def check_readable(self, case_ids: Iterable[str]) -> None:
         """Find files of these cases that cannot be read, before a large model is loaded.
@@ -173,7 +156,6 @@ class Suite(Protocol):
         Raises:
             CaseError: If a case cannot be shown; the message names up to ten faults.
         """
-        ...
 
 
 class Stages:

@@ -75,7 +75,6 @@ class ToldKeypoints(Protocol):
 
     def tell_keypoints(self, frames: np.ndarray, keypoints: np.ndarray) -> None:
         """Store the true keypoints [T, K, 2] of frames [T, H, W, 3], nan for parts that the body lacks."""
-        ...
 
 
 def tell_keypoints(method: ToldKeypoints, staged: Staged) -> None:

@@ -44,7 +44,6 @@ class PoseEstimator(Protocol):
             Keypoints float32 [T, K, 2], (x, y) in pixels, pixel centres at half-integers, and scores float32 [T, K] in
             [0, 1].
         """
-        ...
 
 
 def build_model(config: Mapping[str, Any], seed: int | None = None) -> Any:

@@ -34,11 +34,9 @@ class Clips(Protocol):
     @property
     def digest(self) -> str:
         """Digest of everything that the batches depend on."""
-        ...
 
     def draw(self, backbone: Backbone, batch_size: int, generator: torch.Generator) -> Batch:
         """Draw a batch; all randomness comes from `generator`."""
-        ...
 
 
 @dataclass(frozen=True)
