@@ -124,11 +124,7 @@ class FileCase:
         }
 
     def check(self) -> None:
-        """Refuse a case whose files have changed since the suite was read.
-
-        Raises:
-            CaseError: If a file changed; the message names it.
-        """
+        """Refuse a case whose files have changed since the suite was read."""
         for file in (self.reference, self.target, *(file for file, _ in self.crops)):
             if _digest_of(file.path) != file.sha256:
                 raise CaseError(f"{file.path}: has changed since the suite was read")
@@ -144,11 +140,7 @@ class FileCase:
         return cut_notes(self.reference.path, self.target.path, form)
 
     def show(self, form: Format) -> Shown:
-        """Show the case at a format; both files are read in the same way as by `python -m flexiact`.
-
-        Raises:
-            MediaError: If a file cannot be read.
-        """
+        """Show the case at a format; both files are read in the same way as by `python -m flexiact`."""
         from flexiact.media.image import fit_image, read_image
         from flexiact.terminal.notes import collected
 
@@ -212,11 +204,7 @@ class FileSuite:
         return tuple(case for case in self.cases if case.case_id in asked)
 
     def check_readable(self, case_ids: Iterable[str]) -> None:
-        """Find damaged files before a large model is loaded, and report files whose header is wrong.
-
-        Raises:
-            CaseError: If files are damaged; the message names up to ten.
-        """
+        """Find damaged files before a large model is loaded, and report files whose header is wrong."""
         from benchmark.suites.reading import unreadable
 
         refuse("suite", unreadable(self.chosen(case_ids)))

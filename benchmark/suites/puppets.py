@@ -60,11 +60,7 @@ class PuppetSuite:
     digest: str = ""
 
     def chosen(self, case_ids: Iterable[str]) -> tuple["PuppetCase", ...]:
-        """Cases of the given ids, read from their files.
-
-        Raises:
-            CaseError: If a file is missing or invalid; the message names the field.
-        """
+        """Cases of the given ids, read from their files."""
         return tuple(load_case(self, case_id) for case_id in case_ids)
 
     def check_readable(self, case_ids: Iterable[str]) -> None:
@@ -127,11 +123,7 @@ class PuppetCase:
         }
 
     def check(self) -> None:
-        """Refuse a case whose material has changed since the case was written.
-
-        Raises:
-            CaseError: If a digest differs; the message names it.
-        """
+        """Refuse a case whose material has changed since the case was written."""
         from benchmark.suites.truth import check_digests
 
         check_digests(self)
@@ -141,11 +133,7 @@ class PuppetCase:
         return ()
 
     def show(self, form: Format) -> "Staged":
-        """Render the case at a format.
-
-        Raises:
-            CaseError: If a scene or action is unknown, or the answer does not move.
-        """
+        """Render the case at a format."""
         from benchmark.suites.truth import stage
 
         return stage(self, form)
