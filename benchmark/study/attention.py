@@ -190,11 +190,8 @@ def _clean_recorded(backbone: Backbone, guidance_scale: float) -> Iterator[list[
         abar = scheduler.alphas_cumprod[timestep].to(noisy.device)
         steps.append((timestep, predicted_clean(prediction, noisy, abar, scheduler.config.prediction_type).cpu()))
 
-    handle = backbone.transformer.register_forward_hook(record, with_kwargs=True)
-    try:
+    with backbone.transformer.register_forward_hook(record, with_kwargs=True):
         yield steps
-    finally:
-        handle.remove()
 
 
 def settled_shares(clean: Tensor, axes: tuple[int, ...]) -> dict[str, Tensor]:

@@ -63,15 +63,9 @@ def captured(transformer: CogVideoXTransformer3DModel, index: int) -> Iterator[B
     def after_block(_module: nn.Module, _args: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         seen.output = output[0]
 
-    handles = [
-        block.attn1.register_forward_pre_hook(before_attention, with_kwargs=True),
-        block.register_forward_hook(after_block),
-    ]
-    try:
+    hook = block.attn1.register_forward_pre_hook(before_attention, with_kwargs=True)
+    with hook, block.register_forward_hook(after_block):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ that no processor has to store anything and outputs stay as they are.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -38,12 +38,10 @@ def shares_recorded(transformer: CogVideoXTransformer3DModel) -> Iterator[list[l
         if isinstance(attn.processor, ExtraTokensProcessor) and kwargs.get("extra_tokens") is not None:
             shares[attn.processor.block].append(_shares_of(attn, kwargs).cpu())
 
-    handles = [attn.register_forward_pre_hook(before_attention, with_kwargs=True) for attn in blocks]
-    try:
+    with ExitStack() as hooks:
+        for attn in blocks:
+            hooks.enter_context(attn.register_forward_pre_hook(before_attention, with_kwargs=True))
         yield shares
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()

@@ -82,8 +82,5 @@ def attached(pipe: Any, action: Action, schedule: FrequencySchedule | None) -> I
         return args, kwargs | {"attention_kwargs": (kwargs.get("attention_kwargs") or {}) | own}
 
     hook = transformer.register_forward_pre_hook(add_action, with_kwargs=True)
-    try:
-        with extra_tokens_attached(transformer):
-            yield
-    finally:
-        hook.remove()
+    with hook, extra_tokens_attached(transformer):
+        yield

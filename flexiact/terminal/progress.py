@@ -27,12 +27,8 @@ def steps_shown(network: nn.Module, total: int, label: str, stream: TextIO | Non
         label: Name of the work.
         stream: Stream to write to; None is standard error.
     """
-    with _counter(total, 0, label, stream) as count:
-        hook = network.register_forward_hook(lambda *_: count())
-        try:
-            yield
-        finally:
-            hook.remove()
+    with _counter(total, 0, label, stream) as count, network.register_forward_hook(lambda *_: count()):
+        yield
 
 
 def counted(
