@@ -192,7 +192,7 @@ def _lacking(rig: str) -> list[int]:
 
 
 def body_sizes(scene: Scene, images: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """RMS distances [...] between keypoints [..., K, 2] and [K, 2] in body sizes, measured like `pose_distance`."""
+    """RMS distances [...] of keypoints [..., K, 2] from [K, 2], over those that the body has, in body sizes."""
     rms = np.sqrt(np.nanmean(np.square(images - start).sum(-1), axis=-1))
     return np.round(rms.astype(np.float64) / (scene.camera.scale * SIZE), 4)
 

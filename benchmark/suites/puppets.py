@@ -80,8 +80,8 @@ class PuppetCase:
         target_id: Name of the target image.
         caption: Text that describes the reference; read while fitting.
         prompt: Text that describes the target; read while transferring.
-        axes: Distance between reference and target on each of `AXES` (see `axes` and `pose_distance` in
-            flexiact.puppets.world.answers).
+        axes: Distance between reference and target on each of `AXES` (see `axes` in flexiact.puppets.world.answers and
+            `body_sizes` in benchmark.curate.rules).
         terciles: Tercile of each distance: "near", "middle" or "far".
         left_out_share: Share of the action's channels that no transfer could show, 0..1.
         licence: SPDX identifier of the material.

@@ -12,12 +12,13 @@ from benchmark.curate.rules import MAX_LEFT_OUT_SHARE, MIN_MOVEMENT_PX, Chosen, 
 from benchmark.suites.puppets import AXES, CASES_FOLDER, TERCILES, PuppetCase, load_case, load_suite, suite_names
 from benchmark.suites.truth import named_action, scenes, specification_digests, target_pose
 from flexiact.puppets.world.actions import DEV_ACTIONS, TEST_ACTIONS, curves, is_large
-from flexiact.puppets.world.answers import answers, axes, pose_distance
+from flexiact.puppets.world.answers import answers, axes
 from flexiact.puppets.world.captions import caption
 from flexiact.puppets.world.clip import NEUTRAL_POSE, NUM_FRAMES
 from flexiact.puppets.world.rigs import HELD_OUT_RIG, RIGS
 from flexiact.puppets.world.scene import backdrop_split, skin_split
 from metrics import METRICS
+from tests.support.pose_distance import pose_distance
 
 SUITES = {name: load_suite(name) for name in suite_names()}
 CASES = {name: [load_case(suite, case_id) for case_id in suite.case_ids] for name, suite in SUITES.items()}

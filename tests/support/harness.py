@@ -13,10 +13,11 @@ from benchmark.suites.truth import specification_digests
 from flexiact.backbone.backbone import Backbone
 from flexiact.method import PRESETS, FitConfig, FlexiActConfig
 from flexiact.puppets.world.actions import DEV_ACTIONS
-from flexiact.puppets.world.answers import axes, pose_distance
+from flexiact.puppets.world.answers import axes
 from flexiact.puppets.world.rigs import KEYPOINTS
 from flexiact.puppets.world.scene import random_scene, scene_to_dict
 from metrics.perception import LucasKanade, Perception
+from tests.support.pose_distance import pose_distance
 
 QUICK = FlexiActConfig(fit=FitConfig(embedding_tokens=2, fit_steps=2, batch_size=1, crops=2))
 METHODS = ("flexiact", "base-embedding", "i2v")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flexiact.puppets.world.actions import Motion, PuppetAction, blended, curves, restricted
-from flexiact.puppets.world.clip import NEUTRAL_POSE, NUM_FRAMES, SIZE, projections
+from flexiact.puppets.world.clip import NUM_FRAMES, projections
 from flexiact.puppets.world.rigs import BONES, CHANNELS, RIGS, pose
 from flexiact.puppets.world.scene import Camera, Scene
 
@@ -132,7 +132,7 @@ def skeleton_distances(reference: Scene, targets: Sequence[Scene]) -> list[float
 
 
 def axes(reference: Scene, target: Scene) -> dict[str, float]:
-    """Distances of two scenes on three axes; `pose_distance` is the fourth.
+    """Distances of two scenes on three axes; how far apart two poses are is the fourth.
 
     Returns:
         "layout", "viewpoint" and "skeleton", by `layout_distance`, `viewpoint_deg` and `skeleton_distances`.
@@ -142,20 +142,3 @@ def axes(reference: Scene, target: Scene) -> dict[str, float]:
         "viewpoint": viewpoint_deg(reference.camera, target.camera),
         "skeleton": skeleton_distances(reference, [target])[0],
     }
-
-
-def pose_distance(target: Scene, answer: PuppetAction, target_pose: Sequence[float] = NEUTRAL_POSE) -> float:
-    """Distance of the target image's pose from the pose in which the answer begins.
-
-    Args:
-        target: Scene of the image.
-        answer: Canonical answer on this target.
-        target_pose: 21 channel values of the image's figure.
-
-    Returns:
-        RMS distance of all keypoints that the body has, in body sizes (one body unit on the picture).
-    """
-    values = torch.stack([torch.tensor(target_pose), curves(answer, NUM_FRAMES)[0]])
-    image, first = projections([target], values[None]).keypoints()[:, list(RIGS[target.rig].keypoints)]
-    rms = float((image - first).square().sum(-1).mean().sqrt())
-    return round(rms / (target.camera.scale * SIZE), 4)

@@ -17,10 +17,11 @@ from benchmark.curate.rules import (
     wrong_action,
 )
 from flexiact.puppets.world.actions import DEV_ACTIONS, TEST_ACTIONS, curves
-from flexiact.puppets.world.answers import answers, pose_distance
+from flexiact.puppets.world.answers import answers
 from flexiact.puppets.world.clip import NEUTRAL_POSE, NUM_FRAMES
 from flexiact.puppets.world.rigs import CHANNELS, HELD_OUT_RIG, RIGS
 from flexiact.puppets.world.scene import random_scene
+from tests.support.pose_distance import pose_distance
 
 SCENE = random_scene(generator_of("a reference"), "dev", "biped")
 TARGETS = [random_scene(generator_of("a target", number), "dev") for number in range(12)]

@@ -11,11 +11,12 @@ from benchmark.suites.candidates import candidates
 from benchmark.suites.case import Format
 from benchmark.suites.truth import Staged, first_settled_frame, named_action, scenes, stage
 from flexiact.puppets.world.actions import DEV_ACTIONS, PuppetAction, blended, curves, random_large_action
-from flexiact.puppets.world.answers import BLEND_SHARES, arrived, pose_distance, relative
+from flexiact.puppets.world.answers import BLEND_SHARES, arrived, relative
 from flexiact.puppets.world.clip import FPS, NEUTRAL_POSE, NUM_FRAMES, SIZE, projections
 from flexiact.puppets.world.rigs import CHANNELS, RIGS
 from metrics import METRICS, Features, VideoFeatures
 from tests.support.harness import CASES
+from tests.support.pose_distance import pose_distance
 
 NATIVE = Format(NUM_FRAMES, SIZE, SIZE, FPS)
 SETTLED = first_settled_frame(NUM_FRAMES)
