@@ -156,16 +156,11 @@ def _carry_over(options: argparse.Namespace, steps: int, device: Device) -> obje
     return carry_over(options.from_weights, options.state, options.seed)
 
 
-def _vae_encoder(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.vae import train_encoder
+def _vae(options: argparse.Namespace, steps: int, device: Device) -> object:
+    from flexiact.puppets.recipes.vae import train_decoder, train_encoder
 
-    return train_encoder(options.state, steps, options.seed, device, options.from_weights)
-
-
-def _vae_decoder(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.vae import train_decoder
-
-    return train_decoder(options.state, steps, options.seed, device, options.from_weights)
+    train_half = train_encoder if options.recipe == "vae_encoder" else train_decoder
+    return train_half(options.state, steps, options.seed, device, options.from_weights)
 
 
 def _words(options: argparse.Namespace, steps: int, device: Device) -> object:
@@ -197,22 +192,13 @@ def _control(options: argparse.Namespace, steps: int, device: Device) -> object:
     return train_control(options.state, options.out / "control", steps, options.seed, device, **more)
 
 
-def _clip(options: argparse.Namespace, steps: int, device: Device) -> object:
+def _judge_of_videos(options: argparse.Namespace, steps: int, device: Device) -> object:
     from flexiact.puppets.recipes.judges.clip_judge import train_clip
-
-    return train_clip(options.state / "clip", options.out / "clip", steps, options.seed, device)
-
-
-def _pose(options: argparse.Namespace, steps: int, device: Device) -> object:
+    from flexiact.puppets.recipes.judges.pose_driver import train_driver
     from flexiact.puppets.recipes.judges.pose_judge import train_pose
 
-    return train_pose(options.state / "pose", options.out / "pose", steps, options.seed, device)
-
-
-def _pose_driver(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.judges.pose_driver import train_driver
-
-    return train_driver(options.state / "pose_driver", options.out / "pose_driver", steps, options.seed, device)
+    train = {"clip": train_clip, "pose": train_pose, "pose_driver": train_driver}[options.recipe]
+    return train(options.state / options.recipe, options.out / options.recipe, steps, options.seed, device)
 
 
 def _explained(options: argparse.Namespace, clips: int, device: Device) -> object:
@@ -252,14 +238,14 @@ _RECIPES: dict[str, Callable[[argparse.Namespace, int, Device], object]] = {
     "carry_over": _carry_over,
     "words": _words,
     "pointing": _train_pointing,
-    "vae_encoder": _vae_encoder,
-    "vae_decoder": _vae_decoder,
+    "vae_encoder": _vae,
+    "vae_decoder": _vae,
     "backbone": _train_backbone,
     "refadapter": _refadapter,
     "control": _control,
-    "clip": _clip,
-    "pose": _pose,
-    "pose_driver": _pose_driver,
+    "clip": _judge_of_videos,
+    "pose": _judge_of_videos,
+    "pose_driver": _judge_of_videos,
     "explained": _explained,
     "judge": _judge,
 }
