@@ -41,8 +41,7 @@ def main_of(module: str) -> Callable[[Sequence[str]], int]:
     """Return the function that `python -m MODULE` calls with its arguments."""
     spec = find_spec(module)
     is_package = spec is not None and spec.submodule_search_locations is not None
-    found: Callable[[Sequence[str]], int] = import_module(f"{module}.__main__" if is_package else module).main
-    return found
+    return import_module(f"{module}.__main__" if is_package else module).main
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

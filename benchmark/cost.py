@@ -155,8 +155,7 @@ def _built(path: str, backbone: "Backbone", **changes: Any) -> "ActionTransfer":
     config = kind.preset(backbone).changed(**changes)
     if hasattr(config.transfer, "refadapter_weight"):
         config = config.changed(refadapter_weight=None)
-    made: ActionTransfer = kind(backbone, config)
-    return made
+    return kind(backbone, config)
 
 
 def parser() -> argparse.ArgumentParser:

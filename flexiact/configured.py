@@ -143,8 +143,7 @@ class ConfiguredMethod(Generic[Fit, Transfer]):
     @classmethod
     def preset(cls, backbone: Backbone) -> Config[Fit, Transfer]:
         """The default configuration for a backbone."""
-        config: Config[Fit, Transfer] = preset_of(cls.presets, backbone)
-        return config
+        return preset_of(cls.presets, backbone)
 
     @classmethod
     def from_preset(cls, backbone: Backbone, **changes: Any) -> Self:

@@ -49,8 +49,7 @@ def build(path: str, backbone: Backbone, **changes: Any) -> ActionTransfer:
     """Build the class at a path with the configuration meant for the backbone; `changes` replace single settings."""
     module, _, name = path.rpartition(".")
     kind = getattr(import_module(module), name)
-    method: ActionTransfer = kind.from_preset(backbone, **changes) if changes else kind(backbone)
-    return method
+    return kind.from_preset(backbone, **changes) if changes else kind(backbone)
 
 
 _REFADAPTER_DATA = "RefAdapter, trained on untrimmed clips of the training world"

@@ -117,8 +117,7 @@ def _rebuilt(method: Any, name: str, settings: Mapping[str, str]) -> "ActionTran
     for first, values in inner.items():  # together, since one may be valid only with another
         half = config.fit if hasattr(config.fit, first) else config.transfer
         changes[first] = replace(getattr(half, first), **values)
-    rebuilt: ActionTransfer = type(method)(method.backbone, config.changed(**changes))
-    return rebuilt
+    return type(method)(method.backbone, config.changed(**changes))
 
 
 def _settings(settings: Any, before: str = "") -> Iterator[tuple[str, Any, Any]]:

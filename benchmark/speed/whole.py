@@ -184,7 +184,7 @@ def _stock_pipeline(backbone: Backbone, request: Request, steps: int, guidance: 
     pipe.decode_latents = decode_as_we_do
 
     def run() -> np.ndarray:
-        frames: np.ndarray = pipe(
+        return pipe(
             image=Image.fromarray(request.target),
             prompt=request.prompt,
             height=backbone.height,
@@ -196,7 +196,6 @@ def _stock_pipeline(backbone: Backbone, request: Request, steps: int, guidance: 
             max_sequence_length=backbone.max_text_tokens,
             output_type="np",
         ).frames[0]
-        return frames
 
     return run
 

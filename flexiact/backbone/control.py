@@ -168,8 +168,7 @@ class _WithControl(nn.Module):
     def forward(self, text: Tensor, video: Tensor) -> Tensor:
         """Text and video tokens."""
         control = self.latents.to(video.dtype).expand(len(video), -1, -1, -1, -1)
-        tokens: Tensor = self.embed(text, torch.cat([video, control], dim=2))
-        return tokens
+        return self.embed(text, torch.cat([video, control], dim=2))
 
 
 def _with_weight(layer: nn.Module, weight: nn.Parameter) -> nn.Module:

@@ -57,8 +57,7 @@ class LowRankLayers:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Weights by peft's names, shared with the layers; call it only while detached."""
-        state: dict[str, torch.Tensor] = get_peft_model_state_dict(self._mirror, adapter_name=self._name)
-        return state
+        return get_peft_model_state_dict(self._mirror, adapter_name=self._name)
 
     def fill(self, state: Mapping[str, torch.Tensor]) -> None:
         """Copy weights by peft's names into the layers.

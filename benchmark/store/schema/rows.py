@@ -131,5 +131,4 @@ class StoredScores(Entry):
 
 def columns_of(row: type) -> dict[str, dict[str, Any]]:
     """JSON Schema of each column of a row: `description`, and `unit` where it has one."""
-    properties: dict[str, dict[str, Any]] = TypeAdapter(row).json_schema()["properties"]
-    return properties
+    return TypeAdapter(row).json_schema()["properties"]

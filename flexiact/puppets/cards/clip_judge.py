@@ -71,8 +71,7 @@ def embed_images(model: Any, images: Tensor) -> Tensor:
 @torch.no_grad()
 def embed_texts(model: Any, tokenizer: Any, texts: list[str]) -> Tensor:
     """Unit embeddings [N, D] of captions."""
-    embeddings: Tensor = model.encode_text(tokenizer(texts), normalize=True)
-    return embeddings
+    return model.encode_text(tokenizer(texts), normalize=True)
 
 
 def retrieval(queries: Tensor, answers: Tensor) -> float:

@@ -134,14 +134,13 @@ class ControlToVelocity(nn.Module):
         """Velocity [B, F, C, h, w] for noisy latents of that shape and condition [B, F, 2C, h, w]: image, control."""
         with torch.no_grad():
             text = self._encode(ids).last_hidden_state
-        prediction: Tensor = self.transformer(
+        return self.transformer(
             hidden_states=torch.cat([noisy, condition], 2),
             encoder_hidden_states=text,
             timestep=timestep,
             image_rotary_emb=rotary,
             return_dict=False,
         )[0]
-        return prediction
 
 
 def train_control(

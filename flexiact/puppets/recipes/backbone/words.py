@@ -64,8 +64,7 @@ def told_courses(
 
 def _ids(texts: list[str]) -> Tensor:
     """Token ids [B, L] of captions."""
-    ids: Tensor = new_tokenizer()(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    return ids
+    return new_tokenizer()(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
 def train_words(state: Path, steps: int, seed: int, device: torch.device) -> dict[str, float]:

@@ -153,8 +153,7 @@ def clip_loss(model: Any, tokenizer: Any, pool: Pool, generator: torch.Generator
     contrast = ClipLoss()
     text = contrast(seen[:BATCH], said[:BATCH], scale) + contrast(seen[BATCH:], said[BATCH:], scale)
     identity = contrast(seen[:BATCH], seen[BATCH:], scale)
-    loss: Tensor = text / 2 + IDENTITY_WEIGHT * identity
-    return loss
+    return text / 2 + IDENTITY_WEIGHT * identity
 
 
 def train_clip(state: Path, out: Path, steps: int, seed: int, device: torch.device | str = "cpu") -> dict[str, float]:

@@ -241,8 +241,7 @@ def pose_loss(model: Any, images: Tensor, keypoints: Tensor, exists: Tensor) -> 
     sample = sample_type(gt_instance_labels=labels)  # one sample that holds the whole batch
     with quiet():
         losses = model.loss(normalised(model, images), [sample])
-    value: Tensor = losses["loss_kpt"] / len(images)
-    return value
+    return losses["loss_kpt"] / len(images)
 
 
 def save_half(model: nn.Module, path: Path) -> None:
