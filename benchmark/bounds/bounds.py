@@ -58,35 +58,11 @@ def _still(shown: Shown, backbone: Backbone, seed: int) -> Video:
     return Video(shown.target[None].repeat(len(shown.reference.frames), axis=0), shown.reference.fps)
 
 
-def _copy_reference(shown: Shown, backbone: Backbone, seed: int) -> Video:
-    return shown.reference
-
-
-def _wrong_action(staged: Staged, backbone: Backbone, seed: int) -> Video:
-    return staged.wrong
-
-
-def _oracle(staged: Staged, backbone: Backbone, seed: int) -> Video:
-    return staged.answer
-
-
-def _oracle_codec(staged: Staged, backbone: Backbone, seed: int) -> Video:
-    return _through_codec(staged.answer, backbone)
-
-
 def _oracle_blend(staged: Staged, number: int) -> Video:
     from flexiact.puppets.world.actions import blended
     from flexiact.puppets.world.answers import BLEND_SHARES
 
     return _by_target(staged, blended(staged.target_pose, staged.answer_values, BLEND_SHARES[number]))
-
-
-def _oracle_blend_2(staged: Staged, backbone: Backbone, seed: int) -> Video:
-    return _oracle_blend(staged, 1)
-
-
-def _oracle_blend_4(staged: Staged, backbone: Backbone, seed: int) -> Video:
-    return _oracle_blend(staged, 2)
 
 
 def _arrive_and_freeze(staged: Staged, backbone: Backbone, seed: int) -> Video:
@@ -149,8 +125,10 @@ def _through_codec(video: Video, backbone: Backbone) -> Video:
 
 BOUNDS: dict[str, Bound] = {
     "still": Bound(1, "floor: the target image repeated", _still, sees="none"),
-    "copy-reference": Bound(1, "floor: the reference video as it is", _copy_reference, sees="none"),
-    "wrong-action": Bound(1, "floor: the target doing another action of like amplitude", _wrong_action),
+    "copy-reference": Bound(1, "floor: the reference video as it is", lambda shown, *_: shown.reference, sees="none"),
+    "wrong-action": Bound(
+        1, "floor: the target doing another action of like amplitude", lambda staged, *_: staged.wrong
+    ),
     "arrive-and-freeze": Bound(
         1, "floor: the target going to where the action begins, in half of the clip, and no further", _arrive_and_freeze
     ),
@@ -170,10 +148,18 @@ BOUNDS: dict[str, Bound] = {
         sees="both scenes' specifications, never the action",
         config=lambda: {"estimator": _pose_driver().name},
     ),
-    "oracle-codec": Bound(1, "ceiling: the right answer through the backbone's VAE", _oracle_codec),
-    "oracle-blend-4": Bound(
-        1, "ceiling: the right answer, gone into from the target image's pose in half of the clip", _oracle_blend_4
+    "oracle-codec": Bound(
+        1,
+        "ceiling: the right answer through the backbone's VAE",
+        lambda staged, backbone, _: _through_codec(staged.answer, backbone),
     ),
-    "oracle-blend-2": Bound(1, "ceiling: the same in a quarter of the clip", _oracle_blend_2),
-    "oracle": Bound(1, "ceiling: the right answer itself", _oracle),
+    "oracle-blend-4": Bound(
+        1,
+        "ceiling: the right answer, gone into from the target image's pose in half of the clip",
+        lambda staged, *_: _oracle_blend(staged, 2),
+    ),
+    "oracle-blend-2": Bound(
+        1, "ceiling: the same in a quarter of the clip", lambda staged, *_: _oracle_blend(staged, 1)
+    ),
+    "oracle": Bound(1, "ceiling: the right answer itself", lambda staged, *_: staged.answer),
 }
