@@ -97,6 +97,7 @@ class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
     Attributes:
         block: Index of the block whose features guide.
         guided_steps: Number of guided steps.
+        grid: Frames, height and width of the video tokens.
     """
 
     uses_reference = True
@@ -112,6 +113,7 @@ class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
         if block is not None and not 0 <= block < blocks:
             raise ValueError(f"block: expected 0 to {blocks - 1}, got {block}")
         self.block = middle_block(blocks) if block is None else block
+        self.grid = backbone.token_grid
         steps, _ = self.config.transfer.resolved(backbone)
         self.guided_steps = max(1, round(self.config.transfer.guided_share * steps))
 
@@ -162,13 +164,6 @@ class GuidedMethod(ConfiguredMethod[Look, Guidance], ABC):
     def abar(self, timestep: int) -> Tensor:
         """Product of alphas at a timestep, a float32 scalar."""
         return self.backbone.scheduler.alphas_cumprod[timestep].to(self.backbone.device, torch.float32)
-
-    @property
-    def grid(self) -> tuple[int, int, int]:
-        """Frames, height and width of the video tokens."""
-        config = self.backbone.transformer.config
-        frames, _, height, width = self.backbone.latent_shape
-        return frames // (config.patch_size_t or 1), height // config.patch_size, width // config.patch_size
 
     @torch.no_grad()
     def whole_pass(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmark.planning.keys import key
 from benchmark.stages.execute import format_of
-from benchmark.study.regions import COVERED_SHARE, regions, token_grid
+from benchmark.study.regions import COVERED_SHARE, regions
 from benchmark.suites.puppets import PuppetCase, PuppetSuite
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.shares import shares_recorded
@@ -111,7 +111,7 @@ def measured(suite: PuppetSuite, backbone: Backbone, fits: FitFolder, plan: Plan
     for case in counted(cases, len(cases), "attention"):
         staged = case.show(format_of(backbone))
         action = _fitted(plain, staged.reference, case.caption, fits, plan.seed)
-        places = regions(staged.truth, token_grid(backbone), format_of(backbone))
+        places = regions(staged.truth, backbone.token_grid, format_of(backbone))
         request = Request(staged.target, case.prompt, plan.seed)
         for embedding, method, tokens in (
             ("fitted", plain, action),

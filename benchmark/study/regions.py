@@ -6,18 +6,10 @@ from torch import Tensor
 
 from benchmark.suites.case import Format
 from benchmark.suites.truth import counted_keypoints
-from flexiact.backbone.backbone import Backbone
 from metrics.features import Truth
 
 COVERED_SHARE = 0.25
 """Smallest share of a token's pixels, over the frames that it stands for, that make it one of a region."""
-
-
-def token_grid(backbone: Backbone) -> tuple[int, int, int]:
-    """Frames, height and width of the video tokens."""
-    config = backbone.transformer.config
-    frames, _, height, width = backbone.latent_shape
-    return frames // (config.patch_size_t or 1), height // config.patch_size, width // config.patch_size
 
 
 def regions(truth: Truth, grid: tuple[int, int, int], form: Format) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ depth, resolution or length: it reads all of them from the components.
 """
 
 import json
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -118,11 +119,16 @@ class Backbone:
         )
 
     @property
-    def num_video_tokens(self) -> int:
-        """Number of video tokens of a clip in the transformer."""
+    def token_grid(self) -> tuple[int, int, int]:
+        """Frames, height and width of the video tokens of a clip in the transformer."""
         config = self.transformer.config
         frames, _, height, width = self.latent_shape
-        return frames // (config.patch_size_t or 1) * (height // config.patch_size) * (width // config.patch_size)
+        return frames // (config.patch_size_t or 1), height // config.patch_size, width // config.patch_size
+
+    @property
+    def num_video_tokens(self) -> int:
+        """Number of video tokens of a clip in the transformer."""
+        return math.prod(self.token_grid)
 
     @property
     def num_parameters(self) -> int:

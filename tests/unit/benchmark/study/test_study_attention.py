@@ -9,7 +9,7 @@ import torch
 
 from benchmark.study.__main__ import main, parser
 from benchmark.study.attention import Plan, described, measured, sampled, settled_shares
-from benchmark.study.regions import covered, regions, token_grid
+from benchmark.study.regions import covered, regions
 from benchmark.suites.case import Format
 from benchmark.suites.puppets import load_suite
 from flexiact.backbone.backbone import Backbone
@@ -61,7 +61,7 @@ def test_tokens_are_inside_where_moving_parts_are():
 def test_cover_equals_the_slow_one():
     mask = np.random.default_rng(0).random((9, HEIGHT, WIDTH)) < 0.4
     found = covered(mask, GRID)
-    assert token_grid(tiny_backbone()) == GRID == tuple(found.shape)
+    assert tiny_backbone().token_grid == GRID == tuple(found.shape)
     for frame, row, column in np.ndindex(*GRID):
         frames = mask[1 + 4 * (frame - 1) : 1 + 4 * frame] if frame else mask[:0]
         pixels = frames[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
