@@ -210,19 +210,9 @@ class MotionDirector(ConfiguredMethod[MotionDirectorFit, MotionDirectorTransfer]
 def motion_loss(
     denoiser: Denoiser, scheduler: Any, batch: Batch, generator: torch.Generator, debias_weight: float
 ) -> Tensor:
-    """Mean of |p - e|^2 + debias_weight |phi(p)_i - phi(e)_i|^2, with prediction p and target e.
+    """Mean of |p - e|^2 + debias_weight |phi(p)_i - phi(e)_i|^2, with prediction p and target e: a float32 scalar.
 
     Timesteps are uniform; `generator` draws them, noise and anchors on the CPU.
-
-    Args:
-        denoiser: Model to train.
-        scheduler: Scheduler with the noise levels and the model's prediction type.
-        batch: Clean latents and conditions.
-        generator: Source of all randomness.
-        debias_weight: Weight of the appearance-debiased term.
-
-    Returns:
-        A float32 scalar.
 
     Raises:
         ValueError: For an unknown prediction type.

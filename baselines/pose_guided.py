@@ -115,11 +115,6 @@ class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
     ) -> None:
         """Read the control weights, and RefAdapter's if the configuration uses them.
 
-        Args:
-            backbone: Backbone with control weights.
-            config: Configuration; None: the backbone's preset.
-            estimator: Estimator; None: the configuration's.
-
         Raises:
             ValueError: If weights are missing, damaged or made for another backbone.
         """

@@ -137,15 +137,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def run_methods(args: argparse.Namespace, methods: tuple[str, ...], submitted: "Submitted | None" = None) -> int:
-    """Make, measure and report what the options of `add_run_options` say.
+    """Make, measure and report what the options of `add_run_options` say; return the exit code.
 
-    Args:
-        args: Parsed options.
-        methods: Names of methods and variants.
-        submitted: Function that finds submissions; the run has their seeds if the arguments name none.
-
-    Returns:
-        The exit code.
+    The run has the seeds of the videos that `submitted` finds, if the options name none.
 
     Raises:
         UsageError: If an option makes no sense.

@@ -159,12 +159,7 @@ class ConfiguredMethod(Generic[Fit, Transfer]):
         return self.config.transfer.described(self.backbone)
 
     def sample(self, request: Request, step_kwargs: StepKwargs | None = None, guide: Guide | None = None) -> Video:
-        """Make the video of a request with the configured sampler, and with RefAdapter if the configuration uses it.
-
-        Args:
-            request: Target image, prompt and seed.
-            step_kwargs: Keyword arguments of the attention processors for each step.
-            guide: Function that may change latents and positions before each step.
+        """Make a video as `sample_video` does, with the configured sampler, and with RefAdapter if that is configured.
 
         Raises:
             ValueError: If the target has another size, or the output is not finite; the message names the field.

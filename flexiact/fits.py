@@ -21,14 +21,7 @@ BACKBONE_FIELDS = ("revision", "num_frames", "height", "width", "max_text_tokens
 
 
 def fit_description(method: FlexiAct, reference: Video, caption: str, seed: int) -> dict[str, Any]:
-    """Everything that a fit depends on, as JSON.
-
-    Args:
-        method: Method on its backbone.
-        reference: Reference at the backbone's size and length, the one that `fit` reads.
-        caption: Caption of the reference.
-        seed: Seed of the fit.
-    """
+    """Everything that a fit to a reference of the backbone's size and length depends on, as JSON."""
     backbone = {name: getattr(method.backbone, name) for name in BACKBONE_FIELDS}
     return {
         "method": method.method_id,
@@ -43,11 +36,7 @@ def fit_description(method: FlexiAct, reference: Video, caption: str, seed: int)
 
 @dataclass(frozen=True)
 class FitFolder:
-    """A folder with one file per fit, named by the digest of all that the fit depends on.
-
-    Attributes:
-        path: Path to the folder.
-    """
+    """A folder with one file per fit, named by the digest of all that the fit depends on."""
 
     path: Path
 

@@ -65,13 +65,7 @@ def losses(
 ) -> pd.DataFrame:
     """Losses of finished videos of seed 0: columns method, block, case_id, video (`own`, or a name) and loss.
 
-    Args:
-        run: Path to the run directory.
-        cases: Cases of the run.
-        backbone: Backbone that made the run.
-        methods: Names in `SIGNALS`.
-        every_block: True to test every block on the truth and the still image; otherwise the method's own block is
-            tested on all videos.
+    With `every_block` each block sees the truth and the still image; otherwise the method's own block sees all videos.
 
     Raises:
         ValueError: If the run cannot be read, has another backbone or other settings of a method, or lacks a video.

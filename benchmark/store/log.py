@@ -14,11 +14,7 @@ LOG = "log.txt"
 
 @dataclass(frozen=True)
 class RunLog:
-    """A text file that lines are appended to; making an instance touches nothing on disk.
-
-    Attributes:
-        path: Path to the file.
-    """
+    """A text file that lines are appended to; making an instance touches nothing on disk."""
 
     path: Path
 

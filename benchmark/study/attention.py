@@ -84,13 +84,7 @@ class Sampled:
 
 
 def measured(suite: PuppetSuite, backbone: Backbone, fits: FitFolder, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Sample every case in the three ways, and measure.
-
-    Args:
-        suite: Puppet suite.
-        backbone: Backbone with a RefAdapter.
-        fits: Cache of fits.
-        plan: Amount.
+    """Sample every case in the three ways, and measure; fits come from the cache or go there.
 
     Returns:
         Two tables with the columns case_id, reference_id, embedding ("fitted" at bias 0, "scheduled", or "unfitted" at

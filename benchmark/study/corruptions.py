@@ -204,13 +204,6 @@ FOR_JUDGES: dict[str, Corruption] = {
 
 
 def spoiled_video(name: str, spoiled: Spoiled, grade: float, generator: torch.Generator) -> Video:
-    """The true answer of a case, corrupted.
-
-    Args:
-        name: Name in `CORRUPTIONS` or `FOR_JUDGES`.
-        spoiled: Case.
-        grade: Strength of the corruption in [0, 1].
-        generator: Source of all randomness.
-    """
+    """The true answer of a case, corrupted as `CORRUPTIONS` or `FOR_JUDGES` names it, by a grade in [0, 1]."""
     frames = (CORRUPTIONS | FOR_JUDGES)[name].frames(spoiled, grade, generator)
     return Video(np.ascontiguousarray(frames), spoiled.staged.answer.fps)

@@ -40,11 +40,6 @@ def export(suite: PuppetSuite, folder: Path, seed: int) -> Path:
 
     The table does not hold the answers.
 
-    Args:
-        suite: Puppet suite.
-        folder: Folder to write to.
-        seed: Seed of the corruptions that draw something.
-
     Returns:
         Path to the table, with columns video, reference, target and prompt.
 

@@ -13,17 +13,12 @@ COVERED_SHARE = 0.25
 
 
 def regions(truth: Truth, grid: tuple[int, int, int], form: Format) -> dict[str, Tensor]:
-    """Masks of the video tokens, bool [frames * height * width], of the canonical right answer.
+    """Masks of the video tokens, bool [frames * height * width] of `grid`, of the canonical right answer.
 
     A part moves if one of its two ends is, at some judged frame, as far from its place in the target image as a counted
     keypoint has to be. A token is `inside` if moving parts are `COVERED_SHARE` of its pixels, and `outside` if not. Of
     those outside, a token is `still` if parts that do not move are as many of its pixels. The tokens of the first frame
     are in no region: it is the target image, in which nothing moves.
-
-    Args:
-        truth: Right answers.
-        grid: Frames, height and width of the video tokens.
-        form: Format of the video.
     """
     moved = counted_keypoints(
         truth.keypoints[:1, truth.first_scored_frame :], truth.target_keypoints, min(form.height, form.width)

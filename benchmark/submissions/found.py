@@ -75,10 +75,7 @@ def by_name(folder: Path, cases: Cases) -> Found:
 def by_table(table: Path, folder: Path, cases: Cases) -> dict[str, Found]:
     """Videos of each method by a table; the method is "" if the table has no such column.
 
-    Args:
-        table: Path to the table.
-        folder: Folder that the table's paths are relative to and stay in.
-        cases: Cases of the suite.
+    The table's paths are relative to `folder` and stay in it.
 
     Raises:
         CaseError: If the table cannot be read; if it names an unknown case, a file that is not there or outside of the

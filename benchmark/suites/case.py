@@ -159,11 +159,7 @@ class Suite(Protocol):
 
 
 class Stages:
-    """Contents of cases at one format. Only the latest few are cached, since a large format needs much memory.
-
-    Attributes:
-        cases: Cases by id.
-    """
+    """Contents of cases at one format. Only the latest few are cached, since a large format needs much memory."""
 
     def __init__(self, cases: Mapping[str, Case], form: Format) -> None:
         self.cases = cases

@@ -24,9 +24,6 @@ SPAN = ("start_frame", "end_frame")
 def table_suite(place: str) -> FileSuite:
     """Make a suite of the cases of a table; further columns are left to others.
 
-    Args:
-        place: Path to the table.
-
     Raises:
         UsageError: If there is no such file.
         CaseError: If the table is invalid, or names files that are not in its folder; the message names up to ten

@@ -39,9 +39,6 @@ class _Transfer:
 def davis_suite(place: str) -> FileSuite:
     """Make a case for each row of the folder's table.
 
-    Args:
-        place: Path to the folder.
-
     Raises:
         UsageError: If the folder is no copy of DAVIS.
         CaseError: If the table is invalid or names missing files; the message names up to ten faults.

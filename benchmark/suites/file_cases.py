@@ -217,9 +217,6 @@ def folder_suite(place: str) -> FileSuite:
     `reference.txt` describes it. `images/NAME.png` (or any format that Pillow reads) is a target; `images/NAME.txt`
     describes the video to be made from it.
 
-    Args:
-        place: Path to the folder.
-
     Raises:
         UsageError: If there is no such folder.
         CaseError: If files are missing or empty; the message names up to ten.

@@ -9,14 +9,9 @@ from flexiact.terminal.cli import one_line
 def snapshot(
     repository: str, revision: str, allow: Sequence[str], *, ignore: Sequence[str] = (), kind: str = "model"
 ) -> Path:
-    """The folder of a repository at a commit; cached files are not fetched again.
+    """The folder of a repository (owner/name) at a commit; cached files are not fetched again.
 
-    Args:
-        repository: Name of the repository, as owner/name.
-        revision: Commit.
-        allow: Patterns of files to fetch.
-        ignore: Patterns of files to leave out of those.
-        kind: "model" or "dataset".
+    Files count that match `allow` and not `ignore`; `kind` is "model" or "dataset".
 
     Raises:
         OSError: If the repository is not cached and cannot be fetched.

@@ -41,25 +41,14 @@ class TakingTurns(ModelHook):
 def take_turns(
     networks: Mapping[str, nn.Module], device: torch.device, staying: AbstractSet[str] = frozenset()
 ) -> None:
-    """Let networks that are on the CPU take turns on a device.
-
-    Args:
-        networks: Networks by part.
-        device: Device that runs the networks.
-        staying: Names of the parts that are on the device and stay there.
-    """
+    """Let networks on the CPU take turns on a device; the parts named in `staying` are there already and stay."""
     for part, network in networks.items():
         others = [other for name, other in networks.items() if name != part and name not in staying]
         add_hook_to_module(network, TakingTurns(device, others), append=True)
 
 
 def begin_turns(networks: Mapping[str, nn.Module], device: torch.device, staying: AbstractSet[str]) -> bool:
-    """Let networks that a GPU has no room for take turns from now on; no number changes.
-
-    Args:
-        networks: Networks by part, on the device.
-        device: Device that runs the networks.
-        staying: Names of the parts that stay on the device.
+    """Let networks that a GPU has no room for take turns from now on, all but `staying`; no number changes.
 
     Returns:
         True if that saves memory: False on a CPU, and if they take turns already.

@@ -14,12 +14,9 @@ _DEPTH = 3  # largest depth of nested entries
 
 
 def unwrapped(source: str, loaded: Mapping[Any, Any], holds: Callable[[Mapping[Any, Any]], bool]) -> Mapping[Any, Any]:
-    """The tensors by their names in the model; a note says which wrappers were removed.
+    """The tensors by their names in the model; a note on the file `source` says which wrappers were removed.
 
-    Args:
-        source: Name of the file.
-        loaded: Content of the file.
-        holds: Function that returns True if a mapping has names of the wanted kind.
+    `holds` says whether a mapping has names of the wanted kind.
 
     Raises:
         ValueError: If several entries hold such names, or names begin differently.

@@ -50,14 +50,8 @@ def read_clip(
 ) -> Video:
     """Read `fit_frames(read_video(path), ...)`, but keep only the clip, so that a long film needs no more memory.
 
-    If there are too few frames, they are repeated evenly. A note tells if much of the picture is cut away.
-
-    Args:
-        path: Path to the video.
-        num_frames: Number of frames of the clip.
-        height: Height of the clip, pixels.
-        width: Width of the clip, pixels.
-        window_s: Beginning and length in seconds of the part that is read; None: the whole video.
+    If there are too few frames, they are repeated evenly. A note tells if much of the picture is cut away. `window_s`
+    is beginning and length in seconds of the part that is read; None: the whole video.
 
     Raises:
         MediaError: As for `read_timing`, and for a single frame, which shows no action.

@@ -161,14 +161,7 @@ def make_video(method: FlexiAct, fits: FitFolder, order: Order) -> Made:
 
 
 def perform(method: FlexiAct, fits: FitFolder, reference: Video, caption: str, request: Request) -> Made:
-    """Fit, unless the fit is cached, and transfer; both show the time left.
-
-    Args:
-        method: Method on its backbone.
-        fits: Cache of fits.
-        reference: Reference with the backbone's size and length.
-        caption: Caption of the reference.
-        request: Request whose seed is also the fit's seed.
+    """Fit with the request's seed, unless the fit is cached, and transfer; both show the time left.
 
     Raises:
         ValueError: As for `FlexiAct.fit` and `FlexiAct.transfer`, or if the fit cannot be stored.

@@ -73,16 +73,12 @@ class AxisFit:
 
 
 def fit_axes(source: np.ndarray, target: np.ndarray) -> AxisFit:
-    """Least squares of target = scale * source + offset on each axis by itself, over pairs of points.
+    """Least squares of target = scale * source + offset on each axis by itself, over pairs of points [N, 2].
 
     The result on each axis equals that of `numpy.polyfit` of degree 1, unless the scale is undetermined (all points in
     one place) or mirrors the body (a slope of 0 or less, which two different bodies easily give). Such an axis takes
     the other axis's scale, or 1 if that is unusable too. Offsets are those of least squares for the scales. Without any
     pair nothing moves.
-
-    Args:
-        source: Points, [N, 2].
-        target: Points, [N, 2].
     """
 
     def scales(spread: np.ndarray, joint: np.ndarray) -> np.ndarray:
@@ -94,15 +90,10 @@ def fit_axes(source: np.ndarray, target: np.ndarray) -> AxisFit:
 
 
 def fit_uniform(source: np.ndarray, target: np.ndarray, axes: Sequence[int] = (0, 1)) -> AxisFit:
-    """Least squares of target = scale * source + offset with one scale, fitted on some of the axes together.
+    """Least squares of target = scale * source + offset over points [N, 2], with one scale, that of `axes` together.
 
     For axis 1 alone and frames of one shape, this is MimicMotion's fit. A scale that is undetermined or not above 0
     becomes 1. Offsets are those of least squares on each axis. Without any pair nothing moves.
-
-    Args:
-        source: Points, [N, 2].
-        target: Points, [N, 2].
-        axes: Axes that determine the scale.
     """
 
     def scales(spread: np.ndarray, joint: np.ndarray) -> np.ndarray:

@@ -36,13 +36,9 @@ def truth_free(run: StoredRun) -> list[str]:
 
 
 def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str, turned: bool = True) -> pd.DataFrame:
-    """Videos of methods (no bounds) that have both the metric and the headline.
+    """Videos of methods (no bounds) that have both the metric and the headline, out of the rows of `tidy`.
 
-    Args:
-        run: Run.
-        rows: Table of `reports.analysis.statistics.tidy`.
-        metric: Name of a metric.
-        turned: True to change signs so that more is better; a metric without a better direction keeps its sign.
+    `turned` changes signs so that more is better; a metric without a better direction keeps its sign.
 
     Returns:
         Columns method, case_id, reference_id, seed, fit_seed, metric_value, headline_value.
@@ -60,18 +56,14 @@ def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str, turned: bool 
 
 
 def belief(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
-    """Agreement of each truth-free metric with the headline, highest agreement first.
-
-    Args:
-        run: Run.
-        rows: Table of `reports.analysis.statistics.tidy`.
+    """Agreement of each truth-free metric with the headline over the rows of `tidy`, highest agreement first.
 
     Returns:
-        Columns metric; videos (pairs); rho, low, high (Spearman over all videos, 95% interval clustered by
-        reference); within_case and within_method (mean Spearman inside each, so that neither easy cases nor strong
-        methods can cause the correlation); over_methods (Spearman of the methods' means); truth_preferred (share of
-        duels on one case in which the true video scores better than a wrong one, ties as half) and duels. Values are
-        NaN where too little varies. There is no row if the headline does not read the truth either.
+        Columns metric; videos (pairs); rho, low, high (Spearman over all videos, 95% interval clustered by reference);
+        within_case and within_method (mean Spearman inside each, so that neither easy cases nor strong methods can
+        cause the correlation); over_methods (Spearman of the methods' means); truth_preferred (share of duels on one
+        case in which the true video scores better than a wrong one, ties as half) and duels. Values are NaN where too
+        little varies. There is no row if the headline does not read the truth either.
     """
     records = []
     # A headline that reads no truth itself cannot serve as the yardstick.

@@ -60,13 +60,9 @@ def smallest_p(references: int) -> float:
 def claims(
     rows: pd.DataFrame, metric: str, higher_is_better: bool | None, pairs: tuple[tuple[str, str], ...]
 ) -> tuple[Claim, ...]:
-    """Test those pairs of a family for which a run has both methods.
+    """Test those pairs of a family for which the rows of `tidy` have both methods.
 
-    Args:
-        rows: Table of `reports.analysis.statistics.tidy`.
-        metric: Name of the headline metric.
-        higher_is_better: Better direction of the metric; None: nothing is claimed.
-        pairs: Pairs of the family.
+    Nothing is claimed of a metric without a better direction.
     """
     present = set(rows["method"])
     made = [compare(rows, metric, *pair) if present.issuperset(pair) else None for pair in pairs]

@@ -112,13 +112,9 @@ def detectable(spread: float, references: int, power: float = POWER, level: floa
 
 
 def references_needed(spread: float, difference: float, level: float = ALPHA, power: float = POWER) -> int:
-    """Smallest number of references with which a two-sided paired t-test finds a mean difference.
+    """Smallest number of references with which a two-sided paired t-test finds a mean difference above 0.
 
-    Args:
-        spread: Standard deviation of the differences between references.
-        difference: True mean difference, above 0.
-        level: Level of the test.
-        power: Probability of finding the difference.
+    Spread, level and power are those of `detectable`.
 
     Returns:
         A number from 2 to `MANY`, which stands for all larger ones as well.

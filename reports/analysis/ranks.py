@@ -11,20 +11,16 @@ COLUMNS = ("rank", "low", "high", "first")
 
 
 def ranks(rows: pd.DataFrame, metric: str, higher_is_better: bool | None) -> pd.DataFrame:
-    """Each method's rank among all of them, its 95% interval, and how often it comes first.
+    """Each method's rank among all of them, its 95% interval, and how often it comes first, by the rows of `tidy`.
 
     Every resample draws whole references, and all methods get the same ones: what makes a reference hard for all of
-    them moves no rank. A method that lacks a value for some reference has no rank, since it could gain from that.
-
-    Args:
-        rows: Table of `reports.analysis.statistics.tidy`.
-        metric: Name of the metric.
-        higher_is_better: Better direction of the metric; None: nothing is ranked.
+    them moves no rank. A method that lacks a value for some reference has no rank, since it could gain from that. Nor
+    is anything ranked by a metric without a better direction.
 
     Returns:
         Index method, in the order of `rows`; columns rank (1 is best, methods that tie share the mean of their ranks),
-        low, high (whole ranks) and first (share of resamples in which it ranks first, 0 to 1; those that tie share
-        it). NaN without a rank. With fewer than `MIN_REFERENCES` references only rank is a number.
+        low, high (whole ranks) and first (share of resamples in which it ranks first, 0 to 1; those that tie share it).
+        NaN without a rank. With fewer than `MIN_REFERENCES` references only rank is a number.
     """
     mine = rows[(rows["metric"] == metric) & (rows["kind"] == "method")]
     names = list(dict.fromkeys(mine["method"]))

@@ -110,14 +110,11 @@ def _estimated(means: np.ndarray, cases: int) -> Estimate:
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean, interval and counts for each method and metric.
-
-    Args:
-        rows: Table of `tidy`.
+    """Mean, interval and counts for each method and metric in the rows of `tidy`.
 
     Returns:
-        Columns method, kind, metric, mean, low, high, cases, references, ok, failed, skipped, missing; in the order
-        of `rows`.
+        Columns method, kind, metric, mean, low, high, cases, references, ok, failed, skipped, missing; in the order of
+        `rows`.
     """
     keys = ["method", "kind", "metric"]
     # Over all groups at once, because a run has about a thousand of them.

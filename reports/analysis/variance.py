@@ -39,10 +39,7 @@ class Block:
 def block(rows: pd.DataFrame, metric: str, methods: list[str]) -> Block:
     """Largest block that has a value of every method, seed and fit seed for as many targets of each reference.
 
-    Args:
-        rows: Table of `reports.analysis.statistics.tidy`.
-        metric: Name of the metric.
-        methods: Names of methods, which all have the same seeds and fit seeds.
+    The rows are those of `tidy`; the methods have the same seeds and fit seeds.
 
     Raises:
         ValueError: If fewer than two references have a case with all values.

@@ -128,13 +128,7 @@ def read_script() -> str:
 
 
 def policy(style: str, script: str, images: str = "'self' file:") -> str:
-    """A Content-Security-Policy that allows one style, one script, and pictures from the page's own folder.
-
-    Args:
-        style: Text of the style.
-        script: Text of the script.
-        images: Sources of pictures.
-    """
+    """A Content-Security-Policy that allows one style, one script, and pictures from `images`."""
     style_hash, script_hash = (
         f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in (style, script)
     )

@@ -26,10 +26,7 @@ _DESIGNS = (
 def variance_tables(run: StoredRun, rows: pd.DataFrame, level: float) -> tuple[Table, Table]:
     """Split of the headline's variance over the methods that claims name, and what larger designs would show.
 
-    Args:
-        run: Stored run.
-        rows: Its table of `reports.analysis.statistics.tidy`.
-        level: Level of a test.
+    The rows are those of `tidy`; `level` is that of a test.
 
     Raises:
         ValueError: If fewer than two references have a case with a value of every method, seed and fit seed.

@@ -173,15 +173,7 @@ def velocity_loss(
     """Mean squared error of the velocity plus the optional terms, over this process's rows.
 
     The velocity's squared error is 1 / (1 - abar) times that of the clean latent. Weights and negatives are those of
-    the whole batch.
-
-    Args:
-        model: See `predict`, as for the next four.
-        batch: Clips; `contrast_loss` pushes each clip away from the next one.
-        noising: Schedule, positions, dtype, and the channels' variance.
-        generator: Source of all randomness.
-        high_noise_share: Share of timesteps close to pure noise.
-        terms: Weights of the optional terms.
+    the whole batch: `contrast_loss` pushes each clip away from the next one. `predict` says what the arguments are.
     """
     predicted, noise, alpha = predict(model, batch, noising, generator, high_noise_share)
     weights = 1 + terms.movement * (movement_weights(batch.clean) - 1)

@@ -55,10 +55,7 @@ def average(parameters: Iterable[nn.Parameter], figures: Tensor) -> Tensor:
 def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
     """Call `work(*arguments)` in this process, or in `processes` new, connected ones of one thread each.
 
-    Args:
-        processes: Number of processes.
-        work: Function of a module, since the new processes import it.
-        arguments: Picklable arguments of `work`.
+    New processes import `work`, a function of a module, and its arguments are pickled.
     """
     if processes == 1:
         work(*arguments)

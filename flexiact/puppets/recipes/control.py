@@ -105,14 +105,7 @@ def _shipped_shard(device: str, seed: int, index: int) -> dict[str, Tensor]:
 
 
 def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int, workers: int = 1) -> dict[str, Tensor]:
-    """Clips of `shards` shards, made if missing, in a folder named after all that the clips depend on.
-
-    Args:
-        backbone: Shipped backbone, on its device.
-        folder: Parent of the folder of shards.
-        seed: Seed of all clips.
-        shards: Number of shards of `SHARD_CLIPS` clips.
-        workers: Number of one-thread processes that make missing shards; 1 makes them in this process.
+    """Clips with their control videos, for the shipped backbone on its device; folders and shards as in `cached_clips`.
 
     Returns:
         latents [N, F, 2C, h, w] (a clip's, then its control's), first [N, 1, 2C, h, w] (an image's, then zeros), both

@@ -93,13 +93,8 @@ def train_words(state: Path, steps: int, seed: int, device: torch.device) -> dic
 def readable_share(encoder: T5EncoderModel, seed: int, captions: int = 4096) -> float:
     """Share of the courses' variance that a linear layer reads from the mean token, on development scenes.
 
-    The layer is fitted by least squares on captions of the whole action. So the share says how much of the action the
-    words still carry after the encoder was trained together with a transformer.
-
-    Args:
-        encoder: Text encoder.
-        seed: Seed of the captions.
-        captions: Number of training captions that the layer is fitted on.
+    The layer is fitted by least squares on `captions` captions of the whole action. So the share says how much of the
+    action the words still carry after the encoder was trained together with a transformer.
     """
     generator = step_generator(seed, 0)
 

@@ -159,12 +159,7 @@ def clip_loss(model: Any, tokenizer: Any, pool: Pool, generator: torch.Generator
 def train_clip(state: Path, out: Path, steps: int, seed: int, device: torch.device | str = "cpu") -> dict[str, float]:
     """Train the image-and-text judge and write a folder that open_clip loads as "local-dir:<folder>".
 
-    Args:
-        state: Folder of the rendered pairs, the checkpoint and curve.csv; a second start resumes from it.
-        out: Folder of the finished judge.
-        steps: Number of optimiser steps of 32 figures, two frames each.
-        seed: Seed of the frames, the initial weights and every step.
-        device: Device to train on.
+    Folders and seed are those of `pose_judge.train_estimator`. A step is of 32 figures, two frames each.
 
     Returns:
         Figures on the test split, see `cards.clip_judge.write_card`.
