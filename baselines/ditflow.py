@@ -188,12 +188,7 @@ def head_mean_logits(query: Tensor, key: Tensor) -> Tensor:
 
 
 def mean_flow(logits: Tensor, grid: tuple[int, int, int], temperature: float) -> Tensor:
-    """Displacement of every token to every frame, as the mean place under softmax(temperature * logits).
-
-    Args:
-        logits: Logits, [S, S], with S = frames x height x width of the grid.
-        grid: Frames, height and width in tokens.
-        temperature: Factor of the logits.
+    """Displacement of every token to every frame, as the mean place under softmax(temperature * logits), logits [S, S].
 
     Returns:
         Displacements, [frames of the token, frames, height * width, 2], (x, y) in tokens.

@@ -230,15 +230,7 @@ def motion_loss(
 
 
 def appearance_debiased(values: Tensor, anchor: Tensor) -> Tensor:
-    """Compute phi(e)_i = sqrt(2) e_i - e_anchor for every latent frame i.
-
-    Args:
-        values: Values e, [B, F, C, h, w].
-        anchor: Index of the anchor frame of each row, int64 [B].
-
-    Returns:
-        phi(e), with the shape of `values`.
-    """
+    """phi(e)_i = sqrt(2) e_i - e_anchor for every latent frame i of e [B, F, C, h, w]; anchors are int64 [B]."""
     rows = torch.arange(len(values), device=values.device)
     return math.sqrt(2) * values - values[rows, anchor][:, None]
 

@@ -182,15 +182,7 @@ def smm_loss(features: Tensor, reference: Tensor) -> Tensor:
 
 
 def renoised(latents: Tensor, prediction: Tensor, abar: Tensor, higher: Tensor, kind: str) -> Tensor:
-    """Take one inverse step of DDIM (arXiv 2010.02502, equation 14), to the next noisier level.
-
-    Args:
-        latents: Latents at level abar.
-        prediction: Prediction of the model at that level.
-        abar: Product of alphas at the level of the latents.
-        higher: Product of alphas at the noisier level.
-        kind: Prediction type of the model.
-    """
+    """Take one inverse step of DDIM (arXiv 2010.02502, equation 14), from abar to that of a noisier level, `higher`."""
     clean = predicted_clean(prediction.float(), latents, abar, kind)
     noise = (latents - abar.sqrt() * clean) / (1 - abar).clamp_min(MIN_NOISE).sqrt()
     return higher.sqrt() * clean + (1 - higher).sqrt() * noise

@@ -16,15 +16,7 @@ from flexiact.task import Video
 def still_batches(
     stills: Backbone, reference: Video, caption: str, config: DrawConfig, generator: torch.Generator
 ) -> Iterator[Batch]:
-    """Endless batches of random frames as one-frame clips, each its own condition; the call itself encodes them, once.
-
-    Args:
-        stills: Backbone for clips of one frame.
-        reference: Video from which frames are drawn.
-        caption: Caption of the reference.
-        config: Batch size and dropouts.
-        generator: Source of all randomness, on the CPU.
-    """
+    """Endless batches of random frames as one-frame clips, each its own condition; the call itself encodes them."""
     clean = torch.cat([encode_video(stills, frame[None], generator) for frame in reference.frames])
     conditions = torch.cat([encode_image(stills, frame, generator) for frame in reference.frames])
     return drawn_batches(clean, conditions, encode_text(stills, ["", caption]), config, generator)

@@ -111,12 +111,7 @@ def signal_to_noise(alphas_cumprod: torch.Tensor, timestep: int) -> float:
 
 
 def timestep_of(alphas_cumprod: torch.Tensor, ratio: float) -> int:
-    """The timestep whose signal-to-noise ratio is nearest to `ratio`, in logarithms.
-
-    Args:
-        alphas_cumprod: Noise schedule, [timesteps], falling.
-        ratio: Ratio above 0.
-    """
+    """The timestep of a falling noise schedule whose signal-to-noise ratio is nearest to `ratio`, in logarithms."""
     abar = alphas_cumprod.double().clamp(1e-12, 1 - 1e-12)
     return int(((abar / (1 - abar)).log() - math.log(ratio)).abs().argmin())
 
@@ -162,11 +157,7 @@ def schedule_report(backbone: Backbone, schedule: FrequencySchedule, embedding_t
 
 
 def action_tokens(action: Action, config: Any) -> torch.Tensor:
-    """The tokens of an action, float32 [num_blocks, length, width], not copied.
-
-    Args:
-        action: Action that `fit` learned.
-        config: Configuration of the transformer that the tokens are for.
+    """The tokens of an action, float32 [num_blocks, length, width], not copied; `config` is the transformer's.
 
     Raises:
         ValueError: If an entry is missing, unknown, of another shape or dtype, or not finite; the message names it.

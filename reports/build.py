@@ -33,10 +33,8 @@ PUBLISHED = Path(__file__).parent / "published" / "puppets"
 def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None) -> Path:
     """Write leaderboard.{md,csv,tex,html}, figures/, frames/, contact_sheet.png, and tables too long for the page.
 
-    Args:
-        run_dir: Path to a run directory.
-        out_dir: Path to the report; `run_dir/report` by default.
-        against: Name of the method to compare the others with; the one that leads by default.
+    They go to `run_dir/report`, unless `out_dir` is given; others are compared with `against`, or the method that
+    leads.
 
     Returns:
         Path to the page.

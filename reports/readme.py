@@ -19,10 +19,7 @@ RETRIEVAL, APPEARANCE = "action_retrieval", "true_appearance_error"
 
 
 def results_table(leaderboard: Path) -> str:
-    """The table in Markdown, best first by the suite's headline metric, below a line on its suite, backbone and cases.
-
-    Args:
-        leaderboard: Path to a published leaderboard.csv of a suite whose truth is known.
+    """The table of a published leaderboard.csv in Markdown, best first by the headline metric, below a line on the suite.
 
     Raises:
         ValueError: If the file has no row of a metric that the table shows.

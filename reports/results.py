@@ -75,11 +75,7 @@ class Results:
 
 
 def measure(run: StoredRun, against: str | None = None) -> Results:
-    """Compute everything.
-
-    Args:
-        run: Stored run.
-        against: Name of the method to compare with; the one that leads by default.
+    """Compute everything; others are compared with `against`, or the method that leads.
 
     Raises:
         RunError: If `against` is not in the run.

@@ -107,11 +107,7 @@ class StoredRun:
         return [int(seed) for seed in self.info.get("fit_seeds") or ()]
 
     def at_first_seeds(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Rows of each method at the first seed, and at the first seed of the fit if there are several.
-
-        Args:
-            rows: Columns method, seed and fit_seed at least.
-        """
+        """Rows of each method at the first seed, and at the first seed of the fit if there are several."""
         first = rows[rows["seed"] == self.seeds[0]]
         return first[first["fit_seed"] == first.groupby("method")["fit_seed"].transform("min")]
 

@@ -219,12 +219,7 @@ def _cells(first: StoredRun, second: StoredRun, pairs: pd.DataFrame) -> pd.DataF
 
 
 def text(found: TwoRuns, everything: bool = False) -> str:
-    """The comparison for a terminal, 80 columns wide.
-
-    Args:
-        found: Compared runs.
-        everything: True to print also methods and metrics that are equal in every cell.
-    """
+    """The comparison for a terminal, 80 columns wide; `everything` adds what is equal in every cell."""
     first, second = found.runs
     lines = [f"first:  {first.folder}", f"second: {second.folder}"]
     if found.settings:

@@ -39,14 +39,9 @@ def inside(run: StoredRun, relative: object) -> Path | None:
 def pictures(
     run: StoredRun, samples: dict[tuple[str, str], dict[str, object]], case: str, name: str, places: np.ndarray
 ) -> np.ndarray | str:
-    """Frames of an input, method or bound on a case.
+    """Frames of an input ("reference", "target"), method or bound on a case.
 
-    Args:
-        run: Run.
-        samples: Rows of `first_seed`.
-        case: Id of a case.
-        name: "reference", "target", or the name of a method or bound.
-        places: Places in the video, 0 (first frame) to 1 (last), [n].
+    Samples are the rows of `first_seed`; places in the video are 0 (first frame) to 1 (last), [n].
 
     Returns:
         Frames, uint8 [n, H, W, 3], of the target image one; or the reason why there are none.

@@ -131,11 +131,7 @@ def block_table(found: pd.DataFrame) -> str:
 
 
 def page(run: Path, patterns: Sequence[str]) -> str:
-    """Markdown page with everything about the signals.
-
-    Args:
-        run: Run directory with the methods and all bounds.
-        patterns: Names or patterns of methods in `SIGNALS`.
+    """Markdown page with everything about the signals of a run that has all bounds.
 
     Raises:
         ValueError: If a pattern matches nothing, or if `losses` refuses the run.

@@ -46,10 +46,7 @@ class Cell:
 
 
 def plan(run: Mapping[str, Any]) -> list[Cell]:
-    """All cells of a run; cells that share a fit are neighbours.
-
-    Args:
-        run: Description with run.json's fields `backbone`, `methods`, `cases`, `seeds` and `fit_seeds`.
+    """All cells of a run by its run.json; cells that share a fit are neighbours.
 
     Returns:
         Methods x cases x seeds x fit seeds, submissions x cases x seeds, and bounds x cases: at all seeds if the bound

@@ -14,10 +14,7 @@ class UsageError(ValueError):
 def select(patterns: Iterable[str], names: Sequence[str], what: str) -> list[str]:
     """Names that match any pattern, in the order of `names`, without duplicates.
 
-    Args:
-        patterns: Names, shell patterns (`flexiact*`), comma-separated lists of both, or `all`.
-        names: Names in the table.
-        what: Word for one entry, for the error message.
+    Patterns are names, shell patterns (`flexiact*`), comma-separated lists of both, or `all`; `what` names an entry.
 
     Raises:
         UsageError: If there is no pattern, or a pattern matches nothing.

@@ -25,10 +25,7 @@ _WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
 
 
 def variant_name(asked: Iterable[str]) -> str:
-    """Name of the variant that has all given settings.
-
-    Args:
-        asked: Texts `METHOD.SETTING=VALUE`, all of one method.
+    """Name of the variant that has all settings given as METHOD.SETTING=VALUE.
 
     Raises:
         UsageError: If a text has another form, the method is unknown, or the texts name two methods or one setting

@@ -45,14 +45,9 @@ def five_b(text_encoder_layers: int = 24) -> Architecture:
 def random_backbone(
     architecture: Architecture, tokenizer: Any, device: torch.device, dtype: torch.dtype, folder: Path
 ) -> Backbone:
-    """Make a backbone whose weights are drawn on the device itself, directly in `dtype`.
+    """Make a backbone whose weights are drawn on the device itself, directly in `dtype`; its RefAdapter is in `folder`.
 
-    Args:
-        architecture: Sizes of the model.
-        tokenizer: Tokenizer of any kind whose token ids lie inside the text encoder's vocabulary.
-        device: Device that the weights are made on.
-        dtype: dtype of the weights.
-        folder: Folder to write the RefAdapter to.
+    The tokenizer may be of any kind whose token ids lie inside the text encoder's vocabulary.
     """
     generator = torch.Generator(device).manual_seed(0)
     with torch.device("meta"):

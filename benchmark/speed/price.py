@@ -45,13 +45,9 @@ def price_on_suite(backbone: Backbone) -> Comparison:
 def price(
     backbone: Backbone, cases: Mapping[str, PuppetCase], perception: "Perception", compiler: str = "inductor"
 ) -> Comparison:
-    """Compare the time of one video, and the mean scores of the videos of all cases.
+    """Compare the time of one video, and the mean scores of the videos of all cases, told in words.
 
-    Args:
-        backbone: Backbone with its own number of steps.
-        cases: Cases whose actions the backbone is told.
-        perception: Networks that measure.
-        compiler: Backend of torch.compile; one that does not work here is left out, with the reason.
+    A compiler that does not work here is left out, with the reason.
     """
     stages = told_in_words(backbone, cases)
     guidance = max(backbone.guidance_scale, BOUNDS["in-words"].config()["least_guidance_scale"])

@@ -231,11 +231,7 @@ class RunFolder:
 
     @contextmanager
     def replacing(self, path: Path, keeps_equal: bool = False) -> Iterator[Path]:
-        """Give a temporary path to write to; move it to `path` if all went well, and remove it otherwise.
-
-        Args:
-            path: Path of the file.
-            keeps_equal: True to leave a file alone that already has this content.
+        """Give a path to write to, as `flexiact.media.files.replacing` does.
 
         Raises:
             StoreError: If the file cannot be written.

@@ -60,11 +60,7 @@ def holders(folder: Path) -> dict[str, Holder]:
 
 @contextmanager
 def locked(folder: Path, shard: Shard | None = None) -> Iterator[None]:
-    """Hold a run directory, alone or beside other shards.
-
-    Args:
-        folder: Run directory.
-        shard: Part of the run that this process does; None: all of it.
+    """Hold a run directory, alone or for a shard beside others.
 
     Raises:
         UsageError: If another process is at work on the same; the message names it.

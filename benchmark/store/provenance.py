@@ -30,10 +30,7 @@ _RESULT_FLAGS = (
 def provenance(device: torch.device, weights: Iterable[Path], workers: int = 1) -> dict[str, Any]:
     """Everything that could explain a difference between two runs, as JSON.
 
-    Args:
-        device: Device that computes.
-        weights: Folders whose safetensors files are digested; missing folders are left out.
-        workers: Number of processes that compute, each with as many threads as this one.
+    Weights are digested of the folders that exist; `workers` processes compute, each with as many threads as this one.
     """
     return {
         "code": code_state(_REPOSITORY),

@@ -27,10 +27,7 @@ TRUE_ANSWER = "none"
 def measured(suite: PuppetSuite, folder: Path, seed: int = 0) -> pd.DataFrame:
     """Values of all metrics on the true answer of each reference's first case and on its corruptions.
 
-    Args:
-        suite: Puppet suite.
-        folder: Folder for the features of videos; a second call reads them there.
-        seed: Seed of the corruptions that draw something.
+    The folder keeps features of videos: a second call reads them there.
 
     Returns:
         Columns case_id, reference_id, corruption, grade, metric, value; nan where a metric is undefined.

@@ -43,12 +43,7 @@ def measure(
 ) -> dict[str, float]:
     """Mean of `METRICS` over the cases, seed 0.
 
-    Args:
-        stages: Contents of the cases, at the format of the method's backbone.
-        perception: Networks that measure.
-        method: Method of one trial.
-        fits: Actions by everything that `fit` reads and by reference; filled here, so that trials that differ only at
-            transfer share fits.
+    `fits` holds actions by all that `fit` reads; it is filled here: trials that differ only at transfer share them.
     """
     from flexiact.task import Request, Video
     from metrics import METRICS as TABLE

@@ -107,8 +107,7 @@ def load_judges(image_encoder: str | None, device: "torch.device", puppets: bool
 def set_threads(threads: int | None) -> None:
     """Set the number of threads of this process, since it can change the last bits of a sum.
 
-    Args:
-        threads: Number of threads; None: $OMP_NUM_THREADS if it is set, else one per core that this process may use.
+    None: $OMP_NUM_THREADS if it is set, else one per core that this process may use.
     """
     given = os.environ.get("OMP_NUM_THREADS", "")
     count = threads or (int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0)))

@@ -50,12 +50,9 @@ def note_long_text(backbone: Backbone, text: str) -> None:
 
 @torch.no_grad()
 def encode_image(backbone: Backbone, image: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-    """The model's condition for an image: the image's latent, then zeros for all later frames.
+    """The model's condition for an image uint8 [H, W, 3]: the image's latent, then zeros for all later frames.
 
-    Args:
-        backbone: Backbone whose size the image has.
-        image: Image, uint8 [H, W, 3].
-        generator: Generator that draws the sample of the VAE's posterior.
+    The generator draws the sample of the VAE's posterior.
 
     Returns:
         Condition [1, F, C, h, w], with the scale that the model was trained on.

@@ -88,12 +88,9 @@ class Control:
 
     @contextmanager
     def attached(self, latents: Tensor) -> Iterator[None]:
-        """Let the transformer compute with the control's weights and see control latents.
+        """Let the transformer compute with the control's weights and see control latents [B or 1, F, C, h, w].
 
         On exit every weight and module is in its place again.
-
-        Args:
-            latents: Control latents, [B, F, C, h, w]; B is 1 or the transformer's batch size.
         """
         transformer = self._transformer
         before: list[tuple[dict[str, Any], str, Tensor | None]] = []

@@ -119,17 +119,8 @@ def import_file(
 def export_file(source: Path, out: Path, backbone: str = BACKBONE, alpha: float = ALPHA) -> str:
     """Write a RefAdapter folder, or an action (a fit of the benchmark too), as a file of the release.
 
-    Args:
-        source: Path to a folder or .safetensors file.
-        out: Path to the file to make.
-        backbone: Name of the backbone whose sizes it must have; "none" for its own sizes.
-        alpha: Alpha with which a RefAdapter's file will be read; the release's code has 32.
-
-    Returns:
-        A description of a few lines.
-
-    Raises:
-        ValueError: If anything is wrong; the message says what, and nothing is written.
+    Backbone, result and errors are those of `import_file`. `alpha` is the one that a RefAdapter's file will be read
+    with; the release's code has 32.
     """
     from flexiact.checkpoints.authors import save_release
 

@@ -43,11 +43,7 @@ _FIT = "fit"  # the entry that `flexiact.fits` writes
 def save_refadapter(release: Release, folder: Path, alpha: float, about: Mapping[str, Any]) -> None:
     """Write a RefAdapter as the folder that `RefAdapter.save` would write, with unchanged numbers.
 
-    Args:
-        release: RefAdapter.
-        folder: Path to the folder to make.
-        alpha: Alpha of the RefAdapter's training.
-        about: Known facts (JSON), for the header of the weights.
+    `alpha` is that of its training; the header of the weights tells what is known about them, as JSON.
 
     Raises:
         ValueError: If `release` is an embedding, `alpha` is not above 0, or the folder holds weights or cannot be

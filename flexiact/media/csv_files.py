@@ -60,10 +60,7 @@ def read_table(path: Path, columns: int, *, strict: bool = False) -> list[Row]:
 def by_heading(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
     """The rows below the heading, with cells in the order of `columns`; a note names other columns, which are dropped.
 
-    Args:
-        path: Path to the table, for the note.
-        rows: Rows of `read_table`.
-        columns: Names in small letters; the heading may have them in any order and in capitals.
+    Columns have small letters; the heading may have them in any order and in capitals.
 
     Raises:
         TableError: If the heading lacks a column or has it twice.

@@ -94,9 +94,7 @@ def make_folder(name: str, folder: Path) -> Path:
 def replacing(path: Path, keeps_equal: bool = False) -> Iterator[Path]:
     """Yield a path to write to; move the file to `path` on success, remove it otherwise.
 
-    Args:
-        path: Path of the file.
-        keeps_equal: True to leave a file alone that already has this content.
+    With `keeps_equal` a file is left alone that already has this content.
 
     Raises:
         WriteError: If the file cannot be written.

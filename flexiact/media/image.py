@@ -142,11 +142,7 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
 
 
 def check_file(path: Path, what: str) -> None:
-    """Refuse a path without a file to decode.
-
-    Args:
-        path: Path to the file.
-        what: Kind of file that is expected, with its article.
+    """Refuse a path without a file to decode; `what` is expected there, with its article.
 
     Raises:
         MediaError: If the file is missing, a folder, or empty.

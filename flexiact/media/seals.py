@@ -46,11 +46,7 @@ def unsealed_json(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sealed_tensors(content: bytes) -> bytes:
-    """A safetensors file with its seal, the SHA-256 of header and tensors, among the header's metadata.
-
-    Args:
-        content: Bytes of a safetensors file without a seal.
-    """
+    """A safetensors file with its seal, the SHA-256 of header and tensors, among the header's metadata."""
     header, data = _parts(content)
     metadata = header.get(_METADATA, {})
     text = json.dumps({**header, _METADATA: {**metadata, SEAL: _digest(header, data)}}).encode()

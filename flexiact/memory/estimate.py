@@ -83,11 +83,7 @@ class Estimate:
 
 
 def outline(backbone: str, savings: Savings = NO_SAVINGS) -> Backbone:
-    """A backbone on the meta device: every shape, no weights.
-
-    Args:
-        backbone: Name or folder, as for `flexiact.backbone.specs.find_spec`.
-        savings: Options, of which the dtype matters here.
+    """A backbone of `find_spec` on the meta device: every shape, no weights; of the savings the dtype matters.
 
     Raises:
         BackboneError: If the name is unknown, or a folder's configurations are missing or damaged.

@@ -22,11 +22,7 @@ RIGS = "biped", "quadruped"
 def show(method: FlexiAct, fits: FitFolder, folder: Path, seed: int) -> Made:
     """Render two puppets, transfer the action of the first to the second, and write videos and image.
 
-    Args:
-        method: Method on the puppet backbone.
-        fits: Folder of fits.
-        folder: Folder for reference.mp4, target.png, result.mp4, and side_by_side.mp4 with all three.
-        seed: Seed of the puppets, of the fit and of the transfer.
+    The folder gets reference.mp4, target.png, result.mp4, and side_by_side.mp4 with all three.
 
     Raises:
         ValueError: If a file cannot be written.

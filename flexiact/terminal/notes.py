@@ -15,12 +15,7 @@ _tell: ContextVar[Callable[[str, str], object]] = ContextVar("tell", default=_pr
 
 
 def note(where: object, what: str) -> None:
-    """Print a note on an input that is read otherwise than a user may expect.
-
-    Args:
-        where: File or text that the note is about.
-        what: Text of the note, beginning with a verb.
-    """
+    """Print a note on a file or text that is read otherwise than a user may expect; `what` begins with a verb."""
     _tell.get()(str(where), what)
 
 

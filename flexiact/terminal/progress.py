@@ -19,13 +19,7 @@ LINE_EVERY_S = 20.0
 def steps_shown(network: nn.Module, total: int, label: str, stream: TextIO | None = None) -> Iterator[None]:
     """Count each call of a network as one step of `total`, and show the estimated time left.
 
-    A terminal shows a bar; other streams get a line every `LINE_EVERY_S`.
-
-    Args:
-        network: Network that is called once a step; its hook is removed at the end.
-        total: Number of steps that will be taken.
-        label: Name of the work.
-        stream: Stream to write to; None is standard error.
+    A terminal shows a bar; other streams get a line every `LINE_EVERY_S`. The stream is standard error by default.
     """
     with _counter(total, 0, label, stream) as count, network.register_forward_hook(lambda *_: count()):
         yield
@@ -34,15 +28,7 @@ def steps_shown(network: nn.Module, total: int, label: str, stream: TextIO | Non
 def counted(
     items: Iterable[Item], total: int, label: str, *, first: int = 0, stream: TextIO | None = None
 ) -> Iterator[Item]:
-    """Yield items, and show the estimated time left as `steps_shown` does.
-
-    Args:
-        items: Items of the loop.
-        total: Number of items, including those done before.
-        label: Name of the work.
-        first: Number of items that were done before.
-        stream: Stream to write to; None is standard error.
-    """
+    """Yield items, `total` in all and `first` done before, and show the estimated time left as `steps_shown` does."""
     with _counter(total, first, label, stream) as count:
         for item in items:
             yield item

@@ -77,11 +77,7 @@ def train_refadapter(
 ) -> tuple[RefAdapter, list[float]]:
     """Train a new adapter in this process; the backbone is left unchanged.
 
-    Args:
-        backbone: Backbone to adapt.
-        batches: Batches with conditions from anywhere in a video.
-        config: Size, steps and learning rate.
-        seed: Seed of the adapter's initial weights, of noise and of timesteps.
+    Batches have conditions from anywhere in a video; `seed` is that of initial weights, noise and timesteps.
 
     Returns:
         The adapter, and the loss of every step.

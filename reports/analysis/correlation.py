@@ -57,10 +57,7 @@ def _ranks_among(values: np.ndarray, cluster: np.ndarray, count: int) -> np.ndar
 def weighted_spearman(left: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Spearman's rho as if observation i occurred `weights[b, i]` times in resample b.
 
-    Args:
-        left: Values, float [N].
-        right: Values, float [N].
-        weights: Counts, int [B, N], each row with a positive sum.
+    Values are float [N], weights int [B, N], each row with a positive sum.
 
     Returns:
         Correlations, float [B]; NaN where a side does not vary.

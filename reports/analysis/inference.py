@@ -24,13 +24,10 @@ SIGN_FLIPS = 200_000
 
 
 def student_interval(means: np.ndarray) -> tuple[float, float]:
-    """Student's 95% interval of the mean.
+    """Student's 95% interval of the mean of float [n], one a reference.
 
     For normal means its coverage is exact with any number of references. A bootstrap over few references cannot reach
     beyond the smallest and largest mean, so its interval contains the truth too rarely.
-
-    Args:
-        means: Means, float [n], one per reference.
 
     Returns:
         Lower and upper end; NaN for fewer than two references.
@@ -42,16 +39,12 @@ def student_interval(means: np.ndarray) -> tuple[float, float]:
 
 
 def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
-    """Two-sided p-value of a paired sign-flip test of mean difference 0.
+    """Two-sided p-value of a paired sign-flip test of mean difference 0, for float [n], one a reference.
 
     Under the null hypothesis that a difference is as likely as its opposite, every pattern of signs is equally likely.
     The p-value is the share of patterns whose mean is at least as far from 0 as the observed one. Up to
     `EXACT_REFERENCES` references all patterns are tried, above that `SIGN_FLIPS` random ones (Ernst, "Permutation
     Methods", 2004).
-
-    Args:
-        differences: Differences, float [n], one per reference.
-        seed: Seed of the random patterns.
 
     Returns:
         p in (0, 1], at least 2 / 2^n for n references if every pattern is tried; NaN without a reference.

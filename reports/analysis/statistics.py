@@ -85,21 +85,13 @@ def tidy(run: StoredRun) -> pd.DataFrame:
 
 
 def by_reference(values: pd.DataFrame) -> pd.Series:
-    """Means over the seeds and fit seeds of each case, then over the cases of each reference.
-
-    Args:
-        values: Columns reference_id, case_id and value; rows with NaN are left out.
-    """
+    """Means of `value` over the seeds of each `case_id`, then over the cases of each `reference_id`, without NaN."""
     per_case = values.dropna(subset=["value"]).groupby(["reference_id", "case_id"])["value"].mean()
     return per_case.groupby(level="reference_id").mean()
 
 
 def estimate(values: pd.DataFrame) -> Estimate:
-    """Mean over references, with Student's interval.
-
-    Args:
-        values: Columns reference_id, case_id and value; rows with NaN are left out.
-    """
+    """Mean over references, as of `by_reference`, with Student's interval."""
     return _estimated(by_reference(values).to_numpy(float), values.loc[values["value"].notna(), "case_id"].nunique())
 
 
@@ -139,16 +131,10 @@ def ranking(summary: pd.DataFrame, metric: str, higher_is_better: bool | None) -
 
 
 def compare(rows: pd.DataFrame, metric: str, first: str, second: str) -> Comparison:
-    """The paired difference `first - second` over the videos that both have.
+    """The paired difference `first - second` over the videos that both have, in the rows of `tidy`.
 
     A deterministic bound has one video per case; it is paired with every seed of the other side. So is a side whose
     fits have no seeds of their own with every fit seed of the other.
-
-    Args:
-        rows: Table of `tidy`.
-        metric: Name of the metric.
-        first: Name of a method or bound.
-        second: Name of another method or bound.
     """
     left, right = (_paired_side(rows, metric, name) for name in (first, second))
     # Sides with seeds are paired by seed, deterministic bounds by case.

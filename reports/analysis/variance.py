@@ -66,10 +66,8 @@ def block(rows: pd.DataFrame, metric: str, methods: list[str]) -> Block:
 def components(values: np.ndarray) -> dict[Effect, float]:
     """Variance of every effect; negative estimates are left as they are, since cutting them would bias the others.
 
-    A factor with one level has no effect of its own: what it does is part of what it was measured within.
-
-    Args:
-        values: Scores of a block, float [methods, references, targets, seeds, fit seeds].
+    A factor with one level has no effect of its own: what it does is part of what it was measured within. The values
+    are those of a block, float [methods, references, targets, seeds, fit seeds].
 
     Returns:
         Variance by effect, the one with all factors last; that one contains what nothing explains.

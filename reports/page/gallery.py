@@ -18,13 +18,9 @@ INPUT_WORDS = {"reference": "the action", "target": "the subject"}
 def cases(
     results: Results, sheets: Mapping[str, FrameSheet], base: str | None, only: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
-    """The cases that have frames.
+    """The cases that have frames, with all names or only some.
 
-    Args:
-        results: Results of a run.
-        sheets: Frames by case.
-        base: Path from the page to the run directory, to link videos; None: nothing is linked.
-        only: Names to show; all by default.
+    `base` is the path from the page to the run directory, to link videos; None: nothing is linked.
     """
     scores, samples = _headline_scores(results), first_seed(results.run)
     truth = next((name for name in TRUTHS if name in results.bound_order), None)

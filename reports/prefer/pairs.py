@@ -33,18 +33,12 @@ class Trial:
 
 
 def plan(run: StoredRun, methods: list[str], count: int, seed: int) -> tuple[Trial, ...]:
-    """Trials in the order in which they are shown.
+    """`count` trials in the order in which they are shown.
 
     Every pair of methods gets the same number of trials, give or take one, unless it has no more cases: then there are
     fewer trials than asked for. The trials of a pair are spread over references before a reference is used again. Sides
     and order are random. Where the run has both bounds, one trial in `CATCH_EVERY` is added that compares the truth
     with the wrong action.
-
-    Args:
-        run: Run with videos.
-        methods: Names of the methods, two or more.
-        count: Number of trials, without the added ones.
-        seed: Seed of everything that is random.
 
     Raises:
         RunError: If there are fewer than two methods, one is unknown or there twice, or no case has videos of two of

@@ -54,12 +54,7 @@ def halves(cell: Cell) -> tuple[str, str]:
 
 
 def markdown(results: Results, figures: dict[str, str]) -> str:
-    """The whole leaderboard as Markdown.
-
-    Args:
-        results: Results of a run.
-        figures: Alternative text of each figure by its relative path.
-    """
+    """The whole leaderboard as Markdown, with the figures at these relative paths and their alternative texts."""
     counts = results.counts
     parts = [
         f"# {_md(title(results.run))}",

@@ -30,13 +30,7 @@ from reports.wording import (
 
 
 def claims_table(claims: tuple[Claim, ...], run: StoredRun, place: str = "") -> Table:
-    """The pairs of methods that are tested, with verdicts.
-
-    Args:
-        claims: Tested pairs.
-        run: Run that the claims are about.
-        place: Words that the title ends with.
-    """
+    """The pairs of methods that are tested, with verdicts; the title ends with `place`."""
     columns = (
         "first", "second", "verdict, first against second", "first − second", "95% interval", "p, corrected",
         "could have been seen", "references", "seeds",

@@ -45,11 +45,7 @@ def _spread(distances: Tensor) -> str:
 
 
 def as_markdown(count: int, seed: int) -> str:
-    """Figures of the splits, as Markdown.
-
-    Args:
-        count: Number of training actions to draw.
-        seed: Seed of the draws.
+    """Figures of the splits and of `count` drawn training actions, as Markdown.
 
     Raises:
         ValueError: If the count is below 1.

@@ -284,12 +284,7 @@ def random_action(generator: torch.Generator) -> PuppetAction:
 
 
 def random_large_action(generator: torch.Generator, channels: Sequence[str] = CHANNELS) -> PuppetAction:
-    """A random training action of large movements only: they move the whole body, or a pair of limbs alike.
-
-    Args:
-        generator: Source of all randomness.
-        channels: Channels that the body has.
-    """
+    """A random training action of large movements only: they move the whole body, or a pair of limbs alike."""
     return _random_action(generator, lambda: _random_large_part(generator, channels))
 
 

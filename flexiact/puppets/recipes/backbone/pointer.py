@@ -51,9 +51,7 @@ class Pointer(nn.Module):
     def forward(self, points: Tensor, number: Tensor) -> Tensor:
         """Cross-entropy, in nats, of pointing at `points` [B, T, 13, 2] in pixels (nan for a missing part).
 
-        Args:
-            points: Keypoints of the clips that the transformer has just seen.
-            number: Number of keypoints that the sum is divided by, [].
+        The points are of the clips that the transformer has just seen; their sum is divided by `number`, [].
         """
         logits = self._logits()
         known = points[..., 0].isfinite()

@@ -103,12 +103,8 @@ def train_on_clips(
 ) -> None:
     """Make the clips and train or resume in the run's processes.
 
-    Args:
-        run: Settings.
-        plan: Steps and rate.
-        folder: Folder of checkpoint and curve.
-        work: Function of a module that each process calls with run, plan, folder, clips, facts about the run, and out.
-        out: Path to what is written at the end; None writes nothing.
+    Each calls `work`, a function of a module, with run, plan, folder (of checkpoint and curve), clips, facts about the
+    run, and `out`, the path to what is written at the end; None: nothing is.
 
     Raises:
         ValueError: If the folder was begun with another recipe.

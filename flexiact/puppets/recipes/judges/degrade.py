@@ -79,11 +79,7 @@ def _uniform(generator: torch.Generator, low: float, high: float) -> float:
 def random_degradation(frames: Tensor, others: Tensor, generator: torch.Generator, ghosts: bool = True) -> Tensor:
     """Apply a random chain of degradations, each to a random part of the batch; about a quarter stays clean.
 
-    Args:
-        frames: [B, 3, H, W] in 0..1.
-        others: Neighbouring frames of the same clips, for ghosting.
-        generator: Source of all randomness, on the CPU.
-        ghosts: True to mix in `others`.
+    Frames are [B, 3, H, W] in 0..1; `others` are neighbours of the same clips, which `ghosts` mixes in.
     """
     steps: tuple[tuple[float, Callable[[Tensor, Tensor], Tensor]], ...] = (
         (0.20 if ghosts else 0.0, lambda x, o: ghost(x, o, _uniform(generator, 0.1, 0.45))),
