@@ -24,7 +24,6 @@ class TransferConfig(AdaptedSettings):
 
     Attributes:
         schedule: Schedule of the embedding's bias; None: bias 0 throughout, with the embedding in the attention.
-        refadapter_weight: Weight of RefAdapter; 0 or None: RefAdapter is not used.
     """
 
     schedule: FrequencySchedule | None = field(default_factory=FrequencySchedule)

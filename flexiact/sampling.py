@@ -52,14 +52,7 @@ Guide = Callable[[Step], Step]
 
 @dataclass(frozen=True)
 class Sampler:
-    """Settings of the way from noise to a clip.
-
-    Attributes:
-        num_inference_steps: Number of steps of the sampler.
-        guidance_scale: Scale of classifier-free guidance, for text states with two rows.
-        step_kwargs: Keyword arguments of the attention processors for each step; both guidance branches get the same.
-        guide: Function that may change latents and positions before each step.
-    """
+    """Settings of the way from noise to a clip, which `sample_video` describes."""
 
     num_inference_steps: int
     guidance_scale: float

@@ -33,7 +33,7 @@ PUBLISHED = Path(__file__).parent / "published" / "puppets"
 def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None) -> Path:
     """Write leaderboard.{md,csv,tex,html}, figures/, frames/, contact_sheet.png, and tables too long for the page.
 
-    They go to `run_dir/report`, unless `out_dir` is given; others are compared with `against`, or the method that
+    They go to `out_dir`, by default `run_dir/report`; others are compared with `against`, by default the one that
     leads.
 
     Returns:
@@ -56,10 +56,7 @@ def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None
 
 
 def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Path:
-    """Write the small set to commit: the report without videos, a smaller contact sheet, and run.json.
-
-    Returns:
-        Path to the page.
+    """Write the small set to commit: the report without videos, a smaller contact sheet, and run.json; return the page.
 
     Raises:
         ValueError: If the run cannot be reported, or the set is larger than PUBLISHED_LIMIT_BYTES.

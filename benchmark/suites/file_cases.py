@@ -59,11 +59,7 @@ class FileCase:
     """One transfer to be made between files. The distance between its two scenes is unknown.
 
     Attributes:
-        case_id: Id that is unique in the suite and can name a folder.
         action: Name of the action.
-        reference_id: Id of the reference; statistics are clustered by it.
-        caption: Text that describes the reference; read while fitting.
-        prompt: Text that describes the target; read while transferring.
         licence: Licence of the material, if it is stated.
         source: Origin of the material.
         reference: File with the video of the action.

@@ -69,17 +69,13 @@ class PuppetSuite:
 
 @dataclass(frozen=True)
 class PuppetCase:
-    """One transfer to be made, with all that is known about it.
+    """One transfer to be made, with all that is known about it; `Case` describes what all cases have.
 
     Attributes:
-        case_id: Name of the file without `.toml`; unique in the suite.
         suite: Name of the suite.
         action: Name of the action in the puppet world.
         wrong_action: Name of another action of similar amplitude on this target, for the bound `wrong-action`.
-        reference_id: Id of the reference; statistics are clustered by it.
         target_id: Name of the target image.
-        caption: Text that describes the reference; read while fitting.
-        prompt: Text that describes the target; read while transferring.
         axes: Distance between reference and target on each of `AXES` (see `axes` in flexiact.puppets.world.answers and
             `body_sizes` in benchmark.curate.rules).
         terciles: Tercile of each distance: "near", "middle" or "far".

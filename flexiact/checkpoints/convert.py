@@ -78,7 +78,7 @@ def show(path: Path) -> str:
 def import_file(
     source: Path, out: Path, backbone: str = BACKBONE, alpha: float = ALPHA, reference: Path | None = None
 ) -> str:
-    """Write a file of the release in our form.
+    """Write a file of the release in our form; return a description of a few lines.
 
     Args:
         source: Path to a file or folder.
@@ -86,9 +86,6 @@ def import_file(
         backbone: Name of the backbone whose sizes the file must have; "none" for the file's own sizes.
         alpha: Alpha with which the release's LoRA layers were trained.
         reference: Path to the video that an embedding was fitted to, for its digest in the header.
-
-    Returns:
-        A description of a few lines.
 
     Raises:
         ValueError: If anything is wrong; the message says what, and nothing is written.

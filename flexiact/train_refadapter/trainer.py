@@ -75,12 +75,9 @@ class LongRun:
 def train_refadapter(
     backbone: Backbone, batches: Iterable[Batch], config: RefAdapterConfig, *, seed: int
 ) -> tuple[RefAdapter, list[float]]:
-    """Train a new adapter in this process; the backbone is left unchanged.
+    """Train a new adapter in this process, and return it with the loss of every step; the backbone is left unchanged.
 
     Batches have conditions from anywhere in a video; `seed` is that of initial weights, noise and timesteps.
-
-    Returns:
-        The adapter, and the loss of every step.
     """
     adapter = _new_adapter(backbone, config, seed)
     generator = torch.Generator().manual_seed(seed)

@@ -204,10 +204,7 @@ def claims_csv(found: Difficulty) -> str:
 
 
 def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
-    """Write difficulty.{md,csv,tex}, claims.csv and the figure.
-
-    Returns:
-        Path to difficulty.md.
+    """Write difficulty.{md,csv,tex}, claims.csv and the figure; return the path to difficulty.md.
 
     Raises:
         ValueError: If the runs cannot be read or compared (reports.run_folder.RunError).

@@ -47,10 +47,7 @@ def load_speed(path: Path) -> dict[str, Any]:
 
 
 def write_page(path: Path) -> str:
-    """Write the tables and the plot of a stored JSON next to it.
-
-    Returns:
-        The tables in Markdown.
+    """Write the tables and the plot of a stored JSON next to it; return the tables in Markdown.
 
     Raises:
         ValueError: If the JSON cannot be read.
