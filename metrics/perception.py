@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,31 +32,6 @@ _BATCH = 64
 
 class PerceptionError(ValueError):
     """A backend cannot be loaded; the message says why and what to do."""
-
-
-class ImageEncoder(Protocol):
-    """Embeds images and texts in one space."""
-
-    @property
-    def name(self) -> str:
-        """Name with the kind and the weights."""
-
-    def encode_images(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 [T, H, W, 3] to float32 [T, D] of unit norm."""
-
-    def encode_text(self, text: str) -> np.ndarray:
-        """A text to float32 [D] of unit norm."""
-
-
-class Tracker(Protocol):
-    """Follows points through a video."""
-
-    @property
-    def name(self) -> str:
-        """Name with the kind and the parameters."""
-
-    def track(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [T, H, W, 3] to tracks float32 [N, T, 2] in pixels and visibility bool [N, T]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,8 +177,8 @@ class Perception:
         absent: Reason why a backend is None, by its name in `backends`.
     """
 
-    image_encoder: ImageEncoder | None = None
-    tracker: Tracker | None = field(default_factory=LucasKanade)
+    image_encoder: OpenClipEncoder | None = None
+    tracker: LucasKanade | None = field(default_factory=LucasKanade)
     pose: "PoseEstimator | None" = None
     perceptual: Lpips | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
