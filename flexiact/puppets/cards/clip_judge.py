@@ -1,6 +1,5 @@
 """Measure the image-and-text judge on held-out worlds and write its model card."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from open_clip import create_model_from_pretrained, get_tokenizer
 from torch import Tensor
 
-from flexiact.puppets.recipes.judges import degrade
+from flexiact.puppets.cards.pose_judge import conditions
 from flexiact.puppets.world.actions import TEST_ACTIONS
 from flexiact.puppets.world.captions import caption
 from flexiact.puppets.world.clip import render_clips
@@ -20,6 +19,9 @@ from flexiact.puppets.world.scene import random_backdrop, random_camera, random_
 TEST_SEED = 930_001
 GALLERY = 32
 GALLERIES = 16
+CONDITIONS = (
+    "clean", "blur, sigma 1 px", "blur, sigma 2 px", "quarter resolution", "noise, sigma 0.10", "contrast 0.5",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,23 +108,12 @@ def figures(folder: Path) -> dict[str, float]:
         "cosine_same": cosine(first, second),
         "cosine_other": cosine(first, second.roll(1, 0)),
     }
-    for name, how in _conditions().items():
-        seen = embed_images(model, how(pairs.images[0]))
+    for name in CONDITIONS:
+        seen = embed_images(model, conditions()[name](pairs.images[0]))
         values[f"text:{name}"], values[f"identity:{name}"] = retrieval(seen, said), retrieval(seen, second)
         values[f"cosine:{name}"] = cosine(seen, first)
     values["parameters"] = float(sum(p.numel() for p in model.parameters()))
     return values
-
-
-def _conditions() -> dict[str, Callable[[Tensor], Tensor]]:
-    return {
-        "clean": lambda x: x,
-        "blur, sigma 1 px": lambda x: degrade.blur(x, 1.0),
-        "blur, sigma 2 px": lambda x: degrade.blur(x, 2.0),
-        "quarter resolution": lambda x: degrade.coarse(x, 4),
-        "noise, sigma 0.10": lambda x: degrade.add_noise(x, 0.1, torch.Generator().manual_seed(1)),
-        "contrast 0.5": lambda x: degrade.lower_contrast(x, 0.5),
-    }
 
 
 def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
@@ -134,7 +125,7 @@ def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
     values = figures(folder)
     rows = [
         f"| {name} | {values[f'text:{name}']:.3f} | {values[f'identity:{name}']:.3f} | {values[f'cosine:{name}']:.3f} |"
-        for name in _conditions()
+        for name in CONDITIONS
     ]
     numbers = {name: f"{value:.3f}" for name, value in values.items() if ":" not in name}
     numbers |= {"parameters": f"{values['parameters'] / 1e6:.2f}", "steps": str(steps), "seed": str(seed)}
