@@ -19,7 +19,7 @@ RETRIEVAL, APPEARANCE = "action_retrieval", "true_appearance_error"
 
 
 def results_table(leaderboard: Path) -> str:
-    """The table of a published leaderboard.csv in Markdown, best first by the headline metric, below a line on the suite.
+    """The table of a published leaderboard.csv in Markdown, best first by its headline metric, below a line on it.
 
     Raises:
         ValueError: If the file has no row of a metric that the table shows.

@@ -60,8 +60,7 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
     for method, entry in run["methods"].items():
         seeds = run["seeds"] if _sampled(entry) else run["seeds"][:1]
         if entry["kind"] == "bound":
-            backbone, cases = run["backbone"], run["cases"].items()
-            cells += [_bound(backbone, method, entry, case_id, case, seed) for seed in seeds for case_id, case in cases]
+            cells += _bound_cells(run["backbone"], method, entry, run["cases"], seeds)
         elif entry["kind"] == "submission":
             cells += _submission_cells(run["backbone"], method, entry, run["cases"], seeds)
         else:
@@ -148,10 +147,12 @@ def _method_cells(
             yield Cell(sample_key, fit_key, method, "method", case_id, seed, fit_seed)
 
 
-def _bound(
-    backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], case_id: str, case: Mapping[str, Any], seed: int
-) -> Cell:
-    return Cell(_bound_key(backbone, name, entry, case, seed), None, name, "bound", case_id, seed, seed)
+def _bound_cells(
+    backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], cases: Mapping[str, Any], seeds: Iterable[int]
+) -> Iterator[Cell]:
+    for seed in seeds:
+        for case_id, case in cases.items():
+            yield Cell(_bound_key(backbone, name, entry, case, seed), None, name, "bound", case_id, seed, seed)
 
 
 def _submission_cells(

@@ -1,7 +1,6 @@
 """The card of a run: who made the videos, who measured them, and at what cost; a merged run keeps one part a run."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from benchmark.planning.plan import plan
 from benchmark.planning.selection import UsageError
@@ -81,16 +80,12 @@ def _part(folder: RunFolder, sampled_by: str, scored_by: str) -> CardPart:
     return CardPart(
         sampled_by=sampled_by,
         scored_by=scored_by,
-        sessions=_sessions(run),
+        sessions=[{name: run[name] for name in ("command", "provenance")}, *run["later_sessions"]],
         methods={
             name: _cost(run["methods"][name]["kind"] == "submission", mine, counted) for name, mine in planned.items()
         },
         evaluators={name: f"{entry['backend']}, version {entry['version']}" for name, entry in run["metrics"].items()},
     )
-
-
-def _sessions(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{name: run[name] for name in ("command", "provenance")}, *run["later_sessions"]]
 
 
 def _cost(submitted: bool, rows: Sequence[SampleRow | None], counted: set[str]) -> MethodCost:
@@ -126,14 +121,11 @@ def card_text(card: Card) -> str:
             f"part {number} of {len(card.parts)}",
             f"  made by      {part.sampled_by}",
             f"  measured by  {part.scored_by}",
-            f"  videos       {sum(c.videos for c in costs)}, of them {_submitted(part)} submitted; "
+            f"  videos       {sum(c.videos for c in costs)}, of them "
+            f"{sum(c.videos for c in costs if c.submitted)} submitted; "
             f"{sum(c.absent for c in costs)} absent",
             f"  cost         fits {sum(c.fit_s for c in costs):.0f} s, "
             f"transfers {sum(c.transfer_s for c in costs):.0f} s",
             f"  evaluators   {len(set(part.evaluators.values()))} of {len(part.evaluators)} metrics",
         ]
     return "\n".join(lines)
-
-
-def _submitted(part: CardPart) -> int:
-    return sum(cost.videos for cost in part.methods.values() if cost.submitted)

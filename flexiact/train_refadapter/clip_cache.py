@@ -156,7 +156,10 @@ def cache_clips(
             return []
         clip = sources[path]
         with collected() as notes:
-            tensors = encode_clip(backbone, clip, config, _generator(path)) if clip else _empty(backbone)
+            if clip:
+                tensors = encode_clip(backbone, clip, config, _generator(path))
+            else:
+                tensors = {"text": encode_text(backbone, [""])[0]}
         with replacing(path) as unfinished:
             save_file({name: tensor.cpu() for name, tensor in tensors.items()}, unfinished)
         return notes
@@ -271,10 +274,6 @@ def _check_room(folder: Path, backbone: Backbone, config: CacheConfig, files: Se
         raise ValueError(
             f"cache: {missing} files need {needed:.1f} GiB, {folder} has {free:.1f} GiB; fewer --windows need less"
         )
-
-
-def _empty(backbone: Backbone) -> dict[str, Tensor]:
-    return {"text": encode_text(backbone, [""])[0]}
 
 
 def _generator(path: Path) -> torch.Generator:

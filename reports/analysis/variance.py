@@ -6,7 +6,7 @@ Components", 1992, chapter 4): methods, seeds and fit seeds are crossed with eve
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import chain, combinations, product
 
 import numpy as np
 import pandas as pd
@@ -79,7 +79,8 @@ def components(values: np.ndarray) -> dict[Effect, float]:
     if levels["reference"] < 2:
         raise ValueError("references: a split needs two or more")
     names = [name for name in FACTORS if levels[name] > 1]
-    effects = [e for size in range(1, len(names) + 1) for e in combinations(names, size) if _valid(e)]
+    sets = chain.from_iterable(combinations(names, size) for size in range(1, len(names) + 1))
+    effects = [effect for effect in sets if "target" not in effect or "reference" in effect]
     parts: dict[Effect, np.ndarray] = {(): values.mean(keepdims=True)}
     found: dict[Effect, float] = {}
     for effect in effects:
@@ -91,10 +92,6 @@ def components(values: np.ndarray) -> dict[Effect, float]:
         above = sum(_repeats(other, levels) * found[other] for other in found if set(effect) < set(other))
         found[effect] = (square - above) / _repeats(effect, levels)
     return {effect: found[effect] for effect in effects}
-
-
-def _valid(effect: Effect) -> bool:
-    return "target" not in effect or "reference" in effect
 
 
 def _repeats(effect: Effect, levels: Mapping[str, int]) -> int:

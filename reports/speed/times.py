@@ -92,10 +92,11 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
         extra = [_figure(figure, variant["figures"].get(figure)) for figure in figures]
         rows.append((name, Number(variant["seconds"]["median"], write=duration), *ratios, *peak, *extra))
     columns = ("", "median", *(f"× {rival}" for rival in rivals), *(["memory"] if memory else []))
+    labels = (label(name.removesuffix("_s")) for name in figures)
     rounds = max((len(variant["rounds_s"]) for variant in variants.values()), default=0)
     note = f"{comparison['setting']}. {count(rounds, 'round')}."
     note += "".join(f" Left out: {name} ({reason})." for name, reason in comparison["left_out"].items())
-    return Table(comparison["title"], (*columns, *map(_figure_label, figures)), tuple(rows), note)
+    return Table(comparison["title"], (*columns, *labels), tuple(rows), note)
 
 
 def runs_table(runs: list[dict[str, Any]]) -> Table:
@@ -127,7 +128,3 @@ def _figure(name: str, value: float | None) -> Cell:
     if value is None:
         return NOTHING
     return Number(value, write=duration) if name.endswith("_s") else Number(value)
-
-
-def _figure_label(name: str) -> str:
-    return label(name.removesuffix("_s"))

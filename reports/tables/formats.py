@@ -60,7 +60,7 @@ def markdown(results: Results, figures: dict[str, str]) -> str:
         f"# {_md(title(results.run))}",
         _md(measured(results.run, int(counts["planned"].sum()), int(counts["ok"].sum()))),
         f"**{_md(scope(results.run))}**",
-        _bullets(checks(results) + cautions(results)),
+        "\n".join(f"- {_md(line)}" for line in checks(results) + cautions(results)),
     ]
     pictures = [f"![{_md(text)}]({path})" for path, text in figures.items()]
     tables = [methods_table(results), bounds_table(results)]
@@ -84,10 +84,6 @@ def markdown_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table alone; the text of its cells is Markdown already."""
     lines = ["| " + " | ".join(row) + " |" for row in (columns, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(columns), *lines[1:]])
-
-
-def _bullets(lines: list[str]) -> str:
-    return "\n".join(f"- {_md(line)}" for line in lines)
 
 
 def _md(text: str) -> str:
