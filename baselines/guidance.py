@@ -34,11 +34,7 @@ from flexiact.training import frozen
 
 @dataclass(frozen=True, kw_only=True)
 class LookConfig:
-    """Settings that looking at the reference reads.
-
-    Attributes:
-        block: Index of the block whose features guide, from 0; None: the middle one.
-    """
+    """Settings that looking at the reference reads; `block` counts from 0, None is the middle one."""
 
     block: int | None = None
 

@@ -54,13 +54,7 @@ BETAS = (0.9, 0.999)
 
 @dataclass(frozen=True, kw_only=True)
 class MotionInversionFit(DrawConfig):
-    """Settings of the fit; the defaults are the released code's, the dropouts FlexiAct's.
-
-    Attributes:
-        fit_steps: Number of AdamW steps.
-        learning_rate: Learning rate, constant.
-        weight_decay: Weight decay of AdamW.
-    """
+    """Settings of AdamW, at a constant rate; the defaults are the released code's, the dropouts FlexiAct's."""
 
     fit_steps: int = 400
     learning_rate: float = 2e-2

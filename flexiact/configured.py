@@ -19,12 +19,7 @@ LARGE = 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
-    """Settings of the sampler in every method.
-
-    Attributes:
-        num_inference_steps: Number of denoising steps; None: the backbone's own.
-        guidance_scale: Scale of classifier-free guidance; None: the backbone's own.
-    """
+    """Settings of the sampler in every method; what is None is the backbone's own."""
 
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
@@ -56,11 +51,7 @@ class SamplerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptedSettings(SamplerSettings):
-    """Settings of the sampler in a method that can use RefAdapter.
-
-    Attributes:
-        refadapter_weight: Weight of RefAdapter; 0 or None: RefAdapter is not used.
-    """
+    """Settings of the sampler in a method that can use RefAdapter, unless its weight is 0 or None."""
 
     refadapter_weight: float | None = 0.0
 
@@ -89,12 +80,7 @@ Transfer = TypeVar("Transfer", bound=SamplerSettings)
 
 @dataclass(frozen=True)
 class Config(Generic[Fit, Transfer]):
-    """Settings in two halves, so that variants that differ only in `transfer` share a fit.
-
-    Attributes:
-        fit: Settings that `fit` reads.
-        transfer: Settings that `transfer` reads.
-    """
+    """Settings in two halves, by who reads them, so that variants that differ only in `transfer` share a fit."""
 
     fit: Fit
     transfer: Transfer

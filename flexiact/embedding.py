@@ -66,11 +66,7 @@ class FrequencySchedule:
 
 @dataclass(frozen=True, eq=False)
 class FrequencyAwareEmbedding:
-    """One matrix of learned tokens per block.
-
-    Attributes:
-        tokens: Tokens of all blocks, float32 [num_blocks, length, width].
-    """
+    """One matrix of learned tokens per block; `tokens` is float32 [num_blocks, length, width]."""
 
     tokens: torch.Tensor
 

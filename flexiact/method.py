@@ -20,11 +20,7 @@ from flexiact.training import Optimisation, denoising_loss, frozen, optimise
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig(AdaptedSettings):
-    """Settings of `FlexiAct.transfer`; the defaults are the paper's.
-
-    Attributes:
-        schedule: Schedule of the embedding's bias; None: bias 0 throughout, with the embedding in the attention.
-    """
+    """Settings of `FlexiAct.transfer`, by default the paper's; without a `schedule`, the embedding's bias is 0."""
 
     schedule: FrequencySchedule | None = field(default_factory=FrequencySchedule)
     refadapter_weight: float | None = 0.7

@@ -37,12 +37,7 @@ _PLAIN_STARTS = {"gaussian", "orthogonal", "eva"}  # initial LoRA weights; other
 
 
 class RefAdapter:
-    """The adapter's layers for one transformer.
-
-    Attributes:
-        rank: Rank of every layer.
-        alpha: Scale of a layer's product: alpha / rank at weight 1.
-    """
+    """The adapter's layers for one transformer; at weight 1, a layer's product is scaled by `alpha / rank`."""
 
     def __init__(self, transformer: CogVideoXTransformer3DModel, rank: int, alpha: float, seed: int = 0) -> None:
         """Make layers that change nothing yet (the paper has rank 64, alpha 32); `seed` draws the down halves.

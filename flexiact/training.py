@@ -29,15 +29,7 @@ CHECKPOINTING_PARAMETERS = 10**9
 
 @dataclass(frozen=True)
 class Optimisation:
-    """Settings of AdamW at a constant rate.
-
-    Attributes:
-        steps: Number of optimiser steps.
-        learning_rate: Learning rate, constant.
-        weight_decay: Decoupled weight decay.
-        betas: Betas of AdamW.
-        max_grad_norm: Norm to which gradients are scaled down.
-    """
+    """Settings of AdamW at a constant rate; gradients with a norm above `max_grad_norm` are scaled down to it."""
 
     steps: int
     learning_rate: float

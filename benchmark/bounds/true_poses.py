@@ -40,11 +40,7 @@ class TruePoses:
 
 
 class TruePoseGuided(PoseGuided):
-    """`PoseGuided` that looks up keypoints instead of estimating them.
-
-    Attributes:
-        poses: Lookup table of the true keypoints.
-    """
+    """`PoseGuided` that looks up true keypoints instead of estimating them."""
 
     method_id = "TruePoseGuided"
 

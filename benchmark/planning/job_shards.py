@@ -12,12 +12,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Shard:
-    """One job's part of a run.
-
-    Attributes:
-        index: Number of this part, from 1.
-        count: Number of parts.
-    """
+    """One job's part of a run: number `index`, from 1, of `count`."""
 
     index: int
     count: int

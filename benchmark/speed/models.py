@@ -23,13 +23,7 @@ _STD = 0.02
 
 @dataclass(frozen=True)
 class Architecture(Published):
-    """Sizes of one CogVideoX image-to-video model and of a RefAdapter for it, by default the paper's.
-
-    Attributes:
-        name: Name of the backbone.
-        rank: Rank of its RefAdapter.
-        alpha: Alpha of its RefAdapter.
-    """
+    """Sizes of one CogVideoX image-to-video model, and of a RefAdapter for it (rank, alpha), by default the paper's."""
 
     name: str = "cogvideox-5b-i2v-random"
     rank: int = 64

@@ -37,12 +37,7 @@ _NATIVE_PX = 64
 
 @dataclass(frozen=True)
 class Spoiled:
-    """A case whose answer is to be spoiled.
-
-    Attributes:
-        case: Specification of the case.
-        staged: Content of the case.
-    """
+    """A case whose answer is to be spoiled: its specification and its content."""
 
     case: PuppetCase
     staged: Staged

@@ -70,15 +70,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Answer:
-    """One value of one video.
-
-    Attributes:
-        where: File and place in it, for messages.
-        video: Path of the video as the tool wrote it.
-        metric: Name of the metric.
-        value: Value, finite.
-        scale: Meaning of the metric.
-    """
+    """One finite value of one video, named as the tool does; `where`, for messages, is the file and the place in it."""
 
     where: str
     video: str

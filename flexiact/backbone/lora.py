@@ -14,11 +14,7 @@ from torch import nn
 
 
 class LowRankLayers:
-    """peft's layers for some of a transformer's linear layers; newly made layers change nothing.
-
-    Attributes:
-        config: Configuration of peft.
-    """
+    """peft's layers, by its `config`, for some of a transformer's linear layers; newly made layers change nothing."""
 
     def __init__(
         self,

@@ -186,11 +186,7 @@ class TopDownEstimator(ABC):
 
 
 class MMPoseEstimator(TopDownEstimator):
-    """An mmpose model with a SimCC head, which classifies a point's place on each axis.
-
-    Attributes:
-        scoring: Parameters of the scores.
-    """
+    """An mmpose model with a SimCC head, which classifies a point's place on each axis; `scoring` rates the points."""
 
     def __init__(self, folder: Path | str, device: torch.device | str = "cpu") -> None:
         """Load a SimCC model (see `TopDownEstimator`)."""

@@ -57,12 +57,7 @@ TRUNKS: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True, eq=False)
 class AxisFit:
-    """x' = scale * x + offset, for each axis.
-
-    Attributes:
-        scale: Scales, float64 [2], above 0.
-        offset: Offsets, float64 [2], px.
-    """
+    """x' = scale * x + offset, for each axis: float64 [2] both, scales above 0, offsets in px."""
 
     scale: np.ndarray
     offset: np.ndarray

@@ -20,12 +20,7 @@ MAX_NAMED = 5
 
 @dataclass(frozen=True)
 class Clip:
-    """An untrimmed video and its caption.
-
-    Attributes:
-        path: Path to the file.
-        caption: Caption, possibly empty.
-    """
+    """An untrimmed video and its caption, which may be empty."""
 
     path: Path
     caption: str

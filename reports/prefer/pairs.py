@@ -17,14 +17,7 @@ TRUTH, WRONG = "oracle-codec", "wrong-action"
 
 @dataclass(frozen=True)
 class Trial:
-    """Two videos of one case.
-
-    Attributes:
-        case_id: Id of the case.
-        left: Name of the method or bound on the left.
-        right: Name of the one on the right.
-        is_catch: True for the truth against the wrong action.
-    """
+    """Two videos of one case, by methods or bounds; a catch shows the truth and the wrong action."""
 
     case_id: str
     left: str

@@ -52,14 +52,7 @@ Cell = str | int | Number | Interval | Share | tuple[Number, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table.
-
-    Attributes:
-        title: Heading of the table.
-        columns: Headings of the columns.
-        rows: Cells, one for each column.
-        note: Text that says how to read the table; may be empty.
-    """
+    """A title, headings, a cell for each of them in every row, and a note that says how to read the table, if any."""
 
     title: str
     columns: tuple[str, ...]
