@@ -41,11 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _format(text: str) -> tuple[int, int, int, float]:
-    """Frames, height, width and rate of a text such as 49x480x720@8.
-
-    Raises:
-        ArgumentTypeError: If the text has another form, or asks for fewer than two frames.
-    """
+    """Frames (two or more), height, width and rate of a text such as 49x480x720@8."""
     found = re.fullmatch(r"(\d{1,4})x(\d{1,4})x(\d{1,4})@(\d{1,3}(?:\.\d{1,3})?)", text, re.ASCII)
     numbers = [int(found[place]) for place in (1, 2, 3)] if found else []
     if not found or numbers[0] < 2 or not all(numbers) or not float(found[4]):
@@ -63,12 +59,7 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _submitted(args: argparse.Namespace, suite: Suite, cases: "Sequence[Case]") -> "tuple[Submission, ...]":
-    """Submissions that the arguments name, for cases of a suite.
-
-    Raises:
-        UsageError: If an option makes no sense.
-        CaseError: If a file names no case, or cannot be read.
-    """
+    """Submissions that the arguments name, for cases of a suite."""
     from benchmark.submissions.found import Cases, by_name, by_table, submissions_of
     from benchmark.suites.file_cases import file_name
 

@@ -95,11 +95,7 @@ def build_methods(names: Iterable[str], backbone: "Backbone") -> "dict[str, Acti
 
 
 def _rebuilt(method: Any, name: str, settings: Mapping[str, str]) -> "ActionTransfer":
-    """A method of the same class with changed settings.
-
-    Raises:
-        ValueError: If there is no such setting, or its value is of another kind or out of range; the message names it.
-    """
+    """A method of the same class with changed settings; an error names the setting that is wrong."""
     config = getattr(method, "config", None)
     if config is None:
         raise ValueError(f"{name}: it has no settings")
@@ -128,11 +124,7 @@ def _settings(settings: Any, before: str = "") -> Iterator[tuple[str, Any, Any]]
 
 
 def _typed(setting: str, text: str, kind: Any, own: object) -> object:
-    """The value that a text means for a setting of a type whose own value is `own`.
-
-    Raises:
-        ValueError: If the text means no value of that type; the message names the setting and the type.
-    """
+    """The value that a text means for a setting of a type whose own value is `own`."""
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     factor = _FACTOR.fullmatch(text)
     if factor and isinstance(own, int | float) and not isinstance(own, bool):

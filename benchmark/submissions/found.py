@@ -149,11 +149,7 @@ def _add(found: Found, cell: tuple[str, int], name: str, cases: Cases, problems:
 
 
 def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a table by column, each with the number of its line.
-
-    Raises:
-        CaseError: If the table cannot be read.
-    """
+    """Rows of a table by column, each with the number of its line."""
     try:
         rows = read_table(table, len(NEEDED))
         heading = [cell.lower() for cell in rows[0][1]] if rows else []

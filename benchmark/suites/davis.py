@@ -114,11 +114,7 @@ def _rows(root: Path, problems: list[str]) -> list[list[str]]:
 
 
 def _frames(top: Path, sequence: str) -> list[Path]:
-    """Paths of the frames of a sequence.
-
-    Raises:
-        ValueError: If there is no such sequence, or its folder holds no video.
-    """
+    """Paths of the frames of a sequence."""
     if not _is_name(sequence) or not (top / sequence).is_dir():
         raise ValueError(f"there is no sequence {sequence} in {top}")
     return pictures_in(top / sequence)
@@ -130,11 +126,7 @@ def _is_name(text: str) -> bool:
 
 
 def _image(root: Path, top: Path, target: str) -> str:
-    """Path, relative to the folder, of the image that a `target` cell names.
-
-    Raises:
-        ValueError: If the cell names neither a sequence nor a file in the folder.
-    """
+    """Path, relative to the folder, of the image that a `target` cell names: a sequence's first frame, or a file."""
     path = PurePosixPath(spelled(root, target))
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{target} leads out of the folder")

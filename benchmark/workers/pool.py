@@ -122,11 +122,7 @@ class Pool:
                 self.waiting.clear()
 
     def _fitting(self) -> int:
-        """Number of workers that the cluster's GPUs or cores are enough for.
-
-        Raises:
-            UsageError: If they are not enough for one.
-        """
+        """Number of workers, at least one, that the cluster's GPUs or cores are enough for."""
         resources, gpus = self.ray.cluster_resources(), self.cluster.gpus
         number = int(resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 0))
         if not number:

@@ -280,11 +280,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
-    """Read weights in single precision and compare them with the model.
-
-    Raises:
-        ValueError: If the weights are unreadable, not finite, or those of another model.
-    """
+    """Read weights in single precision and compare them with the model."""
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
