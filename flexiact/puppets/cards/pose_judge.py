@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexiact.pose.estimators import MMPoseEstimator, PoseEstimator, axis_score
+from flexiact.pose.estimators import MMPoseEstimator, PoseEstimator, TopDownEstimator, axis_score
 from flexiact.puppets.recipes.judges import degrade
 from flexiact.puppets.world.actions import TEST_ACTIONS, random_action
 from flexiact.puppets.world.clip import SIZE, projections, render_clips, target_clip
@@ -224,31 +224,29 @@ def tables(estimator: PoseEstimator, data: Frames) -> dict[str, str]:
     return {"rigs": "\n".join(rigs), "conditions": "\n".join(degradations), "empty": "\n".join(empty)}
 
 
-def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
-    """Measure the finished judge on the test split and write README.md.
-
-    Returns:
-        The main figures: PCK@0.1 and agreement on clean frames.
-    """
-    judge, data = MMPoseEstimator(folder), held_out("test", TEST_SEED)
-    scoring, parameters = judge.scoring, sum(p.numel() for p in judge.model.parameters())
-    text = CARD.format(
-        parameters=f"{parameters / 1e6:.2f}",
-        steps=steps,
-        seed=seed,
+def measured_card(folder: Path, judge: TopDownEstimator, data: Frames, card: str, **facts: object) -> dict[str, float]:
+    """Write an estimator's card, README.md, on the test split; return its PCK@0.1 and agreement on clean frames."""
+    text = card.format(
+        parameters=f"{sum(p.numel() for p in judge.model.parameters()) / 1e6:.2f}",
         scenes=len(data.rigs),
         count=data.frames.shape[0] * data.frames.shape[1],
-        radius=f"{scoring.radius_px:g}",
-        temperature=scoring.temperature,
-        threshold=scoring.threshold,
+        threshold=judge.score_threshold,
         **tables(judge, data),
-        reliability="\n".join(_reliability(judge, data)),
+        **facts,
     )
     (folder / "README.md").write_text(text)
     return {
         "pck": accuracy(judge, data, data.frames).pck,
         "agreement": displacement_agreement(judge, data, data.frames),
     }
+
+
+def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
+    """Measure the finished judge on the test split and write its card; see `measured_card`."""
+    judge, data = MMPoseEstimator(folder), held_out("test", TEST_SEED)
+    facts = {"steps": steps, "seed": seed, "temperature": judge.scoring.temperature}
+    radius, reliability = f"{judge.scoring.radius_px:g}", "\n".join(_reliability(judge, data))
+    return measured_card(folder, judge, data, CARD, **facts, radius=radius, reliability=reliability)
 
 
 CARD = """# Pose judge of the puppet world

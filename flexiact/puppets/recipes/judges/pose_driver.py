@@ -17,11 +17,9 @@ from flexiact.pose.mmpose_import import quiet
 from flexiact.puppets.cards.pose_judge import (
     CALIBRATION_SEED,
     TEST_SEED,
-    accuracy,
-    displacement_agreement,
     found_threshold,
     held_out,
-    tables,
+    measured_card,
 )
 from flexiact.puppets.recipes.judges.pose_judge import (
     PREPROCESSOR,
@@ -111,27 +109,8 @@ def train_driver(state: Path, out: Path, steps: int, seed: int, device: torch.de
     train_estimator(recipe, state, out, steps, seed + SEED_OFFSET, device)
     threshold = found_threshold(HeatmapEstimator(out), held_out("train", CALIBRATION_SEED + 1, 30))
     (out / "config.json").write_text(json.dumps({**config, "scoring": {"threshold": threshold}}, indent=1) + "\n")
-    return write_card(out, steps, seed)
-
-
-def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
-    """Measure the finished driver on the test split, as the judge's card does, and write README.md."""
-    driver, data = HeatmapEstimator(folder), held_out("test", TEST_SEED)
-    text = CARD.format(
-        parameters=f"{sum(p.numel() for p in driver.model.parameters()) / 1e6:.2f}",
-        steps=steps,
-        seed=seed,
-        pool=POOL_SCENES,
-        scenes=len(data.rigs),
-        count=data.frames.shape[0] * data.frames.shape[1],
-        threshold=driver.score_threshold,
-        **tables(driver, data),
-    )
-    (folder / "README.md").write_text(text)
-    return {
-        "pck": accuracy(driver, data, data.frames).pck,
-        "agreement": displacement_agreement(driver, data, data.frames),
-    }
+    driver, data = HeatmapEstimator(out), held_out("test", TEST_SEED)
+    return measured_card(out, driver, data, CARD, steps=steps, seed=seed, pool=POOL_SCENES)
 
 
 CARD = """# Pose driver of the puppet world
