@@ -104,7 +104,7 @@ def sample_video(
 def denoise(
     backbone: Backbone, text: torch.Tensor, condition: torch.Tensor, sampler: Sampler, generator: torch.Generator
 ) -> torch.Tensor:
-    """Denoise one clip from noise drawn from `generator`.
+    """Clean latents [1, F, C, h, w] of one clip, denoised from noise drawn from `generator`.
 
     Args:
         backbone: Backbone with its scheduler; neither is changed.
@@ -112,9 +112,6 @@ def denoise(
         condition: Condition latents from `encode_image`, [1, F, C, h, w].
         sampler: Number of steps, and additions of a method; its guidance scale counts if `text` has two rows.
         generator: Source of all noise, on the CPU.
-
-    Returns:
-        Clean latents [1, F, C, h, w].
     """
     # A scheduler keeps state between calls; a copy keeps the backbone as it was.
     scheduler = type(backbone.scheduler).from_config(backbone.scheduler.config)

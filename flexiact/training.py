@@ -117,7 +117,7 @@ def optimise(
     label: str = "fit",
     generator: torch.Generator | None = None,
 ) -> list[float]:
-    """Take `plan.steps` steps, one batch each; a terminal shows a progress bar after 5 s.
+    """Take `plan.steps` steps, one batch each, and return their losses; a terminal shows a progress bar after 5 s.
 
     Inside `flexiact.resuming.resumable` a long loop stores its state, and resumes from there.
 
@@ -128,9 +128,6 @@ def optimise(
         plan: Settings of the optimiser.
         label: Label of the progress bar.
         generator: Source of all randomness of batches and losses; without it the loop is not stored.
-
-    Returns:
-        The loss of every step.
 
     Raises:
         ValueError: If batches run out, or the loss is not finite.

@@ -136,16 +136,13 @@ def attention_with_channel(
 def queries_and_keys(
     attn: Attention, states: torch.Tensor, rotary: Rotary | None, num_text: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Project to heads, norm, and add rotary positions to the video tokens.
+    """Project to heads [B, heads, tokens, head width], norm, and add rotary positions to the video tokens.
 
     Args:
         attn: Attention of a block.
         states: [B, tokens, width], text tokens first.
         rotary: Positions of the video tokens; None for models without them.
         num_text: Number of text tokens.
-
-    Returns:
-        Queries and keys, each [B, heads, tokens, head width].
     """
     query = _normed(attn.norm_q, split_heads(attn, attn.to_q(states)))
     key = _normed(attn.norm_k, split_heads(attn, attn.to_k(states)))

@@ -56,16 +56,13 @@ def _shares_of(attn: Attention, inputs: dict[str, Any]) -> Tensor:
 
 
 def extra_shares(query: Tensor, key: Tensor, num_extra: int, bias: float) -> Tensor:
-    """Softmax mass that queries give the extra keys, mean over heads.
+    """Softmax mass that queries give the extra keys, mean over heads, float32 [B, video].
 
     Args:
         query: Queries of the video, [B, heads, video, d].
         key: Keys, [B, heads, text + video + extra, d]; the extra ones come last.
         num_extra: Number of extra keys.
         bias: Bias added to the logits of extra keys; finite.
-
-    Returns:
-        Shares in [0, 1], float32 [B, video].
     """
     batch, heads, _, width = query.shape
     key = key.float().transpose(-1, -2) / math.sqrt(width)

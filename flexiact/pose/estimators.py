@@ -97,16 +97,13 @@ class Scoring:
 
 
 def axis_score(logits: np.ndarray, places: np.ndarray, bins_per_px: float, scoring: Scoring) -> np.ndarray:
-    """Probability mass near the reported places on one axis.
+    """Probability mass near the reported places on one axis, [...] in [0, 1].
 
     Args:
         logits: Logits of the head, [..., W] for W bins.
         places: Reported places, [...], in pixels of the model's input.
         bins_per_px: SimCC split ratio.
         scoring: Factors and radius.
-
-    Returns:
-        [...] in [0, 1].
     """
     scaled = logits.astype(np.float64) * (scoring.beta / scoring.temperature)
     mass = np.exp(scaled - scaled.max(-1, keepdims=True))

@@ -147,7 +147,7 @@ def palette(count: int) -> np.ndarray:
 def draw_skeletons(
     keypoints: np.ndarray, scores: np.ndarray, links: Sequence[tuple[int, int]], size: tuple[int, int]
 ) -> np.ndarray:
-    """Draw one figure per frame: limbs, then joints over them, each in its own colour.
+    """Draw one figure per frame, uint8 [T, H, W, 3]: limbs, then joints over them, each in its own colour.
 
     A joint's colour is multiplied by its score, a limb's by the product of its ends' scores (MimicMotion's
     confidence-aware pose guidance, equation 2). Lines are 1/32 of the shorter side thick, joints 1.5 times that.
@@ -157,9 +157,6 @@ def draw_skeletons(
         scores: Scores, [T, K] in [0, 1]; 0 draws nothing.
         links: Pairs of indices.
         size: Height and width, px.
-
-    Returns:
-        uint8 [T, H, W, 3].
     """
     height, width = size
     thickness = max(1, round(min(size) / 32))

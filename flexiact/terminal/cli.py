@@ -41,7 +41,7 @@ def command(
 def run(
     parser: argparse.ArgumentParser, work: Work, arguments: Sequence[str] | None, interrupted: str = "stopped"
 ) -> int:
-    """Parse the arguments and do the work.
+    """Parse the arguments and do the work; return its exit code, 2 after an error, or 130 after Ctrl-C.
 
     Args:
         parser: Parser of the command.
@@ -49,9 +49,6 @@ def run(
             one line on standard error.
         arguments: Command-line arguments; None: those of the process.
         interrupted: Line to print on standard error after Ctrl-C.
-
-    Returns:
-        The exit code: that of the work, 2 after an error, 130 after Ctrl-C.
     """
     words = sys.argv[1:] if arguments is None else arguments
     whole = f"{parser.prog} {shlex.join(words)}".strip()

@@ -51,10 +51,7 @@ def train_on_files(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace, state: Path, accelerator: Accelerator) -> str:
-    """Encode, train, and write the adapter.
-
-    Returns:
-        One line: the folder and the mean loss of the last steps.
+    """Encode, train, and write the adapter; return a line with its folder and the mean loss of the last steps.
 
     Raises:
         ValueError: If the data, a setting or the state is wrong; the message names it.

@@ -8,16 +8,13 @@ FEW_CLUSTERS = 20
 
 
 def clustered_spearman(left: np.ndarray, right: np.ndarray, cluster: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Spearman's rho in resamples that draw whole clusters.
+    """Spearman's rho in resamples that draw whole clusters, float [B]; NaN where a side does not vary.
 
     Args:
         left: Values, float [N].
         right: Values, float [N].
         cluster: Cluster of each observation, int [N], 0 to K - 1, none of them empty.
         draws: Number of times that each cluster is drawn, int [B, K], each row with a positive sum.
-
-    Returns:
-        Correlations, float [B]; NaN where a side does not vary.
     """
     if draws.shape[1] ** 3 <= FEW_CLUSTERS * len(left):
         return _correlations(*_cluster_sums(left, right, cluster, draws))

@@ -24,13 +24,10 @@ SIGN_FLIPS = 200_000
 
 
 def student_interval(means: np.ndarray) -> tuple[float, float]:
-    """Student's 95% interval of the mean of float [n], one a reference.
+    """Student's 95% interval of the mean of float [n], one a reference; NaN for fewer than two references.
 
     For normal means its coverage is exact with any number of references. A bootstrap over few references cannot reach
     beyond the smallest and largest mean, so its interval contains the truth too rarely.
-
-    Returns:
-        Lower and upper end; NaN for fewer than two references.
     """
     if len(means) < 2:
         return float("nan"), float("nan")

@@ -36,11 +36,7 @@ class Sheet:
 
 
 def write_contact_sheet(results: Results, path: Path, sheet: Sheet) -> int:
-    """Draw the sheet at the first seed.
-
-    Returns:
-        Number of cases shown; 0 if the run directory holds no videos, and then nothing is written.
-    """
+    """Draw the sheet at the first seed; return the number of cases, 0 if there are no videos and thus no sheet."""
     run = results.run
     cases = chosen_cases(run, sheet.max_cases)
     names = ("reference", "target", *results.order, *results.bound_order)

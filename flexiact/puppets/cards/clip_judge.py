@@ -117,11 +117,7 @@ def figures(folder: Path) -> dict[str, float]:
 
 
 def write_card(folder: Path, steps: int, seed: int) -> dict[str, float]:
-    """Measure the finished judge on the test split and write README.md.
-
-    Returns:
-        The main figures: retrieval accuracies in galleries of 32.
-    """
+    """Measure the finished judge on the test split and write README.md; return accuracies in galleries of 32."""
     values = figures(folder)
     rows = [
         f"| {name} | {values[f'text:{name}']:.3f} | {values[f'identity:{name}']:.3f} | {values[f'cosine:{name}']:.3f} |"
