@@ -119,15 +119,8 @@ def optimise(
 ) -> list[float]:
     """Take `plan.steps` steps, one batch each, and return their losses; a terminal shows a progress bar after 5 s.
 
-    Inside `flexiact.resuming.resumable` a long loop stores its state, and resumes from there.
-
-    Args:
-        parameters: Parameters to train, in place.
-        batches: Batches, at least as many as steps.
-        loss_of: Function from a batch to its loss.
-        plan: Settings of the optimiser.
-        label: Label of the progress bar.
-        generator: Source of all randomness of batches and losses; without it the loop is not stored.
+    Parameters are trained in place. Inside `flexiact.resuming.resumable` a long loop stores its state, and resumes from
+    there, if it knows the generator from which batches and losses draw.
 
     Raises:
         ValueError: If batches run out, or the loss is not finite.

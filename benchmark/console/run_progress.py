@@ -15,10 +15,8 @@ _LINE_EVERY_S = 20.0
 class Progress:
     """Counter of finished work. Kinds differ a thousandfold in cost, so the time left is estimated kind by kind.
 
-    Args:
-        work: Number of pieces to do, by kind.
-        stream: Stream to write to; None is standard error.
-        workers: Number of pieces that are in work at the same time.
+    `work` is the number of pieces by kind, of which `workers` are in work at a time; without a stream it writes to
+    standard error.
     """
 
     def __init__(self, work: Mapping[str, int], stream: TextIO | None = None, workers: int = 1) -> None:

@@ -94,13 +94,8 @@ def describe_run(
 ) -> dict[str, Any]:
     """Content of run.json without command and provenance.
 
-    Args:
-        suite: Name, version and digest of the suite, as in run.json.
-        cases: Cases of the suite.
-        seeds: Seeds of transfers; a fit takes the seed of its transfer, unless a session names others.
-        backbone: Backbone of all methods.
-        methods: Built methods by name.
-        metrics: Entries of metrics by name (see `describe_metric`).
+    A fit takes the seed of its transfer, unless a session names others; entries of `metrics` are those of
+    `describe_metric`.
 
     Raises:
         ValueError: If the truth of only some cases is known, or a configuration is not JSON.

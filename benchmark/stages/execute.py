@@ -47,13 +47,8 @@ class Fit:
 class Executor:
     """Runs cells of one run. Pass cells that share a fit one after the other: only the last fit stays in memory.
 
-    Args:
-        folder: Run directory; the caller has opened it.
-        backbone: Backbone that the methods were built on.
-        methods: Built methods by name.
-        cases: Cases by id.
-        told: Names of the methods that receive true keypoints (see `ToldKeypoints`).
-        submissions: Submissions by name.
+    The caller has opened the folder and built the methods on the backbone; those that are `told` receive true keypoints
+    (see `ToldKeypoints`).
     """
 
     def __init__(

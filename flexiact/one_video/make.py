@@ -59,11 +59,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class Shown:
-    """An action to be learned.
+    """A video of an action to be learned, and its caption.
 
     Attributes:
-        reference: Path to a video of the action.
-        caption: Caption of the reference.
         start_s: Second of the video at which a clip of the backbone's length begins, which then keeps its own speed;
             None: the clip shows the whole video, a longer one faster.
     """

@@ -81,16 +81,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable(spread: float, references: int, power: float = POWER, level: float = ALPHA) -> float:
-    """Smallest true mean difference that a two-sided paired t-test finds with the given power.
+    """Smallest true mean difference that a two-sided paired t-test finds with the given power, in the unit of `spread`.
 
-    Args:
-        spread: Standard deviation of the differences between references.
-        references: Number of references.
-        power: Probability of finding the difference.
-        level: Level of the test.
-
-    Returns:
-        A difference in the unit of `spread`; NaN for fewer than two references.
+    `spread` is the standard deviation of the differences between references. NaN for fewer than two references.
     """
     if references < 2 or not np.isfinite(spread):
         return float("nan")

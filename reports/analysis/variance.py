@@ -105,17 +105,10 @@ def _freedom(effect: Effect, levels: Mapping[str, int]) -> int:
 
 
 def deviation_of_difference(found: Mapping[Effect, float], targets: int, seeds: int, fit_seeds: int = 1) -> float:
-    """Standard deviation between references of the difference of two methods.
+    """Standard deviation between references of the difference of two methods, from variances by effect.
 
-    Args:
-        found: Variance by effect.
-        targets: Number of targets of each reference.
-        seeds: Number of seeds of each case.
-        fit_seeds: Number of fit seeds of each case.
-
-    Returns:
-        Deviation in the unit of the scores. What the seeds do to all references alike is no part of it, since they
-        share their seeds.
+    The counts are those of each reference's targets and of each case's seeds. What the seeds do to all references alike
+    is no part of it, since they share their seeds.
     """
     counts = {"target": targets, "seed": seeds, "fit seed": fit_seeds}
     among = [effect for effect in found if "method" in effect and "reference" in effect]

@@ -121,20 +121,12 @@ def cached_clips(
 ) -> dict[str, Tensor]:
     """Clips of `shards` shards, made if missing, in a folder named after all that the clips depend on.
 
-    Draws are the same on every device; pictures and latents are the same up to rounding.
-
-    Args:
-        code: Linear code of the latents.
-        tokenizer: Tokenizer of the captions.
-        folder: Parent of the folder of shards.
-        seed: Seed of all clips.
-        shards: Number of shards of `SHARD_CLIPS` clips.
-        workers: Number of one-thread processes that make missing shards; 1 makes them in this process.
-        device: Device that clips are rendered and encoded on, and that holds the result.
+    One-thread processes make missing shards, one worker in this process. Draws are the same on every device; pictures
+    and latents are the same up to rounding.
 
     Returns:
         latents [N, F, C, h, w], first and other [N, 1, C, h, w] (float16), captions int16 [N, W, L] in all `wordings`,
-            and points float16 [N, T, 13, 2], the keypoints in pixels, nan where the body lacks the part.
+        and points float16 [N, T, 13, 2], the keypoints in pixels, nan where the body lacks the part.
     """
     make = partial(_shard, code, tokenizer, seed, device)
     return cached_shards(folder / recipe_mark(code, seed), shards, make, workers, device)

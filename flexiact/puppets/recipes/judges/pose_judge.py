@@ -271,15 +271,10 @@ class Recipe:
 def train_estimator(
     recipe: Recipe, state: Path, out: Path, steps: int, seed: int, device: torch.device | str = "cpu"
 ) -> None:
-    """Train an estimator and write config.json and model.safetensors.
+    """Train an estimator and write its config.json and model.safetensors to `out`.
 
-    Args:
-        recipe: Model, worlds and loss.
-        state: Folder of the rendered frames, the checkpoint and curve.csv; a second start resumes from it.
-        out: Folder of the finished estimator.
-        steps: Number of optimiser steps of 64 frames.
-        seed: Seed of the frames, the initial weights and every step.
-        device: Device to train on.
+    A step is of 64 frames. `state` holds the rendered frames, the checkpoint and curve.csv; a second start resumes from
+    it.
     """
     device = torch.device(device)
     pool = render_pool(state / "pool", recipe.scenes, seed, recipe.split)
