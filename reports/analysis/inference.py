@@ -106,6 +106,19 @@ def references_needed(spread: float, difference: float, level: float = ALPHA, po
     return 2 + bisect.bisect_left(many, True, key=lambda count: detectable(spread, count, power, level) <= difference)
 
 
+def equivalent(differences: np.ndarray, margin: float) -> bool:
+    """True if two one-sided t-tests at 5% show the mean difference to lie within -margin to margin (Schuirmann, 1987).
+
+    Args:
+        differences: Differences, float [n], one per reference.
+        margin: Largest difference that counts as equivalent, above 0.
+    """
+    if len(differences) < 2:
+        return False
+    reach = stats.t.ppf(CONFIDENCE, len(differences) - 1) * np.std(differences, ddof=1) / np.sqrt(len(differences))
+    return bool(abs(np.mean(differences)) + reach < margin)
+
+
 def resampled_ranks(means: np.ndarray, draws: np.ndarray, higher_is_better: bool) -> np.ndarray:
     """Ranks of methods in bootstrap resamples of the references.
 

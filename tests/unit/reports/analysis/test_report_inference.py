@@ -11,6 +11,7 @@ from scipy import stats
 from reports.analysis.inference import (
     MANY,
     detectable,
+    equivalent,
     holm,
     references_needed,
     resampled_ranks,
@@ -107,6 +108,12 @@ def test_the_references_needed_are_the_fewest_that_suffice(difference, level):
 
 def test_a_difference_out_of_reach_needs_as_many_as_are_looked_at():
     assert references_needed(1.0, 1e-6) == MANY and references_needed(0.0, 0.1) == 2
+
+
+def test_equivalence_needs_the_whole_interval_inside_the_margin():
+    differences = np.array([0.01, -0.02, 0.015, 0.0, -0.01, 0.005])
+    assert equivalent(differences, 0.05) and not equivalent(differences, 0.005)
+    assert not equivalent(differences + 0.05, 0.05) and not equivalent(differences[:1], 1.0)
 
 
 def test_ranks_in_resamples():
