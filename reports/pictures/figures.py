@@ -175,12 +175,13 @@ def _belief_scatter(results: Results, theme: Theme) -> Figure | None:
     figure = Figure(figsize=(10, 0.7 + 2.5 * lines))
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True).ravel()
     for panel, (name, found) in zip(panels, pairs.items(), strict=False):
+        panel.set_rasterization_zorder(1)  # one image a panel instead of one a method
         for index, method in enumerate(results.order):
             mine = found[found["method"] == method]
             colour, marker = mark(theme, index)
             panel.plot(
                 mine["headline_value"], mine["metric_value"], marker, color=colour, markersize=2.5, alpha=0.7,
-                label=method, markeredgewidth=0, ls="", rasterized=True,
+                label=method, markeredgewidth=0, ls="", zorder=0.5,
             )  # fmt: skip
         panel.set_title(heading(run, name).replace(" (released", "\n(released"), fontsize=9)
         panel.grid()
