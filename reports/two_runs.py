@@ -24,6 +24,7 @@ LISTED = 10
 
 _CELL = ["method", "case_id", "seed", "fit_seed"]
 _SETTINGS = ("backbone", "truth", "methods", "metrics", "cases", "provenance")
+_NAMED = ("methods", "metrics", "cases")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class TwoRuns:
 
     Attributes:
         runs: Both runs.
-        settings: Dotted names of the keys of run.json that differ.
+        settings: Dotted names of the keys of run.json that differ, or that only one run has.
         alone: Sentences on what only one of the runs has, or what cannot be compared.
         changes: Differences in the order of methods and metrics of the first run.
         movements: Movements of the metrics that differ anywhere, in their order.
@@ -188,11 +189,13 @@ def _alone(first: pd.DataFrame, second: pd.DataFrame) -> Iterator[str]:
 
 
 def _differing(one: Any, other: Any, path: str) -> Iterator[str]:
-    """Dotted names of what differs in two values of run.json; keys that only one has are left out."""
+    """Dotted names of what differs in two values of run.json, without what `_alone` says by name."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for name in one:
-            if name in other:
+        for name in {**one, **other}:
+            if name in one and name in other:
                 yield from _differing(one[name], other[name], f"{path}.{name}")
+            elif path not in _NAMED:
+                yield f"{path}.{name}"
     elif one != other:
         yield path
 

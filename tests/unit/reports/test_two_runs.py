@@ -143,6 +143,14 @@ def test_the_command_says_it_in_80_columns_and_exit_code_1(
     assert len(pd.read_csv(tmp_path / "cells.csv")) == 12
 
 
+def test_settings_of_one_run_alone_are_listed_but_not_its_methods(run: Path, other: Path) -> None:
+    change_info(other, lambda info: info["methods"][METHOD].update(crops=0))
+    change_info(other, lambda info: info["backbone"].update(lent={"from": "elsewhere"}))
+    change_info(other, lambda info: info["methods"].pop("i2v"))
+    for pair in ((run, other), (other, run)):
+        assert set(compared(*map(load_run, pair)).settings) == {f"methods.{METHOD}.crops", "backbone.lent"}
+
+
 def test_what_only_one_run_has_is_said_and_what_no_longer_compares_is_left_out(run: Path, other: Path) -> None:
     for table in ("samples", "scores"):
         change_table(other, table, lambda rows: rows[(rows["method"] != "i2v") & (rows["seed"] == 0)])
