@@ -74,6 +74,7 @@ def power_page(folder: Path, differences: Sequence[float]) -> str:
         f"times in five, at a level of {level:.4f} ({ALPHA:.0%} over {len(pairs)} pairs). The last columns: references "
         "needed for a difference."
     )
+    note = " ".join((note, *stored.notes))
     table = Table(f"Power: {heading(stored, stored.headline)}", columns, tuple(lines), note)
     try:
         more = tuple(map(markdown_table, variance_tables(stored, rows, level)))

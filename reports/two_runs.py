@@ -24,6 +24,7 @@ LISTED = 10
 
 _CELL = ["method", "case_id", "seed", "fit_seed"]
 _SETTINGS = ("backbone", "truth", "methods", "metrics", "cases", "provenance")
+_ORDER = ("first", "second")
 _NAMED = ("methods", "metrics", "cases")
 
 
@@ -229,7 +230,8 @@ def text(found: TwoRuns, everything: bool = False) -> str:
         rest = len(found.settings) - LISTED
         more = f" and {rest} more" if rest > 0 else ""
         lines += _wrapped(f"differ in {', '.join(found.settings[:LISTED])}{more}")
-    lines += [line for sentence in found.alone for line in _wrapped(sentence)]
+    notes = [f"in the {which}: {note}" for which, run in zip(_ORDER, found.runs, strict=True) for note in run.notes]
+    lines += [line for sentence in (*notes, *found.alone) for line in _wrapped(sentence)]
     for method in dict.fromkeys(change.method for change in found.changes):
         mine = [change for change in found.changes if change.method == method and (everything or change.changed)]
         if mine:

@@ -151,6 +151,14 @@ def test_settings_of_one_run_alone_are_listed_but_not_its_methods(run: Path, oth
         assert set(compared(*map(load_run, pair)).settings) == {f"methods.{METHOD}.crops", "backbone.lent"}
 
 
+def test_rows_that_were_left_out_while_reading_are_said(run: Path, other: Path) -> None:
+    rows = int((pd.read_parquet(run / "scores.parquet")["metric"] == "pck").sum())
+    change_table(other, "scores", lambda table: table.assign(metric_version=1 + (table["metric"] == "pck")))
+    shown = text(compared(load_run(run), load_run(other)))
+    assert f"\nin the second: {rows} rows of another metric version were left out (pck).\n" in shown
+    assert "in the first: " not in shown
+
+
 def test_what_only_one_run_has_is_said_and_what_no_longer_compares_is_left_out(run: Path, other: Path) -> None:
     for table in ("samples", "scores"):
         change_table(other, table, lambda rows: rows[(rows["method"] != "i2v") & (rows["seed"] == 0)])
