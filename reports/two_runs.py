@@ -131,16 +131,17 @@ def _comparable(first: StoredRun, second: StoredRun) -> tuple[list[str], list[st
 
 
 def _made(run: StoredRun, metrics: list[str]) -> pd.DataFrame:
-    """Scores that a run has, without planned ones that are missing.
-
-    A bound that is one video for all seeds stands under seed 0, whichever seed it is stored under.
-    """
-    unsampled = [name for name in run.bounds if not run.info["methods"][name].get("sampled", True)]
-    rows = tidy(run)
-    sampled = ~rows["method"].isin(unsampled)
-    rows = rows.assign(**{name: rows[name].where(sampled, 0) for name in ("seed", "fit_seed")})
+    """Scores that a run has, without planned ones that are missing."""
+    rows = _at_zero(run, tidy(run))
     rows = rows[rows["metric"].isin(metrics) & (rows["status"] != "missing")]
     return rows[[*_CELL, "metric", "reference_id", "status", "value"]]
+
+
+def _at_zero(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a run; a bound that is one video for all seeds stands under seed 0, whichever it is stored under."""
+    unsampled = [name for name in run.bounds if not run.info["methods"][name].get("sampled", True)]
+    sampled = ~rows["method"].isin(unsampled)
+    return rows.assign(**{name: rows[name].where(sampled, 0) for name in ("seed", "fit_seed")})
 
 
 def _equal(one: pd.Series, other: pd.Series) -> pd.Series:
@@ -209,7 +210,7 @@ def _cells(first: StoredRun, second: StoredRun, pairs: pd.DataFrame) -> pd.DataF
         second=values["value_2"].astype(object).where(values["value_2"].notna(), values["status_2"]),
     )
     columns = [*_CELL, "status", "video_digest"]
-    samples = [run.samples.reindex(columns=columns) for run in (first, second)]
+    samples = [_at_zero(run, run.samples.reindex(columns=columns)) for run in (first, second)]
     videos = samples[0].merge(samples[1], on=_CELL, suffixes=("_1", "_2")).assign(what="video")
     there = (videos["status_1"] != "missing") & (videos["status_2"] != "missing")
     same = (videos["status_1"] == videos["status_2"]) & _equal(videos["video_digest_1"], videos["video_digest_2"])

@@ -128,6 +128,22 @@ def test_a_value_that_became_a_failure_and_another_video_are_differences(run: Pa
     assert f"i2v on {case} at seed 1: its video" in text(found)
 
 
+def test_videos_of_a_bound_without_seeds_are_compared_whatever_the_seeds(
+    run: Path, other: Path, tmp_path: Path
+) -> None:
+    first = Path(shutil.copytree(run, tmp_path / "first"))
+    for folder in (first, other):
+        change_info(folder, lambda info: info["methods"]["still"].update(sampled=False))
+    change_info(other, lambda info: info.update(seeds=[1, 2]))
+    change_table(other, "scores", lambda table: table.assign(seed=table["seed"] + 1))
+    change_table(other, "samples", lambda table: table.assign(
+        seed=table["seed"] + 1, video_digest=table["video_digest"].where(table["method"] != "still", "0" * 64),
+    ))  # fmt: skip
+    cells = compared(load_run(first), load_run(other)).cells
+    stills = cells[(cells["method"] == "still") & (cells["what"] == "video")]
+    assert list(stills["second"]) == ["0" * 64] * 6 and set(stills["seed"]) == {0}
+
+
 def test_the_command_says_it_in_80_columns_and_exit_code_1(
     run: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
