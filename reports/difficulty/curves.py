@@ -23,6 +23,8 @@ from reports.tables.sections import claims_table, mean_cell
 from reports.wording import NOTHING, backbone_size, count, heading, label, number, scope, signed
 
 FIGURE = "difficulty-curves"
+_OPTIONAL = ("claims.csv", f"figures/{FIGURE}.svg", f"figures/{FIGURE}-dark.svg")
+"""Files that not every report has."""
 _LABEL_STEP = 0.05
 """Smallest distance between the names of two bounds, in units of the headline."""
 
@@ -218,7 +220,7 @@ def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
     gaps = gaps_table(found)
     tables += [gaps] * bool(gaps.rows)
     title = f"Difficulty on {found.run.info['backbone']['name']} ({backbone_size(found.run.info['backbone'])})"
-    with Staging(folder) as staging:
+    with Staging(folder, _OPTIONAL) as staging:
         drawn = save_themed(FIGURE, lambda theme: draw_curves(found, theme), staging / "figures")
         picture = [f"![{label(found.run.headline)} over strength, as in the tables](figures/{FIGURE}.svg)"] * drawn
         parts = [f"# {title}", scope(found.run), *picture, *map(markdown_table, tables)]
