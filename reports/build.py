@@ -179,7 +179,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _build(options: argparse.Namespace) -> None:
-    if options.run is None and (options.readme is None or options.publish is not None):
+    given = any(option is not None for option in (options.out, options.publish, options.against))
+    if options.run is None and (options.readme is None or given):
         raise ValueError("RUN is missing: only --readme alone needs none")
     if options.run is not None:
         print(build(options.run, options.out, options.against))
