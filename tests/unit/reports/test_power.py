@@ -20,6 +20,12 @@ def test_a_page_names_pairs_and_asks_for_more_references_for_less(tmp_path: Path
         assert 2 <= few <= many
 
 
+def test_more_references_than_are_tried_are_no_exact_number(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", references=2, targets=1, seeds=(0,), videos=False)
+    rows = [line for line in power_page(tmp_path / "run", [1e-9]).splitlines() if " - " in line]
+    assert rows and all(row.endswith(" 1000000 or more |") for row in rows)
+
+
 def test_the_page_says_which_rows_were_left_out(tmp_path: Path) -> None:
     scores = make_run(tmp_path / "run", references=2, targets=1, seeds=(0,), videos=False) / "scores.parquet"
     table = pd.read_parquet(scores)
