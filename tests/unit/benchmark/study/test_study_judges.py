@@ -123,9 +123,10 @@ def test_the_page_has_the_judge_beside_the_metrics(
     [
         (["--judge", "videos", "--publish", "out"], "publish: --judge alone writes videos and no page"),
         (["--publish", "out", "--evaluator", "vbench 1"], "evaluator: says who wrote --answers"),
+        (["--judge", "videos", "--seed", str(2**63)], "seed: expected 0 <= seed < 2**63"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(
+def test_options_that_cannot_be_or_would_do_nothing_are_refused(
     words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("benchmark.workers.load.set_threads", lambda threads: None)  # of the process, which tests share
