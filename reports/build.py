@@ -3,7 +3,7 @@
 Without a run, `python -m reports.build --readme README.md` writes the README's results from the published ones.
 
 All files are first written to a temporary folder and then moved one by one, so that a failed build leaves the former
-report unchanged.
+report unchanged. Figures, frames and long tables of a former report that the new one lacks are then removed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None
 
     run = load_run(Path(run_dir))
     out_dir = Path(out_dir) if out_dir is not None else Path(run_dir) / "report"
-    with Staging(out_dir) as staging:
+    with Staging(out_dir, _optional()) as staging:
         _write(measure(run, against), staging, out_dir, Sheet(), Gallery())
     return out_dir / "leaderboard.html"
 
@@ -71,7 +72,7 @@ def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Pat
     if publish_dir.resolve() == run_dir.resolve():
         raise RunError(f"{publish_dir}: is the run itself; publish to another folder")
     run = load_run(run_dir)
-    with Staging(publish_dir) as staging:
+    with Staging(publish_dir, _optional()) as staging:
         few = Sheet(max_cases=PUBLISHED_CASES, colours=256), Gallery(cases=PUBLISHED_FRAMES, quality=75)
         _write(measure(run, against), staging, publish_dir, *few, linked=False)
         shutil.copyfile(run_dir / "run.json", staging / "run.json")
@@ -117,11 +118,23 @@ def _write(results: Results, folder: Path, final: Path, sheet: Sheet, gallery: G
         (folder / name).write_text(text, encoding="utf-8")
 
 
-class Staging:
-    """A temporary folder next to `final`; on success its files move to `final`, otherwise they are removed."""
+def _optional() -> tuple[str, ...]:
+    """Patterns of the files that not every report has."""
+    from reports.pictures.figures import FIGURES
+    from reports.tables.formats import CASES, FAULTS
 
-    def __init__(self, final: Path) -> None:
-        self._final = final
+    figures = (f"figures/{name}{end}.svg" for name, *_ in FIGURES for end in ("", "-dark"))
+    return (CASES, FAULTS, "frames/[0-9][0-9][0-9].webp", *figures)
+
+
+class Staging:
+    """A temporary folder next to `final`; on success its files move to `final`, otherwise they are removed.
+
+    Files in `final` that match a pattern of `optional` and that the new files do not replace are removed on success.
+    """
+
+    def __init__(self, final: Path, optional: Sequence[str] = ()) -> None:
+        self._final, self._optional = final, optional
 
     def __enter__(self) -> Path:
         # The folder is made first, so that an unwritable place is found before anything is computed.
@@ -133,10 +146,14 @@ class Staging:
     def __exit__(self, kind: object, *_: object) -> None:
         try:
             if kind is None:
+                former = {path for pattern in self._optional for path in self._final.glob(pattern) if path.is_file()}
                 for path in sorted(path for path in self._folder.rglob("*") if path.is_file()):
                     place = self._final / path.relative_to(self._folder)
                     place.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(path, place)
+                    former.discard(place)
+                for path in former:
+                    path.unlink()
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
             if kind is not None and self._is_new:
@@ -162,7 +179,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _build(options: argparse.Namespace) -> None:
-    if options.run is None and (options.readme is None or options.publish is not None):
+    given = any(option is not None for option in (options.out, options.publish, options.against))
+    if options.run is None and (options.readme is None or given):
         raise ValueError("RUN is missing: only --readme alone needs none")
     if options.run is not None:
         print(build(options.run, options.out, options.against))

@@ -47,7 +47,7 @@ def power_page(folder: Path, differences: Sequence[float]) -> str:
         ValueError: If it has no pair of the family with two references, or no two references with all values.
     """
     from reports.analysis.claims import family
-    from reports.analysis.inference import ALPHA, detectable, references_needed
+    from reports.analysis.inference import ALPHA, detectable
     from reports.analysis.statistics import compare, tidy
     from reports.run_folder import load_run
     from reports.studies.variance import variance_tables
@@ -63,7 +63,7 @@ def power_page(folder: Path, differences: Sequence[float]) -> str:
         count = len(item.by_reference)
         if count > 1:
             spread = float(item.by_reference.std(ddof=1))
-            needed = (references_needed(spread, difference, level) for difference in differences)
+            needed = _needed(spread, differences, level)
             name = f"{item.first} - {item.second}"
             lines.append((name, count, Number(spread), Number(detectable(spread, count, level=level)), *needed))
     if not lines:
@@ -74,12 +74,20 @@ def power_page(folder: Path, differences: Sequence[float]) -> str:
         f"times in five, at a level of {level:.4f} ({ALPHA:.0%} over {len(pairs)} pairs). The last columns: references "
         "needed for a difference."
     )
-    table = Table(f"Power: {heading(stored, stored.headline)}", columns, tuple(lines), note)
+    table = Table(f"Power: {heading(stored, stored.headline)}", columns, tuple(lines), " ".join((note, *stored.notes)))
     try:
         more = tuple(map(markdown_table, variance_tables(stored, rows, level)))
     except ValueError as error:  # the run is incomplete
         more = (f"The variance is not split: {one_line(error)}.",)
     return "\n\n".join((markdown_table(table), *more))
+
+
+def _needed(spread: float, differences: Sequence[float], level: float) -> list[int | str]:
+    """References that each difference needs, in words where they are too many to be computed."""
+    from reports.analysis.inference import MANY, references_needed
+
+    found = [references_needed(spread, difference, level) for difference in differences]
+    return [f"{MANY} or more" if number == MANY else number for number in found]
 
 
 main = command(parser, _print)

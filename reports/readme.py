@@ -11,7 +11,7 @@ import pandas as pd
 
 from reports.tables.cells import Number
 from reports.tables.formats import cell_text
-from reports.wording import arrow, label, number, seconds
+from reports.wording import arrow, is_variant, label, number, seconds
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 BOUNDS = ("oracle-codec", "in-words", "still")
@@ -69,4 +69,4 @@ def _of_metric(published: pd.DataFrame, metric: str) -> pd.DataFrame:
 def _is_shown(name: str, rows: pd.DataFrame) -> bool:
     if rows["kind"][name] == "bound":
         return name in BOUNDS
-    return not any(name.startswith((f"{other}-", f"{other}+")) for other in rows.index)
+    return not is_variant(name, rows.index)

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pandas as pd
 
+from flexiact.terminal.notes import FASTER
 from reports.analysis.belief import belief
 from reports.analysis.claims import ENOUGH_REFERENCES, MIN_REFERENCES, Claim, claims, family, smallest_p
 from reports.analysis.inference import ALPHA
@@ -29,10 +30,6 @@ FLOORS = ("still", "wrong-action", "copy-reference")
 
 CEILING = "oracle-codec"
 """The bound that no method can be expected to beat: the truth, encoded and decoded once."""
-
-
-_PACE = 1.1
-"""Largest factor by which a reference may be played faster or slower without a word."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +152,7 @@ def paced(run: StoredRun) -> list[str]:
     files = {case["reference_id"]: case["files"]["reference"] for case in run.info["cases"].values() if "files" in case}
     # Runs of older versions do not know the duration.
     pace = {name: file["duration_s"] / clip_s for name, file in files.items() if "duration_s" in file}
-    fast, slow = ({n: p for n, p in pace.items() if far(p)} for far in (lambda p: p > _PACE, lambda p: p < 1 / _PACE))
+    fast, slow = ({n: p for n, p in pace.items() if far(p)} for far in (lambda p: p > FASTER, lambda p: p < 1 / FASTER))
     parts = [
         f"{count(len(these), 'reference')} {word}, {extreme(these.values()):.2g} times as fast as filmed at the "
         f"{'most' if these is fast else 'least'}"

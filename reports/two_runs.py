@@ -24,6 +24,8 @@ LISTED = 10
 
 _CELL = ["method", "case_id", "seed", "fit_seed"]
 _SETTINGS = ("backbone", "truth", "methods", "metrics", "cases", "provenance")
+_ORDER = ("first", "second")
+_NAMED = ("methods", "metrics", "cases")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class TwoRuns:
 
     Attributes:
         runs: Both runs.
-        settings: Dotted names of the keys of run.json that differ.
+        settings: Dotted names of the keys of run.json that differ, or that only one run has.
         alone: Sentences on what only one of the runs has, or what cannot be compared.
         changes: Differences in the order of methods and metrics of the first run.
         movements: Movements of the metrics that differ anywhere, in their order.
@@ -129,16 +131,17 @@ def _comparable(first: StoredRun, second: StoredRun) -> tuple[list[str], list[st
 
 
 def _made(run: StoredRun, metrics: list[str]) -> pd.DataFrame:
-    """Scores that a run has, without planned ones that are missing.
-
-    A bound that is one video for all seeds stands under seed 0, whichever seed it is stored under.
-    """
-    unsampled = [name for name in run.bounds if not run.info["methods"][name].get("sampled", True)]
-    rows = tidy(run)
-    sampled = ~rows["method"].isin(unsampled)
-    rows = rows.assign(**{name: rows[name].where(sampled, 0) for name in ("seed", "fit_seed")})
+    """Scores that a run has, without planned ones that are missing."""
+    rows = _at_zero(run, tidy(run))
     rows = rows[rows["metric"].isin(metrics) & (rows["status"] != "missing")]
     return rows[[*_CELL, "metric", "reference_id", "status", "value"]]
+
+
+def _at_zero(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a run; a bound that is one video for all seeds stands under seed 0, whichever it is stored under."""
+    unsampled = [name for name in run.bounds if not run.info["methods"][name].get("sampled", True)]
+    sampled = ~rows["method"].isin(unsampled)
+    return rows.assign(**{name: rows[name].where(sampled, 0) for name in ("seed", "fit_seed")})
 
 
 def _equal(one: pd.Series, other: pd.Series) -> pd.Series:
@@ -188,11 +191,13 @@ def _alone(first: pd.DataFrame, second: pd.DataFrame) -> Iterator[str]:
 
 
 def _differing(one: Any, other: Any, path: str) -> Iterator[str]:
-    """Dotted names of what differs in two values of run.json; keys that only one has are left out."""
+    """Dotted names of what differs in two values of run.json, without what `_alone` says by name."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for name in one:
-            if name in other:
+        for name in {**one, **other}:
+            if name in one and name in other:
                 yield from _differing(one[name], other[name], f"{path}.{name}")
+            elif path not in _NAMED:
+                yield f"{path}.{name}"
     elif one != other:
         yield path
 
@@ -205,7 +210,7 @@ def _cells(first: StoredRun, second: StoredRun, pairs: pd.DataFrame) -> pd.DataF
         second=values["value_2"].astype(object).where(values["value_2"].notna(), values["status_2"]),
     )
     columns = [*_CELL, "status", "video_digest"]
-    samples = [run.samples.reindex(columns=columns) for run in (first, second)]
+    samples = [_at_zero(run, run.samples.reindex(columns=columns)) for run in (first, second)]
     videos = samples[0].merge(samples[1], on=_CELL, suffixes=("_1", "_2")).assign(what="video")
     there = (videos["status_1"] != "missing") & (videos["status_2"] != "missing")
     same = (videos["status_1"] == videos["status_2"]) & _equal(videos["video_digest_1"], videos["video_digest_2"])
@@ -226,7 +231,8 @@ def text(found: TwoRuns, everything: bool = False) -> str:
         rest = len(found.settings) - LISTED
         more = f" and {rest} more" if rest > 0 else ""
         lines += _wrapped(f"differ in {', '.join(found.settings[:LISTED])}{more}")
-    lines += [line for sentence in found.alone for line in _wrapped(sentence)]
+    notes = [f"in the {which}: {note}" for which, run in zip(_ORDER, found.runs, strict=True) for note in run.notes]
+    lines += [line for sentence in (*notes, *found.alone) for line in _wrapped(sentence)]
     for method in dict.fromkeys(change.method for change in found.changes):
         mine = [change for change in found.changes if change.method == method and (everything or change.changed)]
         if mine:

@@ -1,7 +1,7 @@
 """Words and number formats that the tables, the figures and the page share."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from reports.run_folder import StoredRun
@@ -96,6 +96,11 @@ def label(name: str) -> str:
     """The stored name of a metric or axis as words; `_upstream` marks the formula of the paper's released code."""
     words = name.removesuffix("_upstream").replace("_", " ")
     return f"{words} (released formula)" if name.endswith("_upstream") else words
+
+
+def is_variant(name: str, others: Iterable[str]) -> bool:
+    """True if the name goes on from another one with `-` or `+`, as those of variants of a method do."""
+    return any(name.startswith((f"{other}-", f"{other}+")) for other in others)
 
 
 def arrow(higher_is_better: bool | None) -> str:

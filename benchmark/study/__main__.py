@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.suites.puppets import PuppetSuite, load_suite
+from flexiact.ranges import check_seed
 from flexiact.terminal.cli import OneLineParser, run
 
 FEATURES, FITS = Path("runs/study"), Path("runs/study/fits")
@@ -76,6 +77,7 @@ def _study_metrics(options: argparse.Namespace) -> None:
     from benchmark.study.judge_answers import read_answers, scales_of
     from reports.studies.metric_study import publish
 
+    check_seed(options.seed or 0)
     suite = load_suite(options.suite)
     if options.evaluator and not options.answers:
         raise ValueError("evaluator: says who wrote --answers; give them, too")

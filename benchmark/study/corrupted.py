@@ -67,5 +67,5 @@ def videos(
         yield case, TRUE_ANSWER, 0.0, staged.answer
         for name in names:
             for grade in GRADES:
-                generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+                generator = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**64)
                 yield case, name, grade, spoiled_video(name, Spoiled(case, staged), grade, generator)

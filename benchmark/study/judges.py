@@ -20,6 +20,7 @@ from flexiact.media.video import write_lossless
 from flexiact.puppets.world.clip import FPS, NUM_FRAMES, SIZE
 from flexiact.terminal.cli import one_line
 from flexiact.terminal.progress import counted
+from reports.wording import count
 
 NAMES = (*CORRUPTIONS, *FOR_JUDGES)
 TABLE, MADE = "videos.csv", "study.json"
@@ -44,18 +45,18 @@ def export(suite: PuppetSuite, folder: Path, seed: int) -> Path:
         Path to the table, with columns video, reference, target and prompt.
 
     Raises:
-        ValueError: If a file cannot be written.
+        ValueError: If a file cannot be written, or the suite has no second prompt.
     """
+    cases, prompts = first_cases(suite), dict.fromkeys(case.prompt for case in suite.chosen(suite.case_ids))
+    if len(prompts) < 2:
+        raise UsageError(f"suite: {suite.name} has one prompt, so that {WRONG_PROMPT} cannot be made; choose another")
     make_folder("judge", folder)
     (folder / MADE).unlink(missing_ok=True)  # until all videos are those of this call
-    cases = first_cases(suite)
     for number, case in enumerate(cases.values()):
         shown = case.show(Format(NUM_FRAMES, SIZE, SIZE, FPS))
         write_lossless(folder / f"reference-{number:03d}.mkv", shown.reference)
         write_png(folder / f"target-{number:03d}.png", shown.target)
-    places, prompts = list(cases), dict.fromkeys(case.prompt for case in suite.chosen(suite.case_ids))
-    rows = []
-    named = list(_numbered(suite))
+    places, named, rows = list(cases), list(_numbered(suite)), []
     for (name, case, corruption, _), (*_, video) in zip(
         counted(named, len(named), "judge"), videos(cases, NAMES, seed), strict=True
     ):
@@ -121,4 +122,5 @@ def answered(suite: PuppetSuite, answers: Sequence[Answer]) -> pd.DataFrame:
 def _check_all(metric: str, absent: Iterable[str]) -> None:
     names = list(absent)
     if names:
-        raise UsageError(f"{metric}: {len(names)} videos of the study have no answer, the first is {names[0]}.mkv")
+        said = count(len(names), "video of the study has", "videos of the study have")
+        raise UsageError(f"{metric}: {said} no answer, the first is {names[0]}.mkv")

@@ -20,14 +20,12 @@ from flexiact.memory.check import check_memory
 from flexiact.method import PRESETS, FlexiAct, preset
 from flexiact.ranges import check_seed
 from flexiact.task import Action, Request, Video
-from flexiact.terminal.notes import note
+from flexiact.terminal.notes import FASTER, note
 from flexiact.terminal.progress import in_words, steps_shown
 
 PREVIEW_SIDE_PX = 256  # smaller videos are enlarged by a whole factor to about this size
 LONG_REFERENCE = 3.0
 """A reference longer than this many of the backbone's own clips has frames too far apart to show one action."""
-FASTER = 1.1
-"""Largest factor by which a reference may be played faster without a word."""
 
 
 @dataclass(frozen=True)

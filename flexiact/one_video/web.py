@@ -1,6 +1,7 @@
 """Serve `flexiact.one_video.make` as a web page with gradio, which only the extra `demo` installs."""
 
 import tempfile
+from html import escape
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +45,7 @@ def serve(setup: "Setup") -> None:
                 check_order(order)
                 make_video(method, fits, order)
         except ValueError as error:
-            raise gradio.Error(str(error)) from error
+            raise gradio.Error(escape(str(error), quote=False)) from error  # gradio shows HTML
         return str(out)
 
     inputs = [

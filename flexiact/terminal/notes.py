@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 
+FASTER = 1.1
+"""Largest factor by which a reference may be played faster or slower without a word."""
+
 
 def _print(where: str, what: str) -> None:
     print(f"note: {where} {what}", file=sys.stderr)

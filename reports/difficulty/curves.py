@@ -20,9 +20,11 @@ from reports.run_folder import AXES, STATUSES, load_run
 from reports.tables.cells import Cell, Number, Table
 from reports.tables.formats import latex_table, markdown_table
 from reports.tables.sections import claims_table, mean_cell
-from reports.wording import NOTHING, backbone_size, count, heading, label, number, scope, signed
+from reports.wording import NOTHING, backbone_size, count, heading, is_variant, label, number, scope, signed
 
 FIGURE = "difficulty-curves"
+_OPTIONAL = ("claims.csv", f"figures/{FIGURE}.svg", f"figures/{FIGURE}-dark.svg")
+"""Files that not every report has."""
 _LABEL_STEP = 0.05
 """Smallest distance between the names of two bounds, in units of the headline."""
 
@@ -134,7 +136,8 @@ def draw_curves(found: Difficulty, theme: Theme) -> Figure | None:
         return None
     names = [name for name in found.order if name in set(found.curves["method"])]
     methods = [name for name in names if (found.curves.loc[found.curves["method"] == name, "kind"] == "method").all()]
-    bounds, leads = [name for name in names if name not in methods], _leads(methods)
+    bounds = [name for name in names if name not in methods]
+    leads = [name for name in methods if not is_variant(name, methods)]
     columns = min(2, len(found.factors))
     lines = -(-len(found.factors) // columns)
     figure = Figure(figsize=(2.6 + 4.1 * columns, 0.8 + 3.6 * lines))
@@ -154,11 +157,6 @@ def draw_curves(found: Difficulty, theme: Theme) -> Figure | None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
     return figure
-
-
-def _leads(methods: Sequence[str]) -> list[str]:
-    """Methods that are not variants of another one."""
-    return [name for name in methods if not any(name.startswith((f"{other}+", f"{other}-")) for other in methods)]
 
 
 def _draw_bounds(panel: Axes, mine: pd.DataFrame, bounds: Sequence[str], theme: Theme) -> None:
@@ -218,7 +216,7 @@ def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
     gaps = gaps_table(found)
     tables += [gaps] * bool(gaps.rows)
     title = f"Difficulty on {found.run.info['backbone']['name']} ({backbone_size(found.run.info['backbone'])})"
-    with Staging(folder) as staging:
+    with Staging(folder, _OPTIONAL) as staging:
         drawn = save_themed(FIGURE, lambda theme: draw_curves(found, theme), staging / "figures")
         picture = [f"![{label(found.run.headline)} over strength, as in the tables](figures/{FIGURE}.svg)"] * drawn
         parts = [f"# {title}", scope(found.run), *picture, *map(markdown_table, tables)]

@@ -61,7 +61,8 @@ for (const player of players) {
   player.querySelector("input").addEventListener("input", event => { play(false); go(Number(event.target.value)); });
 }
 addEventListener("keydown", event => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("select")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("select, textarea, input:not([type=checkbox], [type=radio], [type=range])")) return;
   if (event.key === ",") step(-1);
   if (event.key === ".") step(1);
 });

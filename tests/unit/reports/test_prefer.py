@@ -227,6 +227,11 @@ def test_people_can_vote_by_keyboard_alone(run, trials, tmp_path):
         tab.open(page)
         tab.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
         tab.wait("document.querySelector('.trial:not([hidden]) .frames').dataset.drawn")
+        tab.run("document.getElementById('rater').focus()")
+        tab.press(".", ".")
+        assert tab.run("document.getElementById('rater').value") == "."
+        assert tab.run("document.querySelector('[data-do=play]').textContent") == "Pause"  # a name steps no frame
+        tab.run("document.activeElement.blur()")
         for trial in trials:
             tab.press("1" if by_order(trial) == "left" else "3", "1" if by_order(trial) == "left" else "3")
             tab.press("5", "5")

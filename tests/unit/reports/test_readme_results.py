@@ -57,6 +57,14 @@ def test_the_command_writes_between_the_markers_alone(tmp_path: Path, capsys: py
     assert BEGIN in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words", [[], *(["--readme", "R", option, "x"] for option in ("--out", "--publish", "--against"))]
+)
+def test_without_a_run_only_the_readme_is_written(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err == "error: RUN is missing: only --readme alone needs none\n"
+
+
 @pytest.mark.parametrize(("column", "metric"), [(2, "action_retrieval"), (3, "true_appearance_error")])
 def test_numbers_of_other_metrics_are_the_published_ones(column: int, metric: str) -> None:
     rows = pd.read_csv(PUBLISHED / "leaderboard.csv").query("metric == @metric").set_index("name")

@@ -15,6 +15,7 @@ from reports.wording import (
     count,
     duration,
     gib,
+    is_variant,
     mib,
     number,
     parameters,
@@ -94,3 +95,9 @@ def test_three_decimals_lose_less_than_half_of_the_last(value: float) -> None:
     written = float(number(value).replace("−", "-"))
     assert abs(written - value) <= 0.0005 + 1e-12
     assert number(value) == signed(value).removeprefix("+")
+
+
+def test_a_variant_s_name_goes_on_from_another_one() -> None:
+    names = ["flexiact", "flexiact-no-schedule", "i2v+dtype", "flexiact2"]
+    assert [name for name in names if is_variant(name, names)] == ["flexiact-no-schedule"]
+    assert is_variant("i2v+dtype", ["i2v"])

@@ -128,6 +128,22 @@ def test_a_value_that_became_a_failure_and_another_video_are_differences(run: Pa
     assert f"i2v on {case} at seed 1: its video" in text(found)
 
 
+def test_videos_of_a_bound_without_seeds_are_compared_whatever_the_seeds(
+    run: Path, other: Path, tmp_path: Path
+) -> None:
+    first = Path(shutil.copytree(run, tmp_path / "first"))
+    for folder in (first, other):
+        change_info(folder, lambda info: info["methods"]["still"].update(sampled=False))
+    change_info(other, lambda info: info.update(seeds=[1, 2]))
+    change_table(other, "scores", lambda table: table.assign(seed=table["seed"] + 1))
+    change_table(other, "samples", lambda table: table.assign(
+        seed=table["seed"] + 1, video_digest=table["video_digest"].where(table["method"] != "still", "0" * 64),
+    ))  # fmt: skip
+    cells = compared(load_run(first), load_run(other)).cells
+    stills = cells[(cells["method"] == "still") & (cells["what"] == "video")]
+    assert list(stills["second"]) == ["0" * 64] * 6 and set(stills["seed"]) == {0}
+
+
 def test_the_command_says_it_in_80_columns_and_exit_code_1(
     run: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +157,22 @@ def test_the_command_says_it_in_80_columns_and_exit_code_1(
     assert "and 2 more (--csv lists all)" in shown
     assert shown.count("\nmetric ") == 11  # a table a method and bound, because of --all, and how far metrics move
     assert len(pd.read_csv(tmp_path / "cells.csv")) == 12
+
+
+def test_settings_of_one_run_alone_are_listed_but_not_its_methods(run: Path, other: Path) -> None:
+    change_info(other, lambda info: info["methods"][METHOD].update(crops=0))
+    change_info(other, lambda info: info["backbone"].update(lent={"from": "elsewhere"}))
+    change_info(other, lambda info: info["methods"].pop("i2v"))
+    for pair in ((run, other), (other, run)):
+        assert set(compared(*map(load_run, pair)).settings) == {f"methods.{METHOD}.crops", "backbone.lent"}
+
+
+def test_rows_that_were_left_out_while_reading_are_said(run: Path, other: Path) -> None:
+    rows = int((pd.read_parquet(run / "scores.parquet")["metric"] == "pck").sum())
+    change_table(other, "scores", lambda table: table.assign(metric_version=1 + (table["metric"] == "pck")))
+    shown = text(compared(load_run(run), load_run(other)))
+    assert f"\nin the second: {rows} rows of another metric version were left out (pck).\n" in shown
+    assert "in the first: " not in shown
 
 
 def test_what_only_one_run_has_is_said_and_what_no_longer_compares_is_left_out(run: Path, other: Path) -> None:

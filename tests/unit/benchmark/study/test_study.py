@@ -32,6 +32,11 @@ def test_a_corruption_begins_at_the_truth_and_gets_worse(name: str, spoiled: Spo
     assert all(later > earlier for earlier, later in zip(moved, moved[1:], strict=False)), moved
 
 
+def test_the_largest_seed_makes_videos():
+    cases = dict([next(iter(corrupted.first_cases(load_suite("puppets-smoke")).items()))])
+    assert len(list(corrupted.videos(cases, ["frozen"], 2**63 - 1))) == 5
+
+
 def test_every_metric_is_measured_on_every_corrupted_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(corrupted, "GRADES", (1.0,))
     monkeypatch.setattr(corrupted, "CORRUPTIONS", {name: CORRUPTIONS[name] for name in ("frozen", "other-skin")})

@@ -14,7 +14,7 @@ from benchmark.study.__main__ import main
 from benchmark.study.corruptions import CORRUPTIONS, VERSION
 from benchmark.study.judge_answers import Answer, Scale
 from benchmark.study.judges import answered, export, exported_seed
-from benchmark.suites.puppets import load_suite
+from benchmark.suites.puppets import PuppetSuite, load_suite
 from flexiact.media.video import read_video
 from reports.studies.metric_study import belief_of, study_table
 
@@ -68,6 +68,14 @@ def test_videos_of_an_export_that_was_stopped_are_not_those_of_the_former_one(
         exported_seed(suite, tmp_path)
 
 
+def test_a_suite_of_one_prompt_has_no_wrong_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = PuppetSuite.chosen
+    monkeypatch.setattr(PuppetSuite, "chosen", lambda suite, names: chosen(suite, names)[:1])
+    with pytest.raises(UsageError, match="puppets-smoke has one prompt"):
+        export(load_suite(SUITE), tmp_path / "videos", seed=0)
+    assert not list(tmp_path.iterdir())
+
+
 def all_answers(made: Path, say) -> list[Answer]:
     return [Answer(path.name, f"/somewhere/{path.name}", "judge", say(path), SCALE) for path in made.glob("0*.mkv")]
 
@@ -84,7 +92,7 @@ def test_a_judge_of_movement_is_found_blind_to_what_it_does_not_see(made: Path) 
 
 def test_a_judge_who_leaves_videos_out_is_not_believed(made: Path) -> None:
     suite, answers = load_suite(SUITE), all_answers(made, lambda path: 0.5)
-    with pytest.raises(UsageError, match="judge: 1 videos of the study have no answer"):
+    with pytest.raises(UsageError, match="judge: 1 video of the study has no answer"):
         answered(suite, answers[1:])
     with pytest.raises(UsageError, match="has a value of judge already"):
         answered(suite, [*answers, answers[0]])
@@ -123,9 +131,10 @@ def test_the_page_has_the_judge_beside_the_metrics(
     [
         (["--judge", "videos", "--publish", "out"], "publish: --judge alone writes videos and no page"),
         (["--publish", "out", "--evaluator", "vbench 1"], "evaluator: says who wrote --answers"),
+        (["--judge", "videos", "--seed", str(2**63)], "seed: expected 0 <= seed < 2**63"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(
+def test_options_that_cannot_be_or_would_do_nothing_are_refused(
     words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("benchmark.workers.load.set_threads", lambda threads: None)  # of the process, which tests share

@@ -47,5 +47,7 @@ def test_the_page_makes_a_video_and_says_what_is_wrong(transfer: Callable[..., s
     assert len(read_video(out).frames) == 9
     with pytest.raises(Shown, match="An image and a reference video are needed"):
         transfer(None, str(reference), "", "", 0)
-    with pytest.raises(Shown, match="seed: expected 0 <= seed"):
+    with pytest.raises(Shown, match="seed: expected 0 &lt;= seed"):
         transfer(str(image), str(reference), "a red bird jumps", "a blue dog jumps", -1)
+    with pytest.raises(Shown, match="/&lt;img src=x&gt;.png"):
+        transfer(str(tmp_path / "<img src=x>.png"), str(reference), "", "", 0)

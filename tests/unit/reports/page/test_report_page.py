@@ -220,6 +220,20 @@ def test_a_build_that_fails_leaves_the_former_report(run, page_file, monkeypatch
     assert not list(run.glob(".report-*"))
 
 
+def test_nothing_of_a_former_report_stays_but_files_of_others_do(tmp_path, no_figures):
+    run = make_run(tmp_path / "run", references=1, targets=1, seeds=(0,), videos=False)
+    former = ["figures/pareto.svg", "figures/pareto-dark.svg", "frames/007.webp", "cases.csv", "faults.csv"]
+    others = ["figures/mine.svg", "frames/mine.webp", "cases/cases.csv", "power.md"]
+    for write in (build, publish):
+        place = tmp_path / write.__name__
+        for name in (*former, *others):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text("")
+        write(run, place)
+        assert (place / "leaderboard.html").is_file()
+        assert [name for name in (*former, *others) if (place / name).exists()] == others
+
+
 def test_an_unwritable_place_is_one_line_and_2(run, tmp_path, capsys, no_figures):
     (tmp_path / "file").write_text("")
     assert main([str(run), "--out", str(tmp_path / "file" / "report")]) == 2
