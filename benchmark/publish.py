@@ -1,8 +1,8 @@
 """List which published results are stale, and make those anew: `python -m benchmark.publish [NAME ...] [--make]`.
 
-A result is stale when something that it was made from has changed: its commands, a suite, weights, the settings or
-version of a method, the version of a metric, the renderer. Each result keeps this, and time and memory of its last
-making, in `made.json`.
+A result is stale when something that it was made from has changed: its commands, a suite, weights, the plan of an
+ablation, the settings or version of a method or bound, the version of a metric, of features or corruptions, the
+renderer. Each result keeps this, and time and memory of its last making, in `made.json`.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from flexiact.terminal.cli import OneLineParser, command
 
 MADE = "made.json"
 PUBLISHED = Path(__file__).parents[1] / "reports" / "published"
+PLANS = Path(__file__).parent / "ablate"
 JUDGES = ("clip", "pose")
 WEIGHTS = ("backbone", "refadapter", "control", "pose_driver", *JUDGES)
 HEADLINE = (
@@ -133,17 +134,40 @@ def inputs_of(product: Product) -> dict[str, str]:
     from benchmark.suites.truth import TRUTH_VERSION
     from flexiact.backbone.backbone import load_backbone
     from flexiact.puppets.world.render import RENDERER_VERSION
-    from metrics import METRICS
 
     found = {"renderer": str(RENDERER_VERSION), "truth": str(TRUTH_VERSION)}
     found |= {f"suite {name}": str(load_suite(name).digest) for name in product.suites}
     found |= {f"weights {name}": weights_digest(PUPPET_WEIGHTS / name) or "none" for name in product.weights}
-    found |= {f"metric {name}": str(metric.version) for name, metric in METRICS.items()}
+    for step in product.steps:
+        found |= read_by(step)
     backbone = load_backbone("puppets", "cpu")
     for name in product.methods:
         method = METHODS[name].build(backbone)
         settings = {"fit": method.fit_config(), "transfer": method.transfer_config()}
         found[f"method {name}"] = key("method", {"id": method.method_id, "version": method.version} | settings)
+    return found
+
+
+def read_by(step: str) -> dict[str, str]:
+    """Inputs that a command has whatever methods and weights its product names."""
+    from benchmark.bounds.bounds import BOUNDS
+    from benchmark.planning.keys import key
+    from benchmark.store.schema.rows import FEATURES_VERSION
+    from benchmark.study.corruptions import VERSION
+    from flexiact.media.digests import file_digest
+    from metrics import METRICS
+
+    program, first = step.split()[:2]
+    runs, spoils = program in ("benchmark.run", "benchmark.ablate"), step.startswith("benchmark.study --")
+    found = {"corruptions": str(VERSION)} if spoils else {}
+    if runs or spoils:
+        found |= {"features": str(FEATURES_VERSION)}
+        found |= {f"metric {name}": str(metric.version) for name, metric in METRICS.items()}
+    if runs:
+        said = {name: {"version": bound.version, "config": bound.config()} for name, bound in BOUNDS.items()}
+        found |= {f"bound {name}": key("bound", settings) for name, settings in said.items()}
+    if program == "benchmark.ablate":
+        found[f"plan {first}"] = file_digest(PLANS / f"{first}.toml")
     return found
 
 

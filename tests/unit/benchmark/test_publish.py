@@ -1,6 +1,8 @@
 """Published results: what makes one stale, and what is kept with it."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,12 @@ import pytest
 from benchmark import publish
 from benchmark.__main__ import COMMANDS
 from benchmark.ablate.plans import ablation_of, load_plan, plan_names
+from benchmark.bounds.bounds import BOUNDS
 from benchmark.planning.methods import METHODS
 from benchmark.publish import HEADLINE, PRODUCTS, Product, inputs_of, main, stale
 from reports.analysis.claims import family
 
+STUDIES = {"study", "attention"}
 QUICK = Product(("flexiact.puppets.leakage --actions 2",), ("puppets-smoke",), ("i2v",), ("pose",))
 
 
@@ -38,6 +42,23 @@ def test_what_changed_is_named(tmp_path: Path) -> None:
     assert stale(tmp_path, inputs, ["run --seeds 0-2"]) == ["changed: commands"]
     (tmp_path / "made.json").write_text("[]")
     assert stale(tmp_path, {}, []) == ["no made.json: made before it was kept"]
+
+
+def test_what_a_command_reads_makes_only_its_own_results_stale(tmp_path: Path, monkeypatch) -> None:
+    def read() -> dict[str, dict[str, str]]:
+        return {name: {k: v for s in product.steps for k, v in publish.read_by(s).items()} for name, product in all_of}
+
+    plans, all_of = Path(shutil.copytree(publish.PLANS, tmp_path / "plans")), list(PRODUCTS.items())
+    monkeypatch.setattr(publish, "PLANS", plans)
+    for change, made_by in (
+        (lambda: monkeypatch.setattr("benchmark.study.corruptions.VERSION", 99), {"study"}),
+        (lambda: monkeypatch.setattr("benchmark.store.schema.rows.FEATURES_VERSION", 99), {*PRODUCTS} - {"attention"}),
+        (lambda: monkeypatch.setitem(BOUNDS, "still", replace(BOUNDS["still"], version=99)), {*PRODUCTS} - STUDIES),
+        (lambda: (plans / "refadapter.toml").write_text("another"), {"refadapter"}),
+    ):
+        before = read()
+        change()
+        assert {name for name, found in read().items() if found != before[name]} == made_by
 
 
 def test_memory_and_folders_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
