@@ -3,6 +3,10 @@
 A result is stale when something that it was made from has changed: its commands, a suite, weights, the plan of an
 ablation, the settings or version of a method or bound, the version of a metric, of features or corruptions, the
 renderer. Each result keeps this, and time and memory of its last making, in `made.json`.
+
+What has been made so far lies in DIR/NAME-DIGEST, where the digest is that of all these inputs: the same command goes
+on there, and nothing of other inputs gets in. If what changed is only the version of a metric, the old directory may be
+renamed to the name that is printed; then its videos are only measured again.
 """
 
 import argparse
@@ -48,8 +52,8 @@ class Product:
     """One published result, a folder of its own.
 
     Attributes:
-        steps: Commands by which it is made: words after `python -m`, where {runs} is the folder of runs and {out} that
-            of the result.
+        steps: Commands by which it is made: words after `python -m`, where {runs} is the folder of its runs (see
+            `place_of`) and {out} that of the result.
         suites: Names of the suites that it depends on.
         methods: Names of the methods that it depends on.
         weights: Names of the weights that it depends on.
@@ -86,9 +90,9 @@ def _ablation(name: str, suite: str, *methods: str) -> Product:
 
 
 PRODUCTS: dict[str, Product] = {
-    "study": Product(("benchmark.study --publish {out}",), ("puppets",), (), JUDGES),
+    "study": Product(("benchmark.study --features {runs}/features --publish {out}",), ("puppets",), (), JUDGES),
     "attention": Product(
-        ("benchmark.study attention --references 12 --publish {out}",),
+        ("benchmark.study attention --references 12 --fits {runs}/fits --publish {out}",),
         ("puppets-dev",),
         ("flexiact",),
         ("backbone", "refadapter"),
@@ -176,6 +180,13 @@ def commands_of(product: Product) -> list[str]:
     return [f"python -m {step.format(runs='runs', out='DIR')}" for step in product.steps]
 
 
+def place_of(name: str, runs: Path, inputs: dict[str, str], commands: list[str]) -> Path:
+    """Folder in which a result is made: its name and 12 hex digits, the digest of its inputs and commands."""
+    from flexiact.media.digests import json_digest
+
+    return runs / f"{name}-{json_digest({'inputs': inputs, 'commands': commands})[:12]}"
+
+
 def stale(folder: Path, inputs: dict[str, str], commands: list[str]) -> list[str]:
     """Reasons why a result has to be made anew; none if it is up to date."""
     try:
@@ -201,8 +212,11 @@ def make(product: Product, folder: Path, runs: Path, inputs: dict[str, str]) -> 
         ValueError: If a command fails; its own message stands above.
     """
     begun, peak_kib = time.monotonic(), 0
+    place = place_of(folder.name, runs, inputs, commands_of(product))
+    print(f"made in {place}", flush=True)
+    place.mkdir(parents=True, exist_ok=True)
     for step in product.steps:
-        words = ["-m", *(word.format(runs=runs, out=folder) for word in step.split())]
+        words = ["-m", *(word.format(runs=place, out=folder) for word in step.split())]
         print(command := f"python {shlex.join(words)}", flush=True)
         code, kib = _ran(words)
         peak_kib = max(peak_kib, kib)

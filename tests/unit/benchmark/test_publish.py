@@ -74,6 +74,18 @@ def test_memory_and_folders_are_those_of_the_command(tmp_path: Path, monkeypatch
     assert peaks[0] > 0.37 > 0.1 > peaks[1]
 
 
+def test_the_same_inputs_go_on_where_they_were_and_others_begin_anew(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "once.py").write_text("import sys\nopen(sys.argv[1], 'x')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    product, runs, asked = Product(("once {runs}/made",), ()), tmp_path / "runs", {"suite a": "1"}
+    publish.make(product, tmp_path / "p", runs, asked)
+    with pytest.raises(ValueError, match="ended with 1"):
+        publish.make(product, tmp_path / "p", runs, asked)
+    publish.make(product, tmp_path / "p", runs, {"suite a": "2"})
+    publish.make(Product(("once {runs}/made more",), ()), tmp_path / "p", runs, asked)
+    assert len([path for path in runs.glob("p-*/made") if len(path.parent.name) == 14]) == 3
+
+
 def test_a_result_is_made_once_and_again_after_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
