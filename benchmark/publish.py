@@ -2,7 +2,8 @@
 
 A result is stale when something that it was made from has changed: its commands, a suite, weights, the plan of an
 ablation, the settings or version of a method or bound, the version of a metric, of features or corruptions, the
-renderer. Each result keeps this, and time and memory of its last making, in `made.json`.
+renderer. Each result keeps this in `made.json`, with the time of all commands in its directory, those that failed or
+were stopped included, and the peak memory of one of their processes.
 
 What has been made so far lies in DIR/NAME-DIGEST, where the digest is that of all these inputs: the same command goes
 on there, and nothing of other inputs gets in. If what changed is only the version of a metric, the old directory may be
@@ -14,8 +15,6 @@ import json
 import shlex
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,8 @@ from flexiact import PUPPET_WEIGHTS
 from flexiact.terminal.cli import OneLineParser, command
 
 MADE = "made.json"
+SPENT = "spent.txt"
+"""File of a result's directory: seconds and peak memory (KiB) of every command that ran there, one a line."""
 PUBLISHED = Path(__file__).parents[1] / "reports" / "published"
 PLANS = Path(__file__).parent / "ablate"
 JUDGES = ("clip", "pose")
@@ -38,11 +39,12 @@ HEADLINE = (
 )  # fmt: skip
 """Methods of every suite; only the default suite has all entries."""
 _BETWEEN = """
-import resource, signal, subprocess, sys
+import resource, signal, subprocess, sys, time
 signal.signal(signal.SIGINT, lambda *_: None)
+begun = time.monotonic()
 code = subprocess.call([sys.executable, *sys.argv[2:]])
-with open(sys.argv[1], "w") as file:
-    file.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+with open(sys.argv[1], "a") as file:
+    print(f"{time.monotonic() - begun:.1f}", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=file)
 sys.exit(code)
 """
 
@@ -211,41 +213,36 @@ def make(product: Product, folder: Path, runs: Path, inputs: dict[str, str]) -> 
     Raises:
         ValueError: If a command fails; its own message stands above.
     """
-    begun, peak_kib = time.monotonic(), 0
     place = place_of(folder.name, runs, inputs, commands_of(product))
     print(f"made in {place}", flush=True)
     place.mkdir(parents=True, exist_ok=True)
     for step in product.steps:
         words = ["-m", *(word.format(runs=place, out=folder) for word in step.split())]
         print(command := f"python {shlex.join(words)}", flush=True)
-        code, kib = _ran(words)
-        peak_kib = max(peak_kib, kib)
-        if code:
+        if code := _ran(words, place / SPENT):
             raise ValueError(f"{command}: ended with {code}; the same command goes on when that is mended")
     folder.mkdir(parents=True, exist_ok=True)
+    seconds, kib = zip(*(map(float, line.split()) for line in (place / SPENT).read_text().splitlines()), strict=True)
     made: dict[str, Any] = {
         "commands": commands_of(product),
-        "minutes": round((time.monotonic() - begun) / 60, 1),
-        "peak_memory_gib_of_a_process": round(peak_kib / 2**20, 2),
+        "minutes": round(sum(seconds) / 60, 1),
+        "peak_memory_gib_of_a_process": round(max(kib) / 2**20, 2),
         "inputs": inputs,
     }
     (folder / MADE).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
-def _ran(words: Sequence[str]) -> tuple[int, int]:
-    """Run Python with these words; return the exit code, and the peak memory of the largest process in it (KiB).
+def _ran(words: Sequence[str], spent: Path) -> int:
+    """Run Python with these words; return the exit code, and add a line to `SPENT`.
 
     A small process stands between, because Linux counts to a process the memory of the one that starts it.
     """
-    with tempfile.TemporaryDirectory() as place:
-        peak = Path(place, "peak")
-        process = subprocess.Popen([sys.executable, "-S", "-c", _BETWEEN, peak, *words])
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:  # which the command has heard, too: it ends after what is in work
-            process.wait()
-            raise
-        return code, 0 if code else int(peak.read_text())
+    process = subprocess.Popen([sys.executable, "-S", "-c", _BETWEEN, spent, *words])
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # which the command has heard, too: it ends after what is in work
+        process.wait()
+        raise
 
 
 main = command(parser, _publish)

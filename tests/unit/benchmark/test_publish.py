@@ -86,6 +86,24 @@ def test_the_same_inputs_go_on_where_they_were_and_others_begin_anew(tmp_path: P
     assert len([path for path in runs.glob("p-*/made") if len(path.parent.name) == 14]) == 3
 
 
+def test_time_and_memory_are_those_of_all_commands_together(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    call = Product(("twice {runs}/made",), ()), tmp_path / "p", tmp_path / "runs", {}
+    (tmp_path / "twice.py").write_text(
+        "import pathlib, sys, time\ntime.sleep(0.2)\nfile = pathlib.Path(sys.argv[1])\n"
+        "sys.exit(not file.exists() and not file.touch())"
+    )
+    with pytest.raises(ValueError, match="ended with 1"):
+        publish.make(*call)
+    (spent,) = tmp_path.glob("runs/p-*/spent.txt")
+    seconds, kib = map(float, spent.read_text().split())
+    assert seconds >= 0.2 and kib > 0
+    spent.write_text(f"600 {2**22}\n")  # as if that call had been long and large
+    publish.make(*call)
+    made = json.loads((tmp_path / "p/made.json").read_text())
+    assert 10 <= made["minutes"] < 12 and made["peak_memory_gib_of_a_process"] == 4
+
+
 def test_a_result_is_made_once_and_again_after_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
