@@ -69,7 +69,8 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
     for cell in cells:
         other = owners.setdefault(cell.key, cell)
         if other is not cell:
-            raise ValueError(f"{_name(other)} and {_name(cell)} are the same video under two names")
+            both = f"{_name(other)} and {_name(cell)}"
+            raise ValueError(f"{both} are the same video under two names; leave one out, or choose another --out")
     return _grouped(cells)
 
 
