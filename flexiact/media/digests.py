@@ -6,6 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+BACKBONE_FIT_FIELDS = ("revision", "num_frames", "height", "width", "fps", "max_text_tokens", "dtype")
+"""Fields of a backbone that a fit depends on: part of the key of every fit, wherever it is kept."""
+
 
 def canonical_json(value: Any) -> str:
     """The canonical text of a JSON value: sorted keys, no spaces, ASCII, tuples as lists.
