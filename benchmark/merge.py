@@ -23,6 +23,7 @@ from benchmark.store.folder import RunFolder
 from benchmark.suites.case import refuse
 from flexiact.terminal import cli
 from flexiact.terminal.cli import OneLineParser
+from flexiact.terminal.notes import note
 
 if TYPE_CHECKING:  # tables load slow libraries, which --help should not cost
     from benchmark.store.schema.card_json import CardPart
@@ -92,7 +93,7 @@ def _merge(args: argparse.Namespace) -> None:
 
 
 def read_part(path: Path) -> Part:
-    """Read a run.
+    """Read a run; a note counts the rows that are there but damaged, or have no whole video.
 
     Raises:
         UsageError: If there is no run, one of another schema version, or one whose run.json breaks the contract.
@@ -102,7 +103,11 @@ def read_part(path: Path) -> Part:
 
     folder = RunFolder(path)
     run = folder.described()
-    return Part(folder, run, sample_rows(folder, plan(run)))
+    rows = sample_rows(folder, cells := plan(run))
+    lost = sum(cell.key not in rows and folder.file("records", f"{cell.key}.json").exists() for cell in cells)
+    if lost:
+        note(path, f"has {lost} damaged records or videos, which are left out; its own command makes them again")
+    return Part(folder, run, rows)
 
 
 def joined(parts: Sequence[Part]) -> dict[str, Any]:

@@ -1,8 +1,13 @@
 """List which published results are stale, and make those anew: `python -m benchmark.publish [NAME ...] [--make]`.
 
-A result is stale when something that it was made from has changed: its commands, a suite, weights, the settings or
-version of a method, the version of a metric, the renderer. Each result keeps this, and time and memory of its last
-making, in `made.json`.
+A result is stale when something that it was made from has changed: its commands, a suite, weights, the plan of an
+ablation, the settings or version of a method or bound, the version of a metric, of features or corruptions, the
+renderer. Each result keeps this in `made.json`, with the time of all commands in its directory, those that failed or
+were stopped included, and the peak memory of one of their processes.
+
+What has been made so far lies in DIR/NAME-DIGEST, where the digest is that of all these inputs: the same command goes
+on there, and nothing of other inputs gets in. If what changed is only the version of a metric, the old directory may be
+renamed to the name that is printed; then its videos are only measured again.
 """
 
 import argparse
@@ -10,8 +15,6 @@ import json
 import shlex
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +27,10 @@ from flexiact import PUPPET_WEIGHTS
 from flexiact.terminal.cli import OneLineParser, command
 
 MADE = "made.json"
+SPENT = "spent.txt"
+"""File of a result's directory: seconds and peak memory (KiB) of every command that ran there, one a line."""
 PUBLISHED = Path(__file__).parents[1] / "reports" / "published"
+PLANS = Path(__file__).parent / "ablate"
 JUDGES = ("clip", "pose")
 WEIGHTS = ("backbone", "refadapter", "control", "pose_driver", *JUDGES)
 HEADLINE = (
@@ -33,11 +39,12 @@ HEADLINE = (
 )  # fmt: skip
 """Methods of every suite; only the default suite has all entries."""
 _BETWEEN = """
-import resource, signal, subprocess, sys
+import resource, signal, subprocess, sys, time
 signal.signal(signal.SIGINT, lambda *_: None)
+begun = time.monotonic()
 code = subprocess.call([sys.executable, *sys.argv[2:]])
-with open(sys.argv[1], "w") as file:
-    file.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+with open(sys.argv[1], "a") as file:
+    print(f"{time.monotonic() - begun:.1f}", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=file)
 sys.exit(code)
 """
 
@@ -47,8 +54,8 @@ class Product:
     """One published result, a folder of its own.
 
     Attributes:
-        steps: Commands by which it is made: words after `python -m`, where {runs} is the folder of runs and {out} that
-            of the result.
+        steps: Commands by which it is made: words after `python -m`, where {runs} is the folder of its runs (see
+            `place_of`) and {out} that of the result.
         suites: Names of the suites that it depends on.
         methods: Names of the methods that it depends on.
         weights: Names of the weights that it depends on.
@@ -85,9 +92,9 @@ def _ablation(name: str, suite: str, *methods: str) -> Product:
 
 
 PRODUCTS: dict[str, Product] = {
-    "study": Product(("benchmark.study --publish {out}",), ("puppets",), (), JUDGES),
+    "study": Product(("benchmark.study --features {runs}/features --publish {out}",), ("puppets",), (), JUDGES),
     "attention": Product(
-        ("benchmark.study attention --references 12 --publish {out}",),
+        ("benchmark.study attention --references 12 --fits {runs}/fits --publish {out}",),
         ("puppets-dev",),
         ("flexiact",),
         ("backbone", "refadapter"),
@@ -133,12 +140,12 @@ def inputs_of(product: Product) -> dict[str, str]:
     from benchmark.suites.truth import TRUTH_VERSION
     from flexiact.backbone.backbone import load_backbone
     from flexiact.puppets.world.render import RENDERER_VERSION
-    from metrics import METRICS
 
     found = {"renderer": str(RENDERER_VERSION), "truth": str(TRUTH_VERSION)}
     found |= {f"suite {name}": str(load_suite(name).digest) for name in product.suites}
     found |= {f"weights {name}": weights_digest(PUPPET_WEIGHTS / name) or "none" for name in product.weights}
-    found |= {f"metric {name}": str(metric.version) for name, metric in METRICS.items()}
+    for step in product.steps:
+        found |= read_by(step)
     backbone = load_backbone("puppets", "cpu")
     for name in product.methods:
         method = METHODS[name].build(backbone)
@@ -147,9 +154,39 @@ def inputs_of(product: Product) -> dict[str, str]:
     return found
 
 
+def read_by(step: str) -> dict[str, str]:
+    """Inputs that a command has whatever methods and weights its product names."""
+    from benchmark.bounds.bounds import BOUNDS
+    from benchmark.planning.keys import key
+    from benchmark.store.schema.rows import FEATURES_VERSION
+    from benchmark.study.corruptions import VERSION
+    from flexiact.media.digests import file_digest
+    from metrics import METRICS
+
+    program, first = step.split()[:2]
+    runs, spoils = program in ("benchmark.run", "benchmark.ablate"), step.startswith("benchmark.study --")
+    found = {"corruptions": str(VERSION)} if spoils else {}
+    if runs or spoils:
+        found |= {"features": str(FEATURES_VERSION)}
+        found |= {f"metric {name}": str(metric.version) for name, metric in METRICS.items()}
+    if runs:
+        said = {name: {"version": bound.version, "config": bound.config()} for name, bound in BOUNDS.items()}
+        found |= {f"bound {name}": key("bound", settings) for name, settings in said.items()}
+    if program == "benchmark.ablate":
+        found[f"plan {first}"] = file_digest(PLANS / f"{first}.toml")
+    return found
+
+
 def commands_of(product: Product) -> list[str]:
     """Commands of a result for people, with words for the folders."""
     return [f"python -m {step.format(runs='runs', out='DIR')}" for step in product.steps]
+
+
+def place_of(name: str, runs: Path, inputs: dict[str, str], commands: list[str]) -> Path:
+    """Folder in which a result is made: its name and 12 hex digits, the digest of its inputs and commands."""
+    from flexiact.media.digests import json_digest
+
+    return runs / f"{name}-{json_digest({'inputs': inputs, 'commands': commands})[:12]}"
 
 
 def stale(folder: Path, inputs: dict[str, str], commands: list[str]) -> list[str]:
@@ -176,38 +213,36 @@ def make(product: Product, folder: Path, runs: Path, inputs: dict[str, str]) -> 
     Raises:
         ValueError: If a command fails; its own message stands above.
     """
-    begun, peak_kib = time.monotonic(), 0
+    place = place_of(folder.name, runs, inputs, commands_of(product))
+    print(f"made in {place}", flush=True)
+    place.mkdir(parents=True, exist_ok=True)
     for step in product.steps:
-        words = ["-m", *(word.format(runs=runs, out=folder) for word in step.split())]
+        words = ["-m", *(word.format(runs=place, out=folder) for word in step.split())]
         print(command := f"python {shlex.join(words)}", flush=True)
-        code, kib = _ran(words)
-        peak_kib = max(peak_kib, kib)
-        if code:
+        if code := _ran(words, place / SPENT):
             raise ValueError(f"{command}: ended with {code}; the same command goes on when that is mended")
     folder.mkdir(parents=True, exist_ok=True)
+    seconds, kib = zip(*(map(float, line.split()) for line in (place / SPENT).read_text().splitlines()), strict=True)
     made: dict[str, Any] = {
         "commands": commands_of(product),
-        "minutes": round((time.monotonic() - begun) / 60, 1),
-        "peak_memory_gib_of_a_process": round(peak_kib / 2**20, 2),
+        "minutes": round(sum(seconds) / 60, 1),
+        "peak_memory_gib_of_a_process": round(max(kib) / 2**20, 2),
         "inputs": inputs,
     }
     (folder / MADE).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
-def _ran(words: Sequence[str]) -> tuple[int, int]:
-    """Run Python with these words; return the exit code, and the peak memory of the largest process in it (KiB).
+def _ran(words: Sequence[str], spent: Path) -> int:
+    """Run Python with these words; return the exit code, and add a line to `SPENT`.
 
     A small process stands between, because Linux counts to a process the memory of the one that starts it.
     """
-    with tempfile.TemporaryDirectory() as place:
-        peak = Path(place, "peak")
-        process = subprocess.Popen([sys.executable, "-S", "-c", _BETWEEN, peak, *words])
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:  # which the command has heard, too: it ends after what is in work
-            process.wait()
-            raise
-        return code, 0 if code else int(peak.read_text())
+    process = subprocess.Popen([sys.executable, "-S", "-c", _BETWEEN, spent, *words])
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # which the command has heard, too: it ends after what is in work
+        process.wait()
+        raise
 
 
 main = command(parser, _publish)

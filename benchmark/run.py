@@ -1,8 +1,8 @@
 """The main job: `python -m benchmark.run --methods all` makes a suite's videos, measures them and builds the report.
 
-Exit codes: 0 done; 1 done, but some videos failed; 2 not started or not finished, with the reason in one line on
-standard error; 130 and 143 stopped by Ctrl-C and by SIGTERM, after the videos in work. The same command, started again,
-resumes the run.
+Exit codes: 0 done; 1 done, but some videos failed or were not measured; 2 not started or not
+finished, with the reason in one line on standard error; 130 and 143 stopped by Ctrl-C and by SIGTERM, after the videos
+in work. The same command, started again, resumes the run.
 """
 
 import argparse
@@ -269,13 +269,14 @@ def _report(request: "RunRequest", outcome: "Outcome") -> int:
 
 
 def _failures(outcome: "Outcome") -> int:
-    """Tell the first of the failed videos; return the exit code."""
+    """Tell the first of the failed videos and the number of unmeasured ones; return the exit code."""
     if outcome.failed:
         first = outcome.failed[0]
         where = f"{first.method} on {first.case_id}: {first.error}"
         print(f"{len(outcome.failed)} videos failed, the first one {where}", file=sys.stderr)
-        return 1
-    return 0
+    if outcome.unmeasured:
+        print(f"{outcome.unmeasured} videos were not measured; the same command measures them", file=sys.stderr)
+    return int(bool(outcome.failed or outcome.unmeasured))
 
 
 main = command(parser, _run, interrupted=RESUMES)

@@ -130,6 +130,8 @@ def _cells(folder: RunFolder, info: dict[str, Any], count: int, seed: int) -> li
     cells = plan(info)
     rows = {key: row for key, row in sample_rows(folder, cells).items() if row.status == "ok"}
     made = [cell for cell in cells if cell.key in rows and cell.kind != "submission"]  # which nobody here can make
+    if not made:
+        raise UsageError("cells: the run has no video that could be made again, only submitted or failed ones")
     chosen = {cell.key for cell in random.Random(seed).sample(made, min(count, len(made)))}
     chosen_cells = [cell for cell in made if cell.key in chosen]  # in the plan's order: cells of a fit are neighbours
     with tempfile.TemporaryDirectory() as place:

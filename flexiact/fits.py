@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save
 
+from flexiact.media.digests import BACKBONE_FIT_FIELDS
 from flexiact.media.files import make_folder, replacing
 from flexiact.media.seals import SealError, read_sealed_tensors, sealed_tensors
 from flexiact.media.video import frames_digest
@@ -16,13 +17,10 @@ from flexiact.method import FlexiAct
 from flexiact.resuming import FitCheckpoints, resumable
 from flexiact.task import Action, Video
 
-BACKBONE_FIELDS = ("revision", "num_frames", "height", "width", "max_text_tokens")
-"""Fields of the backbone, in addition to its dtype, that a fit depends on."""
-
 
 def fit_description(method: FlexiAct, reference: Video, caption: str, seed: int) -> dict[str, Any]:
     """Everything that a fit to a reference of the backbone's size and length depends on, as JSON."""
-    backbone = {name: getattr(method.backbone, name) for name in BACKBONE_FIELDS}
+    backbone = {name: getattr(method.backbone, name) for name in BACKBONE_FIT_FIELDS}
     return {
         "method": method.method_id,
         "version": method.version,

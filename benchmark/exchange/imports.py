@@ -14,6 +14,9 @@ from benchmark.store.schema.run_json import check_description
 from benchmark.study.judge_answers import Answer, Scale, scales_of
 from benchmark.suites.case import refuse
 
+Scored = tuple[str | None, Mapping[str, Any]]
+"""Digest of a video as it was measured, and its scores by name of the metric."""
+
 
 def import_answers(folder: RunFolder, answers: Sequence[Answer], replace: bool) -> dict[str, int]:
     """Store the answers and gather the tables anew. Nothing is stored unless all answers can be.
@@ -34,43 +37,49 @@ def import_answers(folder: RunFolder, answers: Sequence[Answer], replace: bool) 
     scales = scales_of(answers)
     rows = sample_rows(folder, plan(folder.described()))
     scores = {
-        key: {name: _score(value, scales[name]) for name, value in found.items()}
+        key: (rows[key].video_digest, {name: _score(value, scales[name]) for name, value in found.items()})
         for key, found in _by_key(answers, rows).items()
     }
     return store_scores(folder, {name: scale.entry(name) for name, scale in scales.items()}, scores, replace)
 
 
 def store_scores(
-    folder: RunFolder, entries: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], replace: bool
+    folder: RunFolder, entries: Mapping[str, Any], scores: Mapping[str, Scored], replace: bool
 ) -> dict[str, int]:
     """Store metrics that another tool measured, and gather the tables anew.
 
     Args:
         folder: Run directory.
         entries: Entries of the metrics in run.json, by name.
-        scores: Scores by key of the video and name of the metric.
+        scores: Scores by key of the video.
         replace: True to let an evaluator take the place of another one under the same name.
 
     Returns:
         Number of videos with a value by name of the metric.
 
     Raises:
-        UsageError: If two evaluators would share the name of a metric.
+        UsageError: If two evaluators would share the name of a metric, or a video was made again since it was measured;
+            nothing is stored then.
         StoreError: If the run directory cannot be written.
     """
     with folder.opened():
         run = folder.described()
         _check_evaluators(run["metrics"], entries, replace)
+        cells = plan(run)
+        now = sample_rows(folder, (cell for cell in cells if cell.key in scores))
+        for key, (measured, _) in scores.items():
+            if key not in now or now[key].video_digest != measured:
+                raise UsageError(f"{key}: this video was made again meanwhile; nothing is stored, measure it anew")
         outdated = {name for name, entry in entries.items() if run["metrics"].get(name, entry) != entry}
-        for cell in (cells := plan(run)):
+        for cell in cells:
             if row := sample_row(folder, cell):
-                _store(folder, row, scores.get(cell.key, {}), outdated)
+                _store(folder, row, scores[cell.key][1] if cell.key in scores else {}, outdated)
         with describing(folder.path):
             run = {**run, "metrics": {**run["metrics"], **entries}}
             check_description(run)
             folder.write_run(run)
         write_tables(folder, run, cells)
-    valued = [name for found in scores.values() for name, score in found.items() if score["value"] is not None]
+    valued = [name for _, found in scores.values() for name, score in found.items() if score["value"] is not None]
     return {name: valued.count(name) for name in entries}
 
 

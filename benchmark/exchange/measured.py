@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from benchmark.exchange.feature_files import FeatureFolder
+from benchmark.exchange.imports import Scored
 from benchmark.planning.plan import plan
 from benchmark.planning.selection import UsageError
 from benchmark.stages.scoring import evaluated
@@ -58,8 +59,8 @@ def entries_of(folder: FeatureFolder) -> dict[str, dict[str, Any]]:
     }
 
 
-def scores_of(run: RunFolder, folder: FeatureFolder) -> dict[str, dict[str, Any]]:
-    """Scores of every video that has features, by key and metric, as the run stores them.
+def scores_of(run: RunFolder, folder: FeatureFolder) -> dict[str, Scored]:
+    """Scores of every video that has features, by key, as the run stores them.
 
     Raises:
         UsageError: If a file fits no video of the run, is missing or does not fit its frames.
@@ -78,7 +79,8 @@ def scores_of(run: RunFolder, folder: FeatureFolder) -> dict[str, dict[str, Any]
         found: dict[str, Any] = {name: _input(run, folder, case_id, name) for name in _INPUTS if name in wanted}
         return found | ({name: getattr(stages[case_id], name) for name in _TRUTH} if stages else {})
 
-    return {key: _scores(run, folder, rows[key], about(rows[key].case_id)) for key in sorted(folder.keys)}
+    found = {key: rows[key] for key in sorted(folder.keys)}
+    return {key: (row.video_digest, _scores(run, folder, row, about(row.case_id))) for key, row in found.items()}
 
 
 def _stages(run: Mapping[str, Any]) -> Stages:

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.planning.keys import key, key_maker
-from flexiact.media.digests import canonical_json
-
-BACKBONE_FIT_FIELDS = ("revision", "num_frames", "height", "width", "fps", "max_text_tokens", "dtype")
-"""Fields of run.json's backbone entry that a fit depends on."""
+from flexiact.media.digests import BACKBONE_FIT_FIELDS, canonical_json
 
 FORMAT_FIELDS = ("num_frames", "height", "width", "fps")
 """Fields that a submitted video depends on."""
@@ -69,7 +66,8 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
     for cell in cells:
         other = owners.setdefault(cell.key, cell)
         if other is not cell:
-            raise ValueError(f"{_name(other)} and {_name(cell)} are the same video under two names")
+            both = f"{_name(other)} and {_name(cell)}"
+            raise ValueError(f"{both} are the same video under two names; leave one out, or choose another --out")
     return _grouped(cells)
 
 

@@ -8,6 +8,7 @@ the method's own number.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
+from math import isfinite
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -127,7 +128,7 @@ def _typed(setting: str, text: str, kind: Any, own: object) -> object:
     """The value that a text means for a setting of a type whose own value is `own`."""
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     factor = _FACTOR.fullmatch(text)
-    if factor and isinstance(own, int | float) and not isinstance(own, bool):
+    if factor and isinstance(own, int | float) and not isinstance(own, bool) and isfinite(own * float(factor[1])):
         times = own * float(factor[1])
         return times if float in kinds else round(times)
     if text in _WORDS:
@@ -137,9 +138,11 @@ def _typed(setting: str, text: str, kind: Any, own: object) -> object:
     for number in (int, float):  # a whole number may be a float, never the other way round
         if number in kinds:
             try:
-                return number(text)
+                found = number(text)
             except ValueError:
                 continue
+            if isfinite(found):
+                return found
     for choices in (get_args(one) for one in kinds if get_origin(one) is Literal):
         if text in choices:
             return text

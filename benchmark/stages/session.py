@@ -18,7 +18,7 @@ from benchmark.stages.describe import describe_metric, describe_run, merged, wit
 from benchmark.stages.execute import Executor, format_of
 from benchmark.stages.scoring import Perceiver, Scorer
 from benchmark.store.folder import RunFolder, StoreError, resumable_errors
-from benchmark.store.gather import sample_row, write_tables
+from benchmark.store.gather import current_scores, sample_row, write_tables
 from benchmark.store.lock import describing
 from benchmark.store.schema.rows import SampleRow
 from benchmark.submissions.submission import Submission
@@ -81,12 +81,14 @@ class Outcome:
         scored: Number of videos that this session scored.
         failed: Rows of all requested videos that failed, now or earlier.
         stopped: Number of the signal that ended the session early; 0 if none did.
+        unmeasured: Number of videos that this session was to score and did not: given up, or left by a stop.
     """
 
     made: int
     scored: int
     failed: tuple[SampleRow, ...]
     stopped: int = 0
+    unmeasured: int = 0
 
 
 Load = Callable[[str], tuple[Backbone, Perceiver]]
@@ -184,16 +186,18 @@ def run_session(
         if not request.shard:
             write_tables(folder, run, cells)
     all_measured = not stopped and not (workers and workers.cluster)  # which may leave some out
-    return _outcome(bench, asked, work, stopped, all_measured)
+    return _outcome(bench, asked, work, metrics, stopped, all_measured)
 
 
-def _outcome(bench: Bench, asked: Iterable[Cell], work: Work, stopped: int, all_measured: bool) -> Outcome:
-    """Outcome of a session, from the stored results.
+def _outcome(
+    bench: Bench, asked: Iterable[Cell], work: Work, metrics: Mapping[str, Any], stopped: int, all_measured: bool
+) -> Outcome:
+    """Outcome of a session with these metrics, from the stored results.
 
     Raises:
         StoreError: If a result is missing though nothing ended the work early.
     """
-    made, scored, failed = 0, 0, []
+    made, scored, unmeasured, failed = 0, 0, 0, []
     unmade, worked = {cell.key for cell in work.unmade}, {cell.key for cell in work.cells}
     for cell in asked:
         row = sample_row(bench.folder, cell)
@@ -202,9 +206,12 @@ def _outcome(bench: Bench, asked: Iterable[Cell], work: Work, stopped: int, all_
             raise StoreError(f"{place}: results of workers are missing here; do all machines share this folder?")
         if row is not None:
             made += cell.key in unmade
-            scored += cell.key in worked and (all_measured or not bench.scorer.missing(cell, row))
+            known = all_measured or cell.key not in worked
+            measured = known or metrics.keys() <= current_scores(bench.folder, metrics, row).keys()
+            scored += cell.key in worked and measured
+            unmeasured += not measured
             failed += [row] if row.status == "failed" else []
-    return Outcome(made, scored, tuple(failed), stopped)
+    return Outcome(made, scored, tuple(failed), stopped, unmeasured)
 
 
 def _shared(request: RunRequest, asked: list[Cell], fresh: Mapping[str, Any]) -> list[Cell]:

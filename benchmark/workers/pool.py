@@ -122,12 +122,14 @@ class Pool:
                 self.waiting.clear()
 
     def _fitting(self) -> int:
-        """Number of workers, at least one, that the cluster's GPUs or cores are enough for."""
-        resources, gpus = self.ray.cluster_resources(), self.cluster.gpus
-        number = int(resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 0))
-        if not number:
-            raise UsageError(f"gpus-per-worker: {gpus:g}, but the cluster has {resources.get('GPU', 0):g} GPUs")
-        return number
+        """Number of workers, at least one, that the cluster's GPUs and cores are enough for."""
+        resources, each = self.ray.cluster_resources(), self.cluster.gpus
+        cores, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+        if each and gpus < each:
+            raise UsageError(f"gpus-per-worker: {each:g}, but the cluster has {gpus:g} GPUs")
+        if cores < 1:
+            raise UsageError(f"executor: a worker needs a core, but the cluster has {cores:g}")
+        return int(min(cores, gpus / each) if each else cores)
 
     def _start_worker(self) -> None:
         gpus = self.cluster.gpus

@@ -6,6 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+BACKBONE_FIT_FIELDS = ("revision", "num_frames", "height", "width", "fps", "max_text_tokens", "dtype")
+"""Fields of a backbone that a fit depends on: part of the key of every fit, wherever it is kept."""
+
 
 def canonical_json(value: Any) -> str:
     """The canonical text of a JSON value: sorted keys, no spaces, ASCII, tuples as lists.
@@ -34,7 +37,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path, suffixes: Collection[str] = (".safetensors", ".json")) -> str:
+MODEL_SUFFIXES = (".safetensors", ".json", ".model", ".txt")
+"""Suffixes of weights, settings, and what tokenizers read: `spiece.model`, `vocab.txt`, `merges.txt`."""
+
+
+def folder_digest(folder: Path, suffixes: Collection[str] = MODEL_SUFFIXES) -> str:
     """SHA-256 (64 hex digits) over the names and bytes of all files with these suffixes below a folder."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in suffixes):

@@ -38,8 +38,7 @@ from flexiact.backbone.codec import (
     note_long_text,
 )
 from flexiact.batches import Batch
-from flexiact.fits import BACKBONE_FIELDS
-from flexiact.media.digests import file_digest
+from flexiact.media.digests import BACKBONE_FIT_FIELDS, file_digest
 from flexiact.media.files import make_folder, replacing
 from flexiact.media.video import read_frames, read_timing
 from flexiact.terminal.cli import one_line
@@ -141,7 +140,7 @@ def cache_clips(
         ValueError: If videos cannot be read or are too short, or the disk has too little room; raised in all processes.
     """
     marks = _marks(folder, [clip.path for clip in clips], accelerator)
-    about = {name: getattr(backbone, name) for name in (*BACKBONE_FIELDS, "fps")} | {"dtype": str(backbone.dtype)}
+    about = {name: getattr(backbone, name) for name in BACKBONE_FIT_FIELDS} | {"dtype": str(backbone.dtype)}
 
     def file(description: dict[str, object]) -> Path:
         text = json.dumps(description | about | {"version": CACHE_VERSION}, sort_keys=True)

@@ -22,6 +22,7 @@ from reports.tables.formats import markdown_table
 from reports.wording import heading, label, measured, scope, seconds, signed
 
 FIGURE = "ablation"
+_FACTOR = re.compile(r"x(\d+(?:\.\d+)?)", re.ASCII)
 OVER = {"setting": "value of the setting", "fit_s": "seconds of a fit (median)"}
 
 
@@ -158,9 +159,16 @@ def value_of(run: StoredRun, method: str, setting: str) -> Any:
 
 
 def _same(value: Any, text: str) -> bool:
+    """Return True if a text of a variant's name means a value; `x2` is twice the value."""
     if value is None or isinstance(value, bool):
         return str(value).lower() == text
-    return float(text) == value if isinstance(value, int | float) else str(value) == text
+    if not isinstance(value, int | float):
+        return str(value) == text
+    factor = _FACTOR.fullmatch(text)
+    if factor:
+        times = value * float(factor[1])
+        return value == (times if isinstance(value, float) else round(times))
+    return text != "none" and float(text) == value
 
 
 def rows_table(

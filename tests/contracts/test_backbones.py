@@ -13,6 +13,7 @@ from diffusers import CogVideoXDPMScheduler, CogVideoXImageToVideoPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from flexiact import PUPPET_WEIGHTS
 from flexiact.backbone.backbone import Backbone, load_backbone, load_folder
 from flexiact.backbone.codec import decode_latents, encode_video, note_long_text
 from flexiact.backbone.cogvideox import Published
@@ -144,8 +145,16 @@ def test_digest_follows_the_files(folder: Path):
     (folder / "README.md").write_text("words do not count")
     assert folder_digest(folder) == before
     config = folder / "scheduler" / "scheduler_config.json"
-    config.write_text(config.read_text() + " ")
-    assert folder_digest(folder) != before
+    found = [before]
+    for path in (config, *(folder / "tokenizer" / name for name in ("spiece.model", "vocab.txt", "merges.txt"))):
+        path.write_text((path.read_text() if path.exists() else "") + " ")
+        found.append(folder_digest(folder))
+    assert len(set(found)) == 5
+
+
+def test_the_shipped_backbone_has_the_revision_that_weights_for_it_name():
+    made_for = json.loads((PUPPET_WEIGHTS / "control" / "control.json").read_text())
+    assert folder_digest(PUPPET_WEIGHTS / "backbone") == made_for["backbone_revision"]
 
 
 def test_unknown_names_are_answered_with_the_closest():

@@ -308,6 +308,28 @@ def dark(frames: np.ndarray) -> dict[str, np.ndarray]:
     return {"masks": frames.mean(-1) < 128}
 
 
+@pytest.mark.parametrize("work", ["import", "features"])
+def test_what_was_said_of_a_video_that_was_made_again_is_not_stored(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, work: str
+) -> None:
+    """It is made again after its answers were read, and before the run is locked."""
+    key, opened = keys(run)["i2v"], RunFolder.opened
+
+    def late(folder: RunFolder):
+        record = folder.read_json("records", key)
+        folder.write_json("records", key, record | {"video_digest": "0" * 64})
+        return opened(folder)
+
+    given = write_features(run, tmp_path / "found", embedded)
+    answers = vbench(tmp_path, {"imaging_quality": said([key], [50])})
+    before = scores(run)
+    monkeypatch.setattr(RunFolder, "opened", late)
+    words = {"import": [str(answers), "--evaluator", "vbench 0.1.5"], "features": [str(given)]}
+    assert main([work, str(run), *words[work]]) == 2
+    assert f"{key}: this video was made again meanwhile" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(scores(run), before)
+
+
 @pytest.mark.parametrize("measure", [tracked, embedded, dark])
 def test_a_table_says_the_same_as_files(run: Path, tmp_path: Path, measure) -> None:
     folder = write_features(run, tmp_path / "found", measure)

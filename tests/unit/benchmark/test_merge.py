@@ -86,6 +86,18 @@ def test_the_parts_equal_the_whole_which_has_nothing_left_to_do(
     assert session(out, backbone, methods=("flexiact",)).made == 1
 
 
+def test_what_is_damaged_in_a_part_is_counted_and_left_out(parts, tmp_path: Path, capsys) -> None:
+    (one, other), out = parts, tmp_path / "out"
+    video, record = sorted(one.glob("videos/*/*.mkv"))[0], sorted(one.glob("records/*/*.json"))[-1]
+    video.write_bytes(video.read_bytes()[:-1])
+    record.write_bytes(record.read_bytes()[:-9])
+    assert video.stem != record.stem
+    assert main([str(one), str(other), "--out", str(out)]) == 0
+    assert capsys.readouterr().err.startswith(f"note: {one} has 2 damaged records or videos, which are left out; ")
+    missing = tables(out)[0].query("status == 'missing'")["key"]
+    assert {video.stem, record.stem} <= set(missing)
+
+
 def test_sessions_are_those_of_all_runs_each_once(parts, tmp_path: Path) -> None:
     folder = RunFolder(parts[1])
     folder.write_run((folder.read_run() or {}) | {"command": "second", "provenance": {"threads": 2}})

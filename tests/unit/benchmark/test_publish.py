@@ -1,6 +1,8 @@
 """Published results: what makes one stale, and what is kept with it."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,12 @@ import pytest
 from benchmark import publish
 from benchmark.__main__ import COMMANDS
 from benchmark.ablate.plans import ablation_of, load_plan, plan_names
+from benchmark.bounds.bounds import BOUNDS
 from benchmark.planning.methods import METHODS
 from benchmark.publish import HEADLINE, PRODUCTS, Product, inputs_of, main, stale
 from reports.analysis.claims import family
 
+STUDIES = {"study", "attention"}
 QUICK = Product(("flexiact.puppets.leakage --actions 2",), ("puppets-smoke",), ("i2v",), ("pose",))
 
 
@@ -40,6 +44,23 @@ def test_what_changed_is_named(tmp_path: Path) -> None:
     assert stale(tmp_path, {}, []) == ["no made.json: made before it was kept"]
 
 
+def test_what_a_command_reads_makes_only_its_own_results_stale(tmp_path: Path, monkeypatch) -> None:
+    def read() -> dict[str, dict[str, str]]:
+        return {name: {k: v for s in product.steps for k, v in publish.read_by(s).items()} for name, product in all_of}
+
+    plans, all_of = Path(shutil.copytree(publish.PLANS, tmp_path / "plans")), list(PRODUCTS.items())
+    monkeypatch.setattr(publish, "PLANS", plans)
+    for change, made_by in (
+        (lambda: monkeypatch.setattr("benchmark.study.corruptions.VERSION", 99), {"study"}),
+        (lambda: monkeypatch.setattr("benchmark.store.schema.rows.FEATURES_VERSION", 99), {*PRODUCTS} - {"attention"}),
+        (lambda: monkeypatch.setitem(BOUNDS, "still", replace(BOUNDS["still"], version=99)), {*PRODUCTS} - STUDIES),
+        (lambda: (plans / "refadapter.toml").write_text("another"), {"refadapter"}),
+    ):
+        before = read()
+        change()
+        assert {name for name, found in read().items() if found != before[name]} == made_by
+
+
 def test_memory_and_folders_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my runs").mkdir()
     (tmp_path / "hungry.py").write_text("import sys\nheld = bytearray(int(sys.argv[1]))\nopen(sys.argv[2], 'x')")
@@ -51,6 +72,36 @@ def test_memory_and_folders_are_those_of_the_command(tmp_path: Path, monkeypatch
         assert made["commands"] == [f"python -m hungry {size} runs/{name}"]
         peaks.append(made["peak_memory_gib_of_a_process"])
     assert peaks[0] > 0.37 > 0.1 > peaks[1]
+
+
+def test_the_same_inputs_go_on_where_they_were_and_others_begin_anew(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "once.py").write_text("import sys\nopen(sys.argv[1], 'x')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    product, runs, asked = Product(("once {runs}/made",), ()), tmp_path / "runs", {"suite a": "1"}
+    publish.make(product, tmp_path / "p", runs, asked)
+    with pytest.raises(ValueError, match="ended with 1"):
+        publish.make(product, tmp_path / "p", runs, asked)
+    publish.make(product, tmp_path / "p", runs, {"suite a": "2"})
+    publish.make(Product(("once {runs}/made more",), ()), tmp_path / "p", runs, asked)
+    assert len([path for path in runs.glob("p-*/made") if len(path.parent.name) == 14]) == 3
+
+
+def test_time_and_memory_are_those_of_all_commands_together(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    call = Product(("twice {runs}/made",), ()), tmp_path / "p", tmp_path / "runs", {}
+    (tmp_path / "twice.py").write_text(
+        "import pathlib, sys, time\ntime.sleep(0.2)\nfile = pathlib.Path(sys.argv[1])\n"
+        "sys.exit(not file.exists() and not file.touch())"
+    )
+    with pytest.raises(ValueError, match="ended with 1"):
+        publish.make(*call)
+    (spent,) = tmp_path.glob("runs/p-*/spent.txt")
+    seconds, kib = map(float, spent.read_text().split())
+    assert seconds >= 0.2 and kib > 0
+    spent.write_text(f"600 {2**22}\n")  # as if that call had been long and large
+    publish.make(*call)
+    made = json.loads((tmp_path / "p/made.json").read_text())
+    assert 10 <= made["minutes"] < 12 and made["peak_memory_gib_of_a_process"] == 4
 
 
 def test_a_result_is_made_once_and_again_after_a_change(

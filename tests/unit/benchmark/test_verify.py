@@ -15,7 +15,7 @@ from benchmark.planning.plan import plan
 from benchmark.planning.variants import build_methods
 from benchmark.stages.execute import Executor
 from benchmark.store.folder import RunFolder
-from benchmark.store.gather import sample_rows
+from benchmark.store.gather import sample_rows, write_tables
 from benchmark.store.lock import locked
 from flexiact.task import Video
 from tests.support.harness import CASES, session, tree
@@ -141,6 +141,16 @@ def test_cells_that_are_run_again_are_equal_or_so_far_off(out: Path, tiny, tmp_p
         (item,) = verify.compare(folder, other, scratch, [pair for pair in pairs if pair[0].method == "i2v"])
     assert item.most and 0 < item.share <= 1
     assert capsys.readouterr().out.endswith("run again: 1, equal bit by bit: 0\n")
+
+
+def test_a_run_with_nothing_to_run_again_is_not_called_checked(out: Path, capsys) -> None:
+    for path in [*out.glob("records/*/*"), *out.glob("videos/*/*")]:
+        path.unlink()
+    folder = RunFolder(out)
+    write_tables(folder, info := folder.described(), plan(info))
+    assert verify.main([str(out), "--cells", "2"]) == 2
+    said, error = capsys.readouterr()
+    assert said.endswith("damaged files: 0\n") and "cells: the run has no video that could be made again" in error
 
 
 def test_a_difference_is_that_of_the_pixels() -> None:

@@ -30,6 +30,7 @@ def test_whatever_a_fit_depends_on_gives_it_another_name(given, backbone: Backbo
         (FlexiAct(backbone, CONFIG.changed(fit_steps=3)), reference, caption, seed),
         (FlexiAct(replace(backbone, revision="another"), CONFIG), reference, caption, seed),
         (FlexiAct(replace(backbone, max_text_tokens=3), CONFIG), reference, caption, seed),
+        (FlexiAct(replace(backbone, fps=backbone.fps + 1), CONFIG), reference, caption, seed),
     ]
     names = [json_digest(fit_description(*call)) for call in (given, *others)]
     assert len(set(names)) == len(names)

@@ -165,7 +165,7 @@ def test_what_people_read_is_no_part_of_a_key() -> None:
 
 def test_two_names_for_one_video_are_refused() -> None:
     run = changed("methods.b", METHOD)
-    with pytest.raises(ValueError, match="a on one and b on one are the same video"):
+    with pytest.raises(ValueError, match="a on one and b on one are the same video under two names; .* another --out"):
         plan(run)
 
 

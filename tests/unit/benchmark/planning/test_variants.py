@@ -85,6 +85,10 @@ def flat(config: dict, before: str = "") -> dict:
         ("flexiact[schedule.shape=round]", "schedule.shape: expected cosine or linear"),
         ("flexiact[schedule.low=900]", "schedule.low: expected at most high"),
         ("flexiact[schedule=cosine]", "schedule: expected .* or none, got cosine"),
+        ("flexiact[schedule.alpha=nan]", "schedule.alpha: expected a number, got nan"),
+        ("flexiact[schedule.alpha=-inf]", "schedule.alpha: expected a number, got -inf"),
+        ("flexiact[learning_rate=1e999]", "learning_rate: expected a number, got 1e999"),
+        (f"flexiact[fit_steps=x{'9' * 400}]", "fit_steps: expected a whole number, got x99"),
         ("motion_director[animate=yes]", "animate: expected true or false, got yes"),
     ],
 )

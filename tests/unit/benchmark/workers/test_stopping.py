@@ -10,9 +10,13 @@ import pytest
 
 import benchmark.run as command
 from benchmark.console.run_progress import Progress
-from benchmark.stages.session import Outcome, RunRequest
+from benchmark.planning.job_shards import Shard
+from benchmark.stages.bench import Bench, Unit
+from benchmark.stages.session import Outcome, RunRequest, Workers
+from benchmark.workers.cluster import Cluster
 from benchmark.workers.stopping import ASKS, unheard, until_asked
 from tests.support.harness import CASES, METRICS, quick_flexiact, session
+from tests.support.shared_work import Heard, never_opened
 
 MEASURED = ["fit_s", "transfer_s", "peak_memory_gib"]
 ASKED = {"cases": CASES[:1], "methods": ("base-embedding", "i2v")}
@@ -80,3 +84,24 @@ def test_a_stopped_command_says_how_it_goes_on(number: int, code: int, tmp_path:
     assert command._report(request, Outcome(3, 3, (), number)) == code
     assert capsys.readouterr().err == "stopped after 3 videos; this goes on: python -m benchmark.run --seeds 0\n"
     assert not any(tmp_path.iterdir())
+
+
+def test_videos_that_nobody_could_measure_are_told_by_the_exit_code(tiny, tmp_path: Path, monkeypatch, capsys) -> None:
+    """As on a cluster: units are given up while their videos, which are made, are measured."""
+
+    def lost(cluster: Cluster, units: list[Unit], opened: object, listener: Heard, bench: Bench, asked: object) -> None:
+        for unit in units:
+            with monkeypatch.context() as patch:
+                patch.setattr(bench.scorer, "score", lambda cell, row: None)
+                bench.work(unit, listener)
+            bench.give_up(unit, "3 workers were lost over it")
+
+    monkeypatch.setattr("benchmark.stages.session.share_out_on", lost)
+    asked = {"cases": CASES[:1], "methods": ("i2v",), "shard": Shard(1, 1)}
+    outcome = session(tmp_path, tiny, workers=Workers(("cpu",), never_opened, Cluster(None, 1)), **asked)
+    assert outcome.failed == () and outcome.scored == 0 < outcome.made == outcome.unmeasured
+    assert command._failures(outcome) == 1
+    assert f"{outcome.made} videos were not measured" in capsys.readouterr().err
+    again = session(tmp_path, tiny, **asked)
+    assert (again.made, again.scored, again.unmeasured) == (0, outcome.made, 0)
+    assert command._failures(again) == 0

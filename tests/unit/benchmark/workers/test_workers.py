@@ -21,6 +21,7 @@ from benchmark.stages.session import Workers
 from benchmark.store.folder import StoreError
 from benchmark.workers.cluster import Cluster
 from benchmark.workers.local import WorkerError, affordable, physical_cores, share_out, worker_devices
+from benchmark.workers.pool import Pool
 from flexiact.backbone.backbone import Backbone
 from tests.support.backbones import save_tiny_refadapter, tiny_backbone
 from tests.support.harm.killed_run import dying, loading
@@ -235,3 +236,26 @@ def test_a_run_goes_on_after_a_worker_was_killed(tmp_path: Path, adapter: Path, 
     assert records.items() <= after.items()
     session(tmp_path / "whole", tiny)
     assert_same_runs(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize(
+    ("each", "resources", "expected"),
+    [
+        (0, {"CPU": 3.0}, 3),
+        (0.5, {"CPU": 8.0, "GPU": 2.0}, 4),
+        (1, {"CPU": 2.0, "GPU": 8.0}, 2),
+        (0, {"memory": 1.0}, "a worker needs a core, but the cluster has 0"),
+        (1, {"CPU": 0.5, "GPU": 8.0}, "a worker needs a core, but the cluster has 0.5"),
+        (2, {"CPU": 8.0, "GPU": 1.0}, "gpus-per-worker: 2, but the cluster has 1 GPUs"),
+    ],
+)
+def test_a_cluster_has_workers_for_its_cores_and_gpus_or_says_which_are_short(
+    each: float, resources: dict[str, float], expected: int | str
+) -> None:
+    ray = SimpleNamespace(cluster_resources=lambda: resources)
+    pool = Pool(ray, Cluster(None, 9, each), opened(Path()), Heard([], []), None, [], lambda: 0)
+    if isinstance(expected, int):
+        assert pool._fitting() == expected
+    else:
+        with pytest.raises(UsageError, match=expected):
+            pool._fitting()

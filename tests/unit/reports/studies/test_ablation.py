@@ -68,6 +68,15 @@ def test_a_row_that_the_run_lacks_is_named(run_dir: Path) -> None:
         name_in_run(run, Row("", "smm", "smm"))
 
 
+def test_a_factor_that_changes_nothing_is_the_method_itself(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    for settings in ("fit_steps=x1", "fit_steps=x1.0,schedule.alpha=x1", "fit_steps=x1.01"):  # of 7, which stays whole
+        assert name_in_run(run, Row("", "flexiact", f"flexiact[{settings}]")) == "flexiact"
+    for settings in ("fit_steps=x2", "schedule.alpha=x1.01", "schedule.alpha=none"):
+        with pytest.raises(RunError, match=r"lacks flexiact\["):
+            name_in_run(run, Row("", "flexiact", f"flexiact[{settings}]"))
+
+
 def test_settings_are_found_by_dotted_names(run_dir: Path) -> None:
     run = load_run(run_dir)
     assert value_of(run, "flexiact", "schedule.alpha") == 0.5
