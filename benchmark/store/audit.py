@@ -51,7 +51,7 @@ def audit_tables(folder: RunFolder, run: dict[str, Any]) -> Iterator[Checked]:
     """Compare the tables with what the records say; meant for a run at which nobody works."""
     with tempfile.TemporaryDirectory() as place:
         fresh = [Path(place, name) for name in TABLES]
-        gather(run, plan(run), *fresh, look=partial(stored, folder, run))
+        gather(run, plan(run), partial(stored, folder, run), *fresh)
         for name, path in zip(TABLES, fresh, strict=True):
             kept = folder.path / name
             same = kept.is_file() and filecmp.cmp(kept, path, shallow=False)

@@ -42,14 +42,14 @@ def write_tables(
     samples, scores = (folder.path / name for name in TABLES)
     look = look or partial(stored, folder, run)
     with folder.replacing(samples, keeps_equal=True) as one, folder.replacing(scores, keeps_equal=True) as other:
-        gather(run, cells, one, other, look)
+        gather(run, cells, look, one, other)
         for path in (samples, scores):
             if path.is_file() and not _sound_table(path):
                 folder.damaged(path)
 
 
 def gather(
-    run: Mapping[str, Any], cells: Iterable[Cell], samples: Path, scores: Path, look: Callable[[Cell], Stored]
+    run: Mapping[str, Any], cells: Iterable[Cell], look: Callable[[Cell], Stored], samples: Path, scores: Path
 ) -> None:
     """Write both tables to these paths; other arguments as for `write_tables`. Only a part of the rows is in memory."""
     order = {method: i for i, method in enumerate(run["methods"])}
