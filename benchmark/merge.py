@@ -26,6 +26,7 @@ from flexiact.terminal.cli import OneLineParser
 from flexiact.terminal.notes import note
 
 if TYPE_CHECKING:  # tables load slow libraries, which --help should not cost
+    from benchmark.planning.plan import Cell
     from benchmark.store.schema.card_json import CardPart
     from benchmark.store.schema.rows import SampleRow
 
@@ -45,15 +46,21 @@ class Part:
     Attributes:
         folder: Directory of the run.
         run: Content of its run.json.
-        rows: Rows of its videos by key; without those that were not made.
+        cells: Planned videos by key. Their rows are read when they are needed.
     """
 
     folder: RunFolder
     run: dict[str, Any]
-    rows: "Mapping[str, SampleRow]"
+    cells: "Mapping[str, Cell]"
 
     def __str__(self) -> str:
         return str(self.folder.path)
+
+    def row(self, key: str) -> "SampleRow | None":
+        """Row of a video; None if it was not made or is of other runs."""
+        from benchmark.store.gather import sample_row
+
+        return sample_row(self.folder, self.cells[key]) if key in self.cells else None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,15 +106,18 @@ def read_part(path: Path) -> Part:
         UsageError: If there is no run, one of another schema version, or one whose run.json breaks the contract.
     """
     from benchmark.planning.plan import plan
-    from benchmark.store.gather import sample_rows
+    from benchmark.store.gather import sample_row
 
     folder = RunFolder(path)
     run = folder.described()
-    rows = sample_rows(folder, cells := plan(run))
-    lost = sum(cell.key not in rows and folder.file("records", f"{cell.key}.json").exists() for cell in cells)
+    cells = {cell.key: cell for cell in plan(run)}
+    lost = sum(
+        folder.file("records", f"{key}.json").exists() and sample_row(folder, cell) is None
+        for key, cell in cells.items()
+    )
     if lost:
         note(path, f"has {lost} damaged records or videos, which are left out; its own command makes them again")
-    return Part(folder, run, rows)
+    return Part(folder, run, cells)
 
 
 def joined(parts: Sequence[Part]) -> dict[str, Any]:
@@ -171,7 +181,7 @@ def conflicts(parts: Sequence[Part]) -> Iterator[str]:
     """Videos and values that two runs have, but not the same: one line each."""
     for first, second in combinations(parts, 2):
         yield from _other_files(first, second)
-        for key in first.rows.keys() & second.rows.keys():
+        for key in first.cells.keys() & second.cells.keys():
             yield from _differences(first, second, key)
 
 
@@ -187,7 +197,9 @@ def _differences(first: Part, second: Part, key: str) -> Iterator[str]:
     from benchmark.planning.plan import said_seed
     from benchmark.store.gather import score_rows
 
-    one, other = first.rows[key], second.rows[key]
+    one, other = first.row(key), second.row(key)
+    if one is None or other is None:
+        return
     where = f"{one.method} on {one.case_id} at {said_seed(one.seed, one.fit_seed)}"
     if (one.status, one.video_digest) != (other.status, other.video_digest):
         said = "other videos" if one.status == other.status else f"{one.status} and {other.status}"
@@ -220,8 +232,9 @@ def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part], cards: 
 
     cells = plan(run)  # first, since it refuses one video under two names
     with out.opened():
-        for key in dict.fromkeys(key for part in parts for key in part.rows):
-            _write_video(out, [part for part in parts if key in part.rows], key)
+        for key in dict.fromkeys(key for part in parts for key in part.cells):
+            if held := [(part, row) for part in parts if (row := part.row(key))]:
+                _write_video(out, [part for part, _ in held], held[0][1])
         for part in parts:
             for name in _SHARED:
                 _copy_all(part.folder.path / name, out.path / name, out)
@@ -230,13 +243,12 @@ def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part], cards: 
         out.write_run(run)
 
 
-def _write_video(out: RunFolder, parts: Sequence[Part], key: str) -> None:
-    """Write video, preview and row of the first run, and the scores of all that have the same video."""
+def _write_video(out: RunFolder, parts: Sequence[Part], row: "SampleRow") -> None:
+    """Write video, preview and `row` of the first run, and the scores of all that have the same video."""
     from benchmark.store.gather import current_scores
     from benchmark.store.schema.rows import FEATURES_VERSION
 
-    first = parts[0]
-    row = first.rows[key]
+    first, key = parts[0], row.key
     # What a run has in an older version must not hide what another one has measured since.
     metrics = dict(ChainMap(*(current_scores(part.folder, part.run["metrics"], row) for part in parts)))
     if metrics:

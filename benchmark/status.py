@@ -7,8 +7,9 @@ method will take at the mean of its finished ones, shared among the processes of
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from flexiact.terminal.cli import OneLineParser, run
 if TYPE_CHECKING:
     from benchmark.planning.plan import Cell
     from benchmark.store.folder import RunFolder
-    from benchmark.store.schema.rows import SampleRow
 
 _NAME_WIDTH = 32
 _MEASURED = re.compile(r"^\S+  measured .*, (\d+\.\d+) s$", re.MULTILINE)
@@ -69,13 +69,12 @@ def status_page(path: Path) -> str:
     """
     from benchmark.planning.plan import plan
     from benchmark.store.folder import RunFolder
-    from benchmark.store.gather import sample_rows
     from benchmark.store.log import LOG
 
     folder = RunFolder(path)
     info = folder.described()
     cells = plan(info)
-    found = states(folder, info, cells, sample_rows(folder, cells))
+    found = states(folder, info, cells)
     log = path / LOG
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     failed, left = sum(state.failed for state in found), sum(state.left for state in found)
@@ -94,44 +93,82 @@ def status_page(path: Path) -> str:
     return "\n".join(_cut(line, 80) for line in lines)
 
 
-def states(
-    folder: "RunFolder", info: Mapping[str, Any], cells: "Sequence[Cell]", rows: "Mapping[str, SampleRow]"
-) -> list[State]:
+@dataclass
+class _Sums:
+    """Sums over the stored rows of one method, which are read one after the other.
+
+    Attributes:
+        counts: Number of videos by status; those not made yet are "missing".
+        measured: Number of videos with all metrics.
+        costs: Number of videos whose cost was measured.
+        fit_s: Time of the fits of these videos; a shared fit counts for each of them.
+        transfer_s: Time of their transfers.
+        fits: Time of each of these fits by key.
+        fitted: Keys of the fits of all videos that are made.
+        unmade: Keys of the fits of videos not made yet.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    measured: int = 0
+    costs: int = 0
+    fit_s: float = 0.0
+    transfer_s: float = 0.0
+    fits: dict[str | None, float] = field(default_factory=dict)
+    fitted: set[str | None] = field(default_factory=set)
+    unmade: set[str | None] = field(default_factory=set)
+
+
+def _sums(folder: "RunFolder", metrics: Mapping[str, Any], cells: "Iterable[Cell]") -> _Sums:
+    from benchmark.store.gather import sample_row, score_rows
+
+    sums = _Sums()
+    for cell in cells:
+        row = sample_row(folder, cell)
+        sums.counts[row.status if row else "missing"] += 1
+        if row is None:
+            sums.unmade.add(cell.fit_key)
+            continue
+        sums.measured += len(score_rows(folder, metrics, row)) == len(metrics)
+        if row.status != "ok":
+            continue
+        sums.fitted.add(row.fit_key)
+        if row.transfer_s is not None:
+            sums.costs += 1
+            sums.fit_s += row.fit_s or 0.0
+            sums.transfer_s += row.transfer_s
+            sums.fits[row.fit_key] = row.fit_s or 0.0
+    return sums
+
+
+def states(folder: "RunFolder", info: Mapping[str, Any], cells: "Sequence[Cell]") -> list[State]:
     """State of every method and bound of a run, in run.json's order."""
-    from benchmark.store.gather import score_rows
     from metrics import METRICS
 
-    own = {name: entry for name, entry in info["metrics"].items() if name in METRICS}
-    fitted = {row.fit_key for row in rows.values() if row.status == "ok"}
+    methods, own = info["methods"], {name: entry for name, entry in info["metrics"].items() if name in METRICS}
+    sums = {name: _sums(folder, own, (cell for cell in cells if cell.method == name)) for name in methods}
+    fitted = set[str | None]([None]).union(*(one.fitted for one in sums.values()))
     counted: set[str | None] = set()
     found = []
-    for name in info["methods"]:
-        mine = [cell for cell in cells if cell.method == name]
-        made = [rows[cell.key] for cell in mine if cell.key in rows]
-        good = [row for row in made if row.status == "ok" and row.transfer_s is not None]
-        fits = {row.fit_key: row.fit_s or 0.0 for row in good if row.fit_key not in counted}
-        missing = [cell for cell in mine if cell.key not in rows]
-        to_fit = {cell.fit_key for cell in missing} - fitted - {None}
+    for name, one in sums.items():
+        failed, left = one.counts["failed"], one.counts["missing"]
         left_s: float | None = None
-        if good:
-            mean_fit = sum(row.fit_s or 0.0 for row in good) / len(good)
-            left_s = len(missing) * sum(row.transfer_s or 0.0 for row in good) / len(good) + len(to_fit) * mean_fit
-        elif not missing or info["methods"][name]["kind"] != "method":  # whose cost nobody measures
+        if one.costs:
+            left_s = left * one.transfer_s / one.costs + len(one.unmade - fitted) * one.fit_s / one.costs
+        elif not left or methods[name]["kind"] != "method":  # whose cost nobody measures
             left_s = 0.0
-        measured = sum(len(score_rows(folder, own, row)) == len(own) for row in made)
         found.append(
             State(
                 name=name,
-                done=sum(row.status != "failed" for row in made),
-                failed=sum(row.status == "failed" for row in made),
-                left=len(missing),
-                unmeasured=len(mine) - measured,
-                fit_s=sum(fits.values()),
-                transfer_s=sum(row.transfer_s or 0.0 for row in good),
+                done=one.counts.total() - failed - left,
+                failed=failed,
+                left=left,
+                unmeasured=one.counts.total() - one.measured,
+                fit_s=sum(seconds for key, seconds in one.fits.items() if key not in counted),
+                transfer_s=one.transfer_s,
                 left_s=left_s,
             )
         )
-        counted |= set(fits)
+        counted.update(one.fits)
     return found
 
 

@@ -11,7 +11,7 @@ import shlex
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -69,16 +69,10 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _files(folder: RunFolder, info: dict[str, Any]) -> "list[Checked]":
     """Check all files and print the result; return the damaged ones."""
-    from benchmark.store.audit import audit, audit_tables
-    from benchmark.store.lock import holders
-
-    checked = list(audit(folder))
-    at_work = [str(holder) for holder in holders(folder.path).values() if holder.lives]
-    if at_work:
-        print(f"tables are not checked: {at_work[0]} is at work")
-    else:
-        checked += audit_tables(folder, info)
-    counts, faults = Counter(item.kind for item in checked), [item for item in checked if item.fault]
+    counts, faults = Counter[str](), []
+    for item in _checked(folder, info):
+        counts[item.kind] += 1
+        faults += [item] if item.fault else []
     print(f"checked: {', '.join(f'{count} {kind}' for kind, count in counts.items())}")
     for fault in faults[:_LISTED]:
         print(f"damaged: {folder.relative(fault.path)}: {fault.fault}")
@@ -86,6 +80,18 @@ def _files(folder: RunFolder, info: dict[str, Any]) -> "list[Checked]":
         print(f"damaged: {len(faults) - _LISTED} more")
     print(f"damaged files: {len(faults)}")
     return faults
+
+
+def _checked(folder: RunFolder, info: dict[str, Any]) -> "Iterator[Checked]":
+    from benchmark.store.audit import audit, audit_tables
+    from benchmark.store.lock import holders
+
+    yield from audit(folder)
+    at_work = [str(holder) for holder in holders(folder.path).values() if holder.lives]
+    if at_work:
+        print(f"tables are not checked: {at_work[0]} is at work")
+    else:
+        yield from audit_tables(folder, info)
 
 
 @dataclass(frozen=True)
@@ -128,8 +134,8 @@ def _cells(folder: RunFolder, info: dict[str, Any], count: int, seed: int) -> li
     from benchmark.store.gather import sample_rows
 
     cells = plan(info)
-    rows = {key: row for key, row in sample_rows(folder, cells).items() if row.status == "ok"}
-    made = [cell for cell in cells if cell.key in rows and cell.kind != "submission"]  # which nobody here can make
+    ok = {row.key for row in sample_rows(folder, cells) if row.status == "ok"}
+    made = [cell for cell in cells if cell.key in ok and cell.kind != "submission"]  # which nobody here can make
     if not made:
         raise UsageError("cells: the run has no video that could be made again, only submitted or failed ones")
     chosen = {cell.key for cell in random.Random(seed).sample(made, min(count, len(made)))}
@@ -138,7 +144,8 @@ def _cells(folder: RunFolder, info: dict[str, Any], count: int, seed: int) -> li
         scratch = RunFolder(Path(place))
         with scratch.opened():
             executor = _executor(scratch, info, {cell.method for cell in chosen_cells}, chosen_cells)
-            return compare(folder, executor, scratch, [(cell, rows[cell.key]) for cell in chosen_cells])
+            rows = sample_rows(folder, chosen_cells)
+            return compare(folder, executor, scratch, zip(chosen_cells, rows, strict=True))
 
 
 def compare(

@@ -1,7 +1,7 @@
 """Write the scores of a run in VBench's layout: one file a method (see `benchmark.study.judge_answers`)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,18 @@ def export_results(folder: RunFolder, out: Path) -> tuple[list[Path], int]:
         ValueError: If the files cannot be written.
     """
     run = folder.described()
-    rows = sample_rows(folder, cells := plan(run))
-    scores = {key: score_rows(folder, run["metrics"], row) for key, row in rows.items()}
+    cells = plan(run)
     names = dict(zip(run["methods"], unique_names(run["methods"]), strict=True))
     paths, told = [], 0
     make_folder("out", out)
     for method, name in names.items():
-        mine = [row for row in rows.values() if row.method == method and _valued(scores[row.key])]
+        rows = sample_rows(folder, (cell for cell in cells if cell.method == method))
+        mine = [(row, valued) for row in rows if (valued := _valued(score_rows(folder, run["metrics"], row)))]
         if mine:
             told += len(mine)
             paths.append(out / f"{name}_eval_results.json")
             with replacing(paths[-1]) as partial:
-                partial.write_text(json.dumps(_results(mine, scores), indent=1) + "\n", encoding="utf-8")
+                partial.write_text(json.dumps(_results(mine), indent=1) + "\n", encoding="utf-8")
     if not paths:
         raise UsageError(f"{folder.path}: no video has a value yet; finish the run first")
     return paths, len(cells) - told
@@ -50,10 +50,10 @@ def _valued(scores: Sequence[ScoreRow]) -> list[ScoreRow]:
     return [score for score in scores if score.value is not None]
 
 
-def _results(rows: Sequence[SampleRow], scores: Mapping[str, Sequence[ScoreRow]]) -> dict[str, list[Any]]:
+def _results(rows: Iterable[tuple[SampleRow, Sequence[ScoreRow]]]) -> dict[str, list[Any]]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: (row.case_id, row.seed, row.fit_seed or 0)):
-        for score in _valued(scores[row.key]):
+    for row, scores in sorted(rows, key=lambda found: (found[0].case_id, found[0].seed, found[0].fit_seed or 0)):
+        for score in scores:
             about = {"case_id": row.case_id, "seed": row.seed, "fit_seed": row.fit_seed, "evaluator": score.backend}
             result = {"video_path": row.video, "video_results": score.value, **about}
             found.setdefault(_dimension(score.metric), []).append(result)

@@ -7,7 +7,7 @@ from typing import Any
 from benchmark.planning.plan import plan
 from benchmark.planning.selection import UsageError
 from benchmark.store.folder import RunFolder
-from benchmark.store.gather import sample_row, sample_rows, stored_scores, write_tables
+from benchmark.store.gather import sample_rows, stored_scores, write_tables
 from benchmark.store.lock import describing
 from benchmark.store.schema.rows import FEATURES_VERSION, SampleRow
 from benchmark.store.schema.run_json import check_description
@@ -66,14 +66,14 @@ def store_scores(
         run = folder.described()
         _check_evaluators(run["metrics"], entries, replace)
         cells = plan(run)
-        now = sample_rows(folder, (cell for cell in cells if cell.key in scores))
+        asked = (cell for cell in cells if cell.key in scores)
+        now = {row.key: row.video_digest for row in sample_rows(folder, asked)}
         for key, (measured, _) in scores.items():
-            if key not in now or now[key].video_digest != measured:
+            if key not in now or now[key] != measured:
                 raise UsageError(f"{key}: this video was made again meanwhile; nothing is stored, measure it anew")
         outdated = {name for name, entry in entries.items() if run["metrics"].get(name, entry) != entry}
-        for cell in cells:
-            if row := sample_row(folder, cell):
-                _store(folder, row, scores[cell.key][1] if cell.key in scores else {}, outdated)
+        for row in sample_rows(folder, cells):
+            _store(folder, row, scores[row.key][1] if row.key in scores else {}, outdated)
         with describing(folder.path):
             run = {**run, "metrics": {**run["metrics"], **entries}}
             check_description(run)
@@ -92,13 +92,14 @@ def _check_evaluators(metrics: Mapping[str, Any], entries: Mapping[str, Any], re
             )
 
 
-def _by_key(answers: Iterable[Answer], rows: Mapping[str, SampleRow]) -> dict[str, dict[str, float]]:
+def _by_key(answers: Iterable[Answer], rows: Iterable[SampleRow]) -> dict[str, dict[str, float]]:
     """Values of each video by metric."""
-    made = {key: row for key, row in rows.items() if row.status == "ok"}
-    sources: dict[str, list[str]] = {}
-    for key, row in made.items():
-        if row.source:
-            sources.setdefault(row.source, []).append(key)
+    made, sources = set[str](), dict[str, list[str]]()
+    for row in rows:
+        if row.status == "ok":
+            made.add(row.key)
+            if row.source:
+                sources.setdefault(row.source, []).append(row.key)
     found: dict[str, dict[str, float]] = {}
     problems = []
     for answer in answers:
@@ -112,7 +113,7 @@ def _by_key(answers: Iterable[Answer], rows: Mapping[str, SampleRow]) -> dict[st
     return found
 
 
-def _named(video: str, made: Mapping[str, SampleRow], sources: Mapping[str, list[str]]) -> list[str]:
+def _named(video: str, made: Set[str], sources: Mapping[str, list[str]]) -> list[str]:
     """Keys of the rows that a path can mean: KEY with any suffix, or the end of a path is that of a submitted file."""
     path = PurePosixPath(video.replace("\\", "/"))
     if path.stem in made:

@@ -67,7 +67,8 @@ def scores_of(run: RunFolder, folder: FeatureFolder) -> dict[str, Scored]:
         DamagedVideo: If a video of the run is not what was stored.
     """
     described = run.described()
-    rows = {key: row for key, row in sample_rows(run, plan(described)).items() if row.status == "ok"}
+    cells = (cell for cell in plan(described) if cell.key in folder.keys)
+    rows = {row.key: row for row in sample_rows(run, cells) if row.status == "ok"}
     strange = sorted(folder.keys - rows.keys())
     if strange:
         raise UsageError(f"{folder.producer}: {strange[0]} is of no video of this run")

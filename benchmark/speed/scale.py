@@ -2,17 +2,17 @@
 
 Each part runs in a process of its own, whose time is the processor's and whose memory is its largest resident set. The
 runs are made up: names and sizes are those of a real one, and scores are drawn from a seed. The reported run has no
-videos, and one in a hundred of its scores failed. The run that goes on has videos of a byte, all made and measured: its
-session looks at each of them and gathers the tables.
+videos, and one in a hundred of its scores failed. The run that goes on has videos of one small frame, all made and
+measured: its session looks at each of them and gathers the tables. `status` and `verify` go over the same run.
 """
 
 import argparse
 import json
 import multiprocessing
 import resource
+import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from benchmark.stages.session import RunRequest
     from benchmark.store.folder import RunFolder
     from flexiact.backbone.backbone import Backbone
+    from flexiact.task import Video
     from metrics.perception import Perception
 
 TARGETS, SEEDS = 10, 3
@@ -50,6 +51,8 @@ def _measure(options: argparse.Namespace) -> None:
         _alone("scores read and reported", reported, Path(place, "reported"))
         _alone("videos made up", kept, options.kept, Path(place, "kept"))
         _alone("videos of a run that goes on", gone_on, Path(place, "kept"))
+        _alone("videos of its status", gone_over, "benchmark.status", Path(place, "kept"))
+        _alone("videos verified", gone_over, "benchmark.verify", Path(place, "kept"))
 
 
 def _alone(what: str, part: Callable[..., int], *arguments: object) -> None:
@@ -60,9 +63,9 @@ def _alone(what: str, part: Callable[..., int], *arguments: object) -> None:
 
 
 def _timed(part: Callable[..., int], *arguments: object) -> tuple[int, float, float]:
-    start = time.process_time()
     done = part(*arguments)
-    return done, time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _GIB
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return done, sum(one.ru_utime + one.ru_stime for one in used), max(one.ru_maxrss for one in used) / _GIB
 
 
 def planned(videos: int) -> int:
@@ -121,6 +124,7 @@ def kept(videos: int, place: Path) -> int:
     from benchmark.planning.plan import plan
     from benchmark.stages.describe import describe_metric, describe_run
     from benchmark.store.folder import RunFolder
+    from flexiact.task import Video
 
     request, backbone, perception = _asked(place)
     metrics = {name: describe_metric(name, perception.backends, request.headline) for name in request.metrics}
@@ -132,25 +136,29 @@ def kept(videos: int, place: Path) -> int:
     folder, cells, random = RunFolder(place), plan(run), np.random.default_rng(0)
     folder.write_run(run | {"command": "made up", "provenance": {}, "later_sessions": []})
     for cell in cells:
-        _keep(folder, run, cell, random.random(len(metrics)).tolist())
+        frame = random.integers(0, 256, (1, 16, 16, 3), np.uint8)
+        _keep(folder, run, cell, Video(frame, 8.0), random.random(len(metrics)).tolist())
     return len(cells)
 
 
-def _keep(folder: "RunFolder", run: Mapping[str, Any], cell: "Cell", values: Sequence[float]) -> None:
-    """Write a video of a byte, its record and its scores."""
+def _keep(folder: "RunFolder", run: Mapping[str, Any], cell: "Cell", video: "Video", values: Sequence[float]) -> None:
+    """Write a video, its record and its scores."""
     from benchmark.store.schema.rows import FEATURES_VERSION
+    from flexiact.media.video import frames_digest, write_lossless
 
-    path, digest = folder.file("videos", f"{cell.key}.mkv"), json_digest(cell.key)
+    path, digest = folder.file("videos", f"{cell.key}.mkv"), frames_digest(video)
+    write_lossless(folder.room_for(path), video)
+    size = path.stat().st_size
     row = {name: getattr(cell, name) for name in ("key", "fit_key", "method", "case_id", "seed")}
     row |= {"method_version": 1, "backbone": "none", "backbone_revision": "none"}
-    row |= {"status": "ok", "video": folder.relative(path), "video_digest": digest, "video_bytes": 1, "transfer_s": 1.0}
+    row |= {"status": "ok", "video": folder.relative(path), "video_digest": digest, "video_bytes": size}
+    row |= {"transfer_s": 1.0}
     entry = {"status": "ok", "error": None}
     metrics = {
         name: {"version": metric["version"], "backend": metric["backend"], "value": value} | entry
         for (name, metric), value in zip(run["metrics"].items(), values, strict=True)
     }
     scores = {"video_digest": digest, "features_version": FEATURES_VERSION, "metrics": metrics}
-    folder.write_bytes(path, b"0")
     folder.write_json("records", cell.key, row)
     folder.write_json("scores", cell.key, scores)
 
@@ -164,6 +172,13 @@ def gone_on(place: Path) -> int:
     outcome = run_session(*_asked(place))
     assert (outcome.made, outcome.scored) == (0, 0), "something of the made-up run was missing"
     return int(pq.read_metadata(place / "samples.parquet").num_rows)
+
+
+def gone_over(command: str, place: Path) -> int:
+    """Let a command go over a sound run; return the number of its videos."""
+    done = subprocess.run([sys.executable, "-m", command, place], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return sum(1 for _ in place.glob("records/*/*.json"))
 
 
 def _asked(place: Path) -> "tuple[RunRequest, Backbone, Perception]":

@@ -1,15 +1,15 @@
 """Everything that one process needs to make and measure cells: loaded networks and the run directory."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from benchmark.planning.plan import Cell, said_seed
 from benchmark.stages.execute import Executor
 from benchmark.stages.scoring import Scorer
 from benchmark.store.folder import RunFolder, StoreError
-from benchmark.store.gather import sample_row, sound_row
+from benchmark.store.gather import Stored, sample_row, stored, write_tables
 from benchmark.store.schema.rows import SampleRow
 from benchmark.store.videos import DamagedVideo
 from benchmark.workers.stopping import Asked
@@ -91,21 +91,39 @@ class Bench:
     scorer: Scorer
     folder: RunFolder
 
-    def todo(self, cells: Iterable[Cell], asked: Iterable[Cell]) -> Work:
-        """Find damage among the stored results of cells, and what there is to do of `asked`, which are part of them."""
-        wanted, found = {cell.key for cell in asked}, Work([], [], [])
-        for cell in cells:
-            row = sound_row(self.folder, cell)
-            if cell.key not in wanted:
-                continue
-            if row is None or not self._stays(row):
-                found.unmade.append(cell)
-                found.cells.append(cell)
-            elif self.scorer.missing(cell, row):
-                found.cells.append(cell)
-            if row is not None and row.status == "failed":
-                found.failed.append(row)
-        return found
+    def todo(self, run: Mapping[str, Any], asked: Sequence[Cell], cells: Iterable[Cell] | None) -> Work:
+        """Find damage among the stored results, and what there is to do. Each record and score is read once.
+
+        Args:
+            run: Content of run.json.
+            asked: Cells that may be made and measured.
+            cells: Cells of the whole run, `asked` among them, whose tables are written by the way; None: only `asked`
+                are looked at, and no table is written.
+
+        Raises:
+            StoreError: If a result cannot be read, or a table cannot be written.
+        """
+        wanted, unmade, unmeasured = {cell.key for cell in asked}, set[str](), set[str]()
+        failed: dict[str, SampleRow] = {}
+
+        def look(cell: Cell) -> Stored:
+            row, scores = stored(self.folder, run, cell, sound=True)
+            if cell.key in wanted:
+                if row.status == "missing" or not self._stays(row):
+                    unmade.add(cell.key)
+                elif self.scorer.missing(row, scores):
+                    unmeasured.add(cell.key)
+                if row.status == "failed":
+                    failed[cell.key] = row
+            return row, scores
+
+        if cells is None:
+            for cell in asked:
+                look(cell)
+        else:
+            write_tables(self.folder, run, cells, look)
+        work = [cell for cell in asked if cell.key in unmade or cell.key in unmeasured]
+        return Work(work, [c for c in work if c.key in unmade], [failed[c.key] for c in asked if c.key in failed])
 
     def work(self, unit: Unit, listener: Listener, asked: Asked = lambda: 0) -> None:
         """Make and measure the cells of a unit; all results are files.
@@ -154,7 +172,7 @@ class Bench:
             row = self.executor.fail(cell, reason)
             if row.status == "failed":
                 self.scorer.score(cell, row)
-            elif self.scorer.missing(cell, row):
+            elif self.scorer.missing(row):
                 note(_name(cell), f"was not measured: {reason}")
             self.folder.log("given up", f"{_name(cell)}: {reason}")
 

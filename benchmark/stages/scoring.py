@@ -71,12 +71,17 @@ class Scorer:
         self._case_features = lru_cache(maxsize=16)(self._read_case_features)
         self._text = lru_cache(maxsize=_TEXTS_KEPT)(perception.embed_text)
 
-    def missing(self, cell: Cell, row: SampleRow) -> list[str]:
+    def missing(self, row: SampleRow, scores: Mapping[str, Any] | None = None) -> list[str]:
         """Names of the metrics not yet computed on this video, in their current version and with the current backend.
 
         If failures are to be retried, metrics that failed on an existing video are among them.
+
+        Args:
+            row: Row of the video.
+            scores: Stored scores of the video; None: they are read.
         """
-        return self._missing(stored_scores(self._folder, row), row)
+        scores = stored_scores(self._folder, row) if scores is None else scores
+        return [name for name, metric in self._metrics.items() if not self._done(scores.get(name, {}), metric, row)]
 
     def score(self, cell: Cell, row: SampleRow) -> None:
         """Compute and store the missing metrics; one that fails is stored as failed and the others continue.
@@ -86,15 +91,12 @@ class Scorer:
             StoreError: If the run directory cannot be written.
         """
         before = stored_scores(self._folder, row)
-        missing = self._missing(before, row)
+        missing = self.missing(row, before)
         if not missing:
             return
         metrics = {**before, **self._entries(cell, row, missing)}
         stored = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
         self._folder.write_json("scores", cell.key, stored)
-
-    def _missing(self, stored: Mapping[str, Any], row: SampleRow) -> list[str]:
-        return [name for name, metric in self._metrics.items() if not self._done(stored.get(name, {}), metric, row)]
 
     def _done(self, entry: Mapping[str, Any], metric: Metric, row: SampleRow) -> bool:
         if self.retry_failed and row.status == "ok" and entry.get("status") == "failed":

@@ -173,10 +173,10 @@ def run_session(
             cells = plan(merged(folder.read_run(), fresh))
             asked = _shared(request, asked_of(cells, fresh), fresh)
             bench = _equipped(request, backbone, perception, methods)
-            work = bench.todo(asked if request.shard else cells, asked)
-            run = _written(folder, fresh, request.command, provenance or {}, new=bool(work.cells))
-            if not request.shard:  # whose cells are not all
-                write_tables(folder, run, cells)  # after an interrupt, too: no table keeps invalid rows
+            written = partial(_written, folder, fresh, request.command, provenance or {})
+            # Tables are written after an interrupt, too, so that none keeps invalid rows. A shard's cells are not all.
+            work = bench.todo(written(new=False), asked, None if request.shard else cells)
+            run = written(new=bool(work.cells))
         tell(damage)
         for case_id in dict.fromkeys(cell.case_id for cell in asked):
             bench.executor.write_inputs(case_id)

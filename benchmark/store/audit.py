@@ -4,12 +4,13 @@ import filecmp
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmark.planning.plan import plan
 from benchmark.store.folder import RunFolder, load_json
-from benchmark.store.gather import TABLES, gather
+from benchmark.store.gather import TABLES, gather, stored
 from benchmark.store.schema.rows import SampleRow
 from benchmark.store.videos import DamagedVideo, read_stored
 from flexiact.media.seals import check_tensors
@@ -50,11 +51,11 @@ def audit_tables(folder: RunFolder, run: dict[str, Any]) -> Iterator[Checked]:
     """Compare the tables with what the records say; meant for a run at which nobody works."""
     with tempfile.TemporaryDirectory() as place:
         fresh = [Path(place, name) for name in TABLES]
-        gather(folder, run, plan(run), *fresh)
+        gather(run, plan(run), partial(stored, folder, run), *fresh)
         for name, path in zip(TABLES, fresh, strict=True):
-            stored = folder.path / name
-            same = stored.is_file() and filecmp.cmp(stored, path, shallow=False)
-            yield Checked("tables", stored, "" if same else "is not what the records say; a run gathers it again")
+            kept = folder.path / name
+            same = kept.is_file() and filecmp.cmp(kept, path, shallow=False)
+            yield Checked("tables", kept, "" if same else "is not what the records say; a run gathers it again")
 
 
 def _video(folder: RunFolder, key: str) -> Iterator[Checked]:

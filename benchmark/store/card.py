@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from benchmark.planning.plan import plan
+from benchmark.planning.plan import Cell, plan
 from benchmark.planning.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows
 from benchmark.store.schema.card_json import Card, CardPart, MethodCost
-from benchmark.store.schema.rows import SampleRow
 
 NOT_STATED = "not stated"
 CARD = "card"
@@ -71,44 +70,48 @@ def store_card(folder: RunFolder, parts: Iterable[CardPart]) -> None:
 
 def _part(folder: RunFolder, sampled_by: str, scored_by: str) -> CardPart:
     run = folder.described()
-    cells = plan(run)
-    rows = sample_rows(folder, cells)
-    planned: dict[str, list[SampleRow | None]] = {name: [] for name in run["methods"]}
-    for cell in cells:
-        planned[cell.method].append(rows.get(cell.key))
+    planned: dict[str, list[Cell]] = {name: [] for name in run["methods"]}
+    for cell in plan(run):
+        planned[cell.method].append(cell)
     counted: set[str] = set()
     return CardPart(
         sampled_by=sampled_by,
         scored_by=scored_by,
         sessions=[{name: run[name] for name in ("command", "provenance")}, *run["later_sessions"]],
-        methods={
-            name: _cost(run["methods"][name]["kind"] == "submission", mine, counted) for name, mine in planned.items()
-        },
+        methods={name: _cost(folder, run["methods"][name]["kind"], cells, counted) for name, cells in planned.items()},
         evaluators={name: f"{entry['backend']}, version {entry['version']}" for name, entry in run["metrics"].items()},
     )
 
 
-def _cost(submitted: bool, rows: Sequence[SampleRow | None], counted: set[str]) -> MethodCost:
+def _cost(folder: RunFolder, kind: str, cells: Sequence[Cell], counted: set[str]) -> MethodCost:
     """Sums over the videos of a method; a fit counts once, however many videos and methods share it.
 
     Args:
-        submitted: True if the videos were made elsewhere.
-        rows: Row of each planned video; None where it is missing.
+        folder: Run directory.
+        kind: Kind of the method.
+        cells: Its planned videos.
         counted: Keys of the fits of earlier methods; those of this one are added.
     """
-    made = [row for row in rows if row and row.status == "ok"]
-    found = {row.fit_key: row.fit_s for row in made if row.fit_key and row.fit_s is not None}
-    fits = {key: seconds for key, seconds in found.items() if key not in counted}
+    videos, transfer_s, fits = 0, 0.0, dict[str, float]()
+    peak: float | None = None
+    for row in sample_rows(folder, cells):
+        if row.status != "ok":
+            continue
+        videos += 1
+        transfer_s += row.transfer_s or 0.0
+        if row.fit_key and row.fit_s is not None and row.fit_key not in counted:
+            fits[row.fit_key] = row.fit_s
+        if row.peak_memory_gib is not None:
+            peak = max(peak or 0.0, row.peak_memory_gib)
     counted.update(fits)
-    peaks = [row.peak_memory_gib for row in made if row.peak_memory_gib is not None]
     return MethodCost(
-        videos=len(made),
-        absent=len(rows) - len(made),
-        submitted=submitted,
+        videos=videos,
+        absent=len(cells) - videos,
+        submitted=kind == "submission",
         fits=len(fits),
         fit_s=sum(fits.values()),
-        transfer_s=sum(row.transfer_s or 0.0 for row in made),
-        peak_memory_gib=max(peaks, default=None),
+        transfer_s=transfer_s,
+        peak_memory_gib=peak,
     )
 
 

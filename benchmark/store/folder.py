@@ -241,6 +241,9 @@ class RunFolder:
             with replacing(path, keeps_equal) as partial:
                 yield partial
         except WriteError as error:
+            cause = error.__cause__
+            if isinstance(cause, StoreError):  # of another file, which this one is gathered from
+                raise cause from cause.__cause__
             raise StoreError(str(error)) from error
         except OSError as error:
             raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error

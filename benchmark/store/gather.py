@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,38 +18,51 @@ from benchmark.store.schema.rows import FEATURES_VERSION, SampleRow, ScoreRow, S
 from benchmark.store.videos import DamagedVideo, read_stored
 
 TABLES = ("samples.parquet", "scores.parquet")
+Stored = tuple[SampleRow, dict[str, dict[str, Any]]]
+"""What is stored of a cell: its row, whose status is "missing" if it is to be made, and its scores by metric."""
+
 _ARROW = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64()}
 _CELLS_AT_ONCE = 1_000  # what is in memory: some 20 MiB with the scores of all metrics
 
 
-def write_tables(folder: RunFolder, run: Mapping[str, Any], cells: Iterable[Cell]) -> None:
+def write_tables(
+    folder: RunFolder, run: Mapping[str, Any], cells: Iterable[Cell], look: Callable[[Cell], Stored] | None = None
+) -> None:
     """Write both tables; a table that would not change is left alone.
 
     Args:
         folder: Run directory to read records and scores from and to write tables to.
         run: Content of run.json. Rows are in the order of its methods, then by case, seed and fit seed.
         cells: Cells of the whole run; one without a record is `missing` in the table.
+        look: Function that reads what is stored of a cell; None: `stored`.
 
     Raises:
         StoreError: If a table cannot be written.
     """
     samples, scores = (folder.path / name for name in TABLES)
-    for path in (samples, scores):
-        if path.is_file() and not _sound_table(path):
-            folder.damaged(path)
+    look = look or partial(stored, folder, run)
     with folder.replacing(samples, keeps_equal=True) as one, folder.replacing(scores, keeps_equal=True) as other:
-        gather(folder, run, cells, one, other)
+        gather(run, cells, look, one, other)
+        for path in (samples, scores):
+            if path.is_file() and not _sound_table(path):
+                folder.damaged(path)
 
 
-def gather(folder: RunFolder, run: Mapping[str, Any], cells: Iterable[Cell], samples: Path, scores: Path) -> None:
+def gather(
+    run: Mapping[str, Any], cells: Iterable[Cell], look: Callable[[Cell], Stored], samples: Path, scores: Path
+) -> None:
     """Write both tables to these paths; other arguments as for `write_tables`. Only a part of the rows is in memory."""
     order = {method: i for i, method in enumerate(run["methods"])}
     in_order = iter(sorted(cells, key=lambda cell: (order[cell.method], cell.case_id, cell.seed, cell.fit_seed)))
     with _table(SampleRow, samples) as write_samples, _table(ScoreRow, scores) as write_scores:
         while part := list(islice(in_order, _CELLS_AT_ONCE)):
-            rows = [sample_row(folder, cell) or _missing(run, cell) for cell in part]
+            rows, values = list[SampleRow](), list[ScoreRow]()
+            for cell in part:
+                row, found = look(cell)
+                rows.append(row)
+                values += _score_rows(row, _current(run["metrics"], found))
             write_samples(rows)
-            write_scores([score for row in rows for score in score_rows(folder, run["metrics"], row)])
+            write_scores(values)
 
 
 @contextmanager
@@ -70,9 +84,15 @@ def _sound_table(path: Path) -> bool:
     return True
 
 
-def sample_rows(folder: RunFolder, cells: Iterable[Cell]) -> dict[str, SampleRow]:
-    """Stored rows by key, of all cells that were already made."""
-    return {cell.key: row for cell in cells if (row := sample_row(folder, cell))}
+def stored(folder: RunFolder, run: Mapping[str, Any], cell: Cell, sound: bool = False) -> Stored:
+    """Read what is stored of a cell; if `sound`, a video that was changed counts as missing (see `sound_row`)."""
+    row = (sound_row if sound else sample_row)(folder, cell) or _missing(run, cell)
+    return row, stored_scores(folder, row)
+
+
+def sample_rows(folder: RunFolder, cells: Iterable[Cell]) -> Iterator[SampleRow]:
+    """Read the rows of all cells that were already made, one after the other."""
+    return (row for cell in cells if (row := sample_row(folder, cell)))
 
 
 def sample_row(folder: RunFolder, cell: Cell) -> SampleRow | None:
@@ -147,6 +167,20 @@ def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:
 
 def score_rows(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) -> list[ScoreRow]:
     """Stored scores of a video as it is now, for the metrics and versions that run.json names."""
+    return _score_rows(row, current_scores(folder, metrics, row))
+
+
+def current_scores(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) -> dict[str, dict[str, Any]]:
+    """Stored scores of a video as it is now, by metric, in the versions and by the judges that run.json names."""
+    return _current(metrics, stored_scores(folder, row))
+
+
+def _current(metrics: Mapping[str, Any], scores: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    said = {name: (metric["version"], metric["backend"]) for name, metric in metrics.items() if name in scores}
+    return {name: scores[name] for name in said if (scores[name]["version"], scores[name]["backend"]) == said[name]}
+
+
+def _score_rows(row: SampleRow, scores: Mapping[str, dict[str, Any]]) -> list[ScoreRow]:
     return [
         ScoreRow(
             key=row.key,
@@ -160,15 +194,8 @@ def score_rows(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) ->
             backend=found["backend"],
             error=found["error"],
         )
-        for name, found in current_scores(folder, metrics, row).items()
+        for name, found in scores.items()
     ]
-
-
-def current_scores(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) -> dict[str, dict[str, Any]]:
-    """Stored scores of a video as it is now, by metric, in the versions and by the judges that run.json names."""
-    stored = stored_scores(folder, row)
-    said = {name: (metric["version"], metric["backend"]) for name, metric in metrics.items() if name in stored}
-    return {name: stored[name] for name in said if (stored[name]["version"], stored[name]["backend"]) == said[name]}
 
 
 def stored_scores(folder: RunFolder, row: SampleRow) -> dict[str, dict[str, Any]]:

@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pandas as pd
 import torch
 
+from benchmark.planning.plan import Cell
 from benchmark.stages.session import Outcome, RunRequest, Workers, run_session
+from benchmark.store import gather
+from benchmark.store.folder import RunFolder
+from benchmark.store.schema.rows import SampleRow
 from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite
 from benchmark.suites.truth import specification_digests
 from flexiact.backbone.backbone import Backbone
@@ -113,6 +118,27 @@ def session(
     }
     asked = RunRequest(**(request | changes))
     return run_session(asked, backbone, perception or small_perception(), {"test": True}, workers)
+
+
+def watch_rows(patch) -> list[ref]:
+    """Let tables be read in parts of three videos, and fail if more than seven rows are held at a time.
+
+    Two parts of the tables, and the row that was read, make seven.
+
+    Returns:
+        A reference to each row that was read.
+    """
+    kept, read = gather.sample_row, []
+
+    def watched(folder: RunFolder, cell: Cell) -> SampleRow | None:
+        if row := kept(folder, cell):
+            read.append(ref(row))
+            assert sum(known() is not None for known in read) <= 7
+        return row
+
+    patch.setattr(gather, "_CELLS_AT_ONCE", 3)
+    patch.setattr(gather, "sample_row", watched)
+    return read
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -24,7 +24,7 @@ from metrics.tracking import LucasKanade
 from reports.run_folder import load_run
 from reports.tables.sections import card_table
 from tests.support.backbones import random_frames
-from tests.support.harness import CASES, DarkestPixels, PatchEmbedder, session
+from tests.support.harness import CASES, DarkestPixels, PatchEmbedder, session, watch_rows
 from tests.support.tiny_methods import new_backbone
 
 
@@ -66,11 +66,14 @@ def said(paths: list[str], values: list[object]) -> list[object]:
     return [0.123, [{"video_path": p, "video_results": v} for p, v in zip(paths, values, strict=True)]]
 
 
-def test_vbench_s_results_become_metrics_of_their_own(run: Path, tmp_path: Path) -> None:
-    key, before = keys(run), scores(run)
+def test_vbench_s_results_become_metrics_of_their_own(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, before, rows = keys(run), scores(run), watch_rows(monkeypatch)
     paths = [f"/elsewhere/previews/{key['i2v']}.mp4", "D:\\videos\\a\\mine.mkv"]
     content = {"imaging_quality": said(paths, [61.5, 40.0]), "dynamic_degree": said(paths, [True, False])}
     assert main(["import", str(run), str(vbench(tmp_path, content)), "--evaluator", "vbench 0.1.5"]) == 0
+    assert len(rows) > 60  # none of which is held for long
     after = scores(run)
     new = after[after["metric"].str.startswith("vbench_")].set_index(["metric", "method"])["value"]
     assert dict(new) == {

@@ -18,7 +18,7 @@ from flexiact.media.video import write_lossless
 from flexiact.task import Video
 from reports.run_folder import load_run
 from tests.support.backbones import random_frames
-from tests.support.harness import CASES, METRICS, quick_flexiact, session, tree
+from tests.support.harness import CASES, METRICS, quick_flexiact, session, tree, watch_rows
 from tests.support.tiny_methods import new_backbone
 
 MEASURED = ["fit_s", "transfer_s", "peak_memory_gib", "video_bytes"]
@@ -96,6 +96,12 @@ def test_what_is_damaged_in_a_part_is_counted_and_left_out(parts, tmp_path: Path
     assert capsys.readouterr().err.startswith(f"note: {one} has 2 damaged records or videos, which are left out; ")
     missing = tables(out)[0].query("status == 'missing'")["key"]
     assert {video.stem, record.stem} <= set(missing)
+
+
+def test_a_merge_holds_few_rows_at_a_time(made: Path, parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = watch_rows(monkeypatch)
+    assert main([*map(str, (*parts, made / "whole")), "--out", str(tmp_path / "out")]) == 0
+    assert len(rows) > 100
 
 
 def test_sessions_are_those_of_all_runs_each_once(parts, tmp_path: Path) -> None:

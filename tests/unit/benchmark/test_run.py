@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from weakref import ref
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -19,19 +18,25 @@ import benchmark.run as command
 from benchmark.bounds.bounds import BOUNDS
 from benchmark.console.run_progress import Progress
 from benchmark.planning.methods import METHODS, MethodEntry
-from benchmark.planning.plan import Cell
 from benchmark.planning.selection import UsageError
 from benchmark.planning.variants import build_methods
 from benchmark.stages.describe import merged
-from benchmark.store import gather
 from benchmark.store.folder import RunFolder
-from benchmark.store.schema.rows import SampleRow
 from benchmark.suites.case import CaseError
 from flexiact.backbone.specs import BACKBONES, BackboneSpec
 from flexiact.task import Video
 from reports.run_folder import load_run
 from tests.support.backbones import save_tiny_folder, tiny_backbone
-from tests.support.harness import CASES, METRICS, quick_flexiact, session, small_case, small_perception, tree
+from tests.support.harness import (
+    CASES,
+    METRICS,
+    quick_flexiact,
+    session,
+    small_case,
+    small_perception,
+    tree,
+    watch_rows,
+)
 from tests.support.harness import METHODS as SOME_METHODS
 from tests.support.quick_help import ROOT, help_of
 
@@ -89,17 +94,16 @@ def test_a_second_session_touches_no_file(tiny, out: Path) -> None:
 
 def test_a_session_holds_few_rows_at_a_time(tiny, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session(out, tiny)
-    before, kept, read = tables(out), gather.sample_row, []
+    before, rows, files, kept = tables(out), watch_rows(monkeypatch), [], RunFolder.read_json
 
-    def watched(folder: RunFolder, cell: Cell) -> SampleRow | None:
-        read.append(ref(row := kept(folder, cell)))
-        assert sum(known() is not None for known in read) <= 7  # two parts of the tables, and the one that was read
-        return row
+    def watched(folder: RunFolder, kind: str, key: str) -> dict | None:
+        files.append((kind, key))
+        return kept(folder, kind, key)
 
-    monkeypatch.setattr(gather, "_CELLS_AT_ONCE", 3)
-    monkeypatch.setattr(gather, "sample_row", watched)
+    monkeypatch.setattr(RunFolder, "read_json", watched)
     session(out, tiny)
-    assert len(read) == 2 * len(before[0]) > 40
+    assert len(rows) == len(before[0]) > 20
+    assert sorted(files) == sorted((kind, key) for kind in ("records", "scores") for key in before[0]["key"])
     assert pq.ParquetFile(out / "scores.parquet").num_row_groups == math.ceil(len(before[0]) / 3)
     for one, other in zip(before, tables(out), strict=True):
         pd.testing.assert_frame_equal(one, other)

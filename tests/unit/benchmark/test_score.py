@@ -63,9 +63,9 @@ def stored(folder: RunFolder, key: str = "key1") -> dict:
 
 def test_every_metric_gets_an_entry_with_its_version_and_backend(folder: RunFolder, row, backbone) -> None:
     judge = scorer(folder, backbone)
-    assert judge.missing(CELL, row) == list(NAMES)
+    assert judge.missing(row) == list(NAMES)
     judge.score(CELL, row)
-    assert judge.missing(CELL, row) == []
+    assert judge.missing(row) == []
     entries = stored(folder)
     assert list(entries) == list(NAMES)
     assert entries["motion_agreement"]["backend"] == "darkest pixels"
@@ -119,7 +119,7 @@ def test_a_new_metric_or_version_is_computed_alone(folder: RunFolder, row, backb
     before = stored(folder)
     newer = replace(METRICS["motion_fidelity"], version=99, formula=lambda features: 0.25)
     judge = scorer(folder, backbone, metrics={"motion_fidelity": newer, "dynamic_degree": METRICS["dynamic_degree"]})
-    assert judge.missing(CELL, row) == ["motion_fidelity", "dynamic_degree"]
+    assert judge.missing(row) == ["motion_fidelity", "dynamic_degree"]
     judge.score(CELL, row)
     after = stored(folder)
     assert after["motion_fidelity"]["value"] == 0.25 and after["motion_fidelity"]["version"] == 99
@@ -131,13 +131,13 @@ def test_a_new_metric_or_version_is_computed_alone(folder: RunFolder, row, backb
 def test_another_judge_measures_again(folder: RunFolder, row, backbone) -> None:
     scorer(folder, backbone).score(CELL, row)
     other = small_perception(pose=replace(small_perception().pose, name="other"))
-    assert scorer(folder, backbone, other).missing(CELL, row) == ["motion_agreement"]
+    assert scorer(folder, backbone, other).missing(row) == ["motion_agreement"]
 
 
 def test_another_video_under_the_same_key_is_measured_again(folder: RunFolder, row, backbone) -> None:
     judge = scorer(folder, backbone)
     judge.score(CELL, row)
-    assert judge.missing(CELL, replace(row, video_digest="0" * 64)) == list(NAMES)
+    assert judge.missing(replace(row, video_digest="0" * 64)) == list(NAMES)
 
 
 def test_features_of_another_version_measure_everything_again(folder: RunFolder, row, backbone, monkeypatch) -> None:
@@ -147,7 +147,7 @@ def test_features_of_another_version_measure_everything_again(folder: RunFolder,
     assert score_rows(folder, metrics, replace(row, video_digest="0" * 64)) == []
     monkeypatch.setattr("benchmark.stages.scoring.FEATURES_VERSION", 2)
     monkeypatch.setattr("benchmark.store.gather.FEATURES_VERSION", 2)
-    assert scorer(folder, backbone).missing(CELL, row) == list(NAMES)
+    assert scorer(folder, backbone).missing(row) == list(NAMES)
     assert score_rows(folder, metrics, row) == []  # no table shows what was measured otherwise
 
 
@@ -159,11 +159,11 @@ def test_a_metric_that_failed_is_computed_again_when_that_is_asked(folder: RunFo
     faulty = whole | {"dynamic_degree": replace(METRICS["dynamic_degree"], formula=broken)}
     scorer(folder, backbone, metrics=faulty).score(CELL, row)
     stages = Stages({case.case_id: case for case in CASES}, format_of(backbone))
-    assert Scorer(folder, stages, counting(), whole).missing(CELL, row) == []
+    assert Scorer(folder, stages, counting(), whole).missing(row) == []
     again = Scorer(folder, stages, counting(), whole, retry_failed=True)
-    assert again.missing(CELL, row) == ["dynamic_degree"]
+    assert again.missing(row) == ["dynamic_degree"]
     again.score(CELL, row)
-    assert stored(folder)["dynamic_degree"]["status"] == "ok" and again.missing(CELL, row) == []
+    assert stored(folder)["dynamic_degree"]["status"] == "ok" and again.missing(row) == []
 
 
 def test_a_failed_video_has_failed_metrics_and_no_values(folder: RunFolder, row, backbone) -> None:
@@ -173,7 +173,7 @@ def test_a_failed_video_has_failed_metrics_and_no_values(folder: RunFolder, row,
     assert {(e["status"], e["value"], e["error"]) for e in stored(folder).values()} == {
         ("failed", None, "RuntimeError: no luck")
     }
-    assert judge.missing(CELL, failed) == []
+    assert judge.missing(failed) == []
 
 
 def test_a_skipped_video_has_skipped_metrics(folder: RunFolder, row, backbone) -> None:

@@ -14,11 +14,12 @@ from benchmark.planning.job_shards import Shard
 from benchmark.planning.plan import plan
 from benchmark.planning.variants import build_methods
 from benchmark.stages.execute import Executor
+from benchmark.store import gather
+from benchmark.store.card import write_card
 from benchmark.store.folder import RunFolder
-from benchmark.store.gather import sample_rows, write_tables
 from benchmark.store.lock import locked
 from flexiact.task import Video
-from tests.support.harness import CASES, session, tree
+from tests.support.harness import CASES, session, tree, watch_rows
 
 ASKED = {"cases": CASES[:1], "methods": ("base-embedding", "i2v")}
 
@@ -72,18 +73,21 @@ def test_the_status_of_a_run_at_work(out: Path, capsys) -> None:
     assert "for 2 process(es)" in shown and "time left: more than" in shown  # no fit of base-embedding was measured
 
 
-def test_the_cost_of_a_shared_fit_counts_once_and_time_left_is_that_of_the_missing_pieces(out: Path) -> None:
+def test_the_cost_of_a_shared_fit_counts_once_and_time_left_is_that_of_the_missing_pieces(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = RunFolder(out)
     info = folder.described()
     cells = plan(info)
-    rows = sample_rows(folder, cells)
+    rows = {row.key: row for row in gather.sample_rows(folder, cells)}
     (made,) = (cell for cell in cells if cell.method == "base-embedding")
     rows[made.key] = replace(rows[made.key], fit_s=100.0, transfer_s=3.0)
     rows["twin"] = replace(rows[made.key], key="twin", method="twin")
     more = [*cells, replace(made, key="twin", method="twin")]
     more += [replace(made, key=f"new{i}", fit_key=f"fit{i}", seed=i) for i in (1, 2)]
     info["methods"] = {"base-embedding": info["methods"]["base-embedding"], "twin": info["methods"]["base-embedding"]}
-    first, twin = status.states(folder, info, more, rows)
+    monkeypatch.setattr(gather, "sample_row", lambda folder, cell: rows.get(cell.key))
+    first, twin = status.states(folder, info, more)
     assert (first.fit_s, first.transfer_s, first.left, first.left_s) == (100.0, 3.0, 2, 206.0)
     assert (twin.fit_s, twin.transfer_s, twin.left_s) == (0.0, 3.0, 0.0)
 
@@ -131,9 +135,8 @@ def test_what_makes_damaged_files_again_are_the_commands_of_all_sessions(out: Pa
 def test_cells_that_are_run_again_are_equal_or_so_far_off(out: Path, tiny, tmp_path: Path, capsys) -> None:
     folder, scratch = RunFolder(out), RunFolder(tmp_path / "scratch")
     cells = plan(folder.described())
-    rows = sample_rows(folder, cells)
     methods, cases = build_methods(ASKED["methods"], tiny), {case.case_id: case for case in ASKED["cases"]}
-    pairs = [(cell, rows[cell.key]) for cell in cells]
+    pairs = [*zip(cells, gather.sample_rows(folder, cells), strict=True)]
     with scratch.opened():
         executor = Executor(scratch, tiny, methods, cases)
         assert all(item.most == 0 for item in verify.compare(folder, executor, scratch, pairs))
@@ -147,10 +150,20 @@ def test_a_run_with_nothing_to_run_again_is_not_called_checked(out: Path, capsys
     for path in [*out.glob("records/*/*"), *out.glob("videos/*/*")]:
         path.unlink()
     folder = RunFolder(out)
-    write_tables(folder, info := folder.described(), plan(info))
+    gather.write_tables(folder, info := folder.described(), plan(info))
     assert verify.main([str(out), "--cells", "2"]) == 2
     said, error = capsys.readouterr()
     assert said.endswith("damaged files: 0\n") and "cells: the run has no video that could be made again" in error
+
+
+def test_status_verify_and_card_hold_few_rows_at_a_time(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, folder = watch_rows(monkeypatch), RunFolder(out)
+    cells = plan(folder.described())
+    gather.write_tables(folder, folder.described(), cells)
+    for work in (status.main, verify.main, lambda _: write_card(folder, "a group", None)):
+        rows.clear()
+        work([str(out)])
+        assert len(rows) == len(cells) > 7
 
 
 def test_a_difference_is_that_of_the_pixels() -> None:

@@ -151,6 +151,16 @@ def test_a_disk_that_changes_what_is_written_stops_the_run(tiny, out: Path, monk
         again(out, tiny)
 
 
+@pytest.mark.parametrize("folder", ["records", "scores"])
+def test_a_file_that_cannot_be_opened_stops_the_run_and_is_named(tiny, out: Path, folder: str) -> None:
+    path = of_flexiact(out, folder)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StoreError, match=rf"^{re.escape(str(path))}: cannot be read \(Is a directory\); once"):
+        again(out, tiny)
+    assert path.is_dir()
+
+
 def test_a_record_never_names_a_file_outside_its_folder(tiny, out: Path, tmp_path: Path) -> None:
     outside = tmp_path / "precious.mkv"
     outside.write_bytes(b"x")
