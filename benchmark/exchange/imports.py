@@ -37,8 +37,8 @@ def import_answers(folder: RunFolder, answers: Sequence[Answer], replace: bool) 
     scales = scales_of(answers)
     rows = sample_rows(folder, plan(folder.described()))
     scores = {
-        key: (rows[key].video_digest, {name: _score(value, scales[name]) for name, value in found.items()})
-        for key, found in _by_key(answers, rows).items()
+        key: (measured, {name: _score(value, scales[name]) for name, value in found.items()})
+        for key, (measured, found) in _by_key(answers, rows).items()
     }
     return store_scores(folder, {name: scale.entry(name) for name, scale in scales.items()}, scores, replace)
 
@@ -92,25 +92,25 @@ def _check_evaluators(metrics: Mapping[str, Any], entries: Mapping[str, Any], re
             )
 
 
-def _by_key(answers: Iterable[Answer], rows: Iterable[SampleRow]) -> dict[str, dict[str, float]]:
-    """Values of each video by metric."""
-    made, sources = set[str](), dict[str, list[str]]()
+def _by_key(answers: Iterable[Answer], rows: Iterable[SampleRow]) -> dict[str, tuple[str | None, dict[str, float]]]:
+    """Digest of each video that has answers, and its values by metric."""
+    made, sources = dict[str, str | None](), dict[str, list[str]]()
     for row in rows:
         if row.status == "ok":
-            made.add(row.key)
+            made[row.key] = row.video_digest
             if row.source:
                 sources.setdefault(row.source, []).append(row.key)
     found: dict[str, dict[str, float]] = {}
     problems = []
     for answer in answers:
-        keys = _named(answer.video, made, sources)
+        keys = _named(answer.video, made.keys(), sources)
         if len(keys) != 1:
             said = "are the videos of several rows" if keys else "is no video of this run"
             problems.append(f"{answer.where}: {answer.video} {said}")
         elif found.setdefault(keys[0], {}).setdefault(answer.metric, answer.value) != answer.value:
             problems.append(f"{answer.where}: {answer.video} has another value of {answer.metric} above")
     refuse("answers", problems)
-    return found
+    return {key: (made[key], values) for key, values in found.items()}
 
 
 def _named(video: str, made: Set[str], sources: Mapping[str, list[str]]) -> list[str]:
