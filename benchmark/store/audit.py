@@ -62,7 +62,7 @@ def audit_tables(folder: RunFolder, run: dict[str, Any]) -> Iterator[Checked]:
 
 
 def _same(kept: Path, fresh: Path) -> bool:
-    """Whether two tables hold the same rows; words in which their columns are described may be of other versions."""
+    """Compare two tables by their rows; words in which columns are described may be of other versions."""
     if filecmp.cmp(kept, fresh, shallow=False):
         return True
     try:
