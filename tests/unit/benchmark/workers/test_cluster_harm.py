@@ -29,9 +29,7 @@ from tests.support.harm.harmed_run import THREE_CASES, holding
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(
-        "CLUSTER_HARM" not in os.environ, reason="in development: no result yet; CLUSTER_HARM=1 runs them"
-    ),
+    pytest.mark.skipif("CLUSTER_HARM" not in os.environ, reason="minutes on quiet cores: CLUSTER_HARM=1 runs them"),
 ]
 ALONE = ("unshare", "--user", "--map-root-user", "--mount")
 WITHIN_S = 1000
@@ -63,7 +61,7 @@ def machine(machines: Machines, cpus: int):
 def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
     """A cluster of node processes, whose head does no work."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    machines = Machines()
+    machines = Machines(shutdown_at_exit=False)  # its hooks would be for the main thread alone
     machine(machines, cpus=0)
     yield machines
     machines.shutdown()
@@ -146,7 +144,7 @@ def test_a_killed_command_leaves_nobody_at_work_and_goes_on_when_it_is_started_a
     command = [sys.executable, "-m", "tests.support.harm.harmed_run", "run", out, adapter, claim, *address]
     killed = subprocess.Popen(command, cwd=tmp_path, env=environment)
     wait_for(lambda: claim.exists() and any((out / "records").glob("*/*.json")))
-    there = inside(tmp_path)
+    there = [one for one in inside(tmp_path) if "Agent" not in one.name()]  # Ray's agents stay minutes, without work
     assert any("_Worker" in process.name() for process in there)
     killed.kill()
     killed.wait()
@@ -155,7 +153,7 @@ def test_a_killed_command_leaves_nobody_at_work_and_goes_on_when_it_is_started_a
     _, alive = psutil.wait_procs(there, timeout=60)
     print(f"{len(there)} processes ended within {time.monotonic() - begun:.1f} s")
     said, _ = again.communicate(timeout=WITHIN_S)
-    assert all(ended(process.pid) for process in alive)
+    assert not [process.name() for process in alive if not ended(process.pid)]
     assert again.returncode == 0 and said.endswith(" 0 failed\n")
     assert_same_runs(local, out)
     assert_nothing_made_twice(out)
@@ -179,5 +177,7 @@ def test_a_video_that_takes_too_much_memory_fails_alone(adapter: Path, local: Pa
     assert (rows["status"] == "failed").equals(failed)
     (said,) = rows.loc[failed, "error"]
     assert said.startswith("3 workers were lost over it; the last one: ") and "running low on memory" in said
-    pd.testing.assert_frame_equal(rows[~failed].drop(columns=MEASURED), expected[~failed].drop(columns=MEASURED))
+    pd.testing.assert_frame_equal(
+        rows[~failed].drop(columns=MEASURED), expected[~failed].drop(columns=MEASURED), check_dtype=False
+    )  # a column of whole numbers with a gap holds floats
     assert_nothing_made_twice(out)
