@@ -127,13 +127,14 @@ def joined(parts: Sequence[Part]) -> dict[str, Any]:
         UsageError: If two of the runs cannot be merged; the message names them and what differs.
     """
     from benchmark.stages.describe import merged
+    from benchmark.store.schema.run_json import sessions_of
 
     for first, second in combinations(parts, 2):
         _check_alike(first, second)
     run = parts[0].run
     for part in parts[1:]:
         run = merged(run, part.run | {"methods": _kept_videos(run["methods"], part.run["methods"])})
-    sessions = [session for part in parts for session in _sessions(part.run)]
+    sessions = [session for part in parts for session in sessions_of(part.run)]
     distinct = [session for number, session in enumerate(sessions) if session not in sessions[:number]]
     return run | distinct[0] | {"later_sessions": distinct[1:]}
 
@@ -171,10 +172,6 @@ def _kept_videos(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[st
             files = {video: file for video, file in before[name]["videos"].items() if file}
             found[name] = entry | {"videos": {**entry["videos"], **files}}
     return found
-
-
-def _sessions(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{name: run[name] for name in ("command", "provenance")}, *run["later_sessions"]]
 
 
 def conflicts(parts: Sequence[Part]) -> Iterator[str]:

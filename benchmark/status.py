@@ -199,6 +199,7 @@ def _at_work(path: Path, unfinished: bool) -> list[str]:
 def _times(found: Sequence[State], info: Mapping[str, Any], path: Path, log: str) -> list[str]:
     """Cost so far and time left."""
     from benchmark.store.lock import holders
+    from benchmark.store.schema.run_json import sessions_of
     from flexiact.terminal.progress import in_words
 
     fit_s, transfer_s = sum(state.fit_s for state in found), sum(state.transfer_s for state in found)
@@ -211,7 +212,7 @@ def _times(found: Sequence[State], info: Mapping[str, Any], path: Path, log: str
     left_s += waiting * measuring / len(seconds) if seconds else 0.0
     if not waiting and not any(state.left for state in found):
         return [spent, f"  ({parts})", "nothing is left"]
-    session = [info, *info["later_sessions"]][-1]
+    session = sessions_of(info)[-1]
     shards = sum(holder.lives for holder in holders(path).values())
     processes = int(session["provenance"].get("workers", 1)) * max(1, shards)
     known = all(state.left_s is not None for state in found) and (seconds or not waiting)

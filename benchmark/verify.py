@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from benchmark.store.schema.run_json import sessions_of
+
     if options.cells < 0:
         raise UsageError(f"cells: expected 0 or more, got {options.cells}")
     folder = RunFolder(options.run)
@@ -61,7 +63,7 @@ def _verify(options: argparse.Namespace) -> int:
     for fault in faults if options.remove else ():
         fault.path.unlink(missing_ok=True)
     if faults:
-        commands = dict.fromkeys(session["command"] for session in (info, *info["later_sessions"]))
+        commands = dict.fromkeys(session["command"] for session in sessions_of(info))
         print(f"{'removed; ' if options.remove else ''}this makes them again: {'; '.join(commands)}")
     found = _cells(folder, info, options.cells, options.seed) if options.cells else []
     return int(bool(faults) or not all(item.most == 0 for item in found))

@@ -7,6 +7,7 @@ from benchmark.planning.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.store.gather import sample_rows
 from benchmark.store.schema.card_json import Card, CardPart, MethodCost
+from benchmark.store.schema.run_json import sessions_of
 
 NOT_STATED = "not stated"
 CARD = "card"
@@ -77,7 +78,7 @@ def _part(folder: RunFolder, sampled_by: str, scored_by: str) -> CardPart:
     return CardPart(
         sampled_by=sampled_by,
         scored_by=scored_by,
-        sessions=[{name: run[name] for name in ("command", "provenance")}, *run["later_sessions"]],
+        sessions=sessions_of(run),
         methods={name: _cost(folder, run["methods"][name]["kind"], cells, counted) for name, cells in planned.items()},
         evaluators={name: f"{entry['backend']}, version {entry['version']}" for name, entry in run["metrics"].items()},
     )

@@ -245,6 +245,11 @@ class Run(Description):
     """Sessions that added something and differ from the first, and from each other, in command or provenance."""
 
 
+def sessions_of(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Command and provenance of each session of a run, the first one first."""
+    return [{name: run[name] for name in ("command", "provenance")}, *run["later_sessions"]]
+
+
 def check_description(run: Mapping[str, Any]) -> None:
     """Check what a run.json says of videos and metrics, and the form of its sessions.
 
