@@ -10,6 +10,7 @@ from PIL import Image
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import encode_image, encode_text, encode_video
 from flexiact.ranges import check_count, check_not_negative, check_positive, check_share
+from flexiact.recorded import later
 from flexiact.task import Video
 
 
@@ -59,6 +60,9 @@ class FitConfig(DrawConfig):
 
     Attributes:
         embedding_tokens: Number of learned tokens of each block.
+        initial_std: Standard deviation of the tokens at the start, in units of the video tokens' own, which is 1 after
+            the block's norm. 0, as in the released code, keeps all tokens of a block equal: see
+            `FrequencyAwareEmbedding.drawn`.
         fit_steps: Number of AdamW steps.
         learning_rate: Learning rate, constant as in the released code.
         crops: Number of random crops of the reference; 0: the crops that come with it, as with the authors' dataset.
@@ -70,6 +74,7 @@ class FitConfig(DrawConfig):
     """
 
     embedding_tokens: int = 226
+    initial_std: float = later(0.0)
     fit_steps: int = 3000
     learning_rate: float = 3e-3
     crops: int = 12
@@ -86,7 +91,7 @@ class FitConfig(DrawConfig):
             check_count("crops", self.crops)
         for name in ("learning_rate", "max_grad_norm"):
             check_positive(name, getattr(self, name))
-        for name in ("debias_weight", "weight_decay"):
+        for name in ("initial_std", "debias_weight", "weight_decay"):
             check_not_negative(name, getattr(self, name))
         check_share("crop_min_scale", self.crop_min_scale)
 

@@ -1,11 +1,12 @@
 """Base of methods with settings: a configuration in two halves, the keys derived from it, presets and RefAdapter."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from flexiact.backbone.backbone import Backbone
 from flexiact.ranges import check_count, check_number
+from flexiact.recorded import recorded
 from flexiact.refadapter import adapted, load_refadapter, refadapter_digest
 from flexiact.sampling import Guide, StepKwargs, sample_video
 from flexiact.task import Request, Video
@@ -46,7 +47,7 @@ class SamplerSettings:
     def described(self, backbone: Backbone) -> dict[str, Any]:
         """All settings with the values they have on a backbone, as JSON."""
         steps, guidance = self.resolved(backbone)
-        return asdict(self) | {"num_inference_steps": steps, "guidance_scale": guidance}
+        return recorded(self) | {"num_inference_steps": steps, "guidance_scale": guidance}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ class Config(Generic[Fit, Transfer]):
         """
         halves: dict[str, Any] = {}
         for half, settings in (("fit", self.fit), ("transfer", self.transfer)):
-            own = {field.name: changes.pop(field.name) for field in fields(settings) if field.name in changes}
+            own = {f.name: changes.pop(f.name) for f in fields(settings) if f.name in changes}
             halves[half] = replace(settings, **own)
         if changes:
             raise ValueError(f"{next(iter(changes))}: no such setting")
@@ -138,7 +139,7 @@ class ConfiguredMethod(Generic[Fit, Transfer]):
 
     def fit_config(self) -> dict[str, Any]:
         """All settings that `fit` reads."""
-        return asdict(self.config.fit)
+        return recorded(self.config.fit)
 
     def transfer_config(self) -> dict[str, Any]:
         """All settings that `transfer` reads, with the values they have on the backbone."""

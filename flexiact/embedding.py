@@ -72,7 +72,7 @@ class FrequencyAwareEmbedding:
 
     @classmethod
     def zeros(cls, backbone: Backbone, length: int) -> "FrequencyAwareEmbedding":
-        """The embedding that every fit starts from: zeros on the backbone's device, which require gradients.
+        """An embedding of zeros on the backbone's device, which requires gradients.
 
         Raises:
             ValueError: If `length` is below 1.
@@ -81,6 +81,25 @@ class FrequencyAwareEmbedding:
             raise ValueError(f"embedding_tokens: expected 1 or more, got {length}")
         blocks, width = _blocks_and_width(backbone.transformer.config)
         return cls(torch.zeros(blocks, length, width, device=backbone.device, requires_grad=True))
+
+    @classmethod
+    def drawn(
+        cls, backbone: Backbone, length: int, std: float, generator: torch.Generator
+    ) -> "FrequencyAwareEmbedding":
+        """The embedding that a fit starts from: normal with mean 0, drawn from `generator` on the CPU.
+
+        At `std` 0, the released code's start, nothing is drawn. Tokens have no position, so equal ones get equal
+        gradients. Those that start from zero therefore stay equal: `length` tokens are then one, with the bias
+        log(length).
+
+        Raises:
+            ValueError: If `length` is below 1.
+        """
+        embedding = cls.zeros(backbone, length)
+        if std:
+            start = std * torch.randn(embedding.tokens.shape, generator=generator)
+            embedding.tokens.data.copy_(start)
+        return embedding
 
     @classmethod
     def from_action(cls, action: Action, backbone: Backbone) -> "FrequencyAwareEmbedding":
@@ -98,6 +117,17 @@ class FrequencyAwareEmbedding:
     def attention_kwargs(self, bias: float = 0.0) -> dict[str, Any]:
         """Keyword arguments of the processors in `flexiact.backbone.attention`."""
         return {"extra_tokens": self.tokens, "extra_bias": bias}
+
+
+def spread(tokens: torch.Tensor) -> float:
+    """Distance of tokens [blocks, length, width] from their block's mean, as a share of their norm.
+
+    Both are root mean squares over all blocks. 0 says that the tokens of a block are one and the same, and 1 that they
+    have no mean.
+    """
+    tokens = tokens.double()
+    apart = (tokens - tokens.mean(dim=1, keepdim=True)).square().mean()
+    return float((apart / tokens.square().mean().clamp_min(1e-30)).sqrt())
 
 
 def signal_to_noise(alphas_cumprod: torch.Tensor, timestep: int) -> float:

@@ -100,8 +100,8 @@ class FlexiAct(ConfiguredMethod[FitConfig, TransferConfig]):
         """Fit the embedding to crops of the reference, without RefAdapter and without bias."""
         check_fit(self.backbone, reference, caption, seed)
         config, generator = self.config.fit, torch.Generator().manual_seed(seed)
+        embedding = FrequencyAwareEmbedding.drawn(self.backbone, config.embedding_tokens, config.initial_std, generator)
         batches = reference_batches(self.backbone, reference, caption, config, generator)
-        embedding = FrequencyAwareEmbedding.zeros(self.backbone, config.embedding_tokens)
         plan = Optimisation(
             config.fit_steps, config.learning_rate, config.weight_decay, max_grad_norm=config.max_grad_norm
         )

@@ -148,8 +148,8 @@ def encoding_batches(
 
 
 def _fit_step(backbone: Backbone, batches: Iterator[Batch], config: FitConfig) -> Callable[[], object]:
-    embedding = FrequencyAwareEmbedding.zeros(backbone, config.embedding_tokens)
     denoiser, generator = Denoiser(backbone), torch.Generator().manual_seed(0)
+    embedding = FrequencyAwareEmbedding.drawn(backbone, config.embedding_tokens, config.initial_std, generator)
     plan = Optimisation(1, config.learning_rate, config.weight_decay, max_grad_norm=config.max_grad_norm)
 
     def loss_of(batch: Batch) -> torch.Tensor:

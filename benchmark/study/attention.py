@@ -99,7 +99,8 @@ def measured(suite: PuppetSuite, backbone: Backbone, fits: FitFolder, plan: Plan
         raise ValueError(f"steps: expected {MIN_STEPS} or more, got {backbone.num_inference_steps}")
     cases = chosen(suite, plan.references, plan.targets)
     plain, scheduled = _methods(backbone, plan)
-    unfitted = FrequencyAwareEmbedding.zeros(backbone, plain.config.fit.embedding_tokens).to_action()
+    fit, generator = plain.config.fit, torch.Generator().manual_seed(plan.seed)
+    unfitted = FrequencyAwareEmbedding.drawn(backbone, fit.embedding_tokens, fit.initial_std, generator).to_action()
     fits.check()
     shares, settled = [], []
     for case in counted(cases, len(cases), "attention"):

@@ -72,7 +72,11 @@ class Space:
 SPACES: dict[str, Space] = {
     # The fit is the tuned one of the Base; the space varies what FlexiAct adds at transfer.
     "flexiact": Space(FLEXIACT, {**_GUIDANCE, **_SCHEDULE, "refadapter_weight": (0.4, 0.7, 1.0)}),
-    "base-embedding": Space(FLEXIACT, {**_FIT, **_GUIDANCE}, {"schedule": None, "refadapter_weight": None}),
+    "base-embedding": Space(
+        FLEXIACT,
+        {**_FIT, "initial_std": (0.0, 0.1, 1.0), **_GUIDANCE},
+        {"schedule": None, "refadapter_weight": None},
+    ),
     "i2v": Space(I2V, {"guidance_scale": (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)}),
     "motion_director": Space(
         MOTION_DIRECTOR, {"learning_rate": (5e-4, 1e-3, 2e-3), "temporal_weight": (0.7, 1.0, 1.3), **_GUIDANCE}

@@ -181,11 +181,18 @@ def _published_settings(release: Release, alpha: float) -> dict[str, Any]:
 
 
 def _summary(release: Release) -> str:
-    inner = "rank" if release.kind == "refadapter" else "tokens per block"
+    if release.kind == "refadapter":
+        inner = f"rank {release.inner}"
+    else:
+        from flexiact.checkpoints.ours import action_of
+        from flexiact.embedding import ACTION_KEY, spread
+
+        apart = spread(action_of(release)[ACTION_KEY])
+        inner = f"tokens per block {release.inner}, {apart:.1%} of their size apart"
     count = sum(tensor.numel() for tensor in release.tensors.values())
     return (
         f"{release.kind} {release.source}: {len(release.tensors)} tensors, {release.sizes.blocks} blocks, "
-        f"width {release.sizes.width}, {inner} {release.inner}, {count:,} numbers of {release.dtype}"
+        f"width {release.sizes.width}, {inner}, {count:,} numbers of {release.dtype}"
     )
 
 

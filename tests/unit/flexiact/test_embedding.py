@@ -15,6 +15,7 @@ from flexiact.embedding import (
     attention_share,
     schedule_report,
     signal_to_noise,
+    spread,
 )
 from tests.support.backbones import tiny_scheduler
 
@@ -96,6 +97,25 @@ def test_action_round_trip_is_a_copy(backbone: Backbone):
 def test_bad_action_is_named(backbone: Backbone, action):
     with pytest.raises(ValueError, match="action"):
         FrequencyAwareEmbedding.from_action(action, backbone)
+
+
+def test_tokens_are_drawn_with_their_deviation_or_not_at_all(backbone: Backbone):
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert not FrequencyAwareEmbedding.drawn(backbone, 5, 0.0, generator).tokens.any()
+    assert torch.equal(generator.get_state(), before)
+    first = FrequencyAwareEmbedding.drawn(backbone, 500, 0.3, generator).tokens
+    assert first.requires_grad and first.is_leaf and first.std().item() == pytest.approx(0.3, rel=0.02)
+    again = FrequencyAwareEmbedding.drawn(backbone, 500, 0.3, torch.Generator().manual_seed(0)).tokens
+    assert torch.equal(first, again)
+
+
+def test_spread_is_the_share_of_what_tokens_do_not_share():
+    tokens = torch.tensor([[[3.0, 4.0], [3.0, 4.0]], [[0.0, 5.0], [0.0, 5.0]]])
+    assert spread(tokens) == 0
+    assert spread(tokens * torch.tensor([1.0, -1.0])[:, None]) == pytest.approx(1)
+    assert spread(tokens + torch.tensor([3.0, -3.0])[:, None]) == pytest.approx((18 / (25 + 18)) ** 0.5)
+    assert spread(torch.zeros(2, 3, 4)) == 0
 
 
 def test_length_below_one_is_named(backbone: Backbone):

@@ -14,6 +14,7 @@ from flexiact.backbone.attention import extra_tokens_attached
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import encode_text, encode_video
 from flexiact.batches import Batch, FitConfig, random_crops, reference_batches
+from flexiact.embedding import spread
 from flexiact.method import FlexiAct, FlexiActConfig
 from flexiact.sampling import Denoiser
 from flexiact.task import Request, Video
@@ -200,9 +201,23 @@ def test_fit_learns_something_of_the_reference(backbone: Backbone, reference: Vi
     assert loss(learned) < 0.98 * loss(torch.zeros_like(learned))
 
 
+@pytest.mark.parametrize("std", [0.0, 0.5])
+def test_tokens_that_start_equal_stay_equal(backbone: Backbone, reference: Video, std: float):
+    fit = FitConfig(embedding_tokens=4, initial_std=std, fit_steps=20, learning_rate=3e-2, crops=2)
+    (tokens,) = FlexiAct(backbone, FlexiActConfig(fit)).fit(reference, "a dog", seed=0).values()
+    assert tokens.any() and (spread(tokens) < 1e-4 if std == 0 else spread(tokens) > 0.1)
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"debias_weight": 0.0}, {"crops": 4}, {"crop_min_scale": 1.0}, {"image_dropout": 1.0}, {"caption_dropout": 1.0}],
+    [
+        {"debias_weight": 0.0},
+        {"initial_std": 0.1},
+        {"crops": 4},
+        {"crop_min_scale": 1.0},
+        {"image_dropout": 1.0},
+        {"caption_dropout": 1.0},
+    ],
 )
 def test_every_part_of_the_fit_s_configuration_is_read(backbone: Backbone, reference: Video, change: dict):
     base = FitConfig(embedding_tokens=2, fit_steps=3, crops=2)
