@@ -15,7 +15,7 @@ from flexiact.configured import AdaptedSettings, Config, ConfiguredMethod, prese
 from flexiact.embedding import FrequencyAwareEmbedding, FrequencySchedule, matched_schedule, matched_tokens
 from flexiact.sampling import Denoiser
 from flexiact.task import Action, Request, Video
-from flexiact.training import Optimisation, denoising_loss, frozen, optimise
+from flexiact.training import Optimisation, debias_term, denoising_loss, frozen, optimise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ class FlexiAct(ConfiguredMethod[FitConfig, TransferConfig]):
             return self.sample(request, step_kwargs)
 
     def _loss(self, embedding: FrequencyAwareEmbedding, generator: torch.Generator) -> Callable[[Batch], torch.Tensor]:
-        denoiser = Denoiser(self.backbone)
+        denoiser, debias = Denoiser(self.backbone), debias_term(self.config.fit.debias_weight, generator)
 
         def loss_of(batch: Batch) -> torch.Tensor:
             return denoising_loss(
@@ -130,7 +130,7 @@ class FlexiAct(ConfiguredMethod[FitConfig, TransferConfig]):
                 self.backbone.scheduler,
                 batch,
                 generator,
-                debias_weight=self.config.fit.debias_weight,
+                further=debias,
                 attention_kwargs=embedding.attention_kwargs(),
             )
 

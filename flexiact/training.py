@@ -27,6 +27,11 @@ CHECKPOINTING_PARAMETERS = 10**9
 """Number of parameters from which on activation checkpointing is used: same numbers, a fraction of the memory."""
 
 
+Term = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Further term of a loss: a function of predicted clean latents, true ones (both [B, F, C, h, w]) and abar
+[B, 1, 1, 1, 1], all float32."""
+
+
 @dataclass(frozen=True)
 class Optimisation:
     """Settings of AdamW at a constant rate; gradients with a norm above `max_grad_norm` are scaled down to it."""
@@ -44,20 +49,20 @@ def denoising_loss(
     batch: Batch,
     generator: torch.Generator,
     *,
-    debias_weight: float = 0.0,
+    further: Term | None = None,
     attention_kwargs: dict[str, Any] | None = None,
 ) -> Tensor:
-    """Mean over the batch of (1 / (1 - abar)) |x - x0|^2 + debias_weight |sqrt(2) e[i+1] - e[i]|^2, e = x - x0.
+    """Mean over the batch of (1 / (1 - abar)) |x - x0|^2, plus a further term.
 
-    x is the clean latent that the model's prediction implies, x0 the true one, i a random latent frame; both norms are
-    means over elements. Timesteps are uniform, drawn with noise and frames from `generator` on the CPU.
+    x is the clean latent that the model's prediction implies, x0 the true one; the norm is a mean over elements.
+    Timesteps are uniform, drawn with noise from `generator` on the CPU.
 
     Args:
         denoiser: Model to train.
         scheduler: Scheduler with the noise levels and the model's prediction type.
         batch: Clean latents and conditions.
         generator: Source of all randomness, on the CPU.
-        debias_weight: Weight of the second term, on changes between adjacent frames instead of their appearance.
+        further: Function of x, x0 and abar that gives a term to add.
         attention_kwargs: Keyword arguments of the attention processors.
 
     Returns:
@@ -66,15 +71,28 @@ def denoising_loss(
     clean = batch.clean
     timestep, abar, _, noisy = noised(clean, scheduler, generator)
     prediction = denoiser(noisy.to(clean.dtype), batch.condition, batch.text, timestep, attention_kwargs)
-    error = predicted_clean(prediction.float(), noisy, abar, scheduler.config.prediction_type) - clean.float()
+    predicted = predicted_clean(prediction.float(), noisy, abar, scheduler.config.prediction_type)
     weight = 1 / (1 - abar).clamp_min(MIN_NOISE)
-    loss = (weight * error.square()).mean()
-    if debias_weight and clean.shape[1] > 1:
-        rows = torch.arange(len(clean))
-        frame = torch.randint(clean.shape[1] - 1, (len(clean),), generator=generator)
-        change = math.sqrt(2) * error[rows, frame + 1] - error[rows, frame]
-        loss = loss + debias_weight * change.square().mean()
-    return loss
+    loss = (weight * (predicted - clean.float()).square()).mean()
+    return loss if further is None else loss + further(predicted, clean.float(), abar)
+
+
+def debias_term(weight: float, generator: torch.Generator) -> Term | None:
+    """Term weight * |sqrt(2) e[i+1] - e[i]|^2 with e = x - x0, on changes between frames instead of their appearance.
+
+    i is a random latent frame, drawn from `generator` on the CPU; the norm is a mean over elements. At weight 0
+    there is no term, and a model of one latent frame has none.
+    """
+
+    def change(predicted: Tensor, clean: Tensor, abar: Tensor) -> Tensor:
+        error = predicted - clean
+        if error.shape[1] == 1:
+            return error.new_zeros(())
+        rows = torch.arange(len(error))
+        frame = torch.randint(error.shape[1] - 1, (len(error),), generator=generator)
+        return weight * (math.sqrt(2) * error[rows, frame + 1] - error[rows, frame]).square().mean()
+
+    return change if weight else None
 
 
 def noised(clean: Tensor, scheduler: Any, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -28,7 +28,7 @@ from flexiact.method import FlexiAct, preset
 from flexiact.refadapter import RefAdapter
 from flexiact.sampling import Denoiser, sample_video
 from flexiact.task import Request, Video
-from flexiact.training import Optimisation, denoising_loss, frozen, optimise
+from flexiact.training import Optimisation, debias_term, denoising_loss, frozen, optimise
 
 PROMPT = "a dog jumps on the grass"
 TIMESTEP = 850
@@ -159,7 +159,7 @@ def _fit_step(backbone: Backbone, batches: Iterator[Batch], config: FitConfig) -
             backbone.scheduler,
             batch,
             generator,
-            debias_weight=config.debias_weight,
+            further=debias_term(config.debias_weight, generator),
             attention_kwargs=kwargs,
         )
 

@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     adapter.add_argument("--condition", choices=("other", "first"), default="other", help="moment of the image")
     adapter.add_argument("--keep-first", action="store_true", help="do not replace the first clean latent by the image")
     adapter.add_argument("--rank", type=int, metavar="N", help="of every layer")
+    adapter.add_argument("--identity-weight", type=float, default=0.0, help="of the identity-consistency loss")
     _add_backbone_options(p.add_argument_group("backbone, pointing"))
     return p
 
@@ -181,6 +182,7 @@ def _refadapter(options: argparse.Namespace, steps: int, device: Device) -> obje
         options.condition,
         not options.keep_first,
         options.rank or CONFIG.rank,
+        options.identity_weight,
     )
     return train(run, options.out / "refadapter", device)
 

@@ -38,6 +38,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--alpha", type=float, default=config.alpha, help="layers are scaled by alpha / rank (%(default)s)")
     p.add_argument("--learning-rate", type=float, default=config.learning_rate, help="constant (%(default)s)")
     p.add_argument("--batch-size", type=int, default=config.batch_size, help="per step and process (%(default)s)")
+    p.add_argument(
+        "--identity-weight", type=float, default=config.identity_weight, metavar="WEIGHT",
+        help="of a loss that keeps the image's look; ours, not the paper's (%(default)s)",
+    )  # fmt: skip
     p.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
     p.add_argument("--ema", type=float, metavar="DECAY", help="write the weights' running average (none)")
     p.add_argument("--state", type=Path, metavar="FOLDER", help="checkpoint and curve (OUT.state)")

@@ -56,7 +56,14 @@ def train(options: argparse.Namespace, state: Path, accelerator: Accelerator) ->
     Raises:
         ValueError: If the data, a setting or the state is wrong; the message names it.
     """
-    config = RefAdapterConfig(options.rank, options.alpha, options.steps, options.learning_rate, options.batch_size)
+    config = RefAdapterConfig(
+        options.rank,
+        options.alpha,
+        options.steps,
+        options.learning_rate,
+        options.batch_size,
+        options.identity_weight,
+    )
     run = LongRun(config, options.seed, state, options.checkpoint_every, options.ema)
     cache = CacheConfig(options.windows, options.frames, options.seed)
     if options.out.exists() and not options.out.is_dir():

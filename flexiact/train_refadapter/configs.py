@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from flexiact.ranges import check_count, check_positive, check_seed
+from flexiact.ranges import check_count, check_not_negative, check_positive, check_seed
+from flexiact.recorded import later
 
 MAX_STEPS = 2**20
 """Limit of the steps: steps of a process draw from consecutive seeds, and from here on they are the next process's."""
@@ -18,6 +19,7 @@ class RefAdapterConfig:
         steps: Number of steps of AdamW.
         learning_rate: Learning rate, constant.
         batch_size: Number of videos per step and process.
+        identity_weight: Weight of the identity-consistency loss (ours, see `.identity`); 0, as in the paper: none.
 
     Raises:
         ValueError: If a field is out of range; the message names it.
@@ -28,12 +30,14 @@ class RefAdapterConfig:
     steps: int = 40_000
     learning_rate: float = 1e-5
     batch_size: int = 8
+    identity_weight: float = later(0.0)
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS:
             raise ValueError(f"steps: expected 1 to {MAX_STEPS}, got {self.steps}")
         check_positive("learning_rate", self.learning_rate)
         check_count("batch_size", self.batch_size)
+        check_not_negative("identity_weight", self.identity_weight)
 
 
 @dataclass(frozen=True)

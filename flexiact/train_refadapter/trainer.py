@@ -5,7 +5,7 @@ Paper: FlexiAct (arXiv 2505.03730): AdamW at a constant rate, 40,000 steps of 8 
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +17,12 @@ from flexiact.backbone.backbone import Backbone
 from flexiact.batches import Batch
 from flexiact.media.files import make_folder, replacing
 from flexiact.ranges import check_count, check_seed
+from flexiact.recorded import recorded
 from flexiact.refadapter import RefAdapter
 from flexiact.sampling import Denoiser
 from flexiact.terminal.progress import counted
 from flexiact.train_refadapter.configs import MAX_STEPS, RefAdapterConfig
+from flexiact.train_refadapter.identity import identity_term
 from flexiact.train_refadapter.state import TrainingState
 from flexiact.training import Optimisation, check_finite, denoising_loss, frozen, optimise
 
@@ -84,7 +86,8 @@ def train_refadapter(
     denoiser = Denoiser(backbone)
 
     def loss_of(batch: Batch) -> Tensor:
-        return denoising_loss(denoiser, backbone.scheduler, batch, generator)
+        further = identity_term(config.identity_weight, backbone, batch)
+        return denoising_loss(denoiser, backbone.scheduler, batch, generator, further=further)
 
     plan = Optimisation(config.steps, config.learning_rate)
     with frozen(backbone.transformer), adapter.attached(1.0):
@@ -173,7 +176,8 @@ def _advance(backbone: Backbone, clips: Clips, run: LongRun, state: TrainingStat
         generator = step_generator(run.seed, accelerator.process_index, step)
         batch = clips.draw(backbone, run.config.batch_size, generator)
         with torch.enable_grad():
-            loss = denoising_loss(denoiser, backbone.scheduler, batch, generator)
+            further = identity_term(run.config.identity_weight, backbone, batch)
+            loss = denoising_loss(denoiser, backbone.scheduler, batch, generator, further=further)
             loss.backward()
         average_gradients(state.parameters, accelerator)
         state.take(step)
@@ -189,7 +193,7 @@ def _advance(backbone: Backbone, clips: Clips, run: LongRun, state: TrainingStat
 
 def _about(backbone: Backbone, clips: Clips, run: LongRun, accelerator: Accelerator) -> dict[str, Any]:
     """Everything that the result of a run depends on, as JSON values."""
-    about = asdict(run.config)
+    about = recorded(run.config)
     del about["steps"]
     return about | {
         "seed": run.seed,

@@ -1,6 +1,7 @@
 """Recipe of the puppets' RefAdapter: untrimmed clips of the training world, drawn for the users' own trainer.
 
-A state folder keeps checkpoints, so a stopped training resumes. Ablations train with another condition or rank.
+A state folder keeps checkpoints, so a stopped training resumes. Ablations train with another condition or rank, or with
+the identity-consistency loss.
 """
 
 from dataclasses import dataclass, field, replace
@@ -42,6 +43,7 @@ class RefAdapterRun:
             own first frame.
         replaced: True to replace the first clean latent by that of the image.
         rank: Rank of every layer; its alpha is the same.
+        identity_weight: Weight of the identity-consistency loss.
     """
 
     state: Path
@@ -52,11 +54,13 @@ class RefAdapterRun:
     condition: Condition = "other"
     replaced: bool = True
     rank: int = CONFIG.rank
+    identity_weight: float = 0.0
 
     @property
     def name(self) -> str:
         """Name of the variant, for its state folder and its card."""
-        return f"{self.condition}-{'replaced' if self.replaced else 'kept'}-rank{self.rank}"
+        identity = f"-identity{self.identity_weight:g}" if self.identity_weight else ""
+        return f"{self.condition}-{'replaced' if self.replaced else 'kept'}-rank{self.rank}{identity}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +117,7 @@ def train(run: RefAdapterRun, out: Path, device: torch.device) -> Path:
     code = load_linear_code(stored)
     cpu = torch.device("cpu")
     clips = cached_clips(code, backbone.tokenizer, run.state / "clips", run.seed, run.shards, run.workers, cpu)
-    config = replace(CONFIG, steps=run.steps, rank=run.rank, alpha=run.rank)
+    config = replace(CONFIG, steps=run.steps, rank=run.rank, alpha=run.rank, identity_weight=run.identity_weight)
     state = run.state / "refadapter" / f"{backbone.revision[:12]}-{run.name}"
     long_run = LongRun(config, run.seed, state, checkpoint_every=200)
     drawn = UntrimmedClips(clips, run, recipe_mark(code, run.seed))
@@ -123,6 +127,7 @@ def train(run: RefAdapterRun, out: Path, device: torch.device) -> Path:
         rank=run.rank,
         condition={"other": "another moment of the recording", "first": "the clip's own first frame"}[run.condition],
         replaced="is replaced by that image's" if run.replaced else "stays",
+        identity=f", and an identity loss of weight {run.identity_weight:g} is added" if run.identity_weight else "",
         revision=backbone.revision[:12],
         steps=run.steps,
         batch=config.batch_size,
@@ -139,7 +144,7 @@ CARD = """# RefAdapter of the puppet backbone
 
 A peft LoRA (rank {rank}, alpha {rank}) on to_q, to_k, to_v and to_out.0 of every block, in peft's file format, for
 revision {revision} of the backbone beside it. It was trained on untrimmed clips of the training world. The condition is
-{condition}; the first clean latent {replaced}.
+{condition}; the first clean latent {replaced}{identity}.
 
     python -m flexiact.puppets.train refadapter {options}
 

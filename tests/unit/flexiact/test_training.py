@@ -18,7 +18,7 @@ from flexiact.embedding import spread
 from flexiact.method import FlexiAct, FlexiActConfig
 from flexiact.sampling import Denoiser
 from flexiact.task import Request, Video
-from flexiact.training import MIN_NOISE, Optimisation, denoising_loss, frozen, optimise, predicted_clean
+from flexiact.training import MIN_NOISE, Optimisation, debias_term, denoising_loss, frozen, optimise, predicted_clean
 from tests.support.backbones import random_frames, save_tiny_refadapter, tiny_backbone, tiny_scheduler
 
 CROPS = FitConfig(crops=3, crop_min_scale=0.5, batch_size=4)
@@ -36,13 +36,9 @@ def random_batch(backbone: Backbone, size: int = 3) -> Batch:
 def test_loss_follows_the_formula(prediction_type: str, debias_weight: float):
     backbone = tiny_backbone(scheduler_config={"prediction_type": prediction_type, "rescale_betas_zero_snr": False})
     batch = random_batch(backbone)
-    loss = denoising_loss(
-        Denoiser(backbone),
-        backbone.scheduler,
-        batch,
-        torch.Generator().manual_seed(0),
-        debias_weight=debias_weight,
-    )
+    generator = torch.Generator().manual_seed(0)
+    further = debias_term(debias_weight, generator)
+    loss = denoising_loss(Denoiser(backbone), backbone.scheduler, batch, generator, further=further)
     generator = torch.Generator().manual_seed(0)
     timesteps = torch.randint(1000, (3,), generator=generator)
     noise = torch.randn(batch.clean.shape, generator=generator)

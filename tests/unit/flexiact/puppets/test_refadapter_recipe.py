@@ -50,9 +50,10 @@ def test_a_batch_shows_the_image_that_is_asked_for(condition: str, replaced: boo
 
 
 def test_variants_have_folders_and_digests_of_their_own():
-    runs = [RUN, replace(RUN, condition="first"), replace(RUN, replaced=False), replace(RUN, rank=4)]
+    changes = ({}, {"condition": "first"}, {"replaced": False}, {"rank": 4}, {"identity_weight": 0.5})
+    runs = [replace(RUN, **change) for change in changes]
     clips = random_clips(tiny_backbone())
-    assert len({run.name for run in runs}) == len({UntrimmedClips(clips, run, "m").digest for run in runs}) == 4
+    assert len({run.name for run in runs}) == len({UntrimmedClips(clips, run, "m").digest for run in runs}) == 5
 
 
 def test_a_stopped_training_ends_like_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
