@@ -1,8 +1,9 @@
 """Claims that one method beats another, by rules that are fixed before there are results.
 
-`claims.toml` lists the tested pairs. Each pair gets a sign-flip test over references on the headline metric. Holm's
-correction counts every pair of the file, even if the run lacks one of its methods. The difference of any other pair is
-exploratory: it has an interval but no verdict.
+`claims.toml` lists the tested pairs. Each pair gets a sign-flip test over references on the headline metric. Where that
+shows no difference, a second test asks whether the two are equal up to the file's margin. Holm's correction counts
+every pair of the file, for each of the two tests, even if the run lacks one of its methods. The difference of any other
+pair is exploratory: it has an interval but no verdict.
 """
 
 import tomllib
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.analysis.inference import ALPHA, detectable, holm, sign_flip_p
+from reports.analysis.inference import ALPHA, detectable, equivalence_p, holm, sign_flip_p
 from reports.analysis.statistics import MIN_SEEDS, Comparison, compare
 from reports.wording import count
 
@@ -31,7 +32,8 @@ class Claim:
         p: p-value of the sign-flip test over references, with Holm's correction for all pairs of the family.
         detectable: Smallest true difference that a paired t-test over as many references finds four times in five,
             without the correction; NaN with fewer than `MIN_REFERENCES`.
-        verdict: "beats" or "is beaten by" for a claim, otherwise the reason why there is none.
+        verdict: "beats", "is beaten by" or "equal within" the margin for a claim, otherwise the reason why there is
+            none.
     """
 
     comparison: Comparison
@@ -52,6 +54,18 @@ def family(path: Path = FAMILY) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
+def margin(path: Path = FAMILY) -> float:
+    """Largest difference of a headline metric that counts as none.
+
+    Raises:
+        ValueError: If it is not above 0.
+    """
+    found = tomllib.loads(path.read_text(encoding="utf-8"))["margin"]
+    if not found > 0:
+        raise ValueError(f"{path.name}: margin: expected a number above 0, got {found}")
+    return float(found)
+
+
 def smallest_p(references: int) -> float:
     """The smallest corrected p-value of the family's sign-flip tests, reached if all differences have one sign."""
     return min(1.0, len(family()) * 2 / 2**references)
@@ -66,18 +80,19 @@ def claims(
     """
     present = set(rows["method"])
     made = [compare(rows, metric, *pair) if present.issuperset(pair) else None for pair in pairs]
-    corrected = holm([sign_flip_p(item.by_reference) if item else float("nan") for item in made])
+    differ = holm([sign_flip_p(item.by_reference) if item else float("nan") for item in made])
+    equal = holm([equivalence_p(item.by_reference, margin()) if item else float("nan") for item in made])
     found = []
-    for item, p in zip(made, corrected, strict=True):
+    for item, p, p_equal in zip(made, differ, equal, strict=True):
         if item is not None:
             enough = len(item.by_reference) >= MIN_REFERENCES
             spread = float(item.by_reference.std(ddof=1)) if enough else float("nan")
             reachable = detectable(spread, len(item.by_reference))
-            found.append(Claim(item, p, reachable, _verdict(rows, item, p, higher_is_better)))
+            found.append(Claim(item, p, reachable, _verdict(rows, item, p, p_equal, higher_is_better)))
     return tuple(found)
 
 
-def _verdict(rows: pd.DataFrame, item: Comparison, p: float, higher_is_better: bool | None) -> str:
+def _verdict(rows: pd.DataFrame, item: Comparison, p: float, p_equal: float, higher_is_better: bool | None) -> str:
     if not item.estimate.cases:
         return "not compared: no video in common"
     if item.estimate.references < MIN_REFERENCES:
@@ -90,13 +105,20 @@ def _verdict(rows: pd.DataFrame, item: Comparison, p: float, higher_is_better: b
     if higher_is_better is None:
         return "not claimed: the metric has no better side"
     if not p < ALPHA:
-        return "no difference shown"
+        return _no_difference(mine, item, p_equal)
     wins = (item.estimate.mean > 0) == higher_is_better
     winner, loser = (item.first, item.second) if wins else (item.second, item.first)
     lost = _only_first_failed(mine, winner, loser)
     if lost:
         return f"not claimed: {winner} lacks {count(lost, 'video')} that {loser} has"
     return "beats" if wins else "is beaten by"
+
+
+def _no_difference(mine: pd.DataFrame, item: Comparison, p_equal: float) -> str:
+    """The verdict on a pair without a shown difference; equality, too, is of methods that have the same videos."""
+    either_way = ((item.first, item.second), (item.second, item.first))
+    complete = not any(_only_first_failed(mine, *names) for names in either_way)
+    return f"equal within {margin():g}" if complete and p_equal < ALPHA else "no difference shown"
 
 
 def _only_first_failed(mine: pd.DataFrame, first: str, second: str) -> int:

@@ -106,17 +106,25 @@ def references_needed(spread: float, difference: float, level: float = ALPHA, po
     return 2 + bisect.bisect_left(many, True, key=lambda count: detectable(spread, count, power, level) <= difference)
 
 
-def equivalent(differences: np.ndarray, margin: float) -> bool:
-    """True if two one-sided t-tests at 5% show the mean difference to lie within -margin to margin (Schuirmann, 1987).
+def equivalence_p(differences: np.ndarray, margin: float) -> float:
+    """p-value of the claim that the mean difference lies within -margin to margin: two one-sided t-tests.
+
+    It is the larger p of the two tests, that the mean is above -margin and that it is below margin (Schuirmann, 1987).
 
     Args:
         differences: Differences, float [n], one per reference.
-        margin: Largest difference that counts as equivalent, above 0.
+        margin: Largest difference that counts as none, above 0.
+
+    Returns:
+        p in [0, 1]; NaN for fewer than two references.
     """
     if len(differences) < 2:
-        return False
-    reach = stats.t.ppf(CONFIDENCE, len(differences) - 1) * np.std(differences, ddof=1) / np.sqrt(len(differences))
-    return bool(abs(np.mean(differences)) + reach < margin)
+        return float("nan")
+    error = np.std(differences, ddof=1) / np.sqrt(len(differences))
+    room = margin - abs(np.mean(differences))
+    if error == 0:
+        return 0.0 if room > 0 else 1.0
+    return float(stats.t.sf(room / error, len(differences) - 1))
 
 
 def resampled_ranks(means: np.ndarray, draws: np.ndarray, higher_is_better: bool) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from reports.analysis.belief import needs_truth
-from reports.analysis.claims import ENOUGH_REFERENCES, Claim, family
+from reports.analysis.claims import ENOUGH_REFERENCES, Claim, family, margin
 from reports.analysis.statistics import MIN_SEEDS
 from reports.results import Results
 from reports.run_folder import TERCILES, StoredRun, score_backends
@@ -47,8 +47,9 @@ def claims_table(claims: tuple[Claim, ...], run: StoredRun, place: str = "") -> 
         f"These pairs were fixed beforehand (reports/analysis/claims.toml, {len(family())} in all). Two-sided "
         "sign-flip test over references; p is corrected by Holm for all of the pairs. A claim needs p below .05, "
         f"{MIN_SEEDS} seeds, and enough references for p to get there; with fewer than {ENOUGH_REFERENCES} it is "
-        "exploratory. Nothing is claimed for a method that lacks videos which the other has. Could have been seen: "
-        "the smallest true difference that a paired t-test finds four times in five, uncorrected."
+        f"exploratory. Equal within {margin():g}: no difference is shown, and two one-sided t-tests put it below this "
+        "margin with the same correction. Nothing is claimed for a method that lacks videos which the other has. Could "
+        "have been seen: the smallest true difference that a paired t-test finds four times in five, uncorrected."
     )
     return Table(f"Claims: {label(run.headline)}{place}", columns, tuple(rows), note)
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from benchmark.planning.methods import METHODS
-from reports.analysis.claims import claims, family, smallest_p
+from reports.analysis.claims import claims, family, margin, smallest_p
 from reports.analysis.inference import sign_flip_p
 from tests.unit.reports.analysis.test_report_aggregate import drawn, frame
 
@@ -40,6 +40,17 @@ def test_claims_follow_the_direction_of_the_metric():
     assert verdict(values, better) == "is beaten by"
     assert verdict(better, values, direction=None) == "not claimed: the metric has no better side"
     assert verdict(*two(shift=0.0)) == "no difference shown"
+
+
+def test_equality_is_claimed_within_the_margin_and_never_instead_of_a_difference():
+    assert verdict(*two(shift=0.0, spread=0.01)) == "equal within 0.05"
+    assert verdict(*two(shift=0.04, spread=0.001)) == "beats"
+    assert verdict(*two(shift=0.0, spread=0.01, seeds=2)) == "not claimed: 2 seeds"
+    pairs = (*PAIR, *(("a", f"absent{n}") for n in range(10_000)))
+    assert verdict(*two(shift=0.0, spread=0.02), pairs=pairs) == "no difference shown"  # corrected for all pairs
+    better, values = two(shift=0.0, spread=0.01)
+    values["r3", "c3-0"] = [None, None, None]
+    assert verdict(better, values) == "no difference shown"
 
 
 def test_a_method_that_fails_where_the_other_does_not_wins_nothing():
@@ -108,6 +119,14 @@ def test_the_family_names_methods_that_exist():
 
 def test_ten_references_are_the_fewest_that_can_pass():
     assert smallest_p(9) > 0.05 > smallest_p(10) == pytest.approx(17 * 2 / 1024)
+
+
+def test_the_margin_is_above_zero(tmp_path):
+    path = tmp_path / "claims.toml"
+    path.write_text("margin = 0.0")
+    assert 0 < margin() < 0.1
+    with pytest.raises(ValueError, match="margin"):
+        margin(path)
 
 
 def test_a_pair_may_not_stand_twice(tmp_path):

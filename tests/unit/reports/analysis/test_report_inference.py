@@ -11,7 +11,7 @@ from scipy import stats
 from reports.analysis.inference import (
     MANY,
     detectable,
-    equivalent,
+    equivalence_p,
     holm,
     references_needed,
     resampled_ranks,
@@ -110,10 +110,19 @@ def test_a_difference_out_of_reach_needs_as_many_as_are_looked_at():
     assert references_needed(1.0, 1e-6) == MANY and references_needed(0.0, 0.1) == 2
 
 
-def test_equivalence_needs_the_whole_interval_inside_the_margin():
-    differences = np.array([0.01, -0.02, 0.015, 0.0, -0.01, 0.005])
-    assert equivalent(differences, 0.05) and not equivalent(differences, 0.005)
-    assert not equivalent(differences + 0.05, 0.05) and not equivalent(differences[:1], 1.0)
+@pytest.mark.parametrize("shift", [0.0, 0.03, -0.03, 0.07])
+def test_equivalence_is_the_worse_of_two_one_sided_tests(shift):
+    differences = np.array([0.01, -0.02, 0.015, 0.0, -0.01, 0.005]) + shift
+    sides = [
+        stats.ttest_1samp(differences, -0.05, alternative="greater").pvalue,
+        stats.ttest_1samp(differences, 0.05, alternative="less").pvalue,
+    ]
+    assert equivalence_p(differences, 0.05) == pytest.approx(max(sides))
+
+
+def test_equivalence_of_equal_numbers_and_of_one_number():
+    assert equivalence_p(np.full(5, 0.04), 0.05) == 0 and equivalence_p(np.full(5, 0.06), 0.05) == 1
+    assert np.isnan(equivalence_p(np.array([0.0]), 0.05))
 
 
 def test_ranks_in_resamples():
