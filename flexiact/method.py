@@ -74,8 +74,8 @@ def principled(backbone: Backbone) -> FlexiActConfig:
     """The paper's settings transferred to any backbone by their meaning.
 
     The schedule switches at the paper's signal-to-noise ratios. The number of fitted tokens gives the paper's attention
-    share. RefAdapter has the paper's weight. None of these is tuned. Guidance and the fit's start, steps, rate and batch
-    are those of the backbone's preset, which may be tuned.
+    share. RefAdapter has the paper's weight. None of these is tuned. Guidance and the fit's start, steps, rate and
+    batch are those of the backbone's preset, which may be tuned.
     """
     return preset(backbone).changed(
         embedding_tokens=matched_tokens(backbone),
