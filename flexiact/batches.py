@@ -10,7 +10,6 @@ from PIL import Image
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import encode_image, encode_text, encode_video
 from flexiact.ranges import check_count, check_not_negative, check_positive, check_share
-from flexiact.recorded import later
 from flexiact.task import Video
 
 
@@ -60,8 +59,8 @@ class FitConfig(DrawConfig):
 
     Attributes:
         embedding_tokens: Number of learned tokens of each block.
-        initial_std: Standard deviation of the tokens at the start, in units of the video tokens' own, which is 1 after
-            the block's norm. 0, as in the released code, keeps all tokens of a block equal: see
+        initial_std: Standard deviation of the tokens at the start; that of video tokens is 1 after the block's norm,
+            before its scale and shift. 0, as in the released code, keeps all tokens of a block equal: see
             `FrequencyAwareEmbedding.drawn`.
         fit_steps: Number of AdamW steps.
         learning_rate: Learning rate, constant as in the released code.
@@ -74,7 +73,7 @@ class FitConfig(DrawConfig):
     """
 
     embedding_tokens: int = 226
-    initial_std: float = later(0.0)
+    initial_std: float = 0.0
     fit_steps: int = 3000
     learning_rate: float = 3e-3
     crops: int = 12

@@ -45,7 +45,7 @@ class SamplerSettings:
         )
 
     def described(self, backbone: Backbone) -> dict[str, Any]:
-        """All settings with the values they have on a backbone, as JSON."""
+        """All settings that keys record, with the values they have on a backbone, as JSON."""
         steps, guidance = self.resolved(backbone)
         return recorded(self) | {"num_inference_steps": steps, "guidance_scale": guidance}
 
@@ -66,7 +66,7 @@ class AdaptedSettings(SamplerSettings):
         return self.refadapter_weight or 0.0
 
     def described(self, backbone: Backbone) -> dict[str, Any]:
-        """All settings with the values they have on a backbone, and the digest of RefAdapter's weights, as JSON."""
+        """The settings of `SamplerSettings.described`, and the digest of RefAdapter's weights."""
         return super().described(backbone) | {"refadapter": refadapter_digest(backbone, self.adapter_weight)}
 
 
@@ -94,7 +94,7 @@ class Config(Generic[Fit, Transfer]):
         """
         halves: dict[str, Any] = {}
         for half, settings in (("fit", self.fit), ("transfer", self.transfer)):
-            own = {f.name: changes.pop(f.name) for f in fields(settings) if f.name in changes}
+            own = {field.name: changes.pop(field.name) for field in fields(settings) if field.name in changes}
             halves[half] = replace(settings, **own)
         if changes:
             raise ValueError(f"{next(iter(changes))}: no such setting")
@@ -109,7 +109,9 @@ def preset_of(presets: Mapping[str, Any], backbone: Backbone) -> Any:
 
 
 class ConfiguredMethod(Generic[Fit, Transfer]):
-    """A method whose keys are all of its settings; a subclass adds the missing parts of `ActionTransfer`.
+    """A method whose keys are its settings, as `flexiact.recorded` tells them.
+
+    A subclass adds the missing parts of `ActionTransfer`.
 
     Attributes:
         presets: Configurations by name of the backbone; "paper" and "puppets" serve all others (see `preset_of`).
@@ -138,7 +140,7 @@ class ConfiguredMethod(Generic[Fit, Transfer]):
         return cls(backbone, cls.preset(backbone).changed(**changes))
 
     def fit_config(self) -> dict[str, Any]:
-        """All settings that `fit` reads."""
+        """All settings that `fit` reads, as keys record them."""
         return recorded(self.config.fit)
 
     def transfer_config(self) -> dict[str, Any]:

@@ -42,8 +42,8 @@ PRESETS: dict[str, FlexiActConfig] = {
     "released": FlexiActConfig().changed(schedule=None),
     # Tokens (226 in the paper), steps and batches are set for speed and a small model; the rate was found by
     # `benchmark.tune` with the Base, the transfer with FlexiAct. Both came to the same guidance; see
-    # reports/published/tuning. Tokens start apart, because equal ones would stay one token (docs/methods.md). Of four
-    # deviations on puppets-dev, 0.1 was the best, and 0 the worst.
+    # reports/published/tuning. Tokens start apart, because equal ones would stay one token: docs/methods.md has the
+    # figures.
     "puppets": FlexiActConfig().changed(
         embedding_tokens=16,
         initial_std=0.1,

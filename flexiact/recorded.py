@@ -1,21 +1,22 @@
 """Settings as keys record them, so that results stay valid when a setting is added."""
 
-from dataclasses import asdict, field, fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+NEUTRAL: dict[str, Any] = {"initial_std": 0.0, "identity_weight": 0.0}
+"""Settings that came after results were stored, with the value that changes nothing, draws of random numbers included.
 
-def later(neutral: Any) -> Any:
-    """Field for a setting that came after results were stored; `neutral`, its default, changes nothing.
-
-    Keys leave the setting out while it has that value, so that fits and videos which took days stay valid.
-    """
-    return field(default=neutral, metadata={"later": True})
+A value here may never change, not even with the setting's default. Settings of settings are not looked up.
+"""
 
 
 def recorded(settings: "DataclassInstance") -> dict[str, Any]:
-    """All settings of a half as JSON, but for those of `later` at their neutral value."""
-    left_out = [f.name for f in fields(settings) if f.metadata.get("later") and getattr(settings, f.name) == f.default]
-    return {name: value for name, value in asdict(settings).items() if name not in left_out}
+    """All settings of a half as JSON, but for those of `NEUTRAL` at their neutral value.
+
+    Keys are made of it, so that fits and videos which took days stay valid when a setting is added.
+    """
+    told = asdict(settings)
+    return {name: value for name, value in told.items() if name not in NEUTRAL or value != NEUTRAL[name]}

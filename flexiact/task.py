@@ -75,7 +75,8 @@ class ActionTransfer(Protocol):
     """A method: `fit` once per reference (slow), `transfer` once per target.
 
     There are two configurations, because they are keys of cached results: `fit_config` of a fit, both of a video. Each
-    is JSON and holds exactly what its verb reads, so that variants that differ only in `transfer` share one fit.
+    is JSON and holds exactly what its verb reads, so that variants that differ only in `transfer` share one fit. What
+    `flexiact.recorded` leaves out has its neutral value.
 
     Attributes:
         method_id: Name of the class in keys and stored descriptions, independent of its module. It never changes, and

@@ -198,8 +198,8 @@ def cautions(results: Results) -> list[str]:
     smallest = smallest_p(references)
     if MIN_REFERENCES <= references and smallest >= ALPHA:
         found.append(
-            f"With {count(references, 'reference video')} no test can pass: corrected for all pairs of the family, the "
-            f"smallest p is {number(smallest)}."
+            f"With {count(references, 'reference video')} no difference can be shown: corrected for all pairs of the "
+            f"family, the smallest p is {number(smallest)}."
         )
     for noun, seeds in (("seed", run.seeds), ("fit seed", run.fit_seeds or run.seeds)):
         if len(seeds) < MIN_SEEDS and (noun == "seed" or run.fit_seeds):

@@ -72,11 +72,7 @@ class Space:
 SPACES: dict[str, Space] = {
     # The fit is the tuned one of the Base; the space varies what FlexiAct adds at transfer.
     "flexiact": Space(FLEXIACT, {**_GUIDANCE, **_SCHEDULE, "refadapter_weight": (0.4, 0.7, 1.0)}),
-    "base-embedding": Space(
-        FLEXIACT,
-        {**_FIT, "initial_std": (0.0, 0.1, 1.0), **_GUIDANCE},
-        {"schedule": None, "refadapter_weight": None},
-    ),
+    "base-embedding": Space(FLEXIACT, {**_FIT, **_GUIDANCE}, {"schedule": None, "refadapter_weight": None}),
     "i2v": Space(I2V, {"guidance_scale": (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)}),
     "motion_director": Space(
         MOTION_DIRECTOR, {"learning_rate": (5e-4, 1e-3, 2e-3), "temporal_weight": (0.7, 1.0, 1.3), **_GUIDANCE}
@@ -112,6 +108,12 @@ SPACES: dict[str, Space] = {
     # Rates and weights beyond the edge on which the best of the first trials lay.
     "motion_director-rate": Space(
         MOTION_DIRECTOR, {"learning_rate": (2.5e-4, 5e-4), "temporal_weight": (1.3, 1.6), "guidance_scale": (2.0, 3.0)}
+    ),
+    # How far apart the tokens start.
+    "base-embedding-start": Space(
+        FLEXIACT,
+        {"initial_std": (0.03, 0.1, 0.3), "learning_rate": (1e-2, 3e-2), **_GUIDANCE},
+        {"schedule": None, "refadapter_weight": None},
     ),
     "motion_inversion-rate": Space(MOTION_INVERSION, {"learning_rate": (3e-3, 5e-3), **_GUIDANCE}),
     # Like FlexiAct's thresholds: the published share of steps and timestep, and longer or earlier ones, since the

@@ -19,7 +19,7 @@ standard error says why.
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,11 +173,12 @@ def _backbone(name: str) -> tuple[Sizes | None, str | None]:
 def _published_settings(release: Release, alpha: float) -> dict[str, Any]:
     """The paper's hyper-parameters; a file does not state whether it was trained with them."""
     from flexiact.batches import FitConfig
+    from flexiact.recorded import recorded
     from flexiact.train_refadapter.configs import RefAdapterConfig
 
     if release.kind == "refadapter":
-        return asdict(RefAdapterConfig(rank=release.inner, alpha=alpha))
-    return asdict(FitConfig(embedding_tokens=release.inner))
+        return recorded(RefAdapterConfig(rank=release.inner, alpha=alpha))
+    return recorded(FitConfig(embedding_tokens=release.inner))
 
 
 def _summary(release: Release) -> str:
@@ -188,7 +189,7 @@ def _summary(release: Release) -> str:
         from flexiact.embedding import ACTION_KEY, spread
 
         apart = spread(action_of(release)[ACTION_KEY])
-        inner = f"tokens per block {release.inner}, {apart:.1%} of their size apart"
+        inner = f"tokens per block {release.inner}, {apart:.2g} of their size apart"
     count = sum(tensor.numel() for tensor in release.tensors.values())
     return (
         f"{release.kind} {release.source}: {len(release.tensors)} tensors, {release.sizes.blocks} blocks, "

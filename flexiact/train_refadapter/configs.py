@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from flexiact.ranges import check_count, check_not_negative, check_positive, check_seed
-from flexiact.recorded import later
 
 MAX_STEPS = 2**20
 """Limit of the steps: steps of a process draw from consecutive seeds, and from here on they are the next process's."""
@@ -30,7 +29,7 @@ class RefAdapterConfig:
     steps: int = 40_000
     learning_rate: float = 1e-5
     batch_size: int = 8
-    identity_weight: float = later(0.0)
+    identity_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS:

@@ -1,8 +1,9 @@
 """Identity-consistency loss: a term of RefAdapter's training that keeps the look of the image. Ours, not the paper's.
 
-The look of a latent frame is the mean and the covariance of its channels over all places, features of the VAE's encoder
-that know colours and textures but no layout. So the subject may move and the frame may not change its colours. No other
-network is needed, least of all one that also judges the result.
+The look of a latent frame is the mean and the covariance of its channels over all places: features of the VAE's encoder
+that know colours and textures but no layout. So the subject can move, while the picture keeps its colours. It is the
+look of the whole frame, background included. The true clip has a small loss, too, since its pose is not the image's.
+No other network is needed, least of all one that also judges the result.
 """
 
 import torch
@@ -25,8 +26,9 @@ def looks(latents: Tensor) -> tuple[Tensor, Tensor]:
 def identity_loss(predicted: Tensor, image: Tensor, abar: Tensor) -> Tensor:
     """Mean over clips of abar * squared distance between the looks of predicted frames and of the image.
 
-    The distance is a mean over frames and over the entries of mean and covariance. abar gives noisy clips less weight:
-    their best prediction is a blur, which has another covariance whatever the subject.
+    abar gives noisy clips less weight:
+    their best prediction is a blur, which has another covariance whatever the subject. The squared distance is the mean
+    over frames and channels of the means' part, plus the mean over frames and pairs of channels of the covariances'.
 
     Args:
         predicted: Clean latents that the prediction implies, [B, F, C, h, w].

@@ -87,7 +87,7 @@ class TrainingState:
             losses = tensors.pop("losses").tolist()
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"state: {path} cannot be read ({one_line(error)})") from error
-        pairs = [(name, found.get(name), value) for name, value in self._about.items()]
+        pairs = [(name, found.get(name), self._about.get(name)) for name in {**found, **self._about}]
         other = [f"{name} {theirs} instead of {ours}" for name, theirs, ours in pairs if theirs != ours]
         if other:
             raise ValueError(f"state: {path} is of a run with {', '.join(other)}; name another --state folder")

@@ -1,9 +1,9 @@
 """Claims that one method beats another, by rules that are fixed before there are results.
 
 `claims.toml` lists the tested pairs. Each pair gets a sign-flip test over references on the headline metric. Where that
-shows no difference, a second test asks whether the two are equal up to the file's margin. Holm's correction counts
-every pair of the file, for each of the two tests, even if the run lacks one of its methods. The difference of any other
-pair is exploratory: it has an interval but no verdict.
+shows no difference, a second test asks whether the two are equal up to the file's margin for the metric. Holm's
+correction counts every pair of the file, for each kind of test, even if the run lacks one of its methods. The
+difference of any other pair is exploratory: it has an interval but no verdict.
 """
 
 import tomllib
@@ -30,6 +30,7 @@ class Claim:
     Attributes:
         comparison: Paired difference on the headline metric.
         p: p-value of the sign-flip test over references, with Holm's correction for all pairs of the family.
+        p_equal: p-value of `equivalence_p` with the same correction; NaN for a metric without a margin.
         detectable: Smallest true difference that a paired t-test over as many references finds four times in five,
             without the correction; NaN with fewer than `MIN_REFERENCES`.
         verdict: "beats", "is beaten by" or "equal within" the margin for a claim, otherwise the reason why there is
@@ -38,8 +39,17 @@ class Claim:
 
     comparison: Comparison
     p: float
+    p_equal: float
     detectable: float
     verdict: str
+
+    @property
+    def sentence(self) -> str | None:
+        """The claim in words; None if nothing is claimed."""
+        first, second = self.comparison.first, self.comparison.second
+        if self.verdict in ("beats", "is beaten by"):
+            return f"{first} {self.verdict} {second}"
+        return f"{first} and {second} are {self.verdict}" if self.verdict.startswith("equal") else None
 
 
 def family(path: Path = FAMILY) -> tuple[tuple[str, str], ...]:
@@ -54,16 +64,16 @@ def family(path: Path = FAMILY) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
-def margin(path: Path = FAMILY) -> float:
-    """Largest difference of a headline metric that counts as none.
+def margin(metric: str, path: Path = FAMILY) -> float | None:
+    """Largest difference of a metric that counts as none; None if the file has none for it.
 
     Raises:
         ValueError: If it is not above 0.
     """
-    found = tomllib.loads(path.read_text(encoding="utf-8"))["margin"]
-    if not found > 0:
-        raise ValueError(f"{path.name}: margin: expected a number above 0, got {found}")
-    return float(found)
+    found = tomllib.loads(path.read_text(encoding="utf-8"))["margins"].get(metric)
+    if found is not None and not found > 0:
+        raise ValueError(f"{path.name}: margins.{metric}: expected a number above 0, got {found}")
+    return found
 
 
 def smallest_p(references: int) -> float:
@@ -81,14 +91,16 @@ def claims(
     present = set(rows["method"])
     made = [compare(rows, metric, *pair) if present.issuperset(pair) else None for pair in pairs]
     differ = holm([sign_flip_p(item.by_reference) if item else float("nan") for item in made])
-    equal = holm([equivalence_p(item.by_reference, margin()) if item else float("nan") for item in made])
+    least = margin(metric)
+    equal = holm([equivalence_p(item.by_reference, least) if item and least else float("nan") for item in made])
     found = []
     for item, p, p_equal in zip(made, differ, equal, strict=True):
         if item is not None:
             enough = len(item.by_reference) >= MIN_REFERENCES
             spread = float(item.by_reference.std(ddof=1)) if enough else float("nan")
             reachable = detectable(spread, len(item.by_reference))
-            found.append(Claim(item, p, reachable, _verdict(rows, item, p, p_equal, higher_is_better)))
+            said = _verdict(rows, item, p, p_equal, higher_is_better)
+            found.append(Claim(item, p, p_equal, reachable, said))
     return tuple(found)
 
 
@@ -115,10 +127,15 @@ def _verdict(rows: pd.DataFrame, item: Comparison, p: float, p_equal: float, hig
 
 
 def _no_difference(mine: pd.DataFrame, item: Comparison, p_equal: float) -> str:
-    """The verdict on a pair without a shown difference; equality, too, is of methods that have the same videos."""
+    """The verdict on a pair without a shown difference.
+
+    Equality is of methods that have the same videos. The t-test behind it is not exact for a few skewed differences.
+    """
     either_way = ((item.first, item.second), (item.second, item.first))
     complete = not any(_only_first_failed(mine, *names) for names in either_way)
-    return f"equal within {margin():g}" if complete and p_equal < ALPHA else "no difference shown"
+    if complete and p_equal < ALPHA and item.estimate.references >= ENOUGH_REFERENCES:
+        return f"equal within {margin(item.metric):g}"
+    return "no difference shown"
 
 
 def _only_first_failed(mine: pd.DataFrame, first: str, second: str) -> int:

@@ -191,10 +191,10 @@ def csv(found: Difficulty) -> str:
 
 
 def claims_csv(found: Difficulty) -> str:
-    """The claims: columns name, minus, mean, low, high, cases, references, seeds, p, detectable, verdict."""
+    """The claims: columns name, minus, mean, low, high, cases, references, seeds, p, p_equal, detectable, verdict."""
     records = [
         {"name": item.first, "minus": item.second, **vars(item.estimate), "seeds": item.seeds}
-        | {"p": claim.p, "detectable": claim.detectable, "verdict": claim.verdict}
+        | {"p": claim.p, "p_equal": claim.p_equal, "detectable": claim.detectable, "verdict": claim.verdict}
         for claim in found.claims
         for item in (claim.comparison,)
     ]

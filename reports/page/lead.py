@@ -66,10 +66,9 @@ def _claimed(results: Results) -> str:
     """Say in one sentence what the tests of the family find."""
     if not results.claims:
         return "Nothing: the run has no pair of methods that was fixed beforehand."
-    made = [item for item in results.claims if item.verdict in ("beats", "is beaten by")]
-    if made:
-        said = [f"{item.comparison.first} {item.verdict} {item.comparison.second}" for item in made]
-        return f"{'; '.join(said)}: {len(made)} of {count(len(results.claims), 'pair')} that were fixed beforehand."
+    said = [item.sentence for item in results.claims if item.sentence]
+    if said:
+        return f"{'; '.join(said)}: {len(said)} of {count(len(results.claims), 'pair')} that were fixed beforehand."
     reason, times = Counter(item.verdict.removeprefix("not claimed: ") for item in results.claims).most_common(1)[0]
     pairs = count(len(results.claims), "pair")
     return f"Nothing. Of {pairs} that were fixed beforehand, {times} say: {reason}."

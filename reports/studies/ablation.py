@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from flexiact.recorded import NEUTRAL
 from reports.analysis.statistics import Comparison, compare, costs, estimate, tidy
 from reports.pictures.themes import Theme, mark, save_themed
 from reports.run_folder import TERCILES, RunError, StoredRun, load_run
@@ -148,7 +149,7 @@ def value_of(run: StoredRun, method: str, setting: str) -> Any:
         RunError: If the method has no such setting.
     """
     entry = run.info["methods"][method]
-    value: Any = {**entry["fit_config"], **entry["transfer_config"]}
+    value: Any = {**NEUTRAL, **entry["fit_config"], **entry["transfer_config"]}
     for part in setting.split("."):
         if value is None:
             return None

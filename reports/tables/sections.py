@@ -33,7 +33,7 @@ def claims_table(claims: tuple[Claim, ...], run: StoredRun, place: str = "") -> 
     """The pairs of methods that are tested, with verdicts; the title ends with `place`."""
     columns = (
         "first", "second", "verdict, first against second", "first − second", "95% interval", "p, corrected",
-        "could have been seen", "references", "seeds",
+        "p of equality", "could have been seen", "references", "seeds",
     )  # fmt: skip
     rows = []
     for claim in claims:
@@ -41,17 +41,29 @@ def claims_table(claims: tuple[Claim, ...], run: StoredRun, place: str = "") -> 
         said = f"{claim.verdict} {item.second}" if claim.verdict in ("beats", "is beaten by") else claim.verdict
         found, reach = item.estimate, Number(claim.detectable, write=number)
         ends = Interval(found.low, found.high, signed)
-        figures = (Number(found.mean, write=signed), ends, Number(claim.p, write=probability), reach)
+        tests = (Number(claim.p, write=probability), Number(claim.p_equal, write=probability))
+        figures = (Number(found.mean, write=signed), ends, *tests, reach)
         rows.append((item.first, item.second, said, *figures, found.references, item.seeds))
     note = (
         f"These pairs were fixed beforehand (reports/analysis/claims.toml, {len(family())} in all). Two-sided "
         "sign-flip test over references; p is corrected by Holm for all of the pairs. A claim needs p below .05, "
         f"{MIN_SEEDS} seeds, and enough references for p to get there; with fewer than {ENOUGH_REFERENCES} it is "
-        f"exploratory. Equal within {margin():g}: no difference is shown, and two one-sided t-tests put it below this "
-        "margin with the same correction. Nothing is claimed for a method that lacks videos which the other has. Could "
-        "have been seen: the smallest true difference that a paired t-test finds four times in five, uncorrected."
+        f"exploratory. {_equality(run.headline)}Nothing is claimed for a method that lacks videos which the other has. "
+        "Could have been seen: the smallest true difference that a paired t-test finds four times in five, uncorrected."
     )
     return Table(f"Claims: {label(run.headline)}{place}", columns, tuple(rows), note)
+
+
+def _equality(metric: str) -> str:
+    """The rule by which two methods are called equal; nothing for a metric without a margin."""
+    least = margin(metric)
+    if least is None:
+        return ""
+    return (
+        f"Equal within {least:g}: no difference is shown, and the larger p of two one-sided t-tests, corrected by Holm "
+        f"too, puts it below this margin with {ENOUGH_REFERENCES} references or more. The margin was set after a "
+        "preliminary run with one seed. "
+    )
 
 
 def tercile_tables(results: Results) -> list[Table]:

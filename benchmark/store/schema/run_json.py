@@ -89,9 +89,9 @@ class MethodEntry(Entry):
     adapter_mib: Annotated[float, unit("MiB")]
     """Size of the pretrained weights that it loads in addition to the backbone's."""
     fit_config: dict[str, JsonValue]
-    """Every setting that its fit depends on; part of the key of a fit."""
+    """Settings that its fit depends on, but for those at a neutral value that were added later; part of a fit's key."""
     transfer_config: dict[str, JsonValue]
-    """Every setting that its transfer depends on in addition; part of the key of a video."""
+    """The same for settings that its transfer depends on in addition; part of the key of a video."""
 
 
 class SubmissionEntry(Entry):

@@ -62,6 +62,15 @@ class RefAdapterRun:
         identity = f"-identity{self.identity_weight:g}" if self.identity_weight else ""
         return f"{self.condition}-{'replaced' if self.replaced else 'kept'}-rank{self.rank}{identity}"
 
+    @property
+    def options(self) -> str:
+        """Options of the command that made it; those of the paper's way are left out."""
+        said = f"--steps {self.steps} --shards {self.shards} --seed {self.seed}"
+        said += f" --condition {self.condition}" if self.condition != "other" else ""
+        said += "" if self.replaced else " --keep-first"
+        said += f" --rank {self.rank}" if self.rank != CONFIG.rank else ""
+        return said + (f" --identity-weight {self.identity_weight:g}" if self.identity_weight else "")
+
 
 @dataclass(frozen=True, eq=False)
 class UntrimmedClips:
@@ -108,8 +117,10 @@ def train(run: RefAdapterRun, out: Path, device: torch.device) -> Path:
     """Train the adapter on the shipped backbone and write it to `out` in peft's format, with a card.
 
     Raises:
-        ValueError: If the shipped backbone has no linear code, or the state is of another run.
+        ValueError: If a setting is out of range, the shipped backbone has no linear code, or the state is of another
+            run.
     """
+    config = replace(CONFIG, steps=run.steps, rank=run.rank, alpha=run.rank, identity_weight=run.identity_weight)
     backbone = load_backbone("puppets", str(device))
     stored = PUPPET_WEIGHTS / "backbone" / LINEAR_CODE
     if not stored.exists():
@@ -117,7 +128,6 @@ def train(run: RefAdapterRun, out: Path, device: torch.device) -> Path:
     code = load_linear_code(stored)
     cpu = torch.device("cpu")
     clips = cached_clips(code, backbone.tokenizer, run.state / "clips", run.seed, run.shards, run.workers, cpu)
-    config = replace(CONFIG, steps=run.steps, rank=run.rank, alpha=run.rank, identity_weight=run.identity_weight)
     state = run.state / "refadapter" / f"{backbone.revision[:12]}-{run.name}"
     long_run = LongRun(config, run.seed, state, checkpoint_every=200)
     drawn = UntrimmedClips(clips, run, recipe_mark(code, run.seed))
@@ -133,7 +143,7 @@ def train(run: RefAdapterRun, out: Path, device: torch.device) -> Path:
         batch=config.batch_size,
         samples=run.steps * config.batch_size,
         clips=len(clips["latents"]),
-        options=f"--steps {run.steps} --shards {run.shards} --seed {run.seed}",
+        options=run.options,
         loss=sum(losses[-100:]) / len(losses[-100:]),
     )
     (out / "README.md").write_text(card)

@@ -1,25 +1,16 @@
 """A setting that is added later changes no key while it has the value that changes nothing."""
 
-from dataclasses import dataclass
-
 from flexiact.batches import FitConfig
-from flexiact.embedding import FrequencySchedule
-from flexiact.recorded import later, recorded
+from flexiact.recorded import NEUTRAL, recorded
+from flexiact.train_refadapter.configs import RefAdapterConfig
 
 
-@dataclass(frozen=True)
-class Settings:
-    schedule: FrequencySchedule
-    rate: float = 0.5
-    added: float = later(0.0)
+def test_results_from_before_a_setting_are_found():
+    for config, name in ((FitConfig, "initial_std"), (RefAdapterConfig, "identity_weight")):
+        assert name not in recorded(config(**{name: 0.0}))  # whatever the default becomes
+        assert recorded(config(**{name: 0.1}))[name] == 0.1
+        assert recorded(config(**{name: 0.0})).items() < vars(config(**{name: 0.0})).items()
 
 
-def test_a_later_setting_is_recorded_once_it_differs():
-    before = {"schedule": {"alpha": 2.0, "low": 700, "high": 800, "shape": "cosine"}, "rate": 0.5}
-    assert recorded(Settings(FrequencySchedule(2.0))) == before
-    assert recorded(Settings(FrequencySchedule(2.0), added=0.1)) == before | {"added": 0.1}
-
-
-def test_fits_from_before_the_start_of_tokens_could_be_set_are_found():
-    assert "initial_std" not in recorded(FitConfig())
-    assert recorded(FitConfig(initial_std=1.0))["initial_std"] == 1.0
+def test_neutral_values_never_change():
+    assert NEUTRAL == {"initial_std": 0.0, "identity_weight": 0.0}

@@ -1,5 +1,6 @@
 """The release's files: every name of the 5B model, the numbers of its arithmetic, and round trips by the bit."""
 
+import re
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,9 @@ from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.cogvideox import COGVIDEOX_5B_I2V
 from flexiact.backbone.specs import BACKBONES
 from flexiact.checkpoints.authors import Sizes, checked, load_release, save_release
-from flexiact.checkpoints.convert import ALPHA, export_file, import_file
+from flexiact.checkpoints.convert import ALPHA, export_file, import_file, show
 from flexiact.checkpoints.ours import action_of, load_action, load_refadapter, release_of, save_action, save_refadapter
-from flexiact.embedding import ACTION_KEY, FrequencyAwareEmbedding
+from flexiact.embedding import ACTION_KEY, FrequencyAwareEmbedding, spread
 from flexiact.media.video import frames_digest, write_lossless
 from flexiact.method import PRESETS, FitConfig, FlexiAct, FlexiActConfig, TransferConfig
 from flexiact.refadapter import CONFIG_FILE, WEIGHTS_FILE, RefAdapter
@@ -177,6 +178,8 @@ def test_own_fit_becomes_a_file_of_the_release(backbone: Backbone, reference: Vi
     quick = FlexiActConfig(FitConfig(embedding_tokens=3, fit_steps=1, crops=1), TransferConfig(refadapter_weight=None))
     action = FlexiAct(backbone, quick).fit(reference, "a dog", seed=0)
     save_action(action, tmp_path / "fit.safetensors", {"reference_digest": frames_digest(reference)})
+    (apart,) = re.findall(r"tokens per block 3, (\S+) of their size apart", show(tmp_path / "fit.safetensors"))
+    assert float(apart) == pytest.approx(spread(action[ACTION_KEY]), rel=0.1) and float(apart) < 1e-4
     export_file(tmp_path / "fit.safetensors", tmp_path / "fit.pt", "none")
     back = action_of(load_release(tmp_path / "fit.pt", Sizes.of(backbone.transformer)))
     assert torch.equal(back[ACTION_KEY], action[ACTION_KEY]) and action[ACTION_KEY].any()

@@ -54,6 +54,8 @@ def test_variants_have_folders_and_digests_of_their_own():
     runs = [replace(RUN, **change) for change in changes]
     clips = random_clips(tiny_backbone())
     assert len({run.name for run in runs}) == len({UntrimmedClips(clips, run, "m").digest for run in runs}) == 5
+    asked = ["", " --condition first", " --keep-first", " --rank 4", " --identity-weight 0.5"]
+    assert [run.options for run in runs] == [f"--steps 4 --shards 1 --seed 0{more}" for more in asked]
 
 
 def test_a_stopped_training_ends_like_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

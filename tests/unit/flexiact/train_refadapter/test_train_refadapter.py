@@ -184,10 +184,16 @@ def test_a_state_of_another_run_is_refused(
         "rank 2 instead of 3": replace(run, config=replace(CONFIG, rank=3)),
         "seed 3 instead of 4": replace(run, seed=4),
         "ema 0.9 instead of None": replace(run, ema=None),
+        "identity_weight None instead of 0.5": replace(run, config=replace(CONFIG, identity_weight=0.5)),
     }
     for words, other in others.items():
         with pytest.raises(ValueError, match=f"^state: .* with {words}; name another --state"):
             train_long(backbone, clips, other, accelerator)
+    weighted = replace(run, state=tmp_path / "weighted", config=replace(CONFIG, identity_weight=0.5))
+    _, losses = train_long(backbone, clips, weighted, accelerator)
+    assert losses[0] > train_long(backbone, clips, run, accelerator)[1][0]
+    with pytest.raises(ValueError, match="with identity_weight 0.5 instead of None"):
+        train_long(backbone, clips, replace(weighted, config=CONFIG), accelerator)
     fewer = CachedClips(clips.files[:2], clips.empty)
     with pytest.raises(ValueError, match="with clips .* instead of"):
         train_long(backbone, fewer, run, accelerator)

@@ -6,7 +6,7 @@ import pytest
 
 from benchmark.planning.methods import METHODS
 from reports.analysis.claims import claims, family, margin, smallest_p
-from reports.analysis.inference import sign_flip_p
+from reports.analysis.inference import equivalence_p, sign_flip_p
 from tests.unit.reports.analysis.test_report_aggregate import drawn, frame
 
 PAIR = (("a", "b"),)
@@ -21,9 +21,9 @@ def two(references=8, seeds=3, shift=1.0, spread=0.3, kind_b="method"):
     return better, values
 
 
-def verdict(better, values, pairs=PAIR, direction: bool | None = True) -> str:
-    rows = pd.concat([frame(better, "a"), frame(values, "b")])
-    return claims(rows, "m", direction, pairs)[0].verdict
+def verdict(better, values, pairs=PAIR, direction: bool | None = True, metric="m") -> str:
+    rows = pd.concat([frame(better, "a"), frame(values, "b")]).assign(metric=metric)
+    return claims(rows, metric, direction, pairs)[0].verdict
 
 
 @pytest.mark.parametrize(
@@ -42,15 +42,30 @@ def test_claims_follow_the_direction_of_the_metric():
     assert verdict(*two(shift=0.0)) == "no difference shown"
 
 
+def equality(shift=0.0, spread=0.01, references=12, lacking="", **more) -> str:
+    """Verdict on a and b with a margin of .05; one of them may lack the videos of a case."""
+    better, values = two(references, shift=shift, spread=spread)
+    if lacking:
+        {"a": better, "b": values}[lacking]["r3", "c3-0"] = [None, None, None]
+    return verdict(better, values, metric="motion_agreement_centred", **more)
+
+
 def test_equality_is_claimed_within_the_margin_and_never_instead_of_a_difference():
-    assert verdict(*two(shift=0.0, spread=0.01)) == "equal within 0.05"
-    assert verdict(*two(shift=0.04, spread=0.001)) == "beats"
-    assert verdict(*two(shift=0.0, spread=0.01, seeds=2)) == "not claimed: 2 seeds"
-    pairs = (*PAIR, *(("a", f"absent{n}") for n in range(10_000)))
-    assert verdict(*two(shift=0.0, spread=0.02), pairs=pairs) == "no difference shown"  # corrected for all pairs
-    better, values = two(shift=0.0, spread=0.01)
-    values["r3", "c3-0"] = [None, None, None]
-    assert verdict(better, values) == "no difference shown"
+    assert equality() == "equal within 0.05"
+    assert equality(shift=0.04, spread=0.001) == "beats"
+    assert equality(spread=0.3) == equality(references=11) == "no difference shown"
+    assert equality(lacking="a") == equality(lacking="b") == "no difference shown"
+    assert verdict(*two(12, shift=0.0, spread=0.01)) == "no difference shown"  # a metric without a margin
+
+
+def test_equalities_are_corrected_for_all_pairs():
+    better, values = two(12, shift=0.0, spread=0.03)
+    rows = pd.concat([frame(better, "a"), frame(values, "b")]).assign(metric="motion_agreement_centred")
+    (alone,) = claims(rows, "motion_agreement_centred", True, PAIR)
+    (among,) = claims(rows, "motion_agreement_centred", True, (*PAIR, ("a", "absent")))
+    assert alone.sentence == "a and b are equal within 0.05"
+    expected = equivalence_p(alone.comparison.by_reference, 0.05)
+    assert alone.p_equal == pytest.approx(expected) and among.p_equal == pytest.approx(2 * expected)
 
 
 def test_a_method_that_fails_where_the_other_does_not_wins_nothing():
@@ -74,7 +89,7 @@ def test_seeds_of_fits_and_of_videos_are_both_needed_and_paired():
     rows = pd.concat([crossed(better, "a"), crossed(values, "b")])
     (claim,) = claims(rows, "m", True, PAIR)
     (plain,) = claims(pd.concat([frame(better, "a"), frame(values, "b")]), "m", True, PAIR)
-    assert (claim.verdict, claim.comparison.seeds) == ("beats", 3)
+    assert (claim.verdict, claim.sentence, claim.comparison.seeds) == ("beats", "a beats b", 3)
     assert claim.comparison.by_reference == pytest.approx(plain.comparison.by_reference)
     fewer = pd.concat([crossed(better, "a", fits=1), crossed(values, "b", fits=1)])
     assert claims(fewer, "m", True, PAIR)[0].verdict == "not claimed: 1 seed"  # of fits, though nine of videos
@@ -97,7 +112,7 @@ def test_nothing_is_claimed_of_an_unfinished_run():
     rows = pd.concat([frame(better, "a"), frame(values, "b")])
     rows.loc[(rows["case_id"] == "c3-0") & (rows["seed"] == 2), ["status", "value"]] = ["missing", np.nan]
     (claim,) = claims(rows, "m", True, PAIR)
-    assert claim.verdict == "not claimed: the run is incomplete"
+    assert claim.verdict == "not claimed: the run is incomplete" and claim.sentence is None
 
 
 def test_a_family_is_corrected_for_all_its_pairs_even_those_without_videos():
@@ -123,10 +138,10 @@ def test_ten_references_are_the_fewest_that_can_pass():
 
 def test_the_margin_is_above_zero(tmp_path):
     path = tmp_path / "claims.toml"
-    path.write_text("margin = 0.0")
-    assert 0 < margin() < 0.1
-    with pytest.raises(ValueError, match="margin"):
-        margin(path)
+    path.write_text("margins = { m = 0.0 }")
+    assert margin("other", path) is None and margin("motion_agreement_centred") == 0.05
+    with pytest.raises(ValueError, match="margins.m"):
+        margin("m", path)
 
 
 def test_a_pair_may_not_stand_twice(tmp_path):

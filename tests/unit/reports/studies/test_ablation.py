@@ -81,5 +81,9 @@ def test_settings_are_found_by_dotted_names(run_dir: Path) -> None:
     run = load_run(run_dir)
     assert value_of(run, "flexiact", "schedule.alpha") == 0.5
     assert value_of(run, "flexiact", "refadapter.scale") is None  # no adapter, so no scale of one
+    assert value_of(run, "flexiact", "initial_std") == 0  # neutral, so run.json leaves it out
+    assert name_in_run(run, Row("", "flexiact", "flexiact[initial_std=0.0]")) == "flexiact"
+    run.info["methods"]["flexiact"]["fit_config"]["initial_std"] = 0.1
+    assert value_of(run, "flexiact", "initial_std") == 0.1
     with pytest.raises(RunError, match="no setting schedule.beta"):
         value_of(run, "flexiact", "schedule.beta")
