@@ -26,9 +26,9 @@ def looks(latents: Tensor) -> tuple[Tensor, Tensor]:
 def identity_loss(predicted: Tensor, image: Tensor, abar: Tensor) -> Tensor:
     """Mean over clips of abar * squared distance between the looks of predicted frames and of the image.
 
-    abar gives noisy clips less weight:
-    their best prediction is a blur, which has another covariance whatever the subject. The squared distance is the mean
-    over frames and channels of the means' part, plus the mean over frames and pairs of channels of the covariances'.
+    abar gives noisy clips less weight: their best prediction is a blur, which has another covariance whatever the
+    subject. The squared distance is that of the means, averaged over frames and channels, plus that of the covariances,
+    averaged over frames and pairs of channels.
 
     Args:
         predicted: Clean latents that the prediction implies, [B, F, C, h, w].
