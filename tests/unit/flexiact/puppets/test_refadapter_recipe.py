@@ -11,6 +11,7 @@ from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import clean_latent
 from flexiact.puppets.recipes import refadapter
 from flexiact.puppets.recipes.refadapter import RefAdapterRun, UntrimmedClips, train
+from flexiact.puppets.train import main
 from flexiact.refadapter import RefAdapter
 from tests.support.backbones import tiny_backbone
 
@@ -56,6 +57,14 @@ def test_variants_have_folders_and_digests_of_their_own():
     assert len({run.name for run in runs}) == len({UntrimmedClips(clips, run, "m").digest for run in runs}) == 5
     asked = ["", " --condition first", " --keep-first", " --rank 4", " --identity-weight 0.5"]
     assert [run.options for run in runs] == [f"--steps 4 --shards 1 --seed 0{more}" for more in asked]
+
+
+def test_the_command_s_options_are_the_card_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    runs = []
+    monkeypatch.setattr(refadapter, "train", lambda run, *_: runs.append(run))
+    asked = "--steps 4 --shards 1 --seed 0 --condition first --keep-first --rank 4 --identity-weight 0.5"
+    assert main(["refadapter", *asked.split(), "--device", "cpu", "--threads", "1", "--out", str(tmp_path)]) == 0
+    assert [run.options for run in runs] == [asked]
 
 
 def test_a_stopped_training_ends_like_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

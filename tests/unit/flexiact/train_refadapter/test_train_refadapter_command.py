@@ -41,6 +41,9 @@ def test_the_command_encodes_trains_and_goes_on(tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() == first
     assert main(arguments(tmp_path, "--steps", "12")) == 0
     assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() != first
+    capsys.readouterr()
+    assert main(arguments(tmp_path, "--steps", "12", "--identity-weight", "0.5")) == 2
+    assert "identity_weight None instead of 0.5" in capsys.readouterr().err  # the option reached the training
 
 
 @pytest.mark.usefixtures("tiny_command")
