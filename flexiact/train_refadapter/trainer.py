@@ -86,8 +86,7 @@ def train_refadapter(
     denoiser = Denoiser(backbone)
 
     def loss_of(batch: Batch) -> Tensor:
-        further = identity_term(config.identity_weight, backbone, batch)
-        return denoising_loss(denoiser, backbone.scheduler, batch, generator, further=further)
+        return _loss(denoiser, backbone, batch, config, generator)
 
     plan = Optimisation(config.steps, config.learning_rate)
     with frozen(backbone.transformer), adapter.attached(1.0):
@@ -162,6 +161,13 @@ def _new_adapter(backbone: Backbone, config: RefAdapterConfig, seed: int) -> Ref
     return adapter
 
 
+def _loss(
+    denoiser: Denoiser, backbone: Backbone, batch: Batch, config: RefAdapterConfig, generator: torch.Generator
+) -> Tensor:
+    further = identity_term(config.identity_weight, backbone, batch)
+    return denoising_loss(denoiser, backbone.scheduler, batch, generator, further=further)
+
+
 def _advance(backbone: Backbone, clips: Clips, run: LongRun, state: TrainingState, accelerator: Accelerator) -> None:
     """Take the steps that are left, while the adapter is attached."""
     first, last = len(state.losses), run.config.steps
@@ -176,8 +182,7 @@ def _advance(backbone: Backbone, clips: Clips, run: LongRun, state: TrainingStat
         generator = step_generator(run.seed, accelerator.process_index, step)
         batch = clips.draw(backbone, run.config.batch_size, generator)
         with torch.enable_grad():
-            further = identity_term(run.config.identity_weight, backbone, batch)
-            loss = denoising_loss(denoiser, backbone.scheduler, batch, generator, further=further)
+            loss = _loss(denoiser, backbone, batch, run.config, generator)
             loss.backward()
         average_gradients(state.parameters, accelerator)
         state.take(step)
