@@ -23,8 +23,9 @@ from benchmark.suites.puppets import (
     suite_to_toml,
 )
 
-SUITES_VERSION = 2
-"""Version of the suites; raise it when any suite gets other cases or the meaning of a case changes."""
+SUITES_VERSION = 3
+"""Version of the suites; raise it when any suite gets other cases or another number of sampler steps, or the meaning of
+a case changes."""
 
 Recipe = BalancedRecipe | FactorRecipe | WordsRecipe | SelfRecipe
 

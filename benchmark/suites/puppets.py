@@ -46,7 +46,7 @@ class PuppetSuite:
             suite was chosen from).
         case_ids: Ids of all cases, sorted.
         headline: Name of the metric that tables are sorted by.
-        version: Version, raised when the suite gets other cases.
+        version: Version, raised when the suite gets other cases or another number of steps.
         digest: SHA-256 over all content of the suite's own file and of its cases; `sealed` computes it.
     """
 
