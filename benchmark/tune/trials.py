@@ -1,7 +1,8 @@
 """Tune methods on a development suite: `python -m benchmark.tune`. Each space of settings gets equally many trials.
 
-A method's space is a handful of values per setting; a fixed seed draws its trials at random. Every trial is one line of
-the log and is kept whatever its result; a second start resumes. The winner has the best mean of the suites' headline;
+A method's space is a handful of values per setting; a fixed seed draws its trials at random. A trial makes one video of
+every reference of the suite. It is one line of the log and is kept whatever its result; a second start resumes, and
+several processes may write to one log. The winner has the best mean of the suites' headline;
 among equals it has the least appearance error. A person enters it by hand in the method's settings. Next to the log
 stands a summary (.md): the winners, and the strength of FlexiAct's embedding at the thresholds of its schedule.
 """
@@ -11,7 +12,7 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,12 @@ from flexiact.terminal.cli import OneLineParser, command, one_line
 
 if TYPE_CHECKING:
     from benchmark.suites.case import Stages
+    from benchmark.suites.puppets import PuppetCase
     from flexiact.backbone.backbone import Backbone
     from flexiact.task import Action, ActionTransfer
     from metrics.perception import Perception
 
-TRIALS = 8
+TRIALS = 12
 SUITE = "puppets-dev"
 METRICS = (HEADLINE, "true_appearance_error")
 TIE = 0.005
@@ -83,7 +85,7 @@ def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]
     from benchmark.suites.case import Stages
 
     suite = load_suite(SUITE)
-    stages = Stages({i: load_case(suite, i) for i in suite.case_ids}, format_of(backbone))
+    stages = Stages(one_a_reference(load_case(suite, i) for i in suite.case_ids), format_of(backbone))
     perception = load_judges(None, backbone.device)
     done = {row["key"] for row in _read(log)} if log.exists() else set()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +108,15 @@ def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]
             scores = [f"{found[m]:.4f}" if m in found else "" for m in METRICS]
             text = json.dumps(settings, sort_keys=True)
             writer.writerow([name, number, text, *scores, SUITE, backbone.revision, mark])
+
+
+def one_a_reference(cases: "Iterable[PuppetCase]") -> "dict[str, PuppetCase]":
+    """One case of every reference by its id: the first target of one reference, the last of the next, in turn."""
+    of: dict[str, list[PuppetCase]] = {}
+    for case in cases:
+        of.setdefault(case.reference_id, []).append(case)
+    chosen = [found[-(number % 2)] for number, found in enumerate(of.values())]
+    return {case.case_id: case for case in chosen}
 
 
 def trial_key(method: "ActionTransfer", backbone: "Backbone") -> str:

@@ -1,12 +1,13 @@
 """Tuning: equal trials, a log that keeps everything, and nothing measured twice."""
 
 import csv
+import math
 from dataclasses import replace
 
 import pytest
 
-from benchmark.guiding.signals import SIGNALS
 from benchmark.planning.methods import METHODS
+from benchmark.suites.puppets import load_case, load_suite
 from benchmark.tune import trials as tune
 from flexiact.backbone.backbone import load_backbone
 
@@ -14,7 +15,8 @@ from flexiact.backbone.backbone import load_backbone
 def test_every_method_gets_the_same_number_of_different_trials():
     for name, space in tune.SPACES.items():
         settings = [str(sorted(s.items())) for s in space.trials(0, tune.TRIALS)]
-        assert len(set(settings)) == len(settings) == tune.TRIALS, name
+        held = math.prod(len(values) for values in space.values.values())
+        assert len(set(settings)) == len(settings) == min(tune.TRIALS, held), name
 
 
 def test_trials_are_drawn_by_the_seed():
@@ -23,23 +25,18 @@ def test_trials_are_drawn_by_the_seed():
     assert space.trials(3, 4) == space.trials(3, 8)[:4]
 
 
-def test_every_method_with_settings_of_its_own_can_be_tuned():
+def test_every_method_with_settings_of_its_own_has_one_space():
     variants = ("-no-", "-true", "-principled", "-animate", "+refadapter")
-    blocks = {name for name in tune.SPACES if name.endswith("-block")}
-    second = {
-        name for name in tune.SPACES if name.endswith(("-block", "-schedule", "-share", "-rate", "-fit", "-start"))
-    }
-    assert set(tune.SPACES) - second == {name for name in METHODS if not any(part in name for part in variants)}
-    layers = load_backbone("puppets", "cpu").transformer.config.num_layers
-    assert all(tune.SPACES[name].values == {"block": tuple(range(layers))} for name in blocks)
-    assert {name.removesuffix("-block") for name in blocks} == set(SIGNALS)
+    assert set(tune.SPACES) == {name for name in METHODS if not any(part in name for part in variants)}
 
 
-def test_guided_methods_are_tuned_in_the_published_block_first():
-    backbone = load_backbone("puppets", "cpu")
-    for name in SIGNALS:
-        for settings in tune.SPACES[name].trials(0, tune.TRIALS):
-            assert tune.SPACES[name].build(backbone, settings).transfer_config()["block"] == 3, name
+def test_a_trial_makes_one_video_of_every_reference():
+    suite = load_suite("puppets-dev")
+    cases = [load_case(suite, case_id) for case_id in suite.case_ids]
+    chosen = tune.one_a_reference(cases)
+    assert {case.reference_id for case in chosen.values()} == {case.reference_id for case in cases}
+    assert len(chosen) == len(cases) / 2
+    assert {list(suite.case_ids).index(name) % 2 for name in chosen} == {0, 1}  # first and second targets
 
 
 def test_every_trial_builds_its_method():
