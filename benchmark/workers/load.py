@@ -80,6 +80,8 @@ def load(
     check_memory(name, device, savings)  # checks the device as well, before any file is read
     # Some GPU kernels have no deterministic form; torch warns about them and uses them all the same.
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # With them torch fills all new memory, to show reads of what was never written: a tenth of a transfer's time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     backbone = load_backbone(name, device, refadapter, control, savings)
     return backbone if steps is None else replace(backbone, num_inference_steps=steps)
