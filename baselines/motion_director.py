@@ -109,10 +109,10 @@ PRESETS = {
         rank=8,
         spatial_steps=30,
         temporal_steps=120,
-        learning_rate=2.5e-4,
+        learning_rate=5e-4,
         batch_size=2,
-        temporal_weight=1.6,
-        guidance_scale=2.0,
+        temporal_weight=1.3,
+        guidance_scale=3.0,
     ),
 }
 

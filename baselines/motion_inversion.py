@@ -88,7 +88,7 @@ PAPER = Config(MotionInversionFit(), MotionInversionTransfer())
 PRESETS = {
     "paper": PAPER,
     # Steps and batches are set for speed; rate and guidance were found by `benchmark.tune`.
-    "puppets": PAPER.changed(fit_steps=150, batch_size=2, learning_rate=1e-2, guidance_scale=1.0),
+    "puppets": PAPER.changed(fit_steps=150, batch_size=2, learning_rate=2e-2, guidance_scale=1.0),
 }
 
 

@@ -95,7 +95,7 @@ class PoseTransfer(AdaptedSettings):
 PAPER = Config(PoseFit(), PoseTransfer())
 PRESETS = {
     "paper": PAPER,
-    "puppets": PAPER.changed(estimator=PUPPETS, anchor="first", fit="axes", points="all", guidance_scale=2.0),
+    "puppets": PAPER.changed(estimator=PUPPETS, anchor="first", fit="vertical", points="all", guidance_scale=4.5),
 }
 
 

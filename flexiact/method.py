@@ -40,19 +40,18 @@ PRESETS: dict[str, FlexiActConfig] = {
     # As the authors' released code: its inference never fills the mask that it builds for the bias (`vid2embed` stays
     # 0), so the embedding has bias 0 at every step; RefAdapter's weight is 0.7 all the same.
     "released": FlexiActConfig().changed(schedule=None),
-    # Tokens (226 in the paper), steps and batches are set for speed and a small model; the rate was found by
-    # `benchmark.tune` with the Base, the transfer with FlexiAct. Both came to the same guidance; see
-    # reports/published/tuning. Tokens start apart, because equal ones would stay one token: docs/methods.md has the
-    # figures.
+    # Tokens (226 in the paper), steps and batches are set for speed and a small model; rate, guidance, schedule and
+    # weight were found by `benchmark.tune` (reports/published/tuning). The Base came to the same rate and guidance.
+    # Tokens start apart, because equal ones would stay one token: docs/methods.md has the figures.
     "puppets": FlexiActConfig().changed(
         embedding_tokens=16,
         initial_std=0.1,
         fit_steps=150,
         learning_rate=3e-2,
         batch_size=2,
-        schedule=FrequencySchedule(alpha=0.5, low=700, high=800),
+        schedule=FrequencySchedule(alpha=2.0, low=850, high=950),
         refadapter_weight=0.4,
-        guidance_scale=3.0,
+        guidance_scale=4.5,
     ),
 }
 

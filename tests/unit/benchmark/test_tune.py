@@ -30,6 +30,16 @@ def test_every_method_with_settings_of_its_own_has_one_space():
     assert set(tune.SPACES) == {name for name in METHODS if not any(part in name for part in variants)}
 
 
+def test_todays_settings_can_be_drawn():
+    """The settings of the puppets that a space varies are among its values, so that a trial could have found them."""
+    backbone = load_backbone("puppets", "cpu")
+    for name, space in tune.SPACES.items():
+        entry = METHODS[name].build(backbone)
+        told = entry.fit_config() | entry.transfer_config()
+        drawn = space.trials(0, math.prod(len(values) for values in space.values.values()))
+        assert {setting: _told(told, setting) for setting in space.values} in drawn, name
+
+
 def test_a_trial_makes_one_video_of_every_reference():
     suite = load_suite("puppets-dev")
     cases = [load_case(suite, case_id) for case_id in suite.case_ids]
