@@ -33,10 +33,11 @@ class Answers:
     left_out_share: float
 
 
-def _keypoints(scene: Scene, action: PuppetAction) -> Tensor:
-    """Keypoints [T, K, 2] in pixels of the parts that the body has."""
-    points = projections([scene], curves(action, NUM_FRAMES)[None]).keypoints()
-    return points[:, list(RIGS[scene.rig].keypoints)]
+def _keypoints(scene: Scene, actions: Sequence[PuppetAction]) -> Tensor:
+    """Keypoints [len(actions), NUM_FRAMES, K, 2] in pixels of the parts that the body has."""
+    values = torch.stack([curves(action, NUM_FRAMES) for action in actions])
+    points = projections([scene] * len(actions), values).keypoints()
+    return points.unflatten(0, values.shape[:2])[:, :, list(RIGS[scene.rig].keypoints)]
 
 
 def _mirrored(action: PuppetAction) -> PuppetAction:
@@ -63,13 +64,11 @@ def _depth_flipped(action: PuppetAction) -> PuppetAction:
 
 def visible_channels(scene: Scene, action: PuppetAction) -> tuple[str, ...]:
     """Channels of the action that exist on the scene's body and visibly move in its view."""
-    still = _keypoints(scene, ())
-    channels = []
-    for name in dict.fromkeys(m.channel for m in action):
-        alone = _keypoints(scene, restricted(action, (name,)))
-        if name in RIGS[scene.rig].channels and float((alone - still).norm(dim=-1).max()) >= VISIBLE_MOTION_PX:
-            channels.append(name)
-    return tuple(channels)
+    moving = dict.fromkeys(m.channel for m in action)
+    names = [name for name in moving if name in RIGS[scene.rig].channels]
+    still, *alone = _keypoints(scene, [(), *(restricted(action, (name,)) for name in names)])
+    moved = [float((points - still).norm(dim=-1).max()) for points in alone]
+    return tuple(name for name, px in zip(names, moved, strict=True) if px >= VISIBLE_MOTION_PX)
 
 
 def answers(reference: Scene, target: Scene, action: PuppetAction) -> Answers:
@@ -77,11 +76,12 @@ def answers(reference: Scene, target: Scene, action: PuppetAction) -> Answers:
     seen = visible_channels(reference, action)
     shared = [c for c in seen if c in RIGS[target.rig].channels]
     total = len({m.channel for m in action})
-    shown, still = _keypoints(reference, action), _keypoints(reference, ())
+    others = _mirrored(action), _depth_flipped(action)
+    still, shown, *of_others = _keypoints(reference, [(), action, *others])
     movement = float((shown - still).norm(dim=-1).mean())
     actions = [restricted(action, shared)]
-    for other in (_mirrored(action), _depth_flipped(action)):
-        alike = float((_keypoints(reference, other) - shown).norm(dim=-1).mean()) <= AMBIGUITY_SHARE * movement
+    for other, points in zip(others, of_others, strict=True):
+        alike = float((points - shown).norm(dim=-1).mean()) <= AMBIGUITY_SHARE * movement
         candidate = restricted(other, RIGS[target.rig].channels)
         new = all(not torch.equal(curves(candidate, NUM_FRAMES), curves(a, NUM_FRAMES)) for a in actions)
         if alike and new:

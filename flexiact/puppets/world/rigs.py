@@ -101,11 +101,15 @@ _TRAVEL = 0.20
 NUM_PROPORTIONS = 9  # multipliers: trunk, head, fore, hind and tail length; trunk, head, limb and tail radius
 
 
-def _rotate(v: Tensor, axis: int, angle: Tensor) -> Tensor:
-    """Rotate vectors [..., 3] about a body axis (0 x, 1 y, 2 z) by angles [...] in radians, right-handed."""
+_Turn = tuple[Tensor, Tensor]
+"""Cosine and sine [...] of an angle."""
+
+
+def _rotate(v: Tensor, axis: int, by: _Turn) -> Tensor:
+    """Rotate vectors [..., 3] about a body axis (0 x, 1 y, 2 z) by angles [...], right-handed."""
     i, j = (axis + 1) % 3, (axis + 2) % 3
     out = list(v.unbind(-1))
-    cos, sin = angle.cos(), angle.sin()
+    cos, sin = by
     out[i], out[j] = v[..., i] * cos - v[..., j] * sin, v[..., i] * sin + v[..., j] * cos
     return torch.stack(out, -1)
 
@@ -114,9 +118,14 @@ def _radians(degrees: Tensor | float) -> Tensor:
     return torch.as_tensor(degrees, dtype=torch.float32) * (torch.pi / 180)
 
 
+def _turned(degrees: Tensor) -> _Turn:
+    angle = _radians(degrees)
+    return angle.cos(), angle.sin()
+
+
 def _direction(elevation_deg: Tensor) -> Tensor:
-    angle = _radians(elevation_deg)
-    return torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], -1)
+    cos, sin = _turned(elevation_deg)
+    return torch.stack([cos, sin, torch.zeros_like(cos)], -1)
 
 
 def _table(rigs: Sequence[str], field: str, width: int) -> Tensor:
@@ -134,10 +143,13 @@ def _posed(rigs: Sequence[str], proportions: Tensor, values: Tensor) -> Tensor:
     hover = torch.tensor([RIGS[r].hover for r in rigs])[:, None]
     fore_bend = torch.tensor([RIGS[r].fore_bend for r in rigs])[:, None]
 
+    def gained(channel: str, factor: float = 1.0) -> _Turn:
+        return _turned(factor * _GAIN[channel] * v[channel])
+
+    roll, pitch, yaw = gained("trunk_roll"), gained("trunk_pitch", -1.0), gained("trunk_yaw")
+
     def turn(vec: Tensor) -> Tensor:  # the trunk's own rotation: roll, then pitch, then yaw, about the pelvis
-        vec = _rotate(vec, 0, _radians(_GAIN["trunk_roll"] * v["trunk_roll"]))
-        vec = _rotate(vec, 2, _radians(-_GAIN["trunk_pitch"] * v["trunk_pitch"]))
-        return _rotate(vec, 1, _radians(_GAIN["trunk_yaw"] * v["trunk_yaw"]))
+        return _rotate(_rotate(_rotate(vec, 0, roll), 2, pitch), 1, yaw)
 
     def wide(vec: Tensor) -> Tensor:
         return vec.expand(*values.shape[:2], 3)
@@ -147,8 +159,7 @@ def _posed(rigs: Sequence[str], proportions: Tensor, values: Tensor) -> Tensor:
     axis = turn(wide(_direction(trunk[..., 2])))
     chest = pelvis + axis * (trunk[..., 0] * p[..., 0])[..., None]
     gaze = wide(_direction(head[..., 2]))
-    gaze = _rotate(gaze, 2, _radians(-_GAIN["head_pitch"] * v["head_pitch"]))
-    gaze = turn(_rotate(gaze, 1, _radians(_GAIN["head_yaw"] * v["head_yaw"])))
+    gaze = turn(_rotate(_rotate(gaze, 2, gained("head_pitch", -1.0)), 1, gained("head_yaw")))
     neck = chest + axis * head[..., 3:4]
     bones = [(pelvis, chest), (neck, neck + gaze * (head[..., 0] * p[..., 1])[..., None])]
     for limb in LIMBS:
@@ -156,7 +167,8 @@ def _posed(rigs: Sequence[str], proportions: Tensor, values: Tensor) -> Tensor:
         spec, base, length = (_table(rigs, "fore", 6), chest, p[..., 2]) if fore else (legs, pelvis, p[..., 3])
         side, bend = (-1.0 if limb.endswith("left") else 1.0), (fore_bend if fore else -1.0)
         # A limb spreads away from the midline: about +x for the right side, about -x for the left.
-        spread = -side * _radians(_GAIN["spread"] * v[f"{limb}_spread"] + spec[..., 4])
+        angle = -side * _radians(_GAIN["spread"] * v[f"{limb}_spread"] + spec[..., 4])
+        spread = angle.cos(), angle.sin()
         root = torch.zeros_like(pelvis)
         root[..., 2] = side * spec[..., 5]
         swing = spec[..., 3] + _GAIN["swing"] * v[f"{limb}_swing"]
@@ -170,8 +182,7 @@ def _posed(rigs: Sequence[str], proportions: Tensor, values: Tensor) -> Tensor:
     previous = pelvis
     for part, factor in ((0, 1.0), (1, 1.7)):
         rod = wide(_direction(tail[..., 3]))
-        rod = _rotate(rod, 2, _radians(-factor * _GAIN["tail_pitch"] * v["tail_pitch"]))
-        rod = turn(_rotate(rod, 1, _radians(factor * _GAIN["tail_yaw"] * v["tail_yaw"])))
+        rod = turn(_rotate(_rotate(rod, 2, gained("tail_pitch", -factor)), 1, gained("tail_yaw", factor)))
         end = previous + rod * (tail[..., part] * p[..., 4])[..., None]
         bones.append((previous, end))
         previous = end
@@ -205,8 +216,8 @@ def pose(rigs: Sequence[str], proportions: Tensor, values: Tensor) -> tuple[Tens
         centre is the origin, so that a camera's scale and offset mean the same for every body.
     """
     have = torch.tensor([[c in RIGS[r].channels for c in CHANNELS] for r in rigs], dtype=values.dtype)
-    bones = _posed(rigs, proportions, values * have[:, None])
-    neutral = _posed(rigs, proportions, torch.zeros_like(values[:, :1]))
+    with_neutral = torch.cat([torch.zeros_like(values[:, :1]), values * have[:, None]], 1)
+    neutral, bones = _posed(rigs, proportions, with_neutral).split([1, values.shape[1]], 1)
     radii = bone_radii(rigs, proportions)
     # Hidden bones lie inside the body (length zero), so they never widen the box.
     low = (neutral - radii[:, None, ..., None]).amin((1, 2, 3))
