@@ -78,8 +78,8 @@ class MotionCloneGuidance(GuidanceConfig):
 PAPER = Config(MotionCloneLook(), MotionCloneGuidance())
 PRESETS = {
     "paper": PAPER,
-    # Found by `benchmark.tune`, block and share of steps included. It takes two steps instead of the paper's nine, for
-    # speed; they lower the loss tenfold.
+    # Found by `benchmark.tune`, block and share of steps included. Two gradient steps instead of the paper's nine are
+    # for speed.
     "puppets": PAPER.changed(
         block=5,
         gradient_steps=2,

@@ -63,7 +63,7 @@ MIN_REFERENCES = {"test": 20, "dev": 12}
 """Least number of families; fewer would leave too few clusters for the claims that the suites are made for."""
 
 NUM_INFERENCE_STEPS = 12
-"""Sampler steps of all suites except the smoke test's. With 25 no method is better (docs/puppets.md)."""
+"""Sampler steps of all suites except the smoke test's. More cost time and gained nothing (docs/puppets.md)."""
 
 _SEED = 15
 # Numbers of draws: roughly the smallest with which every action has a family.

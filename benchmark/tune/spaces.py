@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 _RATES = {"learning_rate": (1e-2, 3e-2, 1e-1)}
 _GUIDANCE = {"guidance_scale": (1.0, 2.0, 3.0, 4.5)}
-# Which blocks' features know the action differs from the papers' networks (`benchmark.guiding`): the middle one, as
-# published, and later ones.
+# The papers guide by the middle block. Here later blocks may know the action better (`benchmark.guiding`).
 _BLOCKS = {"block": (3, 4, 5, 7)}
 # Timesteps and shares of steps are the papers', and longer or earlier ones, since the puppets' noise schedule is
 # shifted: the signal at equal timesteps is weaker. The second thresholds have the paper's signal-to-noise ratios here.

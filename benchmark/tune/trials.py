@@ -1,4 +1,4 @@
-"""Tune methods on a development suite: `python -m benchmark.tune`. Each space of settings gets equally many trials.
+"""Tune methods on a development suite: `python -m benchmark.tune`. Each gets equally many trials, or all it can have.
 
 A method's space is a handful of values per setting; a fixed seed draws its trials at random. A trial makes one video of
 every reference of the suite. It is one line of the log and is kept whatever its result; a second start resumes, and

@@ -101,7 +101,7 @@ def decode_latents(backbone: Backbone, latents: torch.Tensor) -> np.ndarray:
 def decode_pixels(backbone: Backbone, latents: torch.Tensor) -> torch.Tensor:
     """Pixels [B, 3, T, H, W] in [0, 1] of latents [B, F, C, h, w], on the device; in tiles if `tiled_decode` is set."""
     latents = latents[:, backbone.num_padding_frames :].permute(0, 2, 1, 3, 4)
-    # Only decoding: conditions are encoded whole, as in the model's training.
+    # Tiles are for decoding alone: conditions are encoded whole, as in the model's training.
     with tiled(backbone), OneDnnConv3d():
         pixels: torch.Tensor = backbone.vae.decode(1 / backbone.vae.config.scaling_factor * latents).sample
     return (pixels * 0.5 + 0.5).clamp(0, 1)

@@ -1,12 +1,14 @@
 """Tuning: equal trials, a log that keeps everything, and nothing measured twice."""
 
 import csv
+import json
 import math
 from dataclasses import replace
 
 import pytest
 
 from benchmark.planning.methods import METHODS
+from benchmark.publish import PUBLISHED
 from benchmark.suites.puppets import load_case, load_suite
 from benchmark.tune import trials as tune
 from flexiact.backbone.backbone import load_backbone
@@ -30,14 +32,14 @@ def test_every_method_with_settings_of_its_own_has_one_space():
     assert set(tune.SPACES) == {name for name in METHODS if not any(part in name for part in variants)}
 
 
-def test_todays_settings_can_be_drawn():
-    """The settings of the puppets that a space varies are among its values, so that a trial could have found them."""
+def test_todays_settings_are_the_best_of_the_published_trials():
     backbone = load_backbone("puppets", "cpu")
-    for name, space in tune.SPACES.items():
-        entry = METHODS[name].build(backbone)
-        told = entry.fit_config() | entry.transfer_config()
-        drawn = space.trials(0, math.prod(len(values) for values in space.values.values()))
-        assert {setting: _told(told, setting) for setting in space.values} in drawn, name
+    best = tune.winners(PUBLISHED / "tuning" / "world-3.csv", backbone.revision)
+    assert set(best) == set(tune.SPACES)
+    for name, row in best.items():
+        entry, winner = METHODS[name].build(backbone), tune.SPACES[name].build(backbone, json.loads(row["settings"]))
+        assert entry.fit_config() == winner.fit_config(), name
+        assert entry.transfer_config() == winner.transfer_config(), name
 
 
 def test_a_trial_makes_one_video_of_every_reference():

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from flexiact.backbone import convolution
+from flexiact.backbone.codec import decode_latents
 from flexiact.backbone.convolution import OneDnnConv3d
+from tests.support.backbones import tiny_backbone
 
 
 @pytest.fixture
@@ -43,3 +45,10 @@ def test_torch_decides_where_onednn_cannot(what: str, calls: list, monkeypatch):
     with OneDnnConv3d():
         assert torch.equal(layer(frames), expected)
     assert calls == []
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+def test_decoding_uses_it(calls: list):
+    backbone = tiny_backbone()
+    decode_latents(backbone, torch.zeros(1, *backbone.latent_shape))
+    assert len(calls) > 10
