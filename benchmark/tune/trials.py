@@ -25,7 +25,7 @@ from flexiact.media.digests import canonical_json
 from flexiact.terminal.cli import OneLineParser, command, one_line
 
 if TYPE_CHECKING:
-    from benchmark.suites.case import Stages
+    from benchmark.suites.case import Case, Stages
     from benchmark.suites.puppets import PuppetCase
     from flexiact.backbone.backbone import Backbone
     from flexiact.task import Action, ActionTransfer
@@ -92,7 +92,7 @@ def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]
     fits: dict[str, Action] = {}
     for name, number, settings in tqdm(planned, desc="trials"):
         method = SPACES[name].build(backbone, settings)
-        mark = trial_key(method, backbone)
+        mark = trial_key(method, backbone, stages.cases.values())
         if mark in done:
             continue
         try:
@@ -119,8 +119,8 @@ def one_a_reference(cases: "Iterable[PuppetCase]") -> "dict[str, PuppetCase]":
     return {case.case_id: case for case in chosen}
 
 
-def trial_key(method: "ActionTransfer", backbone: "Backbone") -> str:
-    """Key of everything that a trial's videos depend on, adapters and presets included."""
+def trial_key(method: "ActionTransfer", backbone: "Backbone", cases: "Iterable[Case]") -> str:
+    """Key of everything that a trial's videos depend on: adapters, presets and cases included."""
     return key(
         "trial",
         {
@@ -130,6 +130,7 @@ def trial_key(method: "ActionTransfer", backbone: "Backbone") -> str:
             "transfer_config": method.transfer_config(),
             "backbone": backbone.revision,
             "num_inference_steps": backbone.num_inference_steps,
+            "cases": {case.case_id: [case.caption, case.prompt, dict(case.digests)] for case in cases},
         },
     )
 

@@ -26,7 +26,7 @@ def identities(backbone: Backbone, methods: dict[str, ActionTransfer]) -> dict[s
     return {
         "run": run,
         "cells": plan(run),
-        "trials": {name: trial_key(method, backbone) for name, method in methods.items()},
+        "trials": {name: trial_key(method, backbone, CASES) for name, method in methods.items()},
         "fit of the command": fit_description(methods["flexiact"], REFERENCES[0], CAPTION, 0),
     }
 
