@@ -1,4 +1,6 @@
-"""Encode texts and frames for a backbone, and decode latents, exactly as the stock pipeline does.
+"""Encode texts and frames for a backbone, and decode latents, as the stock pipeline does.
+
+Decoding on a CPU is by oneDNN and may round otherwise: a frame can differ from the pipeline's by single grey levels.
 
 Pixel frames are uint8 [T, H, W, 3]. Latents are [B, F, C, h, w], with frames before channels, as in the transformer.
 """

@@ -48,12 +48,12 @@ def test_a_name_that_cannot_be_made_says_why(texts: list[str], said: str) -> Non
     ("name", "changed"),
     [
         ("flexiact[schedule.shape=hard]", {"schedule.shape": "hard"}),
-        ("flexiact[schedule.alpha=2]", {"schedule.alpha": 2.0}),
+        ("flexiact[schedule.alpha=3]", {"schedule.alpha": 3.0}),
         ("flexiact[schedule=none]", {"schedule": None}),
         ("flexiact[refadapter_weight=0.25]", {"refadapter_weight": 0.25}),
         ("flexiact[fit_steps=7,num_inference_steps=3]", {"fit_steps": 7, "num_inference_steps": 3}),
         ("motion_director[animate=true]", {"animate": True}),
-        ("motion_inversion[fit_steps=x0.5,learning_rate=x3]", {"fit_steps": 75, "learning_rate": 0.03}),
+        ("motion_inversion[fit_steps=x0.5,learning_rate=x2]", {"fit_steps": 75, "learning_rate": 0.04}),
         ("ditflow[optimise=rotary,block=1]", {"optimise": "rotary", "block": 1}),
     ],
 )
