@@ -14,7 +14,7 @@ from flexiact.checkpoints.stock_pipeline import attached, export_lora
 from flexiact.embedding import ACTION_KEY, FrequencySchedule
 from flexiact.method import FlexiAct, FlexiActConfig
 from flexiact.task import Action, Request
-from tests.support.backbones import assert_same_picture, random_frames, save_tiny_refadapter, tiny_backbone
+from tests.support.backbones import decoding_as_we_do, random_frames, save_tiny_refadapter, tiny_backbone
 
 SCHEDULE = FrequencySchedule(alpha=2.0, low=300, high=700)
 
@@ -69,16 +69,16 @@ def test_the_stock_pipeline_gives_our_numbers(kind: str, tmp_path: Path) -> None
     request = Request(random_frames(3, 1, backbone.height, backbone.width)[0], "a blue dog jumps", 5)
     action = some_action(backbone)
     expected, without_adapter = ours(backbone, action, request), ours(backbone, action, request, None)
-    assert (expected != without_adapter).mean() > 1e-2
+    assert (expected != without_adapter).any()
 
-    pipe = pipeline(backbone)
+    pipe = decoding_as_we_do(pipeline(backbone))
     plain = call(pipe, backbone, request)
     with attached(pipe, action, SCHEDULE):
-        assert_same_picture(call(pipe, backbone, request), without_adapter)
+        np.testing.assert_array_equal(call(pipe, backbone, request), without_adapter)
     pipe.load_lora_weights(export_lora(backbone.refadapter, tmp_path / "lora.safetensors"), adapter_name="refadapter")
     pipe.set_adapters("refadapter", 0.7)
     with attached(pipe, action, SCHEDULE):
-        assert_same_picture(call(pipe, backbone, request), expected)
+        np.testing.assert_array_equal(call(pipe, backbone, request), expected)
     pipe.unload_lora_weights()
     np.testing.assert_array_equal(call(pipe, backbone, request), plain)
 
