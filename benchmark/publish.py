@@ -100,6 +100,7 @@ PRODUCTS: dict[str, Product] = {
         ("backbone", "refadapter"),
     ),
     "puppets": _suite("puppets", methods=tuple(METHODS)),
+    "claims": _suite("puppets", seeds="0-2"),
     "variance": _variance("puppets-dev"),
     "difficulty": _difficulty(),
     "puppets-words": _suite("puppets-words"),
