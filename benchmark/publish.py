@@ -218,7 +218,7 @@ def make(product: Product, folder: Path, runs: Path, inputs: dict[str, str]) -> 
     print(f"made in {place}", flush=True)
     place.mkdir(parents=True, exist_ok=True)
     for step in product.steps:
-        words = ["-m", *(word.format(runs=place, out=folder) for word in step.split())]
+        words = ["-m", *(word.format(runs=_near(place), out=_near(folder)) for word in step.split())]
         print(command := f"python {shlex.join(words)}", flush=True)
         if code := _ran(words, place / SPENT):
             raise ValueError(f"{command}: ended with {code}; the same command goes on when that is mended")
@@ -231,6 +231,11 @@ def make(product: Product, folder: Path, runs: Path, inputs: dict[str, str]) -> 
         "inputs": inputs,
     }
     (folder / MADE).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+
+
+def _near(path: Path) -> Path:
+    """The path from the working directory if it lies below, since results tell the command that made them."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _ran(words: Sequence[str], spent: Path) -> int:

@@ -7,12 +7,12 @@ import torch
 
 from benchmark.curate.factors import BANDS, MIN_REFERENCES, FactorRecipe
 from benchmark.curate.recipes import RECIPES
-from benchmark.suites.puppets import AXES, TERCILES, load_case, load_suite
+from benchmark.suites.puppets import AXES, TERCILES, load_suite
 from benchmark.suites.truth import scenes, target_pose
 from flexiact.puppets.world.rigs import CHANNELS, RIGS
 
 RECIPE = {name: recipe for name, recipe in RECIPES.items() if isinstance(recipe, FactorRecipe)}
-CASES = {name: [load_case(load_suite(name), case_id) for case_id in load_suite(name).case_ids] for name in RECIPE}
+CASES = {suite.name: suite.chosen(suite.case_ids) for suite in map(load_suite, RECIPE)}
 GRADED = [name for name, recipe in RECIPE.items() if recipe.varies]
 SCENES_VARY = ("puppets-layout", "puppets-viewpoint", "puppets-skeleton", "puppets-crossed")
 STRENGTHS = (1, 2, 3)
@@ -79,7 +79,7 @@ def test_bands_ascend_without_touching_and_part_as_the_default_suite_does() -> N
 def test_references_are_those_of_the_leaderboard(name: str) -> None:
     board = "puppets" if RECIPE[name].pool == "test" else "puppets-dev"
     suite = load_suite(board)
-    shared = {c.reference_id: c.reference for c in (load_case(suite, case_id) for case_id in suite.case_ids)}
+    shared = {c.reference_id: c.reference for c in suite.chosen(suite.case_ids)}
     mine = {case.reference_id: case.reference for case in CASES[name]}
     assert {reference_id: shared[reference_id] for reference_id in mine} == mine
 
