@@ -102,10 +102,17 @@ class Config(Generic[Fit, Transfer]):
 
 
 def preset_of(presets: Mapping[str, Any], backbone: Backbone) -> Any:
-    """The entry with the backbone's name; without one, "paper" from `LARGE` parameters on, otherwise "puppets"."""
-    if backbone.name in presets:
-        return presets[backbone.name]
-    return presets["paper" if backbone.num_parameters >= LARGE else "puppets"]
+    """The entry with the backbone's name; without one, "paper" from `LARGE` parameters on, otherwise "puppets".
+
+    Of a fit's steps, settings whose names end in `_steps`, the backbone's `fit_share` is left, and at least one.
+    """
+    own = backbone.name in presets
+    found = presets[backbone.name if own else "paper" if backbone.num_parameters >= LARGE else "puppets"]
+    if backbone.fit_share == 1:
+        return found
+    numbers = {field.name: getattr(found.fit, field.name) for field in fields(found.fit)}
+    steps = {name: number for name, number in numbers.items() if name.endswith("_steps") and number}
+    return found.changed(**{name: max(1, round(backbone.fit_share * number)) for name, number in steps.items()})
 
 
 class ConfiguredMethod(Generic[Fit, Transfer]):

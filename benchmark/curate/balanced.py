@@ -39,6 +39,7 @@ class BalancedRecipe:
         references: Number of large actions; None takes all.
         small: True to take the pool's other actions, too.
         num_inference_steps: Number of sampler steps.
+        fit_share: Share of their optimiser steps that fits take, in (0, 1].
         scenes: Number of target scenes drawn per reference; most are unsuitable.
     """
 
@@ -49,6 +50,7 @@ class BalancedRecipe:
     references: int | None = None
     small: bool = False
     num_inference_steps: int = NUM_INFERENCE_STEPS
+    fit_share: float = 1.0
     scenes: int = 60
 
 
@@ -77,7 +79,7 @@ def balanced(name: str, recipe: BalancedRecipe) -> tuple[PuppetSuite, list[Puppe
     cases.sort(key=lambda case: case.case_id)
     ids = tuple(case.case_id for case in cases)
     summary = recipe.summary + ("" if recipe.small else missing(recipe.pool))
-    return PuppetSuite(name, summary, recipe.num_inference_steps, edges, ids), cases
+    return PuppetSuite(name, summary, recipe.num_inference_steps, edges, ids, fit_share=recipe.fit_share), cases
 
 
 def _references(recipe: BalancedRecipe) -> Iterator[Reference]:

@@ -132,6 +132,10 @@ class Suite(Protocol):
         """Number of sampler steps that the suite asks for; None: the backbone's own number."""
 
     @property
+    def fit_share(self) -> float:
+        """Share of their optimiser steps that fits take, in (0, 1]."""
+
+    @property
     def headline(self) -> str:
         """Name of the metric that tables are sorted by."""
 

@@ -177,6 +177,7 @@ class FileSuite:
         name: Name for tables and run directories; holds no path.
         cases: Cases in the order of their ids.
         num_inference_steps: Number of sampler steps; always None, since a folder asks for no number.
+        fit_share: Share of their optimiser steps that fits take; always 1.
         headline: Name of a headline metric that does not need the right answer.
         version: Version; always None, since a folder has no versions.
         digest: Digest; always None, since run.json holds the digests of the files instead.
@@ -185,6 +186,7 @@ class FileSuite:
     name: str
     cases: tuple[FileCase, ...]
     num_inference_steps: int | None = None
+    fit_share: float = 1.0
     headline: str = "motion_fidelity"
     version: int | None = None
     digest: str | None = None

@@ -42,11 +42,12 @@ class PuppetSuite:
         name: Name of the folder.
         summary: One line for people.
         num_inference_steps: Number of sampler steps that this suite asks for; None: the backbone's own number.
+        fit_share: Share of their optimiser steps that fits take; below 1 only to see that everything runs.
         edges: Borders per axis between near and middle, and between middle and far (terciles of the candidates that the
             suite was chosen from).
         case_ids: Ids of all cases, sorted.
         headline: Name of the metric that tables are sorted by.
-        version: Version, raised when the suite gets other cases or another number of steps.
+        version: Version, raised when the suite gets other cases or other numbers of steps.
         digest: SHA-256 over all content of the suite's own file and of its cases; `sealed` computes it.
     """
 
@@ -58,6 +59,7 @@ class PuppetSuite:
     headline: str = HEADLINE
     version: int = 1
     digest: str = ""
+    fit_share: float = 1.0
 
     def chosen(self, case_ids: Iterable[str]) -> tuple["PuppetCase", ...]:
         """Cases of the given ids, read from their files."""
@@ -154,6 +156,9 @@ def load_suite(name: str, folder: Path = CASES_FOLDER) -> PuppetSuite:
     steps = data.get("num_inference_steps")
     if steps is not None and not _is_count(steps):
         raise CaseError(f"{path}: num_inference_steps: expected a whole number above 0, got {steps!r}")
+    share = data.get("fit_share", 1.0)
+    if not _is_number(share) or not 0 < share <= 1:
+        raise CaseError(f"{path}: fit_share: expected a number in (0, 1], got {share!r}")
     edges, written = {}, data.get("edges", {})
     for axis in AXES:
         pair = written.get(axis) if isinstance(written, dict) else written
@@ -173,7 +178,8 @@ def load_suite(name: str, folder: Path = CASES_FOLDER) -> PuppetSuite:
     found = _digest(data, {case_id: _read(file) for case_id, file in cases.items()})
     if stated != found:
         raise CaseError(f"{path}: digest: the file says {stated}, its cases have {found}; make the suite again")
-    return PuppetSuite(name, _text(data, "summary", path), steps, edges, tuple(cases), headline, version, stated)
+    summary = _text(data, "summary", path)
+    return PuppetSuite(name, summary, steps, edges, tuple(cases), headline, version, stated, float(share))
 
 
 def load_case(suite: PuppetSuite, case_id: str, folder: Path = CASES_FOLDER) -> PuppetCase:
@@ -254,6 +260,8 @@ def suite_to_toml(suite: PuppetSuite) -> str:
     lines = [f"summary = {_toml(suite.summary)}", f"version = {suite.version}", f"digest = {_toml(suite.digest)}"]
     if suite.num_inference_steps is not None:
         lines.append(f"num_inference_steps = {suite.num_inference_steps}")
+    if suite.fit_share != 1:
+        lines.append(f"fit_share = {suite.fit_share}")
     if suite.headline != HEADLINE:
         lines.append(f"headline = {_toml(suite.headline)}")
     lines += _toml_table("edges", suite.edges)

@@ -1,7 +1,7 @@
 """Load the backbone and the judges of a run, and set the threads of a process."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ class Networks:
         savings: Ways to need less memory on a GPU.
         image_encoder: Image encoder for `load_judges`.
         puppets: True if the videos show puppets.
+        fit_share: Share of their optimiser steps that presets take, in (0, 1].
         form: Frames, height, width and rate in place of a backbone; None: there is one.
     """
 
@@ -37,6 +38,7 @@ class Networks:
     savings: "Savings"
     image_encoder: str | None
     puppets: bool
+    fit_share: float
     form: tuple[int, int, int, float] | None = None
 
     def load(self, device: str) -> "tuple[Backbone, Perception]":
@@ -46,7 +48,8 @@ class Networks:
             ValueError: If one of them cannot be loaded.
         """
         if self.form is None:
-            backbone = load(self.backbone, device, self.refadapter, self.steps, self.control, self.savings)
+            loaded = load(self.backbone, device, self.refadapter, self.steps, self.control, self.savings)
+            backbone = replace(loaded, fit_share=self.fit_share)
         else:
             from benchmark.workers.no_model import without_model
             from flexiact.backbone.loading import resolve_device
@@ -68,8 +71,6 @@ def load(
     Raises:
         ValueError: If the backbone cannot be loaded or its weights are not finite.
     """
-    from dataclasses import replace
-
     import torch
 
     from flexiact.backbone.backbone import load_backbone

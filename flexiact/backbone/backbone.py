@@ -51,6 +51,7 @@ class Backbone:
         max_text_tokens: Number of tokens to which every prompt is padded or truncated.
         num_inference_steps: Number of sampler steps, unless a method sets its own.
         guidance_scale: Scale of classifier-free guidance, unless a method sets its own; 1 or less turns guidance off.
+        fit_share: Share of their optimiser steps that presets take, in (0, 1]; below 1 only to see that fits run.
         refadapter: Path to the matching RefAdapter folder in peft's format; None if there is none.
         control: Path to the matching control folder (see `flexiact.backbone.control`); None if there is none.
         device: Device that runs the networks.
@@ -76,6 +77,7 @@ class Backbone:
     max_text_tokens: int
     num_inference_steps: int
     guidance_scale: float
+    fit_share: float = 1.0
     refadapter: Path | None = None
     control: Path | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

@@ -162,6 +162,17 @@ def test_fit_reads_no_setting_of_transfer_that_its_key_lacks(shared: Backbone):
                 assert all(torch.equal(action[key], again[key]) for key in action), f"{kind.__name__}: {field}"
 
 
+def test_short_fits_change_the_steps_of_fits_alone(shared: Backbone):
+    for name in METHODS:
+        whole, short = (METHODS[name].build(backbone) for backbone in (shared, replace(shared, fit_share=0.01)))
+        before, after = whole.fit_config(), short.fit_config()
+        steps = {"fit_steps", "spatial_steps", "temporal_steps"} & set(before)
+        assert after == before | {key: max(1, round(before[key] / 100)) for key in steps}, name
+        # A method that trains while it transfers names the fit's settings there, too.
+        other = {"fit": after} if isinstance(whole.transfer_config().get("fit"), dict) else {}
+        assert short.transfer_config() == whole.transfer_config() | other, name
+
+
 def test_no_two_methods_have_the_same_configurations(shared: Backbone):
     configs = {
         name: (method.method_id, json.dumps([method.fit_config(), method.transfer_config()], sort_keys=True))

@@ -108,12 +108,26 @@ def test_a_suite_without_a_case_no_longer_has_its_digest(folder: Path) -> None:
         load_suite("small", folder)
 
 
-@pytest.mark.parametrize("version", ["0", '"one"'])
-def test_a_version_is_a_whole_number(folder: Path, version: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("version = 0", "version: expected a whole number above 0"),
+        ('version = "one"', "version: expected a whole number above 0"),
+        ("version = 1\nfit_share = 0.0", r"fit_share: expected a number in \(0, 1\], got 0.0"),
+        ("version = 1\nfit_share = 1.1", r"fit_share: expected a number in \(0, 1\], got 1.1"),
+    ],
+)
+def test_a_number_of_a_suite_that_cannot_be_is_named(folder: Path, line: str, said: str) -> None:
     path = folder / "small" / "suite.toml"
-    path.write_text(path.read_text().replace("version = 1", f"version = {version}"))
-    with pytest.raises(CaseError, match="version: expected a whole number above 0"):
+    path.write_text(path.read_text().replace("version = 1", line))
+    with pytest.raises(CaseError, match=said):
         load_suite("small", folder)
+
+
+def test_a_suite_of_short_fits_survives_its_file(folder: Path) -> None:
+    short = sealed(replace(SUITE, fit_share=0.25), CASES)
+    (folder / "small" / "suite.toml").write_text(suite_to_toml(short))
+    assert load_suite("small", folder) == short and short.digest != SUITE.digest
 
 
 def test_a_target_pose_survives_its_file_and_is_in_the_digests(folder: Path) -> None:
