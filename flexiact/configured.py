@@ -110,8 +110,7 @@ def preset_of(presets: Mapping[str, Any], backbone: Backbone) -> Any:
     found = presets[backbone.name if own else "paper" if backbone.num_parameters >= LARGE else "puppets"]
     if backbone.fit_share == 1:
         return found
-    numbers = {field.name: getattr(found.fit, field.name) for field in fields(found.fit)}
-    steps = {name: number for name, number in numbers.items() if name.endswith("_steps") and number}
+    steps = {name: number for name, number in vars(found.fit).items() if name.endswith("_steps") and number}
     return found.changed(**{name: max(1, round(backbone.fit_share * number)) for name, number in steps.items()})
 
 
