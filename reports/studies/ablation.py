@@ -229,7 +229,7 @@ def draw(run: StoredRun, ablation: Ablation, found: Sequence[Measured], theme: T
     panels = list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
     if single:
         _dots(panels[0], single, theme)
-        panels.pop(0).set_xlabel(f"{label(run.headline)} minus {ablation.baseline}, 95% interval")
+        panels.pop(0).set_xlabel(f"{label(run.headline)} minus\n{ablation.baseline}, 95% interval")
     for panel, (over, curves) in zip(panels, groups, strict=True):
         for index, curve in enumerate(curves):
             points = sorted((item for item in found if item.row.curve == curve), key=lambda item: item.place)

@@ -4,6 +4,9 @@ Clips come from the training split. Their control videos are drawn from the true
 estimator: jitter, missed points and uncertain scores. As in MimicMotion and AnimateAnyone the skeleton is the clip's
 own; another body's skeleton is fitted at transfer only. All weights of the transformer are trained, as in
 CogVideoX-Fun; the text encoder is frozen.
+
+Captions say nothing about the action. With those of the backbone's training, of which two thirds tell it, a model that
+understands words needs no skeleton.
 """
 
 from functools import cache, partial
@@ -17,7 +20,7 @@ from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.control import save_control, widened
 from flexiact.pose.skeleton import DRAWING_VERSION, draw_skeletons, links_of
 from flexiact.puppets.engine.loop import Pace, Plan, look_every, step_generator, train
-from flexiact.puppets.engine.losses import Batch, Noising, velocity_loss
+from flexiact.puppets.engine.losses import Batch, LossTerms, Noising, velocity_loss
 from flexiact.puppets.recipes.backbone.model import draw_batch, rotary_positions
 from flexiact.puppets.recipes.clip_shards import cached_shards, encode, joined
 from flexiact.puppets.recipes.vae import to_tensor
@@ -37,6 +40,12 @@ CLIPS_VERSION = 2
 LARGE_SHARE = 0.5
 _RENDERED = 16  # clips at a time
 _SHARD_SEED_OFFSET = 8_000_000  # no shard shares a seed with any step, nor with the backbone's clips
+TRAINING_VERSION = 2
+"""Raised when the same clips lead to other weights."""
+# Shares of captions of the subject, of all others, and of none; see the backbone's.
+WORDING_SHARES = (0.9, 0.0, 0.0, 0.0, 0.0, 0.1)
+# As in the backbone's training. The weight of the movement falls to zero with the learning rate.
+TERMS = LossTerms(movement=0.5, channels=0.5)
 HIGH_NOISE_SHARE = 0.4  # see the backbone's; here a skeleton tells the movement in every step
 MAX_JITTER_PX, MISSED_SHARE, LOWEST_SCORE = 2.0, 0.03, 0.5
 
@@ -156,19 +165,22 @@ def train_control(
     alphas = backbone.scheduler.alphas_cumprod.float().to(device)
     # Some processors emulate bfloat16, at half the speed of single precision.
     precision = torch.float32 if device.type == "cpu" else torch.bfloat16
-    noising = Noising(alphas, rotary_positions(backbone.transformer, clips["latents"]), precision)
+    variance = clips["latents"][:SHARD_CLIPS].chunk(2, 2)[0].float().var((0, 1, 3, 4))
+    noising = Noising(alphas, rotary_positions(backbone.transformer, clips["latents"]), precision, variance)
+    plan = Plan(steps, seed, learning_rate=5e-4, averages=(0.10,), draws=str(device))
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
-        both, padded, ids, _ = draw_batch(clips, "first", BATCH, generator)
+        both, padded, ids, _ = draw_batch(clips, "first", BATCH, generator, WORDING_SHARES)
         (clean, control), (image, _) = both.chunk(2, 2), padded.chunk(2, 2)
         batch = Batch(clean, torch.cat([image, control], 2), ids)
-        return velocity_loss(model, batch, noising, generator, HIGH_NOISE_SHARE)
+        terms = TERMS.scaled(plan.rate(step) / plan.learning_rate)
+        return velocity_loss(model, batch, noising, generator, HIGH_NOISE_SHARE, terms)
 
     train(
         model,
         loss_of,
-        Plan(steps, seed, learning_rate=5e-4, averages=(0.10,), draws=str(device)),
-        state / "control" / recipe_mark(backbone, seed),
+        plan,
+        state / "control" / f"t{TRAINING_VERSION}-{recipe_mark(backbone, seed)}",
         Pace(look_every=look_every(device)),
     )
     save_control(out, model.transformer, backbone)

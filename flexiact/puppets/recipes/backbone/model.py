@@ -122,11 +122,17 @@ def rotary_positions(transformer: CogVideoXTransformer3DModel, latents: Tensor) 
 
 
 @cache  # every copy to a GPU waits for all earlier work
-def _wording_shares(device: torch.device) -> Tensor:
-    return torch.tensor(WORDING_SHARES, device=device)
+def _wording_shares(device: torch.device, shares: tuple[float, ...]) -> Tensor:
+    return torch.tensor(shares, device=device)
 
 
-def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: torch.Generator) -> Batch:
+def draw_batch(
+    clips: dict[str, Tensor],
+    condition: str,
+    size: int,
+    generator: torch.Generator,
+    shares: tuple[float, ...] = WORDING_SHARES,
+) -> Batch:
     """Draw random clips and apply dropout.
 
     Args:
@@ -134,6 +140,7 @@ def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: t
         condition: Name of the conditioning image, "first" or "other".
         size: Size of the batch.
         generator: Source of all randomness.
+        shares: Shares of the wordings and of no caption, as in `WORDING_SHARES`.
 
     Returns:
         Clean latents, zero-padded condition latents, caption ids and, if the clips hold them, keypoints.
@@ -144,8 +151,7 @@ def draw_batch(clips: dict[str, Tensor], condition: str, size: int, generator: t
     padded = torch.zeros_like(clean)
     kept = torch.rand(size, generator=generator, device=device) >= IMAGE_DROPOUT
     padded[:, :1] = clips[condition][rows].float() * kept.view(-1, 1, 1, 1, 1)
-    shares = _wording_shares(device)
-    wording = torch.multinomial(shares, size, replacement=True, generator=generator)
+    wording = torch.multinomial(_wording_shares(device, shares), size, replacement=True, generator=generator)
     ids = clips["captions"][rows, wording.clamp(max=len(shares) - 2)].long()
     empty = torch.zeros_like(ids)
     empty[:, 0] = 1  # an empty caption is </s> and padding
