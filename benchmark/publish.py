@@ -88,7 +88,8 @@ def _difficulty() -> Product:
 
 def _ablation(name: str, suite: str, *methods: str) -> Product:
     made = f"benchmark.ablate {name} --suite {suite} --out {{runs}}/ablate-{name} --publish {{out}}"
-    return Product((made,), (suite,), methods)
+    # The plans compare FlexiAct and methods that are fitted, none of which is guided by poses.
+    return Product((made,), (suite,), methods, ("backbone", "refadapter", *JUDGES))
 
 
 PRODUCTS: dict[str, Product] = {

@@ -234,8 +234,17 @@ def networks_of(args: argparse.Namespace, suite: Suite, puppets: bool) -> Networ
     from flexiact.backbone.loading import Savings
 
     steps, savings = args.steps or suite.num_inference_steps, Savings(args.offload, args.quantise, args.dtype)
-    places = args.backbone or "puppets", args.refadapter, steps, args.control
-    return Networks(*places, savings, args.image_encoder, puppets, suite.fit_share, args.format)
+    return Networks(
+        args.backbone or "puppets",
+        args.refadapter,
+        steps,
+        args.control,
+        savings,
+        args.image_encoder,
+        puppets,
+        suite.fit_share,
+        args.format,
+    )
 
 
 def _refuse_lacking(methods: Sequence[str], spec: "BackboneSpec", args: argparse.Namespace) -> None:

@@ -14,6 +14,8 @@ from flexiact.task import Request, Video
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+OPTIMISER_STEPS = ("fit_steps", "spatial_steps", "temporal_steps")
+"""Names of the settings that count the optimiser steps of a fit."""
 LARGE = 10**9
 """Number of parameters from which on a backbone without a preset of its own gets the paper's."""
 
@@ -104,13 +106,13 @@ class Config(Generic[Fit, Transfer]):
 def preset_of(presets: Mapping[str, Any], backbone: Backbone) -> Any:
     """The entry with the backbone's name; without one, "paper" from `LARGE` parameters on, otherwise "puppets".
 
-    Of a fit's steps, settings whose names end in `_steps`, the backbone's `fit_share` is left, and at least one.
+    Of its `OPTIMISER_STEPS` the backbone's `fit_share` is left, and at least one.
     """
     own = backbone.name in presets
     found = presets[backbone.name if own else "paper" if backbone.num_parameters >= LARGE else "puppets"]
     if backbone.fit_share == 1:
         return found
-    steps = {name: number for name, number in vars(found.fit).items() if name.endswith("_steps") and number}
+    steps = {name: number for name, number in vars(found.fit).items() if name in OPTIMISER_STEPS}
     return found.changed(**{name: max(1, round(backbone.fit_share * number)) for name, number in steps.items()})
 
 

@@ -59,7 +59,7 @@ PRESETS: dict[str, FlexiActConfig] = {
 def preset(backbone: Backbone) -> FlexiActConfig:
     """The configuration for a backbone.
 
-    A backbone that `PRESETS` names gets its entry unchanged. Others get the paper's from 1e9 parameters on, otherwise
+    A backbone that `PRESETS` names gets its entry. Others get the paper's from 1e9 parameters on, otherwise
     the puppets'; the schedule's thresholds are then at the paper's signal-to-noise ratios on their own noise schedule.
     """
     config: FlexiActConfig = preset_of(PRESETS, backbone)

@@ -28,7 +28,8 @@ PUBLISHED_LIMIT_BYTES = 5_000_000
 PUBLISHED_CASES = 4
 PUBLISHED_FRAMES = 4
 """Number of cases whose frames are published, for the page's gallery."""
-PUBLISHED = Path(__file__).parent / "published" / "puppets"
+PUBLISHED = Path(__file__).parent / "published" / "claims"
+"""Results that the README shows: those with which claims are made."""
 
 
 def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None) -> Path:

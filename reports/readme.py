@@ -11,7 +11,7 @@ import pandas as pd
 
 from reports.tables.cells import Number
 from reports.tables.formats import cell_text
-from reports.wording import arrow, is_variant, label, number, seconds
+from reports.wording import arrow, count, is_variant, label, number, seconds
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 BOUNDS = ("oracle-codec", "in-words", "still")
@@ -30,10 +30,11 @@ def results_table(leaderboard: Path) -> str:
     shown = [name for name in leading.index if _is_shown(name, leading)]
     better = bool(leading["higher_is_better"].iloc[0])
     leading = leading.loc[shown].sort_values("mean", ascending=not better, kind="stable")
-    first = leading.iloc[0]
+    first = leading[leading["kind"] == "method"].iloc[0]
+    seeds = int(first[["ok", "failed", "skipped", "missing"]].sum()) // first["cases"]
     lines = [
         f"Suite `{first['suite']}`, backbone `{first['backbone']}`: {first['cases']} cases of {first['references']} "
-        "references. Bounds in italics; 95 % intervals over references.",
+        f"references, {count(seeds, 'seed')}; 95 % intervals over references. *Bounds*.",
         "",
         f"| | {label(headline)} {arrow(better)} | right action ↑ | {label(APPEARANCE)} ↓ | one fit | one transfer |",
         "|---|---|---|---|---|---|",

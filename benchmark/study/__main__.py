@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     attention.add_argument("--targets", type=int, default=1, metavar="N", help="of each reference (1)")
     attention.add_argument("--seed", type=int, default=0, help="of fits and transfers (0)")
     attention.add_argument("--fit-steps", type=int, metavar="N", help="instead of the preset's")
-    attention.add_argument("--steps", type=int, metavar="N", help="of the sampler; default: the backbone's own")
+    attention.add_argument("--steps", type=int, metavar="N", help="of the sampler; default: the suite's")
     attention.add_argument("--backbone", default="puppets", metavar="NAME", help="name or folder (puppets)")
     attention.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (cpu)")
     attention.add_argument("--fits", type=Path, default=FITS, metavar="DIR", help=f"kept fits ({FITS})")
@@ -158,7 +158,7 @@ def _study_attention(options: argparse.Namespace) -> None:
 
     suite = load_suite(options.suite)
     plan = Plan(options.references, options.targets, options.fit_steps, options.seed)
-    backbone = load(options.backbone, options.device, None, options.steps)
+    backbone = load(options.backbone, options.device, None, options.steps or suite.num_inference_steps)
     shares, settled = measured(suite, backbone, FitFolder(options.fits), plan)
     given = {name: getattr(options, name) for name in _RECORDED if getattr(options, name) is not None}
     words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]

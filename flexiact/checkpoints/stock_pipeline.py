@@ -5,7 +5,7 @@
     with attached(pipe, load_file("action.safetensors"), FrequencySchedule()):
         video = pipe(image, prompt, ...).frames[0]
 
-The numbers are those of `flexiact.method`, bit by bit (a test compares them).
+The latents are those of `flexiact.method`, bit by bit (a test compares them). So are the frames if both decode alike.
 """
 
 import json

@@ -36,7 +36,7 @@ STEPS = {
     "vae_decoder": 4000,
     "backbone": 156_250,
     "refadapter": 6250,
-    "control": 6250,
+    "control": 3136,
     "clip": 600,
     "pose": 6000,
     "pose_driver": 1000,
@@ -188,10 +188,19 @@ def _refadapter(options: argparse.Namespace, steps: int, device: Device) -> obje
 
 
 def _control(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.control import train_control
+    from flexiact.puppets.recipes.control import ControlRun, train_control
 
-    more = {"shards": options.shards, "workers": options.processes, "compiled": options.compile}
-    return train_control(options.state, options.out / "control", steps, options.seed, device, **more)
+    run = ControlRun(
+        options.state,
+        options.out / "control",
+        steps,
+        options.seed,
+        device.type,
+        options.shards,
+        options.processes,
+        options.compile,
+    )
+    return train_control(run)
 
 
 def _judge_of_videos(options: argparse.Namespace, steps: int, device: Device) -> object:

@@ -9,6 +9,7 @@ Captions say nothing about the action. With those of the backbone's training, of
 understands words needs no skeleton.
 """
 
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.control import save_control, widened
 from flexiact.pose.skeleton import DRAWING_VERSION, draw_skeletons, links_of
+from flexiact.puppets.engine import processes
 from flexiact.puppets.engine.loop import Pace, Plan, look_every, step_generator, train
 from flexiact.puppets.engine.losses import Batch, LossTerms, Noising, velocity_loss
 from flexiact.puppets.recipes.backbone.model import draw_batch, rotary_positions
@@ -32,7 +34,7 @@ from flexiact.puppets.world.rigs import KEYPOINTS, RIGS
 from flexiact.puppets.world.scene import Scene, random_scene
 from flexiact.task import Video
 
-BATCH = 16
+BATCH = 32
 SHARD_CLIPS = 128
 CLIPS_VERSION = 2
 """Raised when the same seed gives other scenes, actions or captions."""
@@ -145,29 +147,50 @@ class ControlToVelocity(nn.Module):
         )[0]
 
 
-def train_control(
-    state: Path,
-    out: Path,
-    steps: int,
-    seed: int,
-    device: torch.device,
-    *,
-    shards: int,
-    workers: int = 1,
-    compiled: bool = False,
-) -> Path:
+@dataclass(frozen=True)
+class ControlRun:
+    """Settings of a training of control weights.
+
+    Attributes:
+        state: Folder of checkpoints and cached clips.
+        out: Folder of the weights, and of the backbone's card beside them.
+        steps: Number of optimiser steps.
+        seed: Seed of the clips and of every step.
+        device: Name of the device.
+        shards: Number of shards of `SHARD_CLIPS` clips.
+        processes: Number of one-thread processes that make clips and, on a CPU, train.
+        compiled: True to fuse the model.
+    """
+
+    state: Path
+    out: Path
+    steps: int
+    seed: int
+    device: str
+    shards: int
+    processes: int = 1
+    compiled: bool = False
+
+
+def train_control(run: ControlRun) -> Path:
     """Train control weights on the shipped backbone; write the weights that differ from it, with a card, to `out`."""
-    backbone = load_backbone("puppets", str(device))
-    clips = control_clips(backbone, state / "control-clips", seed, shards, workers)
+    backbone = load_backbone("puppets", run.device)
+    clips = control_clips(backbone, run.state / "control-clips", run.seed, run.shards, run.processes)
+    processes.run(run.processes if run.device == "cpu" else 1, _train_process, run, clips)
+    return run.out
+
+
+def _train_process(run: ControlRun, clips: dict[str, Tensor]) -> None:
+    backbone = load_backbone("puppets", run.device)
     model = ControlToVelocity(backbone)
-    if compiled:
+    if run.compiled:
         model.transformer.compile(dynamic=False)
-    alphas = backbone.scheduler.alphas_cumprod.float().to(device)
+    alphas = backbone.scheduler.alphas_cumprod.float().to(backbone.device)
     # Some processors emulate bfloat16, at half the speed of single precision.
-    precision = torch.float32 if device.type == "cpu" else torch.bfloat16
+    precision = torch.float32 if run.device == "cpu" else torch.bfloat16
     variance = clips["latents"][:SHARD_CLIPS].chunk(2, 2)[0].float().var((0, 1, 3, 4))
     noising = Noising(alphas, rotary_positions(backbone.transformer, clips["latents"]), precision, variance)
-    plan = Plan(steps, seed, learning_rate=5e-4, averages=(0.10,), draws=str(device))
+    plan = Plan(run.steps, run.seed, learning_rate=5e-4, averages=(0.10,), draws=str(backbone.device))
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         both, padded, ids, _ = draw_batch(clips, "first", BATCH, generator, WORDING_SHARES)
@@ -176,26 +199,24 @@ def train_control(
         terms = TERMS.scaled(plan.rate(step) / plan.learning_rate)
         return velocity_loss(model, batch, noising, generator, HIGH_NOISE_SHARE, terms)
 
-    train(
-        model,
-        loss_of,
-        plan,
-        state / "control" / f"t{TRAINING_VERSION}-{recipe_mark(backbone, seed)}",
-        Pace(look_every=look_every(device)),
-    )
-    save_control(out, model.transformer, backbone)
-    size_mib = (out / "model.safetensors").stat().st_size / 2**20
-    card = CARD.format(
+    folder = run.state / "control" / f"t{TRAINING_VERSION}-{recipe_mark(backbone, run.seed)}"
+    train(model, loss_of, plan, folder, Pace(look_every=look_every(backbone.device)))
+    if processes.rank() == 0:
+        save_control(run.out, model.transformer, backbone)
+        (run.out / "README.md").write_text(_card(run, backbone, len(clips["latents"])))
+
+
+def _card(run: ControlRun, backbone: Backbone, clips: int) -> str:
+    return CARD.format(
         revision=backbone.revision[:12],
-        steps=steps,
+        steps=run.steps,
         batch=BATCH,
-        shards=shards,
-        clips=len(clips["latents"]),
-        seed=seed,
-        mib=size_mib,
+        samples=run.steps * BATCH,
+        shards=run.shards,
+        clips=clips,
+        seed=run.seed,
+        mib=(run.out / "model.safetensors").stat().st_size / 2**20,
     )
-    (out / "README.md").write_text(card)
-    return out
 
 
 CARD = """# Control weights of the puppet backbone
@@ -207,5 +228,7 @@ true keypoints with an estimator's jitter, misses and scores.
 
     python -m flexiact.puppets.train control --steps {steps} --shards {shards} --seed {seed}
 
-{steps} steps of {batch} clips, averaged weights. Another revision of the backbone needs other weights.
+{steps} steps of {batch} clips, {samples:,} samples, averaged weights. Captions tell nothing of the action.
+
+Another revision of the backbone needs other weights.
 """

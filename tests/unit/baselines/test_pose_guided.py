@@ -238,9 +238,9 @@ def test_the_recipe_makes_weights_that_the_method_takes(tmp_path: Path, monkeypa
     monkeypatch.setattr(train_control, "SHARD_CLIPS", 4)
     monkeypatch.setattr(train_control, "_RENDERED", 4)
     monkeypatch.setattr(train_control, "BATCH", 2)
-    cpu = torch.device("cpu")
     for name in ("one", "two"):
-        train_control.train_control(tmp_path / name, tmp_path / f"{name}-out", 3, 0, cpu, shards=1)
+        run = train_control.ControlRun(tmp_path / name, tmp_path / f"{name}-out", 3, seed=0, device="cpu", shards=1)
+        train_control.train_control(run)
     files = [tmp_path / f"{name}-out" / "model.safetensors" for name in ("one", "two")]
     assert files[0].read_bytes() == files[1].read_bytes() and files[0].stat().st_size < 16 * 2**20
     assert "{" not in (tmp_path / "one-out" / "README.md").read_text()

@@ -74,6 +74,15 @@ def test_memory_and_folders_are_those_of_the_command(tmp_path: Path, monkeypatch
     assert peaks[0] > 0.37 > 0.1 > peaks[1]
 
 
+def test_commands_name_folders_as_seen_from_the_working_directory(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "seen.py").write_text("import sys\nopen('seen.txt', 'w').write(' '.join(sys.argv[1:]))")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    publish.make(Product(("seen {runs}/a {out}",), ()), tmp_path / "published/b", tmp_path / "runs", {})
+    (place,) = (tmp_path / "runs").iterdir()
+    assert (tmp_path / "seen.txt").read_text() == f"runs/{place.name}/a published/b"
+
+
 def test_the_same_inputs_go_on_where_they_were_and_others_begin_anew(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "once.py").write_text("import sys\nopen(sys.argv[1], 'x')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
