@@ -1,7 +1,7 @@
 """Words and number formats that the tables, the figures and the page share."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from reports.run_folder import StoredRun
@@ -17,6 +17,11 @@ NO_MODEL = "none"
 
 SHOWN_DIGITS = 8
 """Number of digits of a suite's digest in a heading: enough to tell two editions apart; run.json has all digits."""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names with commas, and "and" before the last."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def number(value: float) -> str:

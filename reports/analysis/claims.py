@@ -7,6 +7,7 @@ difference of any other pair is exploratory: it has an interval but no verdict.
 """
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pandas as pd
 
 from reports.analysis.inference import ALPHA, detectable, equivalence_p, holm, sign_flip_p
 from reports.analysis.statistics import MIN_SEEDS, Comparison, compare
-from reports.wording import count
+from reports.wording import count, listed
 
 FAMILY = Path(__file__).with_name("claims.toml")
 MIN_REFERENCES = 6
@@ -44,12 +45,31 @@ class Claim:
     verdict: str
 
     @property
-    def sentence(self) -> str | None:
-        """The claim in words; None if nothing is claimed."""
-        first, second = self.comparison.first, self.comparison.second
-        if self.verdict in ("beats", "is beaten by"):
-            return f"{first} {self.verdict} {second}"
-        return f"{first} and {second} are {self.verdict}" if self.verdict.startswith("equal") else None
+    def better(self) -> tuple[str, str] | None:
+        """The better method and the other one; None if neither is shown to be better."""
+        pair = self.comparison.first, self.comparison.second
+        return pair if self.verdict == "beats" else pair[::-1] if self.verdict == "is beaten by" else None
+
+    @property
+    def is_equal(self) -> bool:
+        """True if the two are claimed to be equal within the margin."""
+        return self.verdict.startswith("equal")
+
+
+def told(found: Sequence[Claim]) -> list[str]:
+    """The claims in words, without pairs of which nothing is claimed; methods that beat the same ones come together."""
+    beaten: dict[str, list[str]] = {}
+    for first, second in filter(None, (item.better for item in found)):
+        beaten.setdefault(first, []).append(second)
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for first, others in beaten.items():
+        alike.setdefault(tuple(others), []).append(first)
+    said = [f"{listed(names)} beat{'s' * (len(names) == 1)} {listed(others)}" for others, names in alike.items()]
+    equal = [item for item in found if item.is_equal]
+    if equal:
+        pairs = (f"{item.comparison.first} and {item.comparison.second}" for item in equal)
+        said.append(f"{equal[0].verdict} are {', '.join(pairs)}")
+    return said
 
 
 def family(path: Path = FAMILY) -> tuple[tuple[str, str], ...]:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
+from reports.analysis.claims import told
 from reports.page.frames import FrameSheet
 from reports.results import CEILING, Results, headline_mean
 from reports.wording import count, interval, label, number, percent, signed
@@ -63,12 +64,13 @@ def _how_sure(results: Results, leader: str) -> str:
 
 
 def _claimed(results: Results) -> str:
-    """Say in one sentence what the tests of the family find."""
+    """Say in short what the tests of the family find."""
     if not results.claims:
         return "Nothing: the run has no pair of methods that was fixed beforehand."
-    said = [item.sentence for item in results.claims if item.sentence]
-    if said:
-        return f"{'; '.join(said)}: {len(said)} of {count(len(results.claims), 'pair')} that were fixed beforehand."
+    settled = sum(item.better is not None or item.is_equal for item in results.claims)
+    if settled:
+        said = "; ".join(told(results.claims))
+        return f"{said}. These are {settled} of {count(len(results.claims), 'pair')} that were fixed beforehand."
     reason, times = Counter(item.verdict.removeprefix("not claimed: ") for item in results.claims).most_common(1)[0]
     pairs = count(len(results.claims), "pair")
     return f"Nothing. Of {pairs} that were fixed beforehand, {times} say: {reason}."

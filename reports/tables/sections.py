@@ -38,7 +38,7 @@ def claims_table(claims: tuple[Claim, ...], run: StoredRun, place: str = "") -> 
     rows = []
     for claim in claims:
         item = claim.comparison
-        said = f"{claim.verdict} {item.second}" if claim.verdict in ("beats", "is beaten by") else claim.verdict
+        said = f"{claim.verdict} {item.second}" if claim.better else claim.verdict
         found, reach = item.estimate, Number(claim.detectable, write=number)
         ends = Interval(found.low, found.high, signed)
         tests = (Number(claim.p, write=probability), Number(claim.p_equal, write=probability))

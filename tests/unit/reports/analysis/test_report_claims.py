@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from benchmark.planning.methods import METHODS
-from reports.analysis.claims import claims, family, margin, smallest_p
+from reports.analysis.claims import claims, family, margin, smallest_p, told
 from reports.analysis.inference import equivalence_p, sign_flip_p
 from tests.unit.reports.analysis.test_report_aggregate import drawn, frame
 
@@ -63,9 +63,16 @@ def test_equalities_are_corrected_for_all_pairs():
     rows = pd.concat([frame(better, "a"), frame(values, "b")]).assign(metric="motion_agreement_centred")
     (alone,) = claims(rows, "motion_agreement_centred", True, PAIR)
     (among,) = claims(rows, "motion_agreement_centred", True, (*PAIR, ("a", "absent")))
-    assert alone.sentence == "a and b are equal within 0.05"
+    assert told([alone]) == ["equal within 0.05 are a and b"] and alone.is_equal and not alone.better
     expected = equivalence_p(alone.comparison.by_reference, 0.05)
     assert alone.p_equal == pytest.approx(expected) and among.p_equal == pytest.approx(2 * expected)
+
+
+def test_claims_are_told_together_if_methods_beat_the_same_ones():
+    better, values = two()
+    rows = pd.concat([frame(better, "a"), frame(values, "b"), frame(better, "c"), frame(values, "d")])
+    assert told(claims(rows, "m", True, (("a", "b"), ("b", "c"), ("a", "c")))) == ["a and c beat b"]
+    assert told(claims(rows, "m", True, (("a", "b"), ("c", "b"), ("a", "d")))) == ["a beats b and d", "c beats b"]
 
 
 def test_a_method_that_fails_where_the_other_does_not_wins_nothing():
@@ -89,7 +96,7 @@ def test_seeds_of_fits_and_of_videos_are_both_needed_and_paired():
     rows = pd.concat([crossed(better, "a"), crossed(values, "b")])
     (claim,) = claims(rows, "m", True, PAIR)
     (plain,) = claims(pd.concat([frame(better, "a"), frame(values, "b")]), "m", True, PAIR)
-    assert (claim.verdict, claim.sentence, claim.comparison.seeds) == ("beats", "a beats b", 3)
+    assert (claim.verdict, claim.better, claim.comparison.seeds) == ("beats", ("a", "b"), 3)
     assert claim.comparison.by_reference == pytest.approx(plain.comparison.by_reference)
     fewer = pd.concat([crossed(better, "a", fits=1), crossed(values, "b", fits=1)])
     assert claims(fewer, "m", True, PAIR)[0].verdict == "not claimed: 1 seed"  # of fits, though nine of videos
@@ -112,7 +119,7 @@ def test_nothing_is_claimed_of_an_unfinished_run():
     rows = pd.concat([frame(better, "a"), frame(values, "b")])
     rows.loc[(rows["case_id"] == "c3-0") & (rows["seed"] == 2), ["status", "value"]] = ["missing", np.nan]
     (claim,) = claims(rows, "m", True, PAIR)
-    assert claim.verdict == "not claimed: the run is incomplete" and claim.sentence is None
+    assert claim.verdict == "not claimed: the run is incomplete" and told([claim]) == []
 
 
 def test_a_family_is_corrected_for_all_its_pairs_even_those_without_videos():
