@@ -6,7 +6,7 @@ Reading the table loads nothing: a method's module is imported when the method i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +56,16 @@ _REFADAPTER_DATA = "RefAdapter, trained on untrimmed clips of the training world
 _CONTROL_DATA = "control weights, trained on clips of the training world with their true keypoints"
 
 
-def _method(path: str, summary: str, **changes: Any) -> MethodEntry:
-    return MethodEntry(lambda backbone: build(path, backbone, **changes), summary)
+def _method(
+    path: str, summary: str, *, extra_supervision: str = "none", needs: tuple[str, ...] = (), **changes: Any
+) -> MethodEntry:
+    """Entry of the class at a path; `changes` replace single settings."""
+    return MethodEntry(lambda backbone: build(path, backbone, **changes), summary, extra_supervision, needs)
 
 
 def _flexiact(summary: str, **changes: Any) -> MethodEntry:
     """Entry of FlexiAct with RefAdapter."""
-    return replace(_method(FLEXIACT, summary, **changes), extra_supervision=_REFADAPTER_DATA, needs=("refadapter",))
+    return _method(FLEXIACT, summary, extra_supervision=_REFADAPTER_DATA, needs=("refadapter",), **changes)
 
 
 def _principled(backbone: Backbone) -> ActionTransfer:
@@ -80,11 +83,6 @@ def _plus_refadapter(path: str, name: str) -> MethodEntry:
         return build(path, backbone, refadapter_weight=preset(backbone).transfer.refadapter_weight)
 
     return MethodEntry(joined, f"{name} with RefAdapter at FlexiAct's weight", _REFADAPTER_DATA, ("refadapter",))
-
-
-def _controlled(entry: MethodEntry, data: str, *needs: str) -> MethodEntry:
-    """Copy of an entry that is guided by a control video; `data` names its additional training data."""
-    return replace(entry, extra_supervision=f"{_CONTROL_DATA}; {data}", needs=("control", *needs))
 
 
 METHODS: dict[str, MethodEntry] = {
@@ -126,17 +124,17 @@ METHODS: dict[str, MethodEntry] = {
     "smm+refadapter": _plus_refadapter(SMM, "SMM (DMT)"),
     "motion_clone": _method(MOTION_CLONE, "MotionClone: guidance by the strongest attention over time; no training"),
     "motion_clone+refadapter": _plus_refadapter(MOTION_CLONE, "MotionClone"),
-    "pose_guided": _controlled(
-        _method(POSE_GUIDED, "pose guidance: the reference's skeleton, fitted to the target, as a control video"),
-        "a pose estimator, trained on single frames of that world",
+    "pose_guided": _method(
+        POSE_GUIDED,
+        "pose guidance: the reference's skeleton, fitted to the target, as a control video",
+        extra_supervision=f"{_CONTROL_DATA}; a pose estimator, trained on single frames of that world",
+        needs=("control",),
     ),
-    "pose_guided-true": _controlled(
-        _method(
-            "benchmark.bounds.true_poses.TruePoseGuided",
-            "pose guidance with true keypoints in place of estimated ones: what is left is the method's own error",
-        ),
-        "the true keypoints of the reference and of the target image",
-        TRUE_KEYPOINTS,
+    "pose_guided-true": _method(
+        "benchmark.bounds.true_poses.TruePoseGuided",
+        "pose guidance with true keypoints in place of estimated ones: what is left is the method's own error",
+        extra_supervision=f"{_CONTROL_DATA}; the true keypoints of the reference and of the target image",
+        needs=("control", TRUE_KEYPOINTS),
     ),
     "i2v": _method(I2V, "backbone and prompt only; never sees the reference"),
 }

@@ -53,8 +53,9 @@ CLASSES = (
 # Their `fit` is a look at the reference: neither the seed nor the backbone's weights enter.
 FITS_BY_LOOKING = ("pose_guided", "pose_guided-true")
 
-# This one is `PoseGuided` with another estimator, and takes no configuration.
-CONFIGURED = [name for name in CLASSES if name != "pose_guided-true"]
+# Classes that take no configuration: this one is `PoseGuided` with another estimator.
+PLAIN = {"pose_guided-true"}
+CONFIGURED = [name for name in CLASSES if name not in PLAIN]
 
 NOT_METHODS = {"guidance", "stills"}
 

@@ -11,8 +11,20 @@ from torch.utils.checkpoint import checkpoint
 from flexiact.backbone.backbone import load_backbone
 from flexiact.backbone.loading import NO_SAVINGS, BackboneError, Savings
 from flexiact.memory.check import GIB, check_memory, main, shortage, table
-from flexiact.memory.estimate import STAGES, Estimate, _decoding, _encoding, estimate, held, outline
+from flexiact.memory.estimate import (
+    STAGES,
+    Estimate,
+    _decoding,
+    _denoising,
+    _encoding,
+    _learning,
+    estimate,
+    held,
+    outline,
+)
 from flexiact.memory.live_bytes import FusedAttention, LiveBytes
+from flexiact.refadapter import RefAdapter
+from flexiact.train_refadapter.configs import RefAdapterConfig
 from tests.support.backbones import save_tiny_folder, tiny_backbone
 
 LARGE = ["cogvideox-5b-i2v", "cogvideox-1.5-5b-i2v"]
@@ -132,11 +144,10 @@ def test_the_larger_model_has_its_tokens():
     # 81 frames are 21 latent ones, one more in front makes 11 pairs; 768 x 1360 px are 48 x 85 patches.
     assert planned.latent_shape == (22, 16, 96, 170) and planned.num_padding_frames == 1
     assert planned.num_video_tokens == 11 * 48 * 85 == 44_880
-    found = estimate(planned)
     # A step's states at guidance, [2, text + video, 3072] in bfloat16, several times over, but no logits.
-    states = 2 * (226 + 44_880) * 3072 * 2
-    assert 4 * states < found.activations["denoise"] < 40 * states
-    assert found.activations["learn"] < 42 * 2 * states  # what all blocks would keep without being computed twice
+    states, paper = 2 * (226 + 44_880) * 3072 * 2, RefAdapterConfig()
+    assert 4 * states < _denoising(planned, RefAdapter(planned.transformer, paper.rank, paper.alpha)) < 40 * states
+    assert _learning(planned) < 42 * 2 * states  # what all blocks would keep without being computed twice
 
 
 # ---------------------------------------------------------------------------------------------------- what is said
