@@ -16,6 +16,8 @@ Departures:
 - For bodies other than upright people there are further choices: one scale found on both axes (`"uniform"`) or one per
   axis (`"axes"`), all points, and `anchor="first"`, the reference's first frame alone, for references that begin at
   rest. `flexiact.pose.skeleton` says what happens to a scale that is undetermined or not above 0.
+- With guidance the branch without the prompt sees zeros for the skeleton; MimicMotion's released code gives it no pose
+  features. So guidance strengthens skeleton and prompt together.
 - Points below the estimator's threshold are not drawn; others are as bright as their scores (MimicMotion's
   confidence-aware guidance). There are no hands, no faces, and no training loss weighted by region.
 - There is one figure in the frame and no detector: the whole frame is the box.
@@ -103,7 +105,7 @@ class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
     """Pose guidance by estimated skeletons; an action holds keypoints and their scores."""
 
     method_id = "PoseGuided"
-    version = 1
+    version = 2
     uses_reference = True
     presets = PRESETS
 
@@ -146,6 +148,9 @@ class PoseGuided(ConfiguredMethod[PoseFit, PoseTransfer]):
         """Make the video of `request.target` following the fitted skeleton."""
         self.backbone.check_frames("target", request.target[None])
         latents = encode_control(self.backbone, self.control_video(action, request.target))
+        _, guidance = self.config.transfer.resolved(self.backbone)
+        if guidance > 1:
+            latents = torch.cat([torch.zeros_like(latents), latents])
         with self._control.attached(latents):
             return self.sample(request)
 

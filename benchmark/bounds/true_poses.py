@@ -1,6 +1,7 @@
 """Pose guidance without estimation: the harness tells the true keypoints of its two inputs.
 
-The difference between this entry and plain pose guidance is the cost of estimation; the rest is the method's own.
+The difference between this entry and plain pose guidance is the cost of estimation. The rest is the method's own: the
+fit of the reference's skeleton to another body, and the drawing of what the skeleton says.
 """
 
 import numpy as np

@@ -132,7 +132,7 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "pose_guided-true": _method(
         "benchmark.bounds.true_poses.TruePoseGuided",
-        "pose guidance with true keypoints in place of estimated ones: what is left is the method's own error",
+        "pose guidance with true keypoints of reference and image in place of estimated ones; the fit is the same",
         extra_supervision=f"{_CONTROL_DATA}; the true keypoints of the reference and of the target image",
         needs=("control", TRUE_KEYPOINTS),
     ),

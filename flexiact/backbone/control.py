@@ -1,9 +1,9 @@
 """Channel-wise video control: a CogVideoX image-to-video transformer that also sees the latents of a control video.
 
 The form is CogVideoX-Fun's (diffusers' CogVideoXFunControlPipeline): the control video is encoded by the same VAE
-(`flexiact.backbone.codec.encode_control`) and concatenated to the noisy latents on channels, in both guidance branches.
-Fun's released transformers take [noisy | control] and see no image, so the input does not determine the subject. Here
-the image's latents keep their place between the two, as in an image-to-video model:
+(`flexiact.backbone.codec.encode_control`) and concatenated to the noisy latents on channels. Fun's released
+transformers take [noisy | control] and see no image, so the input does not determine the subject. Here the image's
+latents keep their place between the two, as in an image-to-video model:
 
     [noisy | image condition | control], each of `out_channels` channels
 

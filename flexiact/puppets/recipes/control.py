@@ -48,6 +48,8 @@ TRAINING_VERSION = 2
 WORDING_SHARES = (0.9, 0.0, 0.0, 0.0, 0.0, 0.1)
 # As in the backbone's training. The weight of the movement falls to zero with the learning rate.
 TERMS = LossTerms(movement=0.5, channels=0.5)
+CONTROL_DROPOUT = 0.1
+"""Share of clips that have zeros for their control video, while the learning rate falls: what guidance starts from."""
 HIGH_NOISE_SHARE = 0.4  # see the backbone's; here a skeleton tells the movement in every step
 MAX_JITTER_PX, MISSED_SHARE, LOWEST_SCORE = 2.0, 0.03, 0.5
 
@@ -195,6 +197,9 @@ def _train_process(run: ControlRun, clips: dict[str, Tensor]) -> None:
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         both, padded, ids, _ = draw_batch(clips, "first", BATCH, generator, WORDING_SHARES)
         (clean, control), (image, _) = both.chunk(2, 2), padded.chunk(2, 2)
+        if step >= plan.decay_from:
+            shown = torch.rand(BATCH, generator=generator, device=control.device) >= CONTROL_DROPOUT
+            control = control * shown.view(-1, 1, 1, 1, 1)
         batch = Batch(clean, torch.cat([image, control], 2), ids)
         terms = TERMS.scaled(plan.rate(step) / plan.learning_rate)
         return velocity_loss(model, batch, noising, generator, HIGH_NOISE_SHARE, terms)
