@@ -121,6 +121,22 @@ def test_nothing_found_is_a_black_video_and_still_a_transfer(controlled: Backbon
     assert method.transfer(action, Request(random_frames(3, 1)[0], "a dog", 0)).frames.std() > 1
 
 
+def test_guidance_starts_from_a_video_without_skeleton(controlled: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, attached = [], Control.attached
+
+    def watched(control: Control, latents: torch.Tensor) -> Any:
+        seen.append(latents)
+        return attached(control, latents)
+
+    monkeypatch.setattr(Control, "attached", watched)
+    request = Request(random_frames(3, 1)[0], "a dog", 0)
+    for guidance in (1.0, 2.0):
+        method = PoseGuided(controlled, PAPER.changed(guidance_scale=guidance), Scripted(poses(), poses(1)[0]))
+        method.transfer(method.fit(Video(random_frames(1), 8.0), "", seed=0), request)
+    (alone,), (without, shown) = seen
+    assert torch.equal(alone, shown) and shown.any() and not without.any()
+
+
 def test_the_skeleton_changes_the_video(controlled: Backbone) -> None:
     request, videos = Request(random_frames(3, 1)[0], "a dog", 0), []
     for seed in (0, 1):
