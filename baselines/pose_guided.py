@@ -13,9 +13,9 @@ Departures:
 - `fit="vertical"` is MimicMotion's released linear fit. Its scale is the least-squares slope on the vertical axis over
   points of head and trunk (`points="trunk"`), used on both axes because both pictures have the same shape. The offsets
   are those of least squares. All frames of the reference are paired with the target image (`anchor="all"`).
-- For bodies other than upright people there are further choices: one scale found on both axes (`"uniform"`) or one per
-  axis (`"axes"`), all points, and `anchor="first"`, the reference's first frame alone, for references that begin at
-  rest. `flexiact.pose.skeleton` says what happens to a scale that is undetermined or not above 0.
+- For bodies other than upright people there are further choices: the slope on both axes (`"uniform"`) or the ratio of
+  the sizes (`"size"`), all points, and `anchor="first"`, the reference's first frame alone, for references that begin
+  at rest. `flexiact.pose.skeleton` says what happens to a scale that is undetermined or not above 0.
 - With guidance the branch without the prompt sees zeros for the skeleton; MimicMotion's released code gives it no pose
   features. So guidance strengthens skeleton and prompt together.
 - Points below the estimator's threshold are not drawn; others are as bright as their scores (MimicMotion's
@@ -41,10 +41,10 @@ from flexiact.pose.estimators import PoseEstimator
 from flexiact.pose.rtmpose import PUPPETS, estimator_by_name
 from flexiact.pose.skeleton import (
     DRAWING_VERSION,
-    AxisFit,
+    BodyFit,
     draw_skeletons,
-    fit_axes,
-    fit_uniform,
+    fit_size,
+    fit_slope,
     links_of,
     trunk_of,
 )
@@ -52,14 +52,14 @@ from flexiact.ranges import check_choice
 from flexiact.task import Action, Request, Video
 
 Anchor = Literal["all", "first"]
-Fit = Literal["vertical", "uniform", "axes"]
+Fit = Literal["vertical", "uniform", "size"]
 Points = Literal["trunk", "all"]
 
 
-FITS: Mapping[Fit, Callable[[np.ndarray, np.ndarray], AxisFit]] = {
-    "vertical": partial(fit_uniform, axes=(1,)),
-    "uniform": fit_uniform,
-    "axes": fit_axes,
+FITS: Mapping[Fit, Callable[[np.ndarray, np.ndarray], BodyFit]] = {
+    "vertical": partial(fit_slope, axes=(1,)),
+    "uniform": fit_slope,
+    "size": fit_size,
 }
 
 
@@ -80,7 +80,7 @@ class PoseTransfer(AdaptedSettings):
 
     Attributes:
         anchor: Frames of the reference that are fitted to the target image.
-        fit: Axes on which the scale is found: the vertical one, both together, or each separately.
+        fit: Scale of the reference's body: the slope on the vertical axis or on both, or the ratio of sizes.
         points: Points that are fitted: those of head and trunk, or all.
     """
 

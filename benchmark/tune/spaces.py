@@ -119,7 +119,7 @@ SPACES: dict[str, Space] = {
         POSE_GUIDED,
         {
             "anchor": ("first", "all"),
-            "fit": ("vertical", "uniform", "axes"),  # MimicMotion's is the first
+            "fit": ("vertical", "uniform", "size"),  # MimicMotion's is the first
             "points": ("trunk", "all"),
             **_GUIDANCE,
         },

@@ -55,61 +55,54 @@ TRUNKS: Mapping[str, frozenset[str]] = {
 """Keypoints of head and trunk, which move little against each other, for each kind of body in `SKELETONS`."""
 
 
-@dataclass(frozen=True, eq=False)
-class AxisFit:
-    """x' = scale * x + offset, for each axis: float64 [2] both, scales above 0, offsets in px."""
+@dataclass(frozen=True)
+class BodyFit:
+    """x' = scale * x + offset: a scale above 0, and offsets on both axes in px."""
 
-    scale: np.ndarray
-    offset: np.ndarray
+    scale: float
+    offset: tuple[float, float]
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Move points [..., 2]; returns float32."""
         return np.asarray(points * self.scale + self.offset, dtype=np.float32)
 
 
-def fit_axes(source: np.ndarray, target: np.ndarray) -> AxisFit:
-    """Least squares of target = scale * source + offset on each axis by itself, over pairs of points [N, 2].
+def fit_slope(source: np.ndarray, target: np.ndarray, axes: Sequence[int] = (0, 1)) -> BodyFit:
+    """Least squares of target = scale * source + offset over pairs of points [N, 2], with the scale of `axes` together.
 
-    The result on each axis equals that of `numpy.polyfit` of degree 1, unless the scale is undetermined (all points in
-    one place) or mirrors the body (a slope of 0 or less, which two different bodies easily give). Such an axis takes
-    the other axis's scale, or 1 if that is unusable too. Offsets are those of least squares for the scales. Without any
-    pair nothing moves.
+    For axis 1 alone and frames of one shape, this is MimicMotion's fit. A slope falls where the two poses differ. One
+    that is undetermined or not above 0 becomes 1. Without any pair nothing moves.
     """
 
-    def scales(spread: np.ndarray, joint: np.ndarray) -> np.ndarray:
-        known = (spread > 1e-6) & (joint > 1e-6 * spread)
-        scale = np.divide(joint, spread, out=np.ones(2), where=known)
-        return np.where(known, scale, np.where(known[::-1], scale[::-1], 1.0))
+    def scale(source: np.ndarray, target: np.ndarray) -> float:
+        spread, joint = ((source * other)[:, list(axes)].sum() for other in (source, target))
+        return float(joint / spread) if spread > 1e-6 and joint > 1e-6 * spread else 1.0
 
-    return _least_squares(source, target, scales)
+    return _fit(source, target, scale)
 
 
-def fit_uniform(source: np.ndarray, target: np.ndarray, axes: Sequence[int] = (0, 1)) -> AxisFit:
-    """Least squares of target = scale * source + offset over points [N, 2], with one scale, that of `axes` together.
+def fit_size(source: np.ndarray, target: np.ndarray) -> BodyFit:
+    """The fit that gives `source` the mean place and the centroid size of `target`, over pairs of points [N, 2].
 
-    For axis 1 alone and frames of one shape, this is MimicMotion's fit. A scale that is undetermined or not above 0
-    becomes 1. Offsets are those of least squares on each axis. Without any pair nothing moves.
+    The centroid size of Procrustes analysis is the root of the squared distances from the mean; it does not fall where
+    the two poses differ. If a size is 0, the scale is 1. Without any pair nothing moves.
     """
 
-    def scales(spread: np.ndarray, joint: np.ndarray) -> np.ndarray:
-        spread, joint = spread[list(axes)].sum(), joint[list(axes)].sum()
-        return np.full(2, joint / spread if spread > 1e-6 and joint > 1e-6 * spread else 1.0)
+    def scale(source: np.ndarray, target: np.ndarray) -> float:
+        sizes = np.linalg.norm(source), np.linalg.norm(target)
+        return float(sizes[1] / sizes[0]) if min(sizes) > 1e-3 else 1.0
 
-    return _least_squares(source, target, scales)
+    return _fit(source, target, scale)
 
 
-def _least_squares(
-    source: np.ndarray, target: np.ndarray, scales: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> AxisFit:
-    """The fit whose scales [2] come from the variances [2] of `source` and its covariances [2] with `target`."""
+def _fit(source: np.ndarray, target: np.ndarray, scale_of: Callable[[np.ndarray, np.ndarray], float]) -> BodyFit:
+    """The fit that takes the mean of `source` to that of `target`, with a scale found on both without their means."""
     if not len(source):
-        return AxisFit(np.ones(2), np.zeros(2))
+        return BodyFit(1.0, (0.0, 0.0))
     source, target = source.astype(np.float64), target.astype(np.float64)
-    source_mean, target_mean = source.mean(0), target.mean(0)
-    spread = ((source - source_mean) ** 2).mean(0)
-    joint = ((source - source_mean) * (target - target_mean)).mean(0)
-    scale = scales(spread, joint)
-    return AxisFit(scale, target_mean - scale * source_mean)
+    scale = scale_of(source - source.mean(0), target - target.mean(0))
+    x, y = target.mean(0) - scale * source.mean(0)
+    return BodyFit(scale, (float(x), float(y)))
 
 
 def links_of(keypoint_names: Sequence[str]) -> tuple[tuple[int, int], ...]:

@@ -38,7 +38,7 @@ TINY_PRESETS: list[tuple[dict[str, Any], Any]] = [
     (ditflow.PRESETS, ditflow.PAPER.changed(learning_rate=0.02, final_learning_rate=0.01)),
     (smm.PRESETS, smm.PAPER),
     (motion_clone.PRESETS, motion_clone.PAPER.changed(gradient_steps=2)),
-    (pose_guided.PRESETS, pose_guided.PAPER.changed(estimator=PUPPETS, anchor="first", fit="axes", points="all")),
+    (pose_guided.PRESETS, pose_guided.PAPER.changed(estimator=PUPPETS, anchor="first", fit="size", points="all")),
 ]
 
 

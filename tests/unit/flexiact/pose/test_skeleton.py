@@ -1,5 +1,7 @@
 """The linear fit over keypoints, which points are joined, and what a drawn skeleton looks like."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from flexiact.media.image import read_image
 from flexiact.pose.rtmpose import AP10K_KEYPOINTS, COCO_KEYPOINTS
-from flexiact.pose.skeleton import SKELETONS, TRUNKS, draw_skeletons, fit_axes, fit_uniform, links_of, palette, trunk_of
+from flexiact.pose.skeleton import SKELETONS, TRUNKS, draw_skeletons, fit_size, fit_slope, links_of, palette, trunk_of
 from flexiact.puppets.world.rigs import BONE_ENDS, KEYPOINTS
 from tests.support.goldens import SKELETON_FILE, skeleton_picture
 
@@ -28,60 +30,32 @@ def test_puppets_are_drawn_by_their_bones() -> None:
 # ---- fit
 
 
-@given(scales, scales, offsets, offsets, st.integers(0, 10**6), st.integers(2, 20))
+every_fit = pytest.mark.parametrize("fitted", [fit_slope, partial(fit_slope, axes=(1,)), fit_size])
+
+
+@every_fit
+@given(scales, offsets, offsets, st.integers(0, 10**6), st.integers(2, 20))
 @settings(deadline=None)
-def test_a_known_transform_is_found_again(a: float, b: float, c: float, d: float, seed: int, count: int) -> None:
+def test_a_known_transform_is_found_again(fitted, a: float, c: float, d: float, seed: int, count: int) -> None:
     source = points(seed, count)
     assume(source.std(0).min() > 0.5)
-    fit = fit_axes(source, source * [a, b] + [c, d])
-    np.testing.assert_allclose(fit.scale, [a, b], rtol=1e-6)
-    np.testing.assert_allclose(fit(points(seed + 1)), points(seed + 1) * [a, b] + [c, d], rtol=1e-4, atol=1e-3)
+    fit = fitted(source, source * a + [c, d])
+    np.testing.assert_allclose(fit.scale, a, rtol=1e-6)
+    np.testing.assert_allclose(fit.offset, [c, d], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(fit(points(seed + 1)), points(seed + 1) * a + [c, d], rtol=1e-4, atol=1e-3)
 
 
-@given(st.integers(0, 10**6), scales, scales)
-@settings(deadline=None)
-def test_noisy_pairs_give_what_polyfit_gives(seed: int, a: float, b: float) -> None:
-    source = points(seed)
-    target = source * [a, b] + 7 + np.random.default_rng(seed).normal(0, 1, source.shape)
-    fit = fit_axes(source, target)
-    for axis in (0, 1):
-        slope, offset = np.polyfit(source[:, axis], target[:, axis], 1)
-        if slope > 1e-3:
-            np.testing.assert_allclose([fit.scale[axis], fit.offset[axis]], [slope, offset], rtol=1e-5, atol=1e-5)
-
-
+@every_fit
 @given(st.integers(0, 10**6), st.integers(0, 30))
 @settings(deadline=None)
-def test_scales_are_above_zero_and_means_meet_whatever_the_pairs(seed: int, count: int) -> None:
+def test_scales_are_above_zero_and_means_meet_whatever_the_pairs(fitted, seed: int, count: int) -> None:
     source, target = points(seed, count), points(seed + 1, count)
-    fit = fit_axes(source, target)
-    assert (fit.scale > 0).all() and np.isfinite(fit.offset).all()
+    fit = fitted(source, target)
+    assert fit.scale > 0 and np.isfinite(fit.offset).all()
     if count:
         np.testing.assert_allclose(fit(source).mean(0), target.mean(0), atol=1e-3)
-
-
-def test_an_axis_that_leaves_its_scale_open_takes_the_other_s() -> None:
-    flat = np.array([[3.0, 0], [3, 1], [3, 4]])
-    np.testing.assert_allclose(fit_axes(flat, flat * 2 + 1).scale, [2, 2])
-    mirrored = points(0)
-    np.testing.assert_allclose(fit_axes(mirrored, mirrored * [-1, 0.5]).scale, [0.5, 0.5])
-    np.testing.assert_allclose(fit_axes(mirrored, -mirrored).scale, [1, 1])
-    one = fit_axes(np.array([[2.0, 3]]), np.array([[5.0, 5]]))
-    np.testing.assert_allclose([*one.scale, *one.offset], [1, 1, 3, 2])
-    none = fit_axes(np.zeros((0, 2)), np.zeros((0, 2)))
-    np.testing.assert_array_equal(none(mirrored), mirrored.astype(np.float32))
-
-
-@given(scales, offsets, offsets, st.integers(0, 10**6), st.integers(2, 20), st.sampled_from([(1,), (0, 1)]))
-@settings(deadline=None)
-def test_a_known_uniform_transform_is_found_again(
-    a: float, c: float, d: float, seed: int, count: int, axes: tuple[int, ...]
-) -> None:
-    source = points(seed, count)
-    assume(source.std(0).min() > 0.5)
-    fit = fit_uniform(source, source * a + [c, d], axes)
-    np.testing.assert_allclose(fit.scale, [a, a], rtol=1e-6)
-    np.testing.assert_allclose(fit.offset, [c, d], rtol=1e-4, atol=1e-3)
+    else:
+        np.testing.assert_array_equal(fit(points(0)), points(0).astype(np.float32))
 
 
 @given(st.integers(0, 10**6), scales)
@@ -89,30 +63,35 @@ def test_a_known_uniform_transform_is_found_again(
 def test_the_vertical_fit_is_mimicmotion_s(seed: int, a: float) -> None:
     source = points(seed)
     target = source * a + 7 + np.random.default_rng(seed).normal(0, 1, source.shape)
-    fit = fit_uniform(source, target, axes=(1,))
+    fit = fit_slope(source, target, axes=(1,))
     slope, offset = np.polyfit(source[:, 1], target[:, 1], 1)
     assume(slope > 1e-3)
-    np.testing.assert_allclose([fit.scale[1], fit.offset[1]], [slope, offset], rtol=1e-5, atol=1e-5)
-    across = (target[:, 0] - slope * source[:, 0]).mean()
-    np.testing.assert_allclose([fit.scale[0], fit.offset[0]], [slope, across], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose([fit.scale, fit.offset[1]], [slope, offset], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(fit.offset[0], (target[:, 0] - slope * source[:, 0]).mean(), rtol=1e-5, atol=1e-5)
 
 
-def test_a_uniform_scale_on_both_axes_is_that_of_least_squares() -> None:
+def test_a_slope_on_both_axes_is_that_of_least_squares() -> None:
     source = points(3)
     target = source * [2, 0.5] + np.random.default_rng(3).normal(0, 1, source.shape)
-    fit = fit_uniform(source, target)
     centred = (source - source.mean(0)).ravel()
     slow = np.linalg.lstsq(centred[:, None], (target - target.mean(0)).ravel(), rcond=None)[0]
-    np.testing.assert_allclose(fit.scale, [slow[0]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(fit_slope(source, target).scale, slow[0], rtol=1e-6)
 
 
-def test_a_uniform_scale_that_is_open_or_mirrored_is_1() -> None:
+def test_a_turned_body_keeps_its_size_and_loses_its_slope() -> None:
+    source, cosine, sine = points(3), 0.5, 0.75**0.5
+    turned = 2 * source @ np.array([[cosine, sine], [-sine, cosine]])
+    assert fit_size(source, turned).scale == pytest.approx(2)
+    assert fit_slope(source, turned).scale == pytest.approx(2 * cosine)
+
+
+@pytest.mark.parametrize("fitted", [fit_slope, fit_size])
+def test_a_scale_that_is_open_or_mirrored_is_1(fitted) -> None:
+    one = fitted(np.array([[2.0, 3]]), np.array([[5.0, 5]]))
+    assert (one.scale, one.offset) == (1, (3, 2))
     flat = np.array([[3.0, 2], [5, 2], [9, 2]])
-    np.testing.assert_allclose(fit_uniform(flat, flat * 2 + 1, axes=(1,)).scale, [1, 1])
-    np.testing.assert_allclose(fit_uniform(flat, flat * 2 + 1).scale, [2, 2])
-    np.testing.assert_allclose(fit_uniform(flat, -flat).scale, [1, 1])
-    none = fit_uniform(np.zeros((0, 2)), np.zeros((0, 2)))
-    np.testing.assert_array_equal(none(flat), flat.astype(np.float32))
+    assert fit_slope(flat, flat * 2 + 1, axes=(1,)).scale == fit_slope(flat, -flat).scale == 1
+    assert fitted(flat, flat * 2 + 1).scale == pytest.approx(2)
 
 
 # ---- links
