@@ -75,7 +75,10 @@ def parser() -> argparse.ArgumentParser:
 def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch", type=int, default=16, help="clips a step")
     group.add_argument(
-        "--processes", type=int, default=1, help="of one thread each, which share a batch; on a GPU they make the clips"
+        "--processes",
+        type=int,
+        default=1,
+        help="also refadapter, control: of one thread each, which share a batch; on a GPU they make the clips",
     )
     group.add_argument("--minutes", type=float, help="store and stop after so many")
     finished = group.add_mutually_exclusive_group()
@@ -188,14 +191,16 @@ def _refadapter(options: argparse.Namespace, steps: int, device: Device) -> obje
 
 
 def _control(options: argparse.Namespace, steps: int, device: Device) -> object:
-    from flexiact.puppets.recipes.control import ControlRun, train_control
+    from flexiact.puppets.recipes.control import BATCH, ControlRun, train_control
 
+    if options.processes < 1 or (device.type == "cpu" and BATCH % options.processes):
+        raise ValueError(f"--processes: it must divide the batch of {BATCH}")
     run = ControlRun(
         options.state,
         options.out / "control",
         steps,
         options.seed,
-        device.type,
+        str(device),
         options.shards,
         options.processes,
         options.compile,

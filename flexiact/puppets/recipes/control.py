@@ -42,7 +42,7 @@ CLIPS_VERSION = 2
 LARGE_SHARE = 0.5
 _RENDERED = 16  # clips at a time
 _SHARD_SEED_OFFSET = 8_000_000  # no shard shares a seed with any step, nor with the backbone's clips
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 """Raised when the same clips lead to other weights."""
 # Shares of captions of the subject, of all others, and of none; see the backbone's.
 WORDING_SHARES = (0.9, 0.0, 0.0, 0.0, 0.0, 0.1)
@@ -182,6 +182,11 @@ def train_control(run: ControlRun) -> Path:
     return run.out
 
 
+def plan_of(run: ControlRun) -> Plan:
+    """Settings that decide the outcome."""
+    return Plan(run.steps, run.seed, learning_rate=5e-4, averages=(0.10,), draws=run.device)
+
+
 def _train_process(run: ControlRun, clips: dict[str, Tensor]) -> None:
     backbone = load_backbone("puppets", run.device)
     model = ControlToVelocity(backbone)
@@ -192,14 +197,13 @@ def _train_process(run: ControlRun, clips: dict[str, Tensor]) -> None:
     precision = torch.float32 if run.device == "cpu" else torch.bfloat16
     variance = clips["latents"][:SHARD_CLIPS].chunk(2, 2)[0].float().var((0, 1, 3, 4))
     noising = Noising(alphas, rotary_positions(backbone.transformer, clips["latents"]), precision, variance)
-    plan = Plan(run.steps, run.seed, learning_rate=5e-4, averages=(0.10,), draws=str(backbone.device))
+    plan = plan_of(run)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         both, padded, ids, _ = draw_batch(clips, "first", BATCH, generator, WORDING_SHARES)
         (clean, control), (image, _) = both.chunk(2, 2), padded.chunk(2, 2)
         if step >= plan.decay_from:
-            shown = torch.rand(BATCH, generator=generator, device=control.device) >= CONTROL_DROPOUT
-            control = control * shown.view(-1, 1, 1, 1, 1)
+            control = partly_dropped(control, generator)
         batch = Batch(clean, torch.cat([image, control], 2), ids)
         terms = TERMS.scaled(plan.rate(step) / plan.learning_rate)
         return velocity_loss(model, batch, noising, generator, HIGH_NOISE_SHARE, terms)
@@ -211,6 +215,12 @@ def _train_process(run: ControlRun, clips: dict[str, Tensor]) -> None:
         (run.out / "README.md").write_text(_card(run, backbone, len(clips["latents"])))
 
 
+def partly_dropped(control: Tensor, generator: torch.Generator) -> Tensor:
+    """Control latents [B, F, C, h, w] with zeros for a `CONTROL_DROPOUT` of the clips."""
+    shown = torch.rand(len(control), generator=generator, device=control.device) >= CONTROL_DROPOUT
+    return control * shown.view(-1, 1, 1, 1, 1)
+
+
 def _card(run: ControlRun, backbone: Backbone, clips: int) -> str:
     return CARD.format(
         revision=backbone.revision[:12],
@@ -220,6 +230,9 @@ def _card(run: ControlRun, backbone: Backbone, clips: int) -> str:
         shards=run.shards,
         clips=clips,
         seed=run.seed,
+        device=run.device,
+        last=run.steps - plan_of(run).decay_from,
+        dropped=CONTROL_DROPOUT,
         mib=(run.out / "model.safetensors").stat().st_size / 2**20,
     )
 
@@ -231,9 +244,10 @@ The backbone's transformer with a control video's latents as a third input, [noi
 revision {revision}. Trained on {clips} clips of the training world; their control videos are skeletons drawn from the
 true keypoints with an estimator's jitter, misses and scores.
 
-    python -m flexiact.puppets.train control --steps {steps} --shards {shards} --seed {seed}
+    python -m flexiact.puppets.train control --steps {steps} --shards {shards} --seed {seed} --device {device}
 
-{steps} steps of {batch} clips, {samples:,} samples, averaged weights. Captions tell nothing of the action.
+{steps} steps of {batch} clips, {samples:,} samples, averaged weights. Captions tell nothing of the action. In the last
+{last} steps {dropped:.0%} of the clips had no skeleton.
 
 Another revision of the backbone needs other weights.
 """

@@ -23,7 +23,7 @@ from flexiact.puppets.engine.losses import (
     velocity_loss,
 )
 from flexiact.puppets.engine.muon import BatchedMuon, orthogonalised
-from flexiact.puppets.recipes import clip_shards
+from flexiact.puppets.recipes import clip_shards, control
 from flexiact.puppets.recipes import vae as train_vae
 from flexiact.puppets.recipes.backbone.model import (
     MAX_TEXT_TOKENS,
@@ -330,6 +330,20 @@ def test_a_batch_pads_its_condition_and_drops_captions(clips):
     assert not condition[:, 1:].any()
     assert ids.shape == (64, MAX_TEXT_TOKENS)
     assert (ids[:, 0] == 1).any() and (ids[:, 0] != 1).any()
+
+
+def test_captions_of_control_clips_tell_nothing_of_the_action(clips):
+    several = clips[0] | {"captions": torch.arange(2, 7)[None, :, None].expand(16, 5, 3)}  # a number a wording
+    ids = draw_batch(several, "first", 200, step_generator(0, 1), control.WORDING_SHARES).ids
+    assert set(ids[:, 0].tolist()) == {1, 2}  # none, or the subject's
+    assert len(set(draw_batch(several, "first", 200, step_generator(0, 1)).ids[:, 0].tolist())) == 6
+
+
+def test_some_clips_lose_their_skeleton():
+    latents = 1 + torch.rand(400, 3, 4, 2, 2, generator=step_generator(0, 1))
+    dropped = control.partly_dropped(latents, step_generator(0, 2))
+    gone = (dropped == 0).flatten(1).all(1)
+    assert 0.05 < gone.float().mean() < 0.15 and torch.equal(dropped[~gone], latents[~gone])
 
 
 def test_one_step_of_the_backbone_has_gradients_everywhere(clips):
