@@ -155,7 +155,7 @@ class ControlRun:
 
     Attributes:
         state: Folder of checkpoints and cached clips.
-        out: Folder of the weights, and of the backbone's card beside them.
+        out: Folder of the weights and their card.
         steps: Number of optimiser steps.
         seed: Seed of the clips and of every step.
         device: Name of the device.
