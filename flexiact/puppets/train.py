@@ -96,6 +96,12 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--contrast", type=float, default=0.0, help="weight of the distance kept to another clip")
 
 
+def _check_processes(processes: int, device: Device, batch: int, said: str) -> None:
+    """Refuse, before any clip is made, processes that cannot share a batch; `said` names the batch."""
+    if processes < 1 or (device.type == "cpu" and batch % processes):
+        raise ValueError(f"--processes: it must divide {said}")
+
+
 def _backbone_run(options: argparse.Namespace, steps: int, device: Device) -> BackboneRun:
     from flexiact.puppets.engine.losses import LossTerms
     from flexiact.puppets.recipes.backbone.start import AVERAGES, BackboneRun
@@ -104,8 +110,7 @@ def _backbone_run(options: argparse.Namespace, steps: int, device: Device) -> Ba
         raise ValueError(f"--average: {options.average} is none of {AVERAGES}")
     if not options.branch_share > 0:
         raise ValueError("--branch-share: it must be above 0")
-    if options.processes < 1 or (device.type == "cpu" and options.batch % options.processes):
-        raise ValueError("--processes: it must divide --batch")
+    _check_processes(options.processes, device, options.batch, "--batch")
     return BackboneRun(
         options.state,
         options.seed,
@@ -193,8 +198,7 @@ def _refadapter(options: argparse.Namespace, steps: int, device: Device) -> obje
 def _control(options: argparse.Namespace, steps: int, device: Device) -> object:
     from flexiact.puppets.recipes.control import BATCH, ControlRun, train_control
 
-    if options.processes < 1 or (device.type == "cpu" and BATCH % options.processes):
-        raise ValueError(f"--processes: it must divide the batch of {BATCH}")
+    _check_processes(options.processes, device, BATCH, f"the batch of {BATCH}")
     run = ControlRun(
         options.state,
         options.out / "control",

@@ -176,19 +176,19 @@ class ControlRun:
 
 def train_control(run: ControlRun) -> Path:
     """Train control weights on the shipped backbone; write the weights that differ from it, with a card, to `out`."""
-    backbone = load_backbone("puppets", run.device)
+    backbone = _shipped(run.device)
     clips = control_clips(backbone, run.state / "control-clips", run.seed, run.shards, run.processes)
     processes.run(run.processes if run.device == "cpu" else 1, _train_process, run, clips)
     return run.out
 
 
-def plan_of(run: ControlRun) -> Plan:
+def _plan(run: ControlRun) -> Plan:
     """Settings that decide the outcome."""
     return Plan(run.steps, run.seed, learning_rate=5e-4, averages=(0.10,), draws=run.device)
 
 
 def _train_process(run: ControlRun, clips: dict[str, Tensor]) -> None:
-    backbone = load_backbone("puppets", run.device)
+    backbone = _shipped(run.device)
     model = ControlToVelocity(backbone)
     if run.compiled:
         model.transformer.compile(dynamic=False)
@@ -197,7 +197,7 @@ def _train_process(run: ControlRun, clips: dict[str, Tensor]) -> None:
     precision = torch.float32 if run.device == "cpu" else torch.bfloat16
     variance = clips["latents"][:SHARD_CLIPS].chunk(2, 2)[0].float().var((0, 1, 3, 4))
     noising = Noising(alphas, rotary_positions(backbone.transformer, clips["latents"]), precision, variance)
-    plan = plan_of(run)
+    plan = _plan(run)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         both, padded, ids, _ = draw_batch(clips, "first", BATCH, generator, WORDING_SHARES)
@@ -231,7 +231,7 @@ def _card(run: ControlRun, backbone: Backbone, clips: int) -> str:
         clips=clips,
         seed=run.seed,
         device=run.device,
-        last=run.steps - plan_of(run).decay_from,
+        last=run.steps - _plan(run).decay_from,
         dropped=CONTROL_DROPOUT,
         mib=(run.out / "model.safetensors").stat().st_size / 2**20,
     )
