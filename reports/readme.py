@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from reports.run_folder import STATUSES
 from reports.tables.cells import Number
 from reports.tables.formats import cell_text
 from reports.wording import arrow, count, is_variant, label, number, seconds
@@ -31,7 +32,7 @@ def results_table(leaderboard: Path) -> str:
     better = bool(leading["higher_is_better"].iloc[0])
     leading = leading.loc[shown].sort_values("mean", ascending=not better, kind="stable")
     first = leading[leading["kind"] == "method"].iloc[0]
-    seeds = int(first[["ok", "failed", "skipped", "missing"]].sum()) // first["cases"]
+    seeds = int(first[[*STATUSES]].sum()) // first["cases"]
     lines = [
         f"Suite `{first['suite']}`, backbone `{first['backbone']}`: {first['cases']} cases of {first['references']} "
         f"references, {count(seeds, 'seed')}; 95 % intervals over references. *Bounds*.",

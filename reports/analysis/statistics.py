@@ -204,5 +204,5 @@ def costs(run: StoredRun) -> pd.DataFrame:
 def cell_counts(run: StoredRun) -> pd.DataFrame:
     """Videos by status: index method; columns ok, failed, skipped, missing, planned."""
     table = run.samples.groupby(["method", "status"]).size().unstack(fill_value=0)
-    table = table.reindex(index=run.methods + run.bounds, columns=["ok", "failed", "skipped", "missing"], fill_value=0)
+    table = table.reindex(index=run.methods + run.bounds, columns=STATUSES, fill_value=0)
     return table.assign(planned=table.sum(axis=1))
