@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,15 @@ HEADLINE = (
     "motion_inversion", "ditflow", "smm", "motion_clone", "pose_guided", "i2v",
 )  # fmt: skip
 """Methods of every suite; only the default suite has all entries."""
+TRAINED = (
+    ("paper", 3125, ""),
+    ("first", 3125, " --condition first"),
+    ("kept", 3125, " --keep-first"),
+    ("rank-64", 3125, " --rank 64"),
+    ("identity", 3125, " --identity-weight 0.1"),
+    ("longer", 6250, ""),
+)
+"""RefAdapters of the ablation of its training: name, steps of 8 clips, options."""
 _BETWEEN = """
 import resource, signal, subprocess, sys, time
 signal.signal(signal.SIGINT, lambda *_: None)
@@ -92,6 +101,15 @@ def _ablation(name: str, suite: str, *methods: str) -> Product:
     return Product((made,), (suite,), methods, ("backbone", "refadapter", *JUDGES))
 
 
+def _training() -> Product:
+    ablated = _ablation("refadapter-training", "puppets-dev-pose", "flexiact")
+    made = "flexiact.puppets.train refadapter --processes 2 --compile --out {runs}/adapters"
+    # A state goes on only to more steps, so a longer training has its own: the same commands can be given again.
+    steps = (f"{made}/{name} --state {{runs}}/state-{n} --steps {n}{options}" for name, n, options in TRAINED)
+    (last,) = ablated.steps
+    return replace(ablated, steps=(*steps, f"{last} --adapters {{runs}}/adapters"))
+
+
 PRODUCTS: dict[str, Product] = {
     "study": Product(("benchmark.study --features {runs}/features --publish {out}",), ("puppets",), (), JUDGES),
     "attention": Product(
@@ -108,6 +126,7 @@ PRODUCTS: dict[str, Product] = {
     "puppets-self": _suite("puppets-self"),
     "fae-schedule": _ablation("fae-schedule", "puppets-dev", "flexiact", "flexiact-principled", "i2v"),
     "refadapter": _ablation("refadapter", "puppets-dev-pose", "flexiact", "base-embedding"),
+    "refadapter-training": _training(),
     "fit-budget": _ablation("fit-budget", "puppets-dev", "flexiact", "motion_inversion", "motion_director"),
 }
 """Everything that one command can make; tuning and speed have commands of their own."""

@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmark.planning.selection import UsageError
 from benchmark.run import RESUMES, add_run_options, run_methods
 from flexiact.terminal.cli import OneLineParser, command
 
@@ -18,6 +19,7 @@ def parser() -> argparse.ArgumentParser:
     p = OneLineParser(prog="python -m benchmark.ablate", description=(__doc__ or "").split("\n\n")[0])
     names = ", ".join(sorted(path.stem for path in _FOLDER.glob("*.toml")))
     p.add_argument("name", metavar="NAME", help=f"{names}, or a file of that form that ends in .toml")
+    p.add_argument("--adapters", type=Path, metavar="DIR", help="folders NAME/refadapter of the RefAdapters of a plan")
     p.add_argument("--publish", type=Path, metavar="DIR", help="folder of table and figure (ablation in --out)")
     add_run_options(p, suite=None, out="runs/ablate-NAME")
     return p
@@ -25,17 +27,28 @@ def parser() -> argparse.ArgumentParser:
 
 def _ablate(args: argparse.Namespace) -> int:
     from benchmark.ablate.plans import ablation_of, load_plan
-    from reports.studies.ablation import publish
+    from reports.run_folder import StoredRun, load_run
+    from reports.studies.ablation import joined, publish
 
     plan = load_plan(args.name)
     ablation = ablation_of(plan)
     args.suite = args.suite or plan.suite
     args.out = args.out or Path("runs") / f"ablate-{Path(args.name).stem}"
-    names = dict.fromkeys([plan.baseline, *(row.method for row in ablation.rows), *(row.name for row in ablation.rows)])
-    code = run_methods(args, tuple(names))
-    if args.shard or code > 2:  # the ablation needs all videos
-        return code
-    print(f"ablation: {publish(args.out, ablation, args.publish or args.out / 'ablation', args.command)}")
+    runs: dict[str, StoredRun] = {}
+    # All share one directory. It ends as that of the backbone's own RefAdapter, with the baseline and the bounds.
+    adapters = sorted({row.adapter for row in ablation.rows}, reverse=True)
+    if adapters != [""] and args.adapters is None:
+        raise UsageError(f"{args.name} compares trained RefAdapters: give their folder by --adapters DIR")
+    for adapter in adapters:
+        mine = [row for row in ablation.rows if row.adapter == adapter]
+        names = dict.fromkeys([*(row.method for row in mine if not adapter), *(row.name for row in mine)])
+        given = {"refadapter": args.adapters / adapter / "refadapter"} if adapter else {}
+        code = run_methods(argparse.Namespace(**{**vars(args), **given}), tuple(names))
+        if args.shard or code > 2:  # the ablation needs all videos
+            return code
+        runs[adapter] = load_run(args.out)
+    page = publish(joined(runs), ablation, args.publish or args.out / "ablation", args.command)
+    print(f"ablation: {page}")
     return code
 
 

@@ -29,11 +29,13 @@ class Single(_Strict):
         label: Text for people.
         method: Name in `METHODS`.
         settings: Changed settings by dotted name; "none" stands for no value.
+        adapter: Name of a folder in --adapters, whose `refadapter` it runs with; "" for the backbone's own.
     """
 
     label: str
     method: str
     settings: dict[str, Value] = {}
+    adapter: Annotated[str, Field(pattern=r"^[\w-]*$")] = ""
 
 
 class Curve(_Strict):
@@ -127,7 +129,9 @@ def load_plan(name: str) -> Plan:
 def ablation_of(plan: Plan) -> Ablation:
     """The rows of a plan with the names of the methods and variants that make them."""
     rows = [Row(f"{plan.baseline} (baseline)", plan.baseline, plan.baseline)]
-    rows += [Row(single.label, single.method, _variant(single.method, single.settings)) for single in plan.rows]
+    for single in plan.rows:
+        name = _variant(single.method, single.settings)
+        rows.append(Row(single.label, single.method, name, adapter=single.adapter))
     for curve in plan.curves:
         rows.append(Row(f"{curve.label}: as set", curve.method, curve.method, curve.label, None, curve.setting))
         for place, value in enumerate(curve.values):

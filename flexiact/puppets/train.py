@@ -90,7 +90,9 @@ def _add_backbone_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--channels", type=float, default=0.0, help="0 to 1: weight channels by 1 / their variance")
     group.add_argument("--pointing", type=float, default=0.0, help="weight of a term for where the keypoints are")
     group.add_argument(
-        "--compile", action="store_true", help="also control: fuse the model (needs a C++ compiler): a third faster"
+        "--compile",
+        action="store_true",
+        help="also refadapter, control: fuse the model (needs a C++ compiler): a third faster",
     )
     group.add_argument("--taught", choices=("words", "pointing"), help="begin with what this recipe has trained")
     group.add_argument("--contrast", type=float, default=0.0, help="weight of the distance kept to another clip")
@@ -181,6 +183,7 @@ def _words(options: argparse.Namespace, steps: int, device: Device) -> object:
 def _refadapter(options: argparse.Namespace, steps: int, device: Device) -> object:
     from flexiact.puppets.recipes.refadapter import CONFIG, RefAdapterRun, train
 
+    _check_processes(options.processes, device, CONFIG.batch_size, f"the batch of {CONFIG.batch_size}")
     run = RefAdapterRun(
         options.state,
         steps,
@@ -191,6 +194,7 @@ def _refadapter(options: argparse.Namespace, steps: int, device: Device) -> obje
         not options.keep_first,
         options.rank or CONFIG.rank,
         options.identity_weight,
+        options.compile,
     )
     return train(run, options.out / "refadapter", device)
 

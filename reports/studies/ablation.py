@@ -6,7 +6,7 @@ verdicts: an ablation looks at many differences, and none of them was fixed befo
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from flexiact.recorded import NEUTRAL
 from reports.analysis.statistics import Comparison, compare, costs, estimate, tidy
 from reports.pictures.themes import Theme, mark, save_themed
-from reports.run_folder import TERCILES, RunError, StoredRun, load_run
+from reports.run_folder import TERCILES, RunError, StoredRun
 from reports.tables.cells import Cell, Number, Table
 from reports.tables.formats import markdown_table
 from reports.wording import heading, label, measured, scope, seconds, signed
@@ -38,6 +38,7 @@ class Row:
         curve: Label of the curve that it is a point of; None for a single row.
         value: Value of the curve's setting; None: that of the method itself, which the run knows.
         setting: Dotted name of the curve's setting.
+        adapter: Name of the RefAdapter that it runs with; "" for the backbone's own.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Row:
     curve: str | None = None
     value: float | None = None
     setting: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,12 @@ class Measured:
     place: float
 
 
-def publish(run_dir: Path, ablation: Ablation, folder: Path, command: str) -> Path:
+def publish(run: StoredRun, ablation: Ablation, folder: Path, command: str) -> Path:
     """Write ablation.md, ablation.csv and the figure; return the page.
 
     Raises:
-        RunError: If the run cannot be read or lacks a row.
+        RunError: If the run lacks a row.
     """
-    run = load_run(run_dir)
     rows, spent = tidy(run), costs(run)
     every = (_measured(run, rows, spent, ablation, row) for row in ablation.rows)
     # One of a curve's values may be the method's own: that point is shown once.
@@ -112,6 +113,24 @@ def publish(run_dir: Path, ablation: Ablation, folder: Path, command: str) -> Pa
     page = folder / f"{FIGURE}.md"
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return page
+
+
+def joined(runs: Mapping[str, StoredRun]) -> StoredRun:
+    """The run with the backbone's own RefAdapter (""), and the methods of those with others as `NAME (ADAPTER)`."""
+    own = runs[""]
+    methods, samples, scores = dict(own.info["methods"]), [own.samples], [own.scores]
+    for adapter, run in runs.items():
+        names = {name: _with_adapter(name, adapter) for name in run.methods} if adapter else {}
+        methods |= {new: run.info["methods"][old] for old, new in names.items()}
+        for parts, table in ((samples, run.samples), (scores, run.scores)):
+            mine = table[table["method"].isin(list(names))]
+            parts.append(mine.assign(method=mine["method"].map(names)))
+    tables = {"samples": pd.concat(samples, ignore_index=True), "scores": pd.concat(scores, ignore_index=True)}
+    return replace(own, info={**own.info, "methods": methods}, **tables)
+
+
+def _with_adapter(name: str, adapter: str) -> str:
+    return f"{name} ({adapter})" if adapter else name
 
 
 def _measured(run: StoredRun, rows: pd.DataFrame, spent: pd.DataFrame, ablation: Ablation, row: Row) -> Measured:
@@ -131,15 +150,16 @@ def name_in_run(run: StoredRun, row: Row) -> str:
     Raises:
         RunError: If the run has neither.
     """
-    if row.name in run.info["methods"]:
-        return row.name
+    name, method = (_with_adapter(one, row.adapter) for one in (row.name, row.method))
+    if name in run.info["methods"]:
+        return name
     found = re.fullmatch(r"[^\[]+\[(.+)\]", row.name)
     settings = dict(part.split("=", 1) for part in found[1].split(",")) if found else {}
-    if row.method in run.info["methods"] and all(
-        _same(value_of(run, row.method, name), text) for name, text in settings.items()
+    if method in run.info["methods"] and all(
+        _same(value_of(run, method, name), text) for name, text in settings.items()
     ):
-        return row.method
-    raise RunError(f"{run.folder}: lacks {row.name}; the ablation's own command makes it")
+        return method
+    raise RunError(f"{run.folder}: lacks {name}; the ablation's own command makes it")
 
 
 def value_of(run: StoredRun, method: str, setting: str) -> Any:

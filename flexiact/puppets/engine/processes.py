@@ -66,6 +66,9 @@ def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
 
 def _member(rank: int, processes: int, meeting: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # one machine: no host name has to be resolved
+    places, sizes = ("RANK", "LOCAL_RANK"), ("WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    about = dict.fromkeys(places, rank) | dict.fromkeys(sizes, processes) | {"OMP_NUM_THREADS": 1}
+    os.environ.update({name: str(number) for name, number in about.items()})  # by these accelerate finds the others
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=processes, timeout=timedelta(minutes=10))
     try:

@@ -18,6 +18,7 @@ from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.backbone.codec import clean_latent
 from flexiact.batches import Batch
 from flexiact.media.digests import json_digest
+from flexiact.puppets.engine import processes
 from flexiact.puppets.recipes.backbone.model import draw_batch
 from flexiact.puppets.recipes.backbone.trunk import LINEAR_CODE
 from flexiact.puppets.recipes.clip_shards import cached_clips, recipe_mark
@@ -38,23 +39,25 @@ class RefAdapterRun:
         steps: Number of steps.
         seed: Seed of clips, initial weights and draws.
         shards: Number of shards of 256 clips.
-        workers: Number of one-thread processes that make missing shards.
+        processes: Number of one-thread processes that make missing shards and, on a CPU, train; they share a batch.
         condition: Image that the model sees: "other", another moment of the untrimmed recording, or "first", the clip's
             own first frame.
         replaced: True to replace the first clean latent by that of the image.
         rank: Rank of every layer; its alpha is the same.
         identity_weight: Weight of the identity-consistency loss.
+        compiled: True to fuse the model.
     """
 
     state: Path
     steps: int
     seed: int
     shards: int
-    workers: int = 1
+    processes: int = 1
     condition: Condition = "other"
     replaced: bool = True
     rank: int = CONFIG.rank
     identity_weight: float = 0.0
+    compiled: bool = False
 
     @property
     def name(self) -> str:
@@ -69,7 +72,8 @@ class RefAdapterRun:
         said += f" --condition {self.condition}" if self.condition != "other" else ""
         said += "" if self.replaced else " --keep-first"
         said += f" --rank {self.rank}" if self.rank != CONFIG.rank else ""
-        return said + (f" --identity-weight {self.identity_weight:g}" if self.identity_weight else "")
+        said += f" --identity-weight {self.identity_weight:g}" if self.identity_weight else ""
+        return said + (f" --processes {self.processes}" if self.processes > 1 else "") + " --compile" * self.compiled
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,34 +124,46 @@ def train(run: RefAdapterRun, out: Path, device: torch.device) -> Path:
         ValueError: If a setting is out of range, the shipped backbone has no linear code, or the state is of another
             run.
     """
-    config = replace(CONFIG, steps=run.steps, rank=run.rank, alpha=run.rank, identity_weight=run.identity_weight)
     backbone = load_backbone("puppets", str(device))
     stored = PUPPET_WEIGHTS / "backbone" / LINEAR_CODE
     if not stored.exists():
         raise ValueError(f"{stored} does not exist: the shipped backbone is older; write one with backbone --branch-at")
-    code = load_linear_code(stored)
-    cpu = torch.device("cpu")
-    clips = cached_clips(code, backbone.tokenizer, run.state / "clips", run.seed, run.shards, run.workers, cpu)
-    state = run.state / "refadapter" / f"{backbone.revision[:12]}-{run.name}"
-    long_run = LongRun(config, run.seed, state, checkpoint_every=200)
+    code, cpu = load_linear_code(stored), torch.device("cpu")
+    clips = cached_clips(code, backbone.tokenizer, run.state / "clips", run.seed, run.shards, run.processes, cpu)
     drawn = UntrimmedClips(clips, run, recipe_mark(code, run.seed))
-    adapter, losses = train_long(backbone, drawn, long_run, Accelerator(cpu=device.type == "cpu"))
-    adapter.save(out)
-    card = CARD.format(
+    processes.run(run.processes if device.type == "cpu" else 1, _train_process, run, drawn, out, str(device))
+    return out
+
+
+def _train_process(run: RefAdapterRun, drawn: UntrimmedClips, out: Path, device: str) -> None:
+    backbone = load_backbone("puppets", device)
+    if run.compiled:
+        backbone.transformer.compile(dynamic=False)
+    together = processes.count()
+    config = replace(CONFIG, steps=run.steps, rank=run.rank, alpha=run.rank, identity_weight=run.identity_weight)
+    config = replace(config, batch_size=config.batch_size // together)
+    state = run.state / "refadapter" / f"{backbone.revision[:12]}-{run.name}{f'-by{together}' * (together > 1)}"
+    long_run = LongRun(config, run.seed, state, checkpoint_every=200)
+    adapter, losses = train_long(backbone, drawn, long_run, Accelerator(cpu=backbone.device.type == "cpu"))
+    if processes.rank() == 0:
+        adapter.save(out)
+        (out / "README.md").write_text(_card(run, backbone, len(drawn.clips["latents"]), losses))
+
+
+def _card(run: RefAdapterRun, backbone: Backbone, clips: int, losses: list[float]) -> str:
+    return CARD.format(
         rank=run.rank,
         condition={"other": "another moment of the recording", "first": "the clip's own first frame"}[run.condition],
         replaced="is replaced by that image's" if run.replaced else "stays",
         identity=f", and an identity loss of weight {run.identity_weight:g} is added" if run.identity_weight else "",
         revision=backbone.revision[:12],
         steps=run.steps,
-        batch=config.batch_size,
-        samples=run.steps * config.batch_size,
-        clips=len(clips["latents"]),
+        batch=CONFIG.batch_size,
+        samples=run.steps * CONFIG.batch_size,
+        clips=clips,
         options=run.options,
         loss=sum(losses[-100:]) / len(losses[-100:]),
     )
-    (out / "README.md").write_text(card)
-    return out
 
 
 CARD = """# RefAdapter of the puppet backbone

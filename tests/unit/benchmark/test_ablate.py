@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.ablate import __main__
 from benchmark.ablate.__main__ import parser
 from benchmark.ablate.plans import ablation_of, load_plan, plan_names
 from benchmark.planning.methods import METHODS
@@ -60,6 +61,22 @@ def test_a_plan_becomes_rows_with_the_names_of_variants(tmp_path: Path) -> None:
     assert found.over == {"guidance": "setting"}
 
 
+def test_each_trained_refadapter_has_a_run_and_the_backbones_own_the_last(tmp_path: Path, monkeypatch) -> None:
+    path, asked, joined = tmp_path / "mine.toml", [], []
+    other = '[[rows]]\nlabel = "other"\nmethod = "flexiact"\nadapter = "other"\n'
+    path.write_text(PLAN.partition("[[curves]]")[0] + other)
+    monkeypatch.setattr(__main__, "run_methods", lambda args, names: asked.append((args.refadapter, names)) or 1)
+    monkeypatch.setattr("reports.run_folder.load_run", lambda folder: len(asked))
+    monkeypatch.setattr("reports.studies.ablation.joined", joined.append)
+    monkeypatch.setattr("reports.studies.ablation.publish", lambda *_: "page")
+    options = [str(path), "--out", str(tmp_path / "run")]
+    assert __main__.main([*options, "--adapters", "trained"]) == 1
+    base = ("i2v", "base-embedding", "base-embedding[embedding_tokens=4,schedule=none]")
+    assert asked == [(Path("trained/other/refadapter"), ("flexiact",)), (None, base)]
+    assert joined == [{"other": 1, "": 2}]
+    assert __main__.main(options) == 2 and len(asked) == 2
+
+
 def test_the_help_says_which_suite_and_folder_are_used() -> None:
     shown = " ".join(parser().format_help().split())
     assert "prompt) (its own)" in shown and "run directory (runs/ablate-NAME)" in shown and "None" not in shown
@@ -87,6 +104,7 @@ def test_thresholds_of_the_schedules_plan_are_at_the_papers_ratios() -> None:
         ("[9, 3]", "[9]", "also.num_inference_steps: expected 2 values, got 1"),
         ("baseline", "base line", "cannot be read"),
         ("values =", "relative = true\nvalues =", "factors can only be shown over 'fit_s'"),
+        ('method = "base', 'adapter = "a/b"\nmethod = "base', "rows.0.adapter: String should match pattern"),
         ("question =", "asks =", "question: Field required"),
         ('baseline = "i2v"', 'baseline = "i3v"', r"wrong\.toml: unknown method 'i3v' \(did you mean 'i2v'\?\)"),
         ('method = "base-embedding"', 'method = "base"', r"wrong\.toml: unknown method 'base'"),

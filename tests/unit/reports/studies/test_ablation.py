@@ -9,7 +9,7 @@ import pytest
 
 from reports.analysis.statistics import compare, tidy
 from reports.run_folder import RunError, load_run
-from reports.studies.ablation import Ablation, Row, name_in_run, publish, value_of
+from reports.studies.ablation import Ablation, Row, joined, name_in_run, publish, value_of
 
 make_run = runpy.run_path(str(Path(__file__).parents[3] / "golden" / "report" / "fake_run.py"))["make_run"]
 
@@ -42,7 +42,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 def test_the_numbers_are_the_runs(run_dir: Path, tmp_path: Path) -> None:
-    page = publish(run_dir, ABLATION, tmp_path / "out", "python -m benchmark.ablate alpha")
+    page = publish(load_run(run_dir), ABLATION, tmp_path / "out", "python -m benchmark.ablate alpha")
     stored = pd.read_csv(tmp_path / "out/ablation.csv").set_index("row")
     # The method's own alpha is .5: one point stands for both rows.
     assert list(stored.index) == ["without the schedule", "alpha: 0.5", "alpha: 2", "base: as set"]
@@ -55,9 +55,29 @@ def test_the_numbers_are_the_runs(run_dir: Path, tmp_path: Path) -> None:
     )
     text = page.read_text()
     assert "## Minus i2v, by layout" in text and "no-such-metric" not in text
-    again = publish(run_dir, ABLATION, tmp_path / "again", "python -m benchmark.ablate alpha")
+    again = publish(load_run(run_dir), ABLATION, tmp_path / "again", "python -m benchmark.ablate alpha")
     for path in page.parent.iterdir():
         assert path.read_bytes() == (again.parent / path.name).read_bytes()
+
+
+def test_a_run_with_another_refadapter_adds_its_methods_alone(run_dir: Path, tmp_path: Path) -> None:
+    own, other = load_run(run_dir), load_run(make_run(tmp_path / "other", videos=False))
+    other.samples["key"] = other.samples["key"] + "+"
+    other.scores["key"] = other.scores["key"] + "+"
+    other.scores["value"] = other.scores["value"] + 1
+    both = joined({"": own, "longer": other})
+    assert both.methods == [*own.methods, *(f"{name} (longer)" for name in other.methods)]
+    assert both.bounds == own.bounds and both.folder == own.folder
+    assert name_in_run(both, Row("", "flexiact", "flexiact", adapter="longer")) == "flexiact (longer)"
+    with pytest.raises(RunError, match=r"lacks flexiact \(first\)"):
+        name_in_run(both, Row("", "flexiact", "flexiact", adapter="first"))
+    expected = compare(tidy(own), own.headline, "flexiact", "i2v").estimate.mean
+    rows = tidy(both)
+    assert compare(rows, own.headline, "flexiact", "i2v").estimate.mean == expected
+    shown = rows[(rows["method"] == "flexiact (longer)") & (rows["metric"] == own.headline)]["value"]
+    before = tidy(own)
+    mine = before[(before["method"] == "flexiact") & (before["metric"] == own.headline)]["value"]
+    assert (shown.to_numpy() - mine.to_numpy())[mine.notna()] == pytest.approx(1)
 
 
 def test_a_row_that_the_run_lacks_is_named(run_dir: Path) -> None:
