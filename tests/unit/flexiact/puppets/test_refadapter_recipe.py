@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import clean_latent
+from flexiact.puppets.engine import processes
 from flexiact.puppets.recipes import refadapter
 from flexiact.puppets.recipes.refadapter import RefAdapterRun, UntrimmedClips, train
 from flexiact.puppets.train import main
@@ -16,6 +18,13 @@ from flexiact.refadapter import RefAdapter
 from tests.support.backbones import tiny_backbone
 
 RUN = RefAdapterRun(Path("state"), steps=4, seed=0, shards=1)
+
+
+def met(folder: Path) -> None:
+    """Write how many processes accelerate finds, and the mean of their numbers."""
+    accelerator = Accelerator(cpu=True)
+    mean = accelerator.reduce(torch.tensor(float(accelerator.process_index)), "mean")
+    (folder / str(accelerator.process_index)).write_text(f"{accelerator.num_processes} {mean.item()}")
 
 
 def random_clips(backbone: Backbone, count: int = 6) -> dict[str, Tensor]:
@@ -63,6 +72,7 @@ def test_the_command_s_options_are_the_card_s(tmp_path: Path, monkeypatch: pytes
     runs = []
     monkeypatch.setattr(refadapter, "train", lambda run, *_: runs.append(run))
     asked = "--steps 4 --shards 1 --seed 0 --condition first --keep-first --rank 4 --identity-weight 0.5"
+    asked += " --processes 2 --compile"
     assert main(["refadapter", *asked.split(), "--device", "cpu", "--threads", "1", "--out", str(tmp_path)]) == 0
     assert [run.options for run in runs] == [asked]
 
@@ -85,6 +95,11 @@ def test_a_stopped_training_ends_like_an_unbroken_one(tmp_path: Path, monkeypatc
     assert found[0] == found[1] != found[2]
     assert "(rank 4, alpha 4)" in (whole / "README.md").read_text()
     assert RefAdapter.load(whole, backbone.transformer) is not None
+
+
+def test_the_trainer_finds_the_other_processes(tmp_path: Path):
+    processes.run(2, met, tmp_path)
+    assert [(tmp_path / str(number)).read_text() for number in range(2)] == ["2 0.5", "2 0.5"]
 
 
 def test_without_a_linear_code_the_shipped_backbone_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
