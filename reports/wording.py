@@ -1,6 +1,7 @@
 """Words and number formats that the tables, the figures and the page share."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,9 +20,23 @@ SHOWN_DIGITS = 8
 """Number of digits of a suite's digest in a heading: enough to tell two editions apart; run.json has all digits."""
 
 
+ONE_LINE = 32
+"""Largest number of characters of a name that figures write in one line."""
+
+
 def listed(names: Sequence[str]) -> str:
     """Names with commas, and "and" before the last."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def broken(name: str) -> str:
+    """A method's name for figures: that of a long variant has a line for each setting."""
+    return re.sub(r"(?<=[\[,])", "\n", name) if len(name) > ONE_LINE else name
+
+
+def row_height(labels: Iterable[str], least: float) -> float:
+    """Inches that a row of a figure needs for its label, `least` or more."""
+    return max([least, *(0.17 * (1 + text.count("\n")) + 0.06 for text in labels)])
 
 
 def number(value: float) -> str:

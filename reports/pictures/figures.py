@@ -16,7 +16,7 @@ from reports.pictures.pareto import draw_pareto, text_of_pareto
 from reports.pictures.themes import Theme, mark, save_themed
 from reports.results import Results, headline_mean
 from reports.run_folder import TERCILES
-from reports.wording import heading, label, signed
+from reports.wording import broken, heading, label, row_height, signed
 
 Draw = Callable[[Results, Theme], Figure | None]
 
@@ -37,14 +37,15 @@ def write_figures(results: Results, folder: Path) -> dict[str, str]:
 def _headline(results: Results, theme: Theme) -> Figure | None:
     """Methods as dots with intervals, floors and ceilings as lines; beside them the ranks."""
     run, names = results.run, results.order
-    figure = Figure(figsize=(10, 1.7 + 0.36 * len(names)))
+    labels = [broken(name) for name in names]
+    figure = Figure(figsize=(10, 1.7 + row_height(labels, 0.36) * len(names)))
     axes, ranks = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     cells = results.summary[results.summary["metric"] == run.headline].set_index("method")
     for place, name in enumerate(names):
         _dot(axes, cells.loc[name], place, theme.accent)
         _dot(ranks, results.ranks.loc[name].rename({"rank": "mean"}), place, theme.second)
     _bounds(axes, results, theme, names_at=len(names) - 0.35)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), labels)
     axes.set_ylim(len(names) - 0.3, -0.6)
     axes.set_xlabel(f"{heading(run, run.headline)}, mean over references, 95% interval")
     ranks.set_xlim(0.5, max(len(names), 1) + 0.5)
@@ -91,7 +92,8 @@ def _difficulty(results: Results, theme: Theme) -> Figure | None:
     if table.empty:
         return None
     names = results.order
-    figure = Figure(figsize=(10, 1.7 + 0.5 * len(names)))
+    labels = [broken(name) for name in names]
+    figure = Figure(figsize=(10, 1.7 + row_height(labels, 0.5) * len(names)))
     panels = figure.subplots(1, len(results.run.axes), sharey=True, sharex=True, squeeze=False)[0]
     for panel, axis in zip(panels, results.run.axes, strict=True):
         for step, tercile in enumerate(TERCILES):
@@ -102,7 +104,7 @@ def _difficulty(results: Results, theme: Theme) -> Figure | None:
                     _dot(panel, mine.loc[name], height, theme.steps[step], size=5, marker="osD"[step])
         panel.set_title(f"apart in {axis}")
         panel.grid(axis="x")
-    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_yticks(range(len(names)), labels)
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     marks = [Line2D([], [], color=c, marker=m, ls="", ms=5) for c, m in zip(theme.steps, "osD", strict=True)]
     figure.legend(marks, TERCILES, loc="outside upper right", ncols=3)
@@ -117,7 +119,8 @@ def _cost(results: Results, theme: Theme) -> Figure | None:
     names = [name for name in results.order if name in costs.index and np.isfinite(cells.loc[name, "mean"])]
     if not names:
         return None
-    figure = Figure(figsize=(8.4, 4.4))
+    labels = [broken(name) for name in names]
+    figure = Figure(figsize=(8.4, max(4.4, 0.6 + row_height(labels, 0.2) * len(names))))
     axes = figure.subplots()
     for index, name in enumerate(names):
         (colour, marker), row = mark(theme, index), cells.loc[name]
@@ -127,7 +130,7 @@ def _cost(results: Results, theme: Theme) -> Figure | None:
         if np.isfinite(row["low"]):
             axes.plot([first] * 2, [row["low"], row["high"]], color=colour, linewidth=1.8, alpha=0.6)
         axes.plot(further, row["mean"], marker, markerfacecolor=theme.paper, color=colour, markersize=6)
-        axes.plot(first, row["mean"], marker, color=colour, markersize=7, label=name)
+        axes.plot(first, row["mean"], marker, color=colour, markersize=7, label=labels[index])
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -181,7 +184,7 @@ def _belief_scatter(results: Results, theme: Theme) -> Figure | None:
             colour, marker = mark(theme, index)
             panel.plot(
                 mine["headline_value"], mine["metric_value"], marker, color=colour, markersize=2.5, alpha=0.7,
-                label=method, markeredgewidth=0, ls="", zorder=0.5,
+                label=broken(method), markeredgewidth=0, ls="", zorder=0.5,
             )  # fmt: skip
         panel.set_title(heading(run, name).replace(" (released", "\n(released"), fontsize=9)
         panel.grid()

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from reports.pictures.themes import Theme
 from reports.results import Results
-from reports.wording import heading, label
+from reports.wording import broken, heading, label, row_height
 
 _MOST_WRITTEN = 30
 """Largest number of methods whose cells have room for numbers."""
@@ -23,7 +23,8 @@ def draw_matrix(results: Results, theme: Theme) -> Figure | None:
         found = item.estimate
         means[row, column], means[column, row] = found.mean, -found.mean
         clear[row, column] = clear[column, row] = found.low > 0 or found.high < 0
-    side = 1.6 + 0.46 * len(names)
+    labels = [broken(name) for name in names]
+    side = 1.6 + row_height(labels, 0.46) * len(names)
     figure = Figure(figsize=(side + 1.2, side))
     axes = figure.subplots()
     reach = float(np.nanmax(np.abs(means))) or 1.0
@@ -34,8 +35,8 @@ def draw_matrix(results: Results, theme: Theme) -> Figure | None:
             weight = "bold" if clear[row, column] else "normal"
             text = f"{means[row, column]:+.2f}".replace("-", "−")
             axes.text(column, row, text, ha="center", va="center", fontsize=6.5, fontweight=weight, color=theme.ink)
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), labels, rotation=90)
+    axes.set_yticks(range(len(names)), labels)
     axes.tick_params(length=0)
     axes.set_title(heading(results.run, results.run.headline))
     figure.colorbar(image, shrink=0.7, label="row minus column")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from reports.pictures.themes import Theme, mark
 from reports.results import Results
-from reports.wording import heading, label
+from reports.wording import broken, heading, label, row_height
 
 LOOKS = ("true_appearance_error", "identity_masked", "appearance_consistency", "identity_embedded")
 """Measures of appearance, the most trustworthy first; the first one that has values is drawn."""
@@ -67,9 +67,10 @@ def draw_pareto(results: Results, theme: Theme) -> Figure | None:
     means = _means(places, names)
     if np.isfinite(means).all(axis=1).sum() < 2:
         return None
-    figure = Figure(figsize=(9.4, max(4.8, 1.2 + 0.24 * len(names))))
-    axes = figure.subplots()
     on_front = front(results)
+    labels = [broken(name) + " *" * (name in on_front) for name in names]
+    figure = Figure(figsize=(9.4, max(4.8, 1.2 + row_height(labels, 0.24) * len(names))))
+    axes = figure.subplots()
     ends = means[[names.index(name) for name in on_front]]
     axes.plot(*ends[np.argsort(ends[:, 0])].T, color=theme.second, linewidth=1.4, linestyle=(0, (3, 2)), zorder=1)
     for index, name in enumerate(names):
@@ -79,7 +80,7 @@ def draw_pareto(results: Results, theme: Theme) -> Figure | None:
             spans = [table.loc[name, ["low", "high"]].to_numpy(float) for table in places]
             axes.plot(spans[0], [y, y], color=colour, linewidth=1.3, alpha=0.5)
             axes.plot([x, x], spans[1], color=colour, linewidth=1.3, alpha=0.5)
-            axes.plot(x, y, marker, color=colour, markersize=7, label=f"{name} *" if name in on_front else name)
+            axes.plot(x, y, marker, color=colour, markersize=7, label=labels[index])
     _draw_bounds(axes, results, theme)
     axes.set_xlabel(f"{heading(results.run, looks)}, mean over references, 95% interval")
     axes.set_ylabel(f"{heading(results.run, results.run.headline)}")
