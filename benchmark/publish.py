@@ -87,6 +87,14 @@ def _suite(name: str, seeds: str = "0", methods: tuple[str, ...] = HEADLINE) -> 
     return Product((made, f"reports.build {{runs}}/{name} --publish {{out}}"), (name,), methods)
 
 
+def _self_transfer() -> Product:
+    made = _suite("puppets-self")
+    signals = (
+        "benchmark.guiding {runs}/puppets-self --threads 2 --out {out}/guiding.md"  # why guided methods fail there
+    )
+    return replace(made, steps=(*made.steps, signals))
+
+
 def _difficulty() -> Product:
     seeds = {"puppets-easy": "0-2", "puppets-pose": "0-2"}
     names = ("puppets-easy", *(f"puppets-{axis}" for axis in ("layout", "viewpoint", "skeleton", "pose", "crossed")))
@@ -123,7 +131,7 @@ PRODUCTS: dict[str, Product] = {
     "variance": _variance("puppets-dev"),
     "difficulty": _difficulty(),
     "puppets-words": _suite("puppets-words"),
-    "puppets-self": _suite("puppets-self"),
+    "puppets-self": _self_transfer(),
     "fae-schedule": _ablation("fae-schedule", "puppets-dev", "flexiact", "flexiact-principled", "i2v"),
     "refadapter": _ablation("refadapter", "puppets-dev-pose", "flexiact", "base-embedding"),
     "refadapter-training": _training(),
