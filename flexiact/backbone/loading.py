@@ -87,22 +87,17 @@ def load_networks(folder: Path, device: torch.device, dtype: torch.dtype, saving
 
     Raises:
         BackboneError: If a weight is not finite.
-        OSError: If files are missing (ValueError: if they are damaged).
+        OSError: If files are missing (ValueError: if they are damaged or lack weights).
     """
     home = torch.device("cpu") if savings.offload else device
     networks: dict[str, Any] = {}
-    with _no_progress_bars():
-        for part, kind in NETWORKS.items():
+    with _quietly():
+        for part in NETWORKS:
             if savings.quantise and part == "transformer":
-                networks[part] = kind.from_pretrained(
-                    folder,
-                    subfolder=part,
-                    torch_dtype=dtype,
-                    quantization_config=_quantisation(savings.quantise, dtype),
-                    device_map={"": device},
-                )
+                config = _quantisation(savings.quantise, dtype)
+                networks[part] = _read(folder, part, dtype, quantization_config=config, device_map={"": device})
             else:
-                networks[part] = kind.from_pretrained(folder, subfolder=part, torch_dtype=dtype).to(home)
+                networks[part] = _read(folder, part, dtype).to(home)
             networks[part].eval().requires_grad_(False)
     _check_finite(networks)
     if savings.offload:
@@ -134,6 +129,16 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
+def _read(folder: Path, part: str, dtype: torch.dtype, **options: Any) -> Any:
+    """A network of a folder; both libraries would draw the weights that its files lack."""
+    network, read = NETWORKS[part].from_pretrained(
+        folder, subfolder=part, torch_dtype=dtype, output_loading_info=True, **options
+    )
+    if missing := sorted(read["missing_keys"]):
+        raise ValueError(f"{part}: its files lack {len(missing)} weights, e.g. {missing[0]}; fetch the model again")
+    return network
+
+
 def _quantisation(quantise: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     if quantise == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
@@ -148,13 +153,17 @@ def _check_finite(networks: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def _quietly() -> Iterator[None]:
+    """Let both libraries print no progress bars, and no tables of missing weights, which `_read` refuses."""
     bars = diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    levels = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
+    for module in (diffusers_logging, transformers_logging):
+        module.disable_progress_bar()
+        module.set_verbosity_error()
     try:
         yield
     finally:
-        for module, enabled in zip((diffusers_logging, transformers_logging), bars, strict=True):
+        for module, enabled, level in zip((diffusers_logging, transformers_logging), bars, levels, strict=True):
+            module.set_verbosity(level)
             if enabled:
                 module.enable_progress_bar()

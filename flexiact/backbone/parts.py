@@ -1,6 +1,7 @@
 """Check, before loading, that a folder holds a whole model: downloads stop halfway, and variants have other names."""
 
 import json
+import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -23,11 +24,14 @@ def check_parts(name: str, folder: Path) -> None:
     for part, file in {"scheduler": "scheduler_config.json", **dict.fromkeys(NETWORKS, "config.json")}.items():
         if not (folder / part / file).is_file():
             raise _incomplete(name, folder / part / file, "is missing")
+        _check_json(name, folder / part / file)
     vocabularies = [path for pattern in _VOCABULARIES for path in (folder / "tokenizer").glob(pattern)]
     if not vocabularies:
         raise _incomplete(name, folder / "tokenizer", "is missing or holds no vocabulary")
     for path in vocabularies:
         _check_fetched(name, path)
+    for path in (folder / "tokenizer").glob("*.json"):
+        _check_json(name, path)
     for part in NETWORKS:
         for path in _weights(name, folder / part):
             _check_whole(name, path)
@@ -42,7 +46,7 @@ def _weights(name: str, part: Path) -> list[Path]:
                 return [part / file for file in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise _incomplete(name, index, f"cannot be read ({one_line(error)})") from error
-    files = [part / file for file in _WEIGHTS if (part / file).is_file()]
+    files = [part / file for file in _WEIGHTS if os.path.lexists(part / file)]  # a link may lead nowhere
     if not files and not any(part.glob("*.bin")):
         others = sorted(path.name for path in part.glob("*.safetensors"))
         variant = f", only {others[0]}: rename it, or fetch the model without a variant" if others else ""
@@ -59,6 +63,14 @@ def _check_whole(name: str, path: Path) -> None:
         with safe_open(path, "pt"):
             pass
     except (OSError, SafetensorError) as error:
+        raise _incomplete(name, path, f"is cut short or damaged ({one_line(error)})") from error
+
+
+def _check_json(name: str, path: Path) -> None:
+    _check_fetched(name, path)
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise _incomplete(name, path, f"is cut short or damaged ({one_line(error)})") from error
 
 

@@ -230,6 +230,12 @@ def test_sizes_that_do_not_fit_are_named():
             replace(backbone, **change)
 
 
+def without_a_weight(file: Path) -> None:
+    weights = load_file(file)
+    weights.pop(sorted(weights)[0])
+    save_file(weights, file, {"format": "pt"})
+
+
 DAMAGE = {
     "tokenizer": lambda f: shutil.rmtree(f / "tokenizer"),
     "vae/config.json": lambda f: (f / "vae/config.json").unlink(),
@@ -255,6 +261,16 @@ DAMAGE = {
         ),
     ),
     "scheduler/scheduler_config.json": lambda f: (f / "scheduler/scheduler_config.json").unlink(),
+    "transformer/diffusion_pytorch_model.safetensors is missing": lambda f: (
+        (f / "transformer/diffusion_pytorch_model.safetensors").unlink(),
+        (f / "transformer/diffusion_pytorch_model.safetensors").symlink_to("../../blobs/0"),
+    ),
+    "vae/config.json is cut short": lambda f: (f / "vae/config.json").write_text('{"_class_name": "Auto'),
+    "tokenizer/tokenizer.json is cut short": lambda f: (f / "tokenizer/tokenizer.json").write_text("<!DOCTYPE html>"),
+    "text_encoder: its files lack 1 weights": lambda f: without_a_weight(f / "text_encoder/model.safetensors"),
+    "transformer: its files lack 1 weights": lambda f: without_a_weight(
+        f / "transformer/diffusion_pytorch_model.safetensors"
+    ),
 }
 
 
