@@ -17,7 +17,7 @@ from benchmark.submissions.submission import Submission
 from benchmark.suites import case_table
 from benchmark.suites.case import CaseError, refuse
 from benchmark.suites.file_cases import UNSTATED, file_name, file_of, lies_inside
-from flexiact.media.csv_files import TableError, by_heading, read_table
+from flexiact.media.csv_files import TableError, by_heading, read_table, whole
 from flexiact.media.files import is_clutter, spelled
 from flexiact.media.frame_folder import PICTURE_SUFFIXES
 from flexiact.terminal.cli import one_line
@@ -26,7 +26,11 @@ from flexiact.terminal.notes import collected, tell
 NEEDED, OPTIONAL = ("video", "case"), ("seed", "method")
 """Columns of a table."""
 
-_NO_VIDEOS = {".csv", ".json", ".jsonl", ".log", ".md", ".pdf", ".tsv", ".txt", ".yaml", ".yml"}
+_NO_VIDEOS = {
+    *(".csv", ".html", ".json", ".jsonl", ".log", ".md", ".pdf", ".srt", ".tsv", ".txt", ".vtt", ".yaml", ".yml"),
+    *(".aac", ".flac", ".m4a", ".mp3", ".wav"),
+    *(".npy", ".npz", ".pkl", ".pt", ".pth", ".safetensors"),
+}
 _SEEDED = re.compile(r"(?P<case>.+)-seed(?P<seed>\d{1,18})", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,31}", re.ASCII)
 
@@ -48,7 +52,9 @@ class Cases:
 
 
 def by_name(folder: Path, cases: Cases) -> Found:
-    """Videos of a folder by their names; texts, hidden files and pictures that name no case are passed over.
+    """Videos of a folder by their names.
+
+    Texts, sounds, arrays, hidden files, and pictures that name no case are passed over.
 
     Raises:
         UsageError: If there is no such folder.
@@ -162,7 +168,7 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
         return [(number, dict(zip(columns, row, strict=True))) for number, row in cells]
     except TableError as error:
         raise CaseError(f"{table}: {error}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise CaseError(f"{table}: cannot be read ({one_line(error)})") from error
 
 
@@ -171,6 +177,7 @@ def _row_cell(row: Mapping[str, str], known: Collection[str]) -> tuple[tuple[str
     seed = row.get("seed") or "0"
     if row["case"] not in known:
         return None, unknown(row["case"], sorted(known), "case")
-    if not (seed.isdecimal() and seed.isascii() and len(seed) <= 18):
+    number = whole(seed)
+    if number is None:
         return None, f"seed: expected a whole number from 0, got '{seed}'"
-    return (row["case"], int(seed)), ""
+    return (row["case"], number), ""

@@ -1,6 +1,6 @@
 """One method whose videos were made elsewhere, and the rule by which they are brought to a format.
 
-Rule 1, `whole-clip-1`: the whole video counts. If it has as many frames as the format, they are taken one by one;
+Rule 2, `whole-clip-2`: the whole video counts. If it has as many frames as the format, they are taken one by one;
 otherwise frames are taken at equal times from the first to the last, repeated if there are too few. Each frame is
 resized (bicubic, antialiased) until it covers the format, and cut to its middle. The video is read at the rate of the
 format. Nothing is mirrored, padded or trimmed in time.
@@ -20,7 +20,7 @@ from flexiact.media.video import check_clip, first_frame, read_frames
 from flexiact.task import Video
 from flexiact.terminal.notes import collected
 
-RESIZE_VERSION = 1
+RESIZE_VERSION = 2
 """Version of the rule; raise it when the same file begins to give other frames."""
 
 RESIZE_RULE = f"whole-clip-{RESIZE_VERSION}"

@@ -12,6 +12,7 @@ from benchmark.planning.selection import UsageError
 from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import read_rows
 from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_name, file_of, lies_inside
+from flexiact.media.csv_files import whole
 from flexiact.media.files import spelled
 
 NEEDED = ("case", "reference", "target", "prompt")
@@ -67,13 +68,14 @@ def _faults(root: Path, row: Mapping[str, str]) -> list[str]:
         if row[name] and not lies_inside(root, row[name]):
             faults.append(f"there is no {row[name]} in the table's folder")
     span = [row[name] for name in SPAN]
-    numbers = all(text.isascii() and text.isdecimal() and len(text) < 10 for text in span)
-    if any(span) and not (numbers and int(span[1]) - int(span[0]) >= 2):  # fewer frames show no action
+    start, end = (whole(text) for text in span)
+    if any(span) and (start is None or end is None or end - start < 2):  # fewer frames show no action
         faults.append(f"{' and '.join(SPAN)}: expected frames of which the second is 2 more or above, got {span}")
     return faults
 
 
 def _case(root: Path, row: Mapping[str, str]) -> FileCase:
+    start, end = (whole(row[name]) for name in SPAN)
     action = file_name(Path(row["reference"]).with_suffix("").as_posix())
     return FileCase(
         case_id=row["case"],
@@ -85,5 +87,5 @@ def _case(root: Path, row: Mapping[str, str]) -> FileCase:
         source="a table of files",
         reference=file_of(root, row["reference"]),
         target=file_of(root, row["target"]),
-        frames=(int(row[SPAN[0]]), int(row[SPAN[1]])) if row[SPAN[0]] else None,
+        frames=None if start is None or end is None else (start, end),
     )

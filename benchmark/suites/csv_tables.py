@@ -31,7 +31,7 @@ def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list
     except TableError as error:
         problems.append(f"{name}: {error}")
         return []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         problems.append(f"{name}: cannot be read ({one_line(error)})")
         return []
     if not rows:

@@ -17,7 +17,7 @@ from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import inside, read_rows
 from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_of, unique_names
 from flexiact.media.csv_files import TableError, by_heading
-from flexiact.media.files import is_file, spelled
+from flexiact.media.files import in_folder, is_file, spelled
 from flexiact.media.frame_folder import pictures_in
 
 TABLE = "transfers.csv"
@@ -91,7 +91,7 @@ def _transfers(root: Path, top: Path, problems: list[str]) -> Iterator[_Transfer
         if first != number:
             problems.append(f"{where}: has the reference and target of transfer {first}")
             continue
-        name = target if (top / target).is_dir() else PurePosixPath(image).stem
+        name = target if in_folder(top, target).is_dir() else PurePosixPath(image).stem
         yield _Transfer(place, image, name, caption, prompt)
 
 
@@ -115,9 +115,9 @@ def _rows(root: Path, problems: list[str]) -> list[list[str]]:
 
 def _frames(top: Path, sequence: str) -> list[Path]:
     """Paths of the frames of a sequence."""
-    if not _is_name(sequence) or not (top / sequence).is_dir():
+    if not _is_name(sequence) or not in_folder(top, sequence).is_dir():
         raise ValueError(f"there is no sequence {sequence} in {top}")
-    return pictures_in(top / sequence)
+    return pictures_in(in_folder(top, sequence))
 
 
 def _is_name(text: str) -> bool:
@@ -130,7 +130,7 @@ def _image(root: Path, top: Path, target: str) -> str:
     path = PurePosixPath(spelled(root, target))
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{target} leads out of the folder")
-    if _is_name(target) and (top / target).is_dir():
+    if _is_name(target) and in_folder(top, target).is_dir():
         return inside(root, _frames(top, target)[0])
     if not is_file(root / path):
         raise ValueError(f"{target} is neither a sequence nor an image in the folder")

@@ -7,25 +7,27 @@ network library and decodes nothing; `benchmark.suites.reading` reads their cont
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmark.planning.selection import UsageError
 from benchmark.suites.case import CaseError, Format, Shown, refuse
 from flexiact.media.digests import file_digest
 from flexiact.media.digests import json_digest as digest
-from flexiact.media.files import MediaError, is_clutter, read_text
+from flexiact.media.files import MediaError, in_folder, is_clutter, read_text
 from flexiact.media.frame_folder import pictures_in
+from flexiact.terminal.cli import one_line
 
 if TYPE_CHECKING:
     import numpy as np
 
     from flexiact.task import Video
 
-READING_VERSION = 2
+READING_VERSION = 3
 """Version of the reading; raise it when the same files begin to give other frames."""
 
 NO_TRUTH = "needs the right answer, which nobody knows of real material"
@@ -314,7 +316,7 @@ def lies_inside(root: Path, name: str) -> bool:
 
 def file_name(text: str) -> str:
     """Turn a text into a file name: letters, digits, `_`, `.` and `-`, not hidden, not empty."""
-    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "unnamed"
+    return re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", text)).strip(".-") or "unnamed"
 
 
 def unique_names(texts: Iterable[str]) -> list[str]:
@@ -330,14 +332,15 @@ def unique_names(texts: Iterable[str]) -> list[str]:
 
 
 def _text(root: Path, name: str, what: str, problems: list[str]) -> str:
+    path = in_folder((root / name).parent, PurePosixPath(name).name)
     try:
-        if os.path.lexists(root / name) and not lies_inside(root, name):
+        if os.path.lexists(path) and not lies_inside(root, path.relative_to(root).as_posix()):
             raise OSError("a link out of the folder")
-        text = " ".join(read_text(root / name).split())
+        text = " ".join(read_text(path).split())
     except FileNotFoundError:
         text = ""
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{name} cannot be read ({type(error).__name__})")
+    except OSError as error:
+        problems.append(f"{name} cannot be read ({error.strerror or one_line(error)})")
         return ""
     if not text:
         problems.append(f"{name} is missing or empty: write into it {what}")

@@ -32,6 +32,7 @@ from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import inside, read_rows
 from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_of, lies_inside, unique_names
 from flexiact.backbone.hub import snapshot
+from flexiact.media.csv_files import whole
 from flexiact.media.files import MediaError, is_file
 
 REPOSITORY = "shiyi0408/FlexiAct"
@@ -155,13 +156,13 @@ def _named(cases: list[FileCase]) -> tuple[FileCase, ...]:
 def _clip(root: Path, folder: Path, problems: list[str]) -> _Clip | None:
     """Video 0 of an action, or the uncropped video in its place; None after a problem."""
     rows = [cells for _, cells in read_rows(root, folder / "crop.csv", 6, problems)]
-    if rows and (_whole(rows[0][1]) is None or _whole(rows[0][2]) is None):
+    if rows and (whole(rows[0][1]) is None or whole(rows[0][2]) is None):
         rows = rows[1:]  # without the heading
     if not rows:
         return None
     where = f"{inside(root, folder)}/crop.csv"
     row = next((row for row in rows if PurePosixPath(row[0]).stem == "0"), rows[0])
-    start, end, rate = _whole(row[1]), _whole(row[2]), _whole(row[3])
+    start, end, rate = whole(row[1]), whole(row[2]), whole(row[3])
     if start is None or end is None or end - start < 2 or not rate:
         got = ", ".join(row[1:4])
         problems.append(f"{where}: expected whole numbers start_frame, end_frame (2 more or above) and fps, got {got}")
@@ -181,7 +182,7 @@ def _crops(root: Path, rows: Sequence[Sequence[str]]) -> tuple[tuple[str, tuple[
     """File and frames of the crops that the rows name; () unless all of them are there and say where they begin."""
     found = []
     for row in rows:
-        name, start, end = _located(root, row[0], "", []), _whole(row[1]), _whole(row[2])
+        name, start, end = _located(root, row[0], "", []), whole(row[1]), whole(row[2])
         if name is None or start is None or end is None or end - start < 2:
             return ()
         found.append((name, (start, end)))
@@ -239,12 +240,6 @@ def _spellings(parts: Sequence[str]) -> list[str]:
             [*parts[:-2], folder.removesuffix(_CROP) if folder.endswith(_CROP) else folder + _CROP, parts[-1]]
         )
     return ["/".join(spelling) for spelling in others]
-
-
-def _whole(text: str) -> int | None:
-    """Whole number from 0, even if a table wrote it as 49.0; None for any other text."""
-    found = re.fullmatch(r"(\d+)(\.0+)?", text)
-    return int(found[1]) if found else None
 
 
 def _seconds(root: Path, name: str) -> float:

@@ -13,6 +13,9 @@ from flexiact.media.image import DAMAGED, to_rgb
 from flexiact.terminal.cli import one_line
 from flexiact.terminal.notes import note
 
+_UNSET_MS, _SHOWN_MS = 10, 100
+"""Browsers show a frame that shall last no longer than the first for the second."""
+
 _PICTURE_RATE = 25.0  # frame rate of a single picture, the same as FFmpeg's
 
 
@@ -26,14 +29,17 @@ def is_animation(path: Path) -> bool:
 
 
 def scan(path: Path) -> Timing:
-    """Read the times of the frames.
+    """Read the times of the frames. Notes name departures from the header, and converted colours.
 
     Raises:
         MediaError: If the file is damaged.
     """
     seconds = [0.0]
     for image in _images(path):
-        seconds.append(seconds[-1] + max(1, int(image.info.get("duration", 0))) / 1000)
+        lasting_ms = int(image.info.get("duration", 0))
+        seconds.append(seconds[-1] + (lasting_ms if lasting_ms > _UNSET_MS else _SHOWN_MS) / 1000)
+        if len(seconds) == 2 and (converted := to_rgb(image)[1]):
+            note(path, converted)
     starts = seconds[:-1]
     timing = Timing.measured(starts, None) if len(starts) > 1 else Timing(1, _PICTURE_RATE)
     if timing.times is not None:

@@ -5,11 +5,14 @@ from functools import lru_cache
 from itertools import product
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _SAME = 2
 """A profile that moves no colour by more than this many of 256 levels counts as sRGB, and pixels stay unchanged."""
+
+_SRGB_GAMMA, _SRGB_PRIMARIES = 0.45455, (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # chunks gAMA, cHRM of PNG
+_NEAR = 0.02
 
 _SPACES = {"RGB": ("RGB", "RGBA"), "GRAY": ("L",), "CMYK": ("CMYK",)}
 
@@ -38,6 +41,20 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
         return image, ""
     to = "RGBA" if image.mode == "RGBA" else "RGB"
     return _transform(profile, image.mode, to).apply(image), f"is converted to sRGB from {name}"
+
+
+def stated_otherwise(image: Image.Image) -> str:
+    """Text of a note on colours that a picture without a profile states as others than sRGB; "" if there are none."""
+    if image.info.get("icc_profile") or "srgb" in image.info:
+        return ""
+    exif = image.getexif()
+    adobe = exif.get_ifd(ExifTags.IFD.Interop).get(1) == "R03"  # Design rule for Camera File system
+    if adobe or exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace) == 2:
+        return "is in Adobe RGB by its EXIF, without a profile: its colours are taken as sRGB"
+    gamma, primaries = image.info.get("gamma"), image.info.get("chromaticity")
+    odd = bool(gamma) and abs(gamma / _SRGB_GAMMA - 1) > _NEAR
+    odd = odd or bool(primaries) and max(abs(a - b) for a, b in zip(primaries, _SRGB_PRIMARIES, strict=True)) > _NEAR
+    return "states a gamma or primaries of its own, without a profile: its colours are taken as sRGB" if odd else ""
 
 
 def _read(profile: bytes) -> tuple[str, str] | None:

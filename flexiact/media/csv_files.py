@@ -11,6 +11,12 @@ from flexiact.terminal.notes import note
 
 _SEPARATORS = "|,;\t"  # the first one that is frequent enough in line 1; Excel writes semicolons in much of Europe
 
+_ABSENT = {"nan", "NaN", "<NA>", "#N/A"}
+"""Cells that programs write where nothing is known; they are read as empty."""
+
+_FAULT = re.compile(r"#[^\W\d_]+[/\d]*[?!]|Err:\d+")
+"""A formula that a spreadsheet could not compute, in any language: #NAME?, #REF!, #BEZUG!, #DIV/0!"""
+
 _END = "END"
 """A last row for the reader: where a quotation mark is not closed, it is taken for a part of the text."""
 
@@ -26,13 +32,14 @@ def read_table(path: Path, columns: int, *, strict: bool = False) -> list[Row]:
     """Read the rows of a table, without space around cells, without empty rows and without empty columns at the end.
 
     Args:
-        path: Path to the table, in UTF-8 or UTF-16.
+        path: Path to the table, see `read_text`.
         columns: Number of columns that each row needs at least; all rows have as many as the first one.
         strict: True to refuse a text that goes on after its closing quotation mark, too.
 
     Raises:
-        TableError: If a row has another number of cells, or the last quotation mark opens a text that nothing closes.
-        OSError: If the file cannot be read (UnicodeDecodeError, csv.Error: if it is no such text).
+        TableError: If a row has another number of cells, a formula failed, or the last quotation mark opens a text
+            that nothing closes.
+        OSError: If the file cannot be read as text (csv.Error: if it is no table).
     """
     text = read_text(path)
     named = re.match(r"sep=(.)(\r\n|\r|\n)", text)  # the line that tells a spreadsheet the separator
@@ -41,7 +48,7 @@ def read_table(path: Path, columns: int, *, strict: bool = False) -> list[Row]:
     separator = named[1] if named else next((m for m in _SEPARATORS if first.count(m) >= columns - 1), ",")
     ended = io.StringIO(f"{text}\n{_END}", newline="")
     reader = csv.reader(ended, delimiter=separator, skipinitialspace=True, strict=strict)
-    *lines, (_, last) = [(reader.line_num + bool(named), [cell.strip() for cell in cells]) for cells in reader]
+    *lines, (_, last) = [(reader.line_num + bool(named), [_cell(cell) for cell in cells]) for cells in reader]
     if last != [_END]:
         start = lines[-1][0] + 1 if lines else 1
         raise TableError(f"line {start}: a quotation mark is not closed, here or in what follows it")
@@ -50,6 +57,8 @@ def read_table(path: Path, columns: int, *, strict: bool = False) -> list[Row]:
         return []
     width = max(columns, *(place for place, cell in enumerate(rows[0][1], start=1) if cell))
     for number, cells in rows:
+        if fault := next((cell for cell in cells if _FAULT.fullmatch(cell)), None):
+            raise TableError(f"line {number}: {fault} is an error of the spreadsheet, not a text")
         if len(cells) < width or any(cells[width:]):
             raise TableError(
                 f"line {number}: expected {width} fields, got {len(cells)} (a text with {separator} in it needs quotes)"
@@ -69,7 +78,18 @@ def by_heading(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> list[
     heading = [cell.lower() for cell in written]
     if any(heading.count(name) != 1 for name in columns):
         raise TableError(f"expected the heading {','.join(columns)}, got {','.join(written)!r}")
-    further = [cell for cell in written if cell.lower() not in columns]
+    further = [cell or "one without a name" for cell in written if cell.lower() not in columns]
     if further:
         note(path, f"has columns that are not read: {', '.join(further)}")
     return [(number, [cells[heading.index(name)] for name in columns]) for number, cells in rows[1:]]
+
+
+def whole(text: str) -> int | None:
+    """A whole number from 0, also if a program wrote it as 49.0 or 49,0; None for any other text."""
+    found = re.fullmatch(r"(\d{1,18})([.,]0)?", text, re.ASCII)
+    return int(found[1]) if found else None
+
+
+def _cell(text: str) -> str:
+    text = text.strip()
+    return "" if text in _ABSENT else text

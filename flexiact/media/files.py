@@ -27,21 +27,53 @@ class WriteError(ValueError):
     """A file that cannot be written; the message is one line and names it."""
 
 
+_CLUTTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}
+_SIDECARS = {".aae", ".thm", ".xmp"}  # what phones, cameras and editors write beside a picture
+_ENCODINGS = {  # by the byte order mark; that of UTF-32 begins like that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_NO_TEXT = {
+    b"{\\rtf": "is rich text; save it as plain text",
+    b"PK\3\4": "is a spreadsheet or another archive; save it as CSV in UTF-8",
+}
+_NOT_FETCHED = {
+    b"version https://git-lfs": "only points to its content; fetch it with `git lfs pull`",
+    b"<!doctype html": "is a web page, as a failed download leaves; fetch it again",
+    b"<html": "is a web page, as a failed download leaves; fetch it again",
+}
+
+
 def is_clutter(path: Path) -> bool:
-    """True for files that systems add to users' folders: hidden ones, `._NAME` on Macs, thumbnails."""
-    return path.name.startswith(".") or path.name.lower() in {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}
+    """True for files that systems add to users' folders: hidden ones, `._NAME` on Macs, thumbnails, sidecars."""
+    return path.name.startswith(".") or path.name.lower() in _CLUTTER or path.suffix.lower() in _SIDECARS
+
+
+def not_fetched(start: bytes) -> str:
+    """What stands in a file in place of its content, by its first bytes, and what to do; "" if they tell nothing."""
+    return next((what for mark, what in _NOT_FETCHED.items() if start.lstrip().lower().startswith(mark)), "")
 
 
 def read_text(path: Path) -> str:
-    """Read a text file: UTF-16 if it begins with that byte order mark, otherwise UTF-8; the mark is left out.
+    """Read a text file by its byte order mark, which is left out, otherwise as UTF-8; accents are composed (NFC).
 
     Raises:
-        OSError: If the file cannot be read, or is larger than `TEXT_LIMIT_MIB` (UnicodeDecodeError: if it has neither
-            encoding).
+        OSError: If the file cannot be read, is larger than `TEXT_LIMIT_MIB`, or is no such text.
     """
     content = limited_bytes(path, TEXT_LIMIT_MIB)
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if wide else "utf-8-sig")
+    wrong = not_fetched(content[:64]) or next((what for mark, what in _NO_TEXT.items() if content.startswith(mark)), "")
+    if wrong:
+        raise OSError(f"{path.name} {wrong}")
+    encoding = next((name for mark, name in _ENCODINGS.items() if content.startswith(mark)), "utf-8-sig")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise OSError(f"{path.name} is not in UTF-8, from byte {error.start} on; save it so") from error
+    if "\0" in text:  # above all UTF-16 without its mark
+        raise OSError(f"{path.name} is not in UTF-8, since it holds zero bytes; save it so")
+    return unicodedata.normalize("NFC", text)
 
 
 def limited_bytes(path: Path, most_mib: int) -> bytes:
@@ -66,13 +98,40 @@ def is_file(path: Path) -> bool:
 
 
 def spelled(root: Path, written: str) -> str:
-    """Find the spelling on disk of a relative path from a table: as written, or with other slashes or accents.
+    """Find the spelling on disk, relative to a folder, of a path from a table: other slashes, accents or capitals.
 
-    Windows separates with backslashes; Macs store an accent as a separate character.
+    Windows separates with backslashes and disregards capitals; Macs store an accent as a separate character. A path
+    that fits nothing, or several files alike, is returned with slashes.
     """
     slashed = written.replace("\\", "/")
-    spellings = [written, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
-    return next((spelling for spelling in spellings if is_file(root / spelling)), slashed)
+    for top in (root.absolute(), root.resolve()):
+        if slashed.startswith(f"{top.as_posix()}/"):
+            slashed = written = slashed.removeprefix(f"{top.as_posix()}/")
+    if is_file(root / written):
+        return written
+    parts = slashed.split("/")
+    if ".." in parts or slashed.startswith("/"):
+        return slashed
+    folder = root
+    for part in parts:
+        folder = in_folder(folder, part)
+    return folder.relative_to(root).as_posix() if is_file(folder) else slashed
+
+
+def in_folder(folder: Path, name: str) -> Path:
+    """Path of a name in a folder: as written, or the one that differs in capitals and composed accents alone."""
+    path = folder / name
+    try:
+        if path.exists():
+            return path
+        same = [found for found in os.listdir(folder) if _plain(found) == _plain(name)]
+    except OSError:  # no folder, or a name that is too long
+        return path
+    return folder / same[0] if len(same) == 1 else path
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def make_folder(name: str, folder: Path) -> Path:

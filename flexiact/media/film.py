@@ -11,10 +11,11 @@ from typing import Any
 import av
 import numpy as np
 from av.stream import Disposition
+from PIL import Image
 
 from flexiact.media.files import MediaError
 from flexiact.media.frame_times import Timing
-from flexiact.media.image import FOREIGN_PICTURES, MOST_PIXELS, check_file, foreign_format
+from flexiact.media.image import FOREIGN_PICTURES, MOST_PIXELS, check_file, foreign_format, to_rgb
 from flexiact.terminal.cli import one_line
 from flexiact.terminal.notes import note
 
@@ -27,6 +28,7 @@ MISSING_SHARE = 0.05
 
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _HDR = {16: "PQ", 18: "HLG"}  # H.273, transfer characteristics
+_WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # H.273, colour primaries
 _RATE_TOLERANCE = 0.05
 
 
@@ -38,24 +40,47 @@ class _Seen:
         seconds: Timestamp of each frame; None if it has none.
         sizes: Heights and widths that occur.
         end: End of the last frame in seconds; 0 if frames have no timestamps.
+        sound_end: End of the last packet of sound in seconds.
         turned: True if the header says to turn or mirror the picture.
         hdr: Name of the transfer function of a film with high dynamic range; "" for others.
+        wide: Name of primaries that are wider than those of sRGB; "" for others.
+        interlaced: True if a frame holds two half pictures of two moments.
     """
 
     seconds: list[float | None] = field(default_factory=list)
     sizes: set[tuple[int, int]] = field(default_factory=set)
     end: float = 0.0
+    sound_end: float = 0.0
     turned: bool = False
     hdr: str = ""
+    wide: str = ""
+    interlaced: bool = False
 
     def add(self, frame: av.VideoFrame) -> None:
         """Record a frame."""
         self.seconds.append(frame.time)
         self.sizes.add((frame.height, frame.width))
         self.turned = orientation(frame) != (False, False, False)
-        self.hdr = _HDR.get(frame.color_trc, "")
+        self.hdr, self.wide = _HDR.get(frame.color_trc, ""), _WIDE.get(frame.color_primaries, "")
+        self.interlaced = self.interlaced or frame.interlaced_frame
         if frame.time is not None and frame.time_base:
             self.end = max(self.end, frame.time + float((frame.duration or 0) * frame.time_base))
+
+    def add_sound(self, packet: av.Packet) -> None:
+        """Record a packet of sound."""
+        if packet.pts is not None and packet.time_base:
+            self.sound_end = max(self.sound_end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+
+    def notes(self) -> list[str]:
+        """Departures from what a player shows."""
+        notes = ["is turned or mirrored as its header says, the way players show it"] if self.turned else []
+        if self.hdr:
+            notes.append(f"is HDR ({self.hdr}), read without tone mapping: colours look flat; convert it to SDR first")
+        elif self.wide:
+            notes.append(f"has colours of {self.wide}, taken as sRGB: they look pale; convert it to BT.709 first")
+        if self.interlaced:
+            notes.append("is interlaced, read as it stands: what moves has combed edges; deinterlace it first")
+        return notes
 
 
 def scan(path: Path) -> Timing:
@@ -67,24 +92,24 @@ def scan(path: Path) -> Timing:
     """
     seen = _Seen()
     with opened(path) as (container, stream):
-        for frame in container.decode(stream):
-            _check_sound(frame, path)
-            seen.add(frame)
+        for packet in container.demux(stream, *container.streams.audio):
+            if packet.stream.index != stream.index:
+                seen.add_sound(packet)
+                continue
+            for frame in stream.decode(packet):
+                _check_sound(frame, path)
+                seen.add(frame)
             if len(seen.seconds) > MOST_FRAMES:
                 raise MediaError(f"{path}: holds more than {MOST_FRAMES} frames; cut it to the action")
         if not seen.seconds:
             raise MediaError(f"{path}: holds no frames")
         if len(seen.sizes) > 1:
-            raise MediaError(f"{path}: frames change size")
+            raise MediaError(f"{path}: frames change size; encode it again at one size")
         _check_whole(path, seen, container, stream)
         told, guessed = (float(rate) if rate else None for rate in (stream.average_rate, stream.guessed_rate))
-        pixel = stream.sample_aspect_ratio
-    if seen.turned:
-        note(path, "is turned or mirrored as its header says, the way players show it")
-    if seen.hdr:
-        note(path, f"is HDR ({seen.hdr}), read without tone mapping: colours look flat; convert it to SDR first")
-    if pixel and pixel != 1:
-        note(path, f"has pixels of {pixel.numerator}:{pixel.denominator}, read as squares: shapes are distorted")
+        notes = seen.notes() + _notes(container, stream)
+    for what in notes:
+        note(path, what)
     return _timing(path, seen.seconds, told, guessed)
 
 
@@ -109,11 +134,11 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.s
     try:
         # The whole path, since FFmpeg reads the name of another protocol in a name such as `concat:a`.
         with av.open(str(path.absolute()), options={"format_whitelist": _films()}) as container:
-            opened_at_all, videos = True, list(container.streams.video)
-            films = [stream for stream in videos if not stream.disposition & _PICTURES]
+            opened_at_all, films = True, _films_in(container)
             if not films:
-                raise MediaError(f"{path}: holds no video stream" + (", only a cover picture" if videos else ""))
-            film = next((stream for stream in films if not _looks_like_cover(stream)), films[0])
+                pictures = ", only a cover picture" if container.streams.video else ""
+                raise MediaError(f"{path}: holds no video stream{pictures}")
+            film = films[0]
             if film.codec_context is None:
                 why = foreign_format(path, FOREIGN_PICTURES) or "there is no decoder for it"
                 raise MediaError(f"{path}: cannot be decoded ({why})")
@@ -147,6 +172,25 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     return swapped, (c if swapped else a) < 0, (b if swapped else d) < 0
 
 
+def _films_in(container: av.container.InputContainer) -> list[av.video.stream.VideoStream]:
+    """Video streams that are no pictures; if all of them may be covers, the longest one."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & _PICTURES]
+    films = [stream for stream in streams if not _looks_like_cover(stream)]
+    return films or sorted(streams, key=lambda stream: -stream.frames)[:1]
+
+
+def _notes(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> list[str]:
+    """What is passed over or changed by the headers of a film."""
+    notes, pixel, count = [], stream.sample_aspect_ratio, len(_films_in(container))
+    if pixel and pixel != 1:
+        notes.append(f"has pixels of {pixel.numerator}:{pixel.denominator}, read as squares: shapes are distorted")
+    if count > 1:
+        notes.append(f"holds {count} films, of which the first is read")
+    if stream.metadata.get("alpha_mode") == "1":
+        notes.append("has transparency, which is not read")
+    return notes
+
+
 def _looks_like_cover(stream: av.video.stream.VideoStream) -> bool:
     """True if a stream may be a cover that is not marked as one: it has a single frame or a picture format."""
     codec = stream.codec_context.name if stream.codec_context else ""
@@ -161,7 +205,11 @@ def reason(error: BaseException) -> str:
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    pixels = frame.to_ndarray(format="rgb24")
+    """Pixels of a frame, uint8 [H, W, 3], upright, with transparency turned white."""
+    if any(component.is_alpha for component in frame.format.components):
+        pixels = to_rgb(Image.fromarray(frame.to_ndarray(format="rgba")))[0]
+    else:
+        pixels = frame.to_ndarray(format="rgb24")
     swapped, mirrored, upside_down = orientation(frame)
     pixels = pixels.swapaxes(0, 1) if swapped else pixels
     pixels = pixels[:, ::-1] if mirrored else pixels
@@ -199,21 +247,18 @@ def _check_whole(
     Frames alone are no proof: an edit list hides some, and a film with a variable rate has fewer than its header's rate
     implies.
     """
-    count, promised_s = len(seen.seconds), _promised_seconds(container, stream)
-    first = seen.seconds[0] or 0.0
-    lasting = max(seen.end - min(first, 0.0), count / float(stream.average_rate) if stream.average_rate else 0.0)
+    count, starts = len(seen.seconds), [seen.seconds[0] or 0.0]
+    if stream.start_time is not None and stream.time_base:  # frames before the first whole one cannot be decoded
+        starts.append(float(stream.start_time * stream.time_base))
+    start = min(starts)
+    lasting = max(seen.end - start, count / float(stream.average_rate) if stream.average_rate else 0.0)
+    promised_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+    if not promised_s and container.duration:  # the end of the longest stream, from second 0
+        promised_s = float(Fraction(container.duration, av.time_base)) - max(start, 0.0)
+        lasting = max(lasting, seen.sound_end - start)
     fewer = stream.frames and stream.frames - count > MISSING_SHARE * stream.frames
     shorter = promised_s and promised_s - lasting > MISSING_SHARE * promised_s
     if fewer and (shorter or not promised_s):
         raise MediaError(f"{path}: truncated, {count} of {stream.frames} frames")
     if shorter and not stream.frames:
         raise MediaError(f"{path}: truncated, {lasting:.3g} of {promised_s:.3g} s")
-
-
-def _promised_seconds(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float:
-    """Duration of the film by its header, in seconds; 0 if the header states none."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    if container.duration and len(container.streams) == 1:  # with sound it is the duration of the longer stream
-        return float(Fraction(container.duration, av.time_base))
-    return 0.0

@@ -11,15 +11,17 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from flexiact.media.colour import to_srgb
-from flexiact.media.files import MediaError, replacing
+from flexiact.media.colour import stated_otherwise, to_srgb
+from flexiact.media.files import MediaError, not_fetched, replacing
 from flexiact.terminal.cli import one_line
 from flexiact.terminal.notes import note
 
 MUCH_CUT_AWAY = 0.4
 """Share of a picture from which on a note says that the centre crop loses it."""
 
-_DNG_VERSION = 50706  # TIFF tag
+_DNG_VERSION, _SUBFILE_TYPE = 50706, 254  # TIFF tags; the second one's first bit marks a preview
+_RANGE_KNOWN = {"PNG", "PPM"}  # formats whose pixels of mode "I" end at 65535
+_ANIMATED = {"AVIF", "GIF", "PNG", "TIFF", "WEBP"}  # others hold layers, sizes or gain maps beside the picture
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 """Largest picture or frame, in pixels: 178,956,970, Pillow's own limit."""
 
@@ -101,17 +103,32 @@ def decode_image(path: Path) -> tuple[np.ndarray, str]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # phones take pictures of this size
             image = Image.open(path, formats=readable_formats())
         with image:
-            if _DNG_VERSION in getattr(image, "tag_v2", ()):
-                raise ValueError("it is a raw photo, DNG; save it as JPEG or PNG")  # Pillow would take its preview
+            _check_kind(image)
+            several = image.format in _ANIMATED and getattr(image, "n_frames", 1)
             image.load()
             turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+            colours = stated_otherwise(image)
             picture, converted = to_rgb(ImageOps.exif_transpose(image))
     except DAMAGED as error:
         reason = foreign_format(path, {**FOREIGN_PICTURES, **_FILMS}) or one_line(error)
         raise MediaError(f"{path}: not a readable image ({reason})") from error
-    return picture, "; ".join(
-        (["is turned upright by its EXIF"] if turned else []) + ([converted] if converted else [])
-    )
+    changes = [
+        f"holds {several} pictures, of which the first is read" if several > 1 else "",
+        "is turned upright by its EXIF" if turned else "",
+        converted or colours,
+    ]
+    return picture, "; ".join(change for change in changes if change)
+
+
+def _check_kind(image: Image.Image) -> None:
+    """Refuse a raw photo, of which Pillow would read the preview, and pixels without a range."""
+    tags = getattr(image, "tag_v2", {})
+    if _DNG_VERSION in tags:
+        raise ValueError("it is a raw photo, DNG; save it as JPEG or PNG")
+    if image.format == "TIFF" and tags.get(_SUBFILE_TYPE, 0) & 1:
+        raise ValueError("it begins with a preview, as raw photos do; save it as JPEG or PNG")
+    if image.mode == "I" and image.format not in _RANGE_KNOWN:
+        raise ValueError("32-bit pixels, whose range is not known; save it with 8 or 16 bits")
 
 
 @cache
@@ -145,14 +162,18 @@ def check_file(path: Path, what: str) -> None:
     """Refuse a path without a file to decode; `what` is expected there, with its article.
 
     Raises:
-        MediaError: If the file is missing, a folder, or empty.
+        MediaError: If the file is missing, a folder, empty, or not the content that was to be fetched.
     """
     if path.is_dir():
         raise MediaError(f"{path}: is a folder, expected {what}")
     if not path.is_file():
         raise MediaError(f"{path}: no such file")
-    if path.stat().st_size == 0:
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
         raise MediaError(f"{path}: is empty")
+    if instead := not_fetched(start):
+        raise MediaError(f"{path}: {instead}")
 
 
 def to_rgb(image: Image.Image) -> tuple[np.ndarray, str]:

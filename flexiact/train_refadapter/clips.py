@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flexiact.media.csv_files import TableError, by_heading, read_table
-from flexiact.media.files import is_clutter, read_text, spelled
+from flexiact.media.files import in_folder, is_clutter, read_text, spelled
 from flexiact.terminal.cli import one_line
+from flexiact.terminal.notes import note
 
 VIDEO_SUFFIXES = {
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -29,8 +30,8 @@ class Clip:
 def list_clips(data: Path) -> list[Clip]:
     """List the videos of a folder, each with its caption in a text file of the same name, or those of a table.
 
-    A table is a .csv file with the columns `path` and `caption`, read by `flexiact.media.csv_files`; paths are relative
-    to its folder and stay inside. Hidden files that systems add (`._jump.mp4`) are ignored.
+    A table is a .csv or .tsv file with the columns `path` and `caption`, read by `flexiact.media.csv_files`; paths are
+    relative to its folder and stay inside. Hidden files that systems add (`._jump.mp4`) are ignored.
 
     Raises:
         ValueError: If there are no videos, captions or videos are missing (all are counted), a path leads outside,
@@ -38,8 +39,8 @@ def list_clips(data: Path) -> list[Clip]:
     """
     if data.is_dir():
         return _clips_of_folder(data)
-    if data.suffix.lower() != ".csv":
-        raise ValueError(f"data: expected a folder of videos or a .csv file, got {data}")
+    if data.suffix.lower() not in {".csv", ".tsv"}:
+        raise ValueError(f"data: expected a folder of videos, a .csv or a .tsv file, got {data}")
     clips = _clips_of_table(data)
     if not clips:
         raise ValueError(f"data: {data} names no videos")
@@ -59,13 +60,16 @@ def _clips_of_folder(folder: Path) -> list[Clip]:
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not is_clutter(p))
     if not paths:
         raise ValueError(f"data: {folder} holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    captions = [path.with_suffix(".txt") for path in paths]
+    captions = [in_folder(folder, f"{path.stem}.txt") for path in paths]
     missing = [caption.name for caption in captions if not caption.is_file()]
     if missing:
         raise ValueError(f"data: {folder} lacks {len(missing)} captions: {some_of(missing)}")
+    texts = {p for p in folder.iterdir() if p.suffix.lower() == ".txt" and not is_clutter(p)}
+    if unread := sorted(path.name for path in texts.difference(captions)):
+        note(folder, f"has texts without a video that is read: {some_of(unread)}")
     try:
-        return [Clip(path, read_text(path.with_suffix(".txt")).strip()) for path in paths]
-    except (OSError, UnicodeDecodeError) as error:
+        return [Clip(path, read_text(caption).strip()) for path, caption in zip(paths, captions, strict=True)]
+    except OSError as error:
         raise ValueError(f"data: a caption in {folder} cannot be read ({one_line(error)})") from error
 
 
@@ -80,6 +84,6 @@ def _clips_of_table(table: Path) -> list[Clip]:
             clips.append(Clip(path, caption))
     except TableError as error:
         raise ValueError(f"data: {table} {error}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise ValueError(f"data: {table} cannot be read ({one_line(error)})") from error
     return clips

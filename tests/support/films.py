@@ -1,6 +1,6 @@
 """Films with odd clocks and headers, as recorders, phones and cutters write them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,6 +35,7 @@ def write_film(
     rate: int = 24,
     codec: str = "libx264",
     matrix: Sequence[int] | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> Path:
     """Encode frames with timestamps of their own.
 
@@ -45,9 +46,10 @@ def write_film(
         rate: what the header says, where the format keeps a rate.
         codec: of FFmpeg.
         matrix: display matrix, nine integers.
+        options: of the codec.
     """
     with av.open(str(path), "w") as output:
-        stream = output.add_stream(codec, rate=rate)
+        stream = output.add_stream(codec, rate=rate, options=dict(options or {}))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = {"gif": "gray", "ffv1": "bgr0"}.get(codec, "yuv420p")
         stream.codec_context.time_base = Fraction(1, 1000)

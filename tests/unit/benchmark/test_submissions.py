@@ -48,7 +48,16 @@ def write_lossless_mp4(path: Path, video: Video) -> None:
 
 
 def test_names_mean_cases_and_seeds(tmp_path: Path) -> None:
-    for name in ("lean.mp4", "lean-seed1.mkv", "lean-2-seed12.mp4", "README.md", "._lean.mp4", "sheet.png"):
+    for name in (
+        "lean.mp4",
+        "lean-seed1.mkv",
+        "lean-2-seed12.mp4",
+        "README.md",
+        "._lean.mp4",
+        "sheet.png",
+        "lean.npz",
+        "lean.wav",
+    ):
         (tmp_path / name).touch()
     (tmp_path / "turn").mkdir()
     assert by_name(tmp_path, KNOWN) == {
@@ -99,7 +108,8 @@ def test_a_table_names_any_files(tmp_path: Path) -> None:
     [
         ("video,case\nnone.mp4,lean\n", "line 2: there is no 'none.mp4'"),
         ("video,case\n../out.mp4,lean\n", "line 2: there is no '../out.mp4'"),
-        ("video,case\n{}/in.mp4,lean\n", "line 2: there is no '.*/in.mp4'"),  # whose path would be published
+        ("video,case\n{}/../out.mp4,lean\n", "line 2: there is no '.*/out.mp4'"),
+        ("video,case,seed\nin.mp4,lean,1.000\n", "line 2: seed: expected a whole number from 0, got '1.000'"),
         ("video,case\nin.mp4,leen\n", r"line 2: unknown case 'leen' \(did you mean 'lean'"),
         ("video,case,seed\nin.mp4,lean,-1\n", "line 2: seed: expected a whole number from 0, got '-1'"),
         ("video,case\nin.mp4,lean\nin.mp4,lean\n", "are both lean at seed 0"),
@@ -115,6 +125,14 @@ def test_a_table_that_is_wrong_is_refused(text: str, message: str, tmp_path: Pat
     table.write_text(text.format(folder))
     with pytest.raises(CaseError, match=message):
         by_table(table, folder, KNOWN)
+
+
+def test_a_table_may_be_written_by_a_program(tmp_path: Path) -> None:
+    (tmp_path / "in.mp4").touch()
+    table = tmp_path / "manifest.csv"
+    table.write_text(f"video,case,seed,method\n{tmp_path}/in.mp4,lean,1.0,nan\nIN.mp4,turn,nan,\n")
+    found = by_table(table, tmp_path, KNOWN)  # no path of this machine, which would be published
+    assert found == {"": {("lean", 1): "in.mp4", ("turn", 0): "in.mp4"}}
 
 
 @pytest.mark.parametrize("name", ["flexiact", "still", "a b", "x[y=1]", "<b>", ""])

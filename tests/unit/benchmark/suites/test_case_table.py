@@ -81,7 +81,16 @@ def test_a_row_may_say_where_the_action_is(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown.reference.frames, whole.reference.frames[2:11])
 
 
-@pytest.mark.parametrize("span", [("2", ""), ("2", "3"), ("x", "9"), ("-1", "9")])
+@pytest.mark.parametrize(
+    ("span", "frames"), [(("2.0", "11.0"), (2, 11)), (("2,0", "11,0"), (2, 11)), (("nan", ""), None)]
+)
+def test_a_program_may_have_written_where_the_action_is(tmp_path: Path, span: tuple[str, str], frames) -> None:
+    rows = [[*row, *span] for row in ROWS]
+    suite = table_suite(str(material(tmp_path, rows, [*HEADING, "start_frame", "end_frame"])))
+    assert suite.cases[0].frames == frames
+
+
+@pytest.mark.parametrize("span", [("0", "1.000"), ("0", "1,048"), ("2", ""), ("2", "3"), ("x", "9"), ("-1", "9")])
 def test_a_part_without_two_frames_is_refused(tmp_path: Path, span: tuple[str, str]) -> None:
     rows = [[*row, *span] for row in ROWS]
     with pytest.raises(CaseError, match="start_frame and end_frame: expected frames of which the second"):

@@ -211,6 +211,20 @@ def test_a_plain_folder_gives_a_case_an_image(tmp_path: Path) -> None:
     assert (cat.reference.name, cat.target_id) == ("reference.mp4", "images/cat.png")
 
 
+def test_texts_may_have_other_capitals_and_accents_than_their_files(tmp_path: Path) -> None:
+    plain(tmp_path)
+    (tmp_path / "reference.txt").rename(tmp_path / "Reference.TXT")
+    (tmp_path / "images/cat.png").rename(tmp_path / "images/CAFE\u0301.PNG")
+    (tmp_path / "images/cat.txt").rename(tmp_path / "images/caf\u00e9.txt")
+    (tmp_path / "images/CAFE\u0301.AAE").touch()  # what an iPhone writes beside an edited photo
+    suite = folder_suite(str(tmp_path))
+    assert [(case.case_id, case.prompt) for case in suite.cases] == [
+        ("CAF\u00c9", "a cat waves"),
+        ("dog", "a dog waves"),
+    ]
+    assert suite.cases[0].caption == "a red figure waves"
+
+
 def test_missing_texts_are_all_named_with_what_to_write(tmp_path: Path) -> None:
     plain(tmp_path)
     for name in ("reference.txt", "images/cat.txt"):

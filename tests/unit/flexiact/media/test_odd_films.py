@@ -1,5 +1,6 @@
 """Films as phones, recorders, browsers and cutters leave them: right in time, upright, and said where it is odd."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -186,6 +187,107 @@ def test_a_cover_alone_is_no_film(tmp_path: Path) -> None:
         output.mux(cover.encode(None))
     with pytest.raises(MediaError, match="holds no video stream, only a cover picture"):
         read_video(tmp_path / "a.m4a")
+
+
+def with_sound(path: Path, film_s: float, sound_s: float) -> Path:
+    """A film at 24 frames a second beside noise, packets in the order of time."""
+    with av.open(str(path), "w") as output:
+        stream, sound = output.add_stream("ffv1", rate=24), output.add_stream("flac", rate=8000)
+        stream.height, stream.width, stream.pix_fmt = 32, 160, "bgr0"
+        noise = np.random.default_rng(0).integers(-(2**15), 2**15, (1, 2000), dtype=np.int16)
+        for quarter in range(round(4 * max(film_s, sound_s))):
+            if quarter < 4 * film_s:
+                for frame in moving([quarter / 4 + n / 24 for n in range(6)]):
+                    output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            if quarter < 4 * sound_s:
+                heard = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+                heard.sample_rate, heard.pts = 8000, 2000 * quarter
+                output.mux(sound.encode(heard))
+        output.mux([*stream.encode(None), *sound.encode(None)])
+    return path
+
+
+@pytest.mark.parametrize(("film_s", "sound_s"), [(2.0, 2.0), (2.0, 4.0), (4.0, 2.0)])
+def test_sound_does_not_hide_that_a_film_is_cut(tmp_path: Path, film_s: float, sound_s: float) -> None:
+    path = with_sound(tmp_path / "a.mkv", film_s, sound_s)
+    assert read_timing(path).count == 24 * film_s
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+    with pytest.raises(MediaError, match="a.mkv: "):
+        read_timing(path)
+
+
+def test_a_late_start_does_not_hide_that_a_film_is_cut(tmp_path: Path) -> None:
+    """Cameras that run on write the time of day."""
+    path = write_film(tmp_path / "a.mkv", moving(STEADY), [3600 + second for second in STEADY], codec="ffv1")
+    assert read_timing(path).count == 97
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+    with pytest.raises(MediaError, match=r"a.mkv: (damaged or truncated|truncated, .* of 4.04 s)"):
+        read_timing(path)
+
+
+def test_a_broadcast_may_begin_between_whole_frames(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.ts", moving(STEADY), STEADY, options={"g": "24"})
+    content = path.read_bytes()
+    path.write_bytes(content[188 * (len(content) // 188 // 3) :])
+    assert 24 < read_timing(path).count < 97
+
+
+@pytest.mark.parametrize(("codec", "pixels", "name"), [("qtrle", "argb", "a.mov"), ("apng", "rgba", "a.png")])
+def test_a_film_s_transparency_turns_white_as_a_picture_s_does(
+    tmp_path: Path, codec: str, pixels: str, name: str
+) -> None:
+    shown = np.zeros((32, 48, 4), dtype=np.uint8)
+    shown[:, :16], shown[:, 16:32] = (200, 30, 60, 255), (200, 30, 60, 51)
+    with av.open(str(tmp_path / name), "w", format=None if codec == "qtrle" else "apng") as output:
+        stream = output.add_stream(codec, rate=8)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, pixels
+        for _ in range(3):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgba").reformat(format=pixels)))
+        output.mux(stream.encode(None))
+    frames = read_video(tmp_path / name).frames
+    np.testing.assert_array_equal(frames[2][8, [8, 24, 40]], [(200, 30, 60), (244, 210, 216), (255, 255, 255)])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"x264-params": "interlaced=1"}, "is interlaced"),
+        ({"x264-params": "colorprim=smpte432"}, "has colours of Display P3"),
+        ({"x264-params": "colorprim=bt2020"}, "has colours of BT.2020"),
+        ({"x264-params": "colorprim=bt2020:transfer=smpte2084"}, r"is HDR \(PQ\)"),
+        ({"x264-params": "colorprim=bt709:transfer=bt709:colormatrix=bt709"}, ""),
+    ],
+)
+def test_what_a_player_would_show_otherwise_is_said(
+    tmp_path: Path, options: dict[str, str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_film(tmp_path / "a.mp4", moving(STEADY[:9]), STEADY[:9], options=options)
+    read_timing(path)
+    said = capsys.readouterr().err
+    assert re.fullmatch(f"note: {path} {says}.*\n", said) if says else said == ""
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mjpeg"])
+def test_of_two_films_the_first_is_read_and_a_short_cover_is_none(
+    tmp_path: Path, codec: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    with av.open(str(tmp_path / "a.mov"), "w") as output:
+        streams = [output.add_stream(codec, rate=8) for _ in range(2)]
+        for stream in streams:
+            stream.height, stream.width, stream.pix_fmt = 32, 160, pixels
+        for index, frame in enumerate(moving([n / 8 for n in range(12)])):
+            for stream in streams[1:] if codec == "mjpeg" and index else streams:
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        output.mux([packet for stream in streams for packet in stream.encode(None)])
+    assert read_timing(tmp_path / "a.mov").count == 12
+    assert ("holds 2 films, of which the first is read" in capsys.readouterr().err) == (codec == "libx264")
+
+
+def test_frames_without_a_duration_last_as_browsers_show_them(tmp_path: Path) -> None:
+    first, *others = [Image.fromarray(frame) for frame in moving([0, 1, 2, 3])]
+    first.save(tmp_path / "a.webp", save_all=True, append_images=others, duration=0, lossless=True)
+    assert read_timing(tmp_path / "a.webp").fps == pytest.approx(10)
 
 
 @pytest.mark.parametrize("clock", CLOCKS)

@@ -1,10 +1,12 @@
 """Pictures with profiles, turns and formats that phones and editors give them; and what is said about all inputs."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from flexiact.media.files import MediaError
 from flexiact.media.image import note_cut, read_image
@@ -130,6 +132,80 @@ def test_a_raw_photo_is_not_its_preview(tmp_path: Path) -> None:
     Image.fromarray(patches()).save(tmp_path / "a.dng", format="TIFF", tiffinfo={50706: b"\1\4\0\0"})
     with pytest.raises(MediaError, match="a.dng: .*raw photo, DNG; save it as JPEG or PNG"):
         read_image(tmp_path / "a.dng")
+
+
+def test_a_preview_is_no_picture_and_integers_have_no_range(tmp_path: Path) -> None:
+    Image.fromarray(patches()).save(tmp_path / "a.nef", format="TIFF", tiffinfo={254: 1})
+    with pytest.raises(MediaError, match="a.nef: .*begins with a preview, as raw photos do; save it as JPEG or PNG"):
+        read_image(tmp_path / "a.nef")
+    Image.fromarray(patches()[..., 0].astype(np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(MediaError, match="a.tif: .*32-bit pixels, whose range is not known"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "fetch it with `git lfs pull`"),
+        (b"<!DOCTYPE html>\n<html><title>Sign in</title>", "is a web page"),
+        (b"\n<HTML><HEAD>", "is a web page"),
+    ],
+)
+def test_what_stands_in_place_of_a_file_is_named(tmp_path: Path, content: bytes, says: str) -> None:
+    for name, read in (("a.png", read_image), ("a.mp4", read_timing)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(MediaError, match=f"{name}: .*{says}"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "avif", "tif"])
+def test_of_an_animation_the_first_picture_is_the_image(
+    tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, image = tmp_path / f"a.{suffix}", Image.fromarray(patches())
+    image.save(path, save_all=True, append_images=[Image.fromarray(patches()[:, ::-1])])
+    assert np.abs(read_image(path).astype(int) - patches()).mean() < 8
+    assert capsys.readouterr().err == f"note: {path} holds 2 pictures, of which the first is read\n"
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+P3 = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+SRGB_CHUNKS = chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(
+    b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "said"),
+    [
+        (chunk(b"gAMA", struct.pack(">I", 100000)), True),
+        (chunk(b"cHRM", P3), True),
+        (SRGB_CHUNKS, False),
+        (chunk(b"sRGB", b"\0") + SRGB_CHUNKS, False),
+    ],
+)
+def test_colours_that_a_png_states_without_a_profile_are_said(
+    tmp_path: Path, chunks: bytes, said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(patches()).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[:33] + chunks + content[33:])  # after the header
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), patches())
+    assert ("states a gamma or primaries of its own" in capsys.readouterr().err) == said
+
+
+def test_a_camera_s_adobe_rgb_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index, (colour_space, said) in enumerate((("R03", True), ("R98", False))):
+        exif = Image.Exif()
+        inner = exif.get_ifd(ExifTags.IFD.Exif)
+        inner[ExifTags.Base.ColorSpace], inner[ExifTags.IFD.Interop] = 65535 if said else 1, {1: colour_space}
+        path = tmp_path / f"_DSC{index}.jpg"
+        Image.fromarray(patches()).save(path, exif=exif)
+        read_image(path)
+        assert ("is in Adobe RGB by its EXIF" in capsys.readouterr().err) == said
 
 
 @pytest.mark.parametrize(

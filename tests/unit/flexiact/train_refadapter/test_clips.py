@@ -2,6 +2,7 @@
 
 import codecs
 import os.path
+import re
 import unicodedata
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flexiact.media.files import spelled
 from flexiact.train_refadapter.clips import Clip, list_clips, some_of
 from tests.support.clips import CAPTIONS, write_folder
 
@@ -147,6 +149,76 @@ def test_a_caption_s_byte_order_mark_is_no_part_of_it(folder: Path, encoding: st
     mark = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}.get(encoding, b"")
     (folder / "1.txt").write_bytes(mark + "ein Hund springt \u00fcber\r\n".encode(encoding))
     assert list_clips(folder)[1].caption == "ein Hund springt \u00fcber"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("ein Hund springt \u00fcber".encode("cp1252"), "is not in UTF-8, from byte 17 on"),
+        ("a dog".encode("utf-16-le"), "is not in UTF-8, since it holds zero bytes"),
+        (rb"{\rtf1\ansi a dog}", "is rich text; save it as plain text"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git lfs pull"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "is a web page"),
+        (b"PK\3\4\x14\0\6\0", "is a spreadsheet"),
+    ],
+)
+def test_what_is_no_plain_text_is_no_caption_and_no_table(folder: Path, content: bytes, says: str) -> None:
+    for path in (folder / "1.txt", folder / "data.csv"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"^data: .*{path.name} {says}|^data: .*{says}") as refused:
+            list_clips(path if path.suffix == ".csv" else folder)
+        assert "\n" not in str(refused.value)
+
+
+def test_utf_32_is_read_by_its_mark(folder: Path) -> None:
+    (folder / "1.txt").write_bytes("ein Hund springt \u00fcber".encode("utf-32"))
+    assert list_clips(folder)[1].caption == "ein Hund springt \u00fcber"
+
+
+@pytest.mark.parametrize("caption", ["1.TXT", "1.Txt"])
+def test_a_caption_may_have_capitals_in_its_name(folder: Path, caption: str) -> None:
+    (folder / "1.txt").rename(folder / caption)
+    assert [clip.caption for clip in list_clips(folder)] == list(CAPTIONS)
+
+
+def test_a_caption_s_accents_may_be_stored_as_macs_do(folder: Path) -> None:
+    (folder / "1.mkv").rename(folder / unicodedata.normalize("NFD", "1\u00e9.mkv"))
+    (folder / "1.txt").rename(folder / "1\u00e9.txt")
+    assert [clip.caption for clip in list_clips(folder)] == list(CAPTIONS)
+
+
+def test_texts_whose_video_is_not_read_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "4.gif").write_bytes(b"GIF89a")
+    (folder / "4.txt").write_text("a cat")
+    assert len(list_clips(folder)) == 3
+    assert capsys.readouterr().err == f"note: {folder} has texts without a video that is read: 4.txt\n"
+
+
+@pytest.mark.parametrize("written", ["Videos/1.MKV", "videos\\1.MKV", "./videos//1.mkv", "{root}/videos/1.mkv"])
+def test_a_path_may_be_written_as_on_other_systems(folder: Path, written: str) -> None:
+    root = folder.parent
+    assert spelled(root, written.format(root=root)) in {"videos/1.mkv", "./videos//1.mkv"}
+    assert list_clips(table(root / "data.csv", f"path,caption\n{written.format(root=root)},a dog\n"))[0].path.is_file()
+
+
+def test_a_path_that_fits_two_files_is_not_guessed(folder: Path) -> None:
+    (folder / "a.mkv").touch()
+    (folder / "A.mkv").touch()
+    assert spelled(folder, "a.mkv") == "a.mkv"
+    assert spelled(folder, "a.MKV") == "a.MKV"
+
+
+@pytest.mark.parametrize("written", ["nan", "NaN", "#N/A", "<NA>"])
+def test_what_programs_write_for_nothing_is_no_caption(folder: Path, written: str) -> None:
+    data = table(folder.parent / "data.csv", f"path,caption\nvideos/1.mkv,{written}\nvideos/0.mkv,nana jumps\n")
+    assert [clip.caption for clip in list_clips(data)] == ["", "nana jumps"]
+
+
+@pytest.mark.parametrize("written", ["#NAME?", "#BEZUG!", "#DIV/0!", "Err:508"])
+def test_a_formula_that_failed_is_no_caption(folder: Path, written: str) -> None:
+    data = table(folder.parent / "data.csv", f"path,caption\nvideos/1.mkv,{written}\n")
+    with pytest.raises(ValueError, match=f"line 2: {re.escape(written)} is an error of the spreadsheet"):
+        list_clips(data)
 
 
 @pytest.mark.parametrize("name", ["._0.mkv", ".hidden.mp4", "._more.mov"])
