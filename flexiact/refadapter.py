@@ -6,7 +6,8 @@ transformer and replace the layers that they wrap only while attached. The wrapp
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from diffusers import CogVideoXTransformer3DModel
 from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.lora import LowRankLayers
 from flexiact.media.digests import folder_digest
+from flexiact.media.files import read_text
 from flexiact.ranges import check_count, check_number, check_positive
 from flexiact.terminal.cli import one_line
+from flexiact.terminal.notes import note
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 PREFIX = "base_model.model."  # how peft names the wrapped model in its files
@@ -66,7 +69,8 @@ class RefAdapter:
         if rank > max((side for tensor in weights.values() for side in tensor.shape), default=0):
             raise ValueError(f"refadapter: {folder / CONFIG_FILE} says rank {rank}, the weights are smaller")
         adapter = cls(transformer, rank, alpha)
-        adapter._layers.fill({key.removeprefix(PREFIX): tensor for key, tensor in weights.items()})
+        named = peft_names(folder, weights)
+        adapter._layers.fill({key.removeprefix(PREFIX): tensor for key, tensor in named.items()})
         return adapter
 
     def save(self, folder: Path) -> None:
@@ -105,10 +109,15 @@ def read_config(folder: Path) -> tuple[int, float]:
         ValueError: If the file is missing or damaged, or sets features that these layers lack (DoRA, patterns, ...).
     """
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text())
-        rank, alpha = int(config["r"]), config["lora_alpha"]
-        check_positive("lora_alpha", alpha)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        config = json.loads(read_text(folder / CONFIG_FILE))
+        if not isinstance(config, dict):
+            raise ValueError("holds no JSON object")
+        if (config.get("peft_type") or "LORA") == "LORA":  # others are refused below
+            rank, alpha = int(config["r"]), config["lora_alpha"]
+            check_positive("lora_alpha", alpha)
+    except KeyError as error:
+        raise ValueError(f"refadapter: {folder / CONFIG_FILE} does not say {error}") from error
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"refadapter: cannot be read from {folder} ({CONFIG_FILE}: {one_line(error)})") from error
     default = LoraConfig().to_dict()
     odd = [name for name, value in config.items() if name not in _HARMLESS and value and value != default.get(name)]
@@ -118,6 +127,22 @@ def read_config(folder: Path) -> tuple[int, float]:
         settings = ", ".join(f"{name} = {config[name]}" for name in sorted(odd))
         raise ValueError(f"refadapter: {folder / CONFIG_FILE} sets {settings}, which is not supported")
     return rank, alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
+
+
+def peft_names(folder: Path, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a folder by peft's names; a note says if trainers wrote other words before or an adapter's name.
+
+    Raises:
+        ValueError: If two names mean the same weight.
+    """
+    found = {key: re.fullmatch(r".*?(transformer_blocks\..+?\.lora_[AB])(?:\.\w+)?\.weight", key) for key in weights}
+    names = {key: f"{PREFIX}{match[1]}.weight" if match else key for key, match in found.items()}
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"refadapter: {folder / WEIGHTS_FILE} holds several adapters; save one alone")
+    other = [key for key, name in names.items() if key != name]
+    if other:
+        note(folder / WEIGHTS_FILE, f"has names such as {other[0]}, read as {names[other[0]]}")
+    return {name: weights[key] for key, name in names.items()}
 
 
 def refadapter_digest(backbone: Backbone, weight: float | None) -> str | None:

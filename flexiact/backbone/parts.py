@@ -7,10 +7,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from flexiact.backbone.loading import NETWORKS, BackboneError
+from flexiact.media.files import not_fetched
 from flexiact.terminal.cli import one_line
 
 _INDEX = "*.safetensors.index.json"
-_POINTER = b"version https://git-lfs"
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*")
 _WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 
@@ -76,11 +76,11 @@ def _check_json(name: str, path: Path) -> None:
 
 def _check_fetched(name: str, path: Path) -> None:
     with path.open("rb") as file:
-        start = file.read(len(_POINTER))
+        start = file.read(64)
     if not start:
         raise _incomplete(name, path, "is empty")
-    if start == _POINTER:
-        raise BackboneError(f"backbone {name}: {path} only points to its content; fetch it with `git lfs pull`")
+    if instead := not_fetched(start):
+        raise BackboneError(f"backbone {name}: {path} {instead}")
 
 
 def _incomplete(name: str, path: Path, problem: str) -> BackboneError:

@@ -21,7 +21,7 @@ from diffusers import CogVideoXTransformer3DModel
 from safetensors import SafetensorError
 
 from flexiact.checkpoints.wrappers import unwrapped
-from flexiact.media.files import read_tensors
+from flexiact.media.files import not_fetched, read_tensors
 from flexiact.refadapter import CONFIG_FILE, PREFIX
 from flexiact.terminal.cli import one_line
 
@@ -32,7 +32,14 @@ _SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")
 _LAYERS = {"lora_q": "to_q", "lora_k": "to_k", "lora_v": "to_v", "lora_proj": "to_out.0"}
 _HALVES = {"down": "lora_A", "up": "lora_B"}
 _TOKENS = "motion_inversion_tokens"
-_LFS_POINTER = b"version https://git-lfs"
+_OTHERS = {
+    r"lora_(?:unet|te\d?)_": "of kohya's trainers; convert it to peft's names",
+    r"\.(?:lora_[AB]|lora[._](?:down|up))\.": (
+        "of peft or diffusers; put it into a folder as adapter_model.safetensors, beside an adapter_config.json "
+        "that says r and lora_alpha"
+    ),
+}
+"""Names of other LoRAs, and what to do with a file of them."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,10 @@ def load_release(path: Path, sizes: Sizes | None = None) -> Release:
         raise ValueError(f"checkpoint: {path} is in our form already")
     file = _file_in(path) if path.is_dir() else path
     state = unwrapped(file.name, _loaded(file), holds_release)
-    if file.suffix == ".safetensors" and not holds_release(state):
+    others = next((what for names, what in _OTHERS.items() if re.search(names, " ".join(map(str, state)))), "")
+    if others and not holds_release(state):
+        raise ValueError(f"checkpoint: {path} holds a LoRA by the names {others}")
+    if _is_safetensors(file) and not holds_release(state):
         raise ValueError(f"checkpoint: {path} is in our form already, or of another model ({_some(list(state))})")
     return replace(checked(state, sizes), source=file.name)
 
@@ -181,23 +191,36 @@ def creating(path: Path) -> Iterator[Path]:
 def _loaded(file: Path, mmap: bool = False) -> Mapping[Any, Any]:
     try:
         with file.open("rb") as stream:
-            start = stream.read(len(_LFS_POINTER))
+            instead = not_fetched(stream.read(64))
     except OSError as error:
         raise ValueError(f"checkpoint: {file} cannot be read ({one_line(error)})") from error
-    if start == _LFS_POINTER:
-        raise ValueError(f"checkpoint: {file} only points to the weights; fetch them with `git lfs pull`")
+    if instead:
+        raise ValueError(f"checkpoint: {file} {instead}")
     try:
-        if file.suffix == ".safetensors":
+        if _is_safetensors(file):
             return read_tensors(file)[0]
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(file))
     except Exception as error:  # a damaged pickle may raise anything
-        raise ValueError(f"checkpoint: {file} is cut short, damaged, or holds more than tensors") from error
+        other = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        what = f", such as {other[1]}; save its tensors alone" if other else ""
+        raise ValueError(f"checkpoint: {file} is cut short, damaged, or holds more than tensors{what}") from error
     if not isinstance(loaded, Mapping):
         raise ValueError(f"checkpoint: {file} holds {_described(loaded)}, expected tensors by name")
     return loaded
 
 
+def _is_safetensors(file: Path) -> bool:
+    """True if a file begins as safetensors do, whatever its name: with the length of a JSON object, and that object."""
+    with file.open("rb") as stream:
+        return stream.read(9)[8:] == b"{"
+
+
 def _file_in(folder: Path) -> Path:
+    if any(folder.glob("*.distcp")):
+        raise ValueError(
+            f"checkpoint: {folder} is a distributed checkpoint; make one file of it with "
+            "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch`"
+        )
     files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
     steps = {int(m[1]): path for path in folder.iterdir() if (m := re.fullmatch(r"checkpoint-(\d+)", path.name))}
     if not files and steps and steps[max(steps)].is_dir():
@@ -211,9 +234,13 @@ def _file_in(folder: Path) -> Path:
             refused.append(f"{file.name} {str(error).removeprefix('checkpoint: ').removeprefix(f'{file} ')}")
     if len(found) == 1:
         return found[0]
+    if found and all(re.search(r"-\d+-of-\d+$", file.stem) for file in found):
+        raise ValueError(f"checkpoint: {folder} holds one in {len(found)} parts; save it as one file")
     if found:
         raise ValueError(f"checkpoint: {folder} holds several, name one: {_some([file.name for file in found])}")
     why = f" ({_some(refused, between='; ')})" if refused else f" with a name in {', '.join(_SUFFIXES)}"
+    inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    why += f"; name one of its folders: {_some(inner)}" if inner else ""
     raise ValueError(f"checkpoint: {folder} holds no file of the release{why}")
 
 

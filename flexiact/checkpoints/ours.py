@@ -32,7 +32,7 @@ from flexiact.checkpoints.authors import (
 from flexiact.embedding import ACTION_KEY
 from flexiact.media.files import read_tensors
 from flexiact.ranges import check_positive
-from flexiact.refadapter import CONFIG_FILE, TARGETS, WEIGHTS_FILE, read_config
+from flexiact.refadapter import CONFIG_FILE, TARGETS, WEIGHTS_FILE, peft_names, read_config
 from flexiact.task import Action
 from flexiact.terminal.cli import one_line
 
@@ -69,6 +69,7 @@ def load_refadapter(folder: Path, sizes: Sizes | None = None) -> tuple[Release, 
     """
     rank, alpha = read_config(folder)
     weights, about = _safetensors(folder / WEIGHTS_FILE)
+    weights = peft_names(folder, weights)
     ours = {new: old for old, new in refadapter_names(num_blocks(weights)).items()}
     release = checked({ours.get(name, name): tensor for name, tensor in weights.items()}, sizes)
     release.require("refadapter")

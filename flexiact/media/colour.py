@@ -52,8 +52,9 @@ def stated_otherwise(image: Image.Image) -> str:
     if adobe or exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace) == 2:
         return "is in Adobe RGB by its EXIF, without a profile: its colours are taken as sRGB"
     gamma, primaries = image.info.get("gamma"), image.info.get("chromaticity")
-    odd = bool(gamma) and abs(gamma / _SRGB_GAMMA - 1) > _NEAR
-    odd = odd or bool(primaries) and max(abs(a - b) for a, b in zip(primaries, _SRGB_PRIMARIES, strict=True)) > _NEAR
+    odd = gamma is not None and abs(gamma / _SRGB_GAMMA - 1) > _NEAR
+    if primaries is not None:
+        odd = odd or max(abs(a - b) for a, b in zip(primaries, _SRGB_PRIMARIES, strict=True)) > _NEAR
     return "states a gamma or primaries of its own, without a profile: its colours are taken as sRGB" if odd else ""
 
 

@@ -104,7 +104,7 @@ def decode_image(path: Path) -> tuple[np.ndarray, str]:
             image = Image.open(path, formats=readable_formats())
         with image:
             _check_kind(image)
-            several = image.format in _ANIMATED and getattr(image, "n_frames", 1)
+            several = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
             image.load()
             turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
             colours = stated_otherwise(image)

@@ -173,3 +173,39 @@ def test_other_kinds_of_adapters_are_refused(backbone: Backbone, setting: dict):
     (backbone.refadapter / CONFIG_FILE).write_text(json.dumps(config))
     with pytest.raises(ValueError, match=f"refadapter: .* sets {next(iter(setting))} = .*not supported"):
         RefAdapter.load(backbone.refadapter, backbone.transformer)
+
+
+@pytest.mark.parametrize(
+    ("before", "adapter"), [("", ""), ("transformer.", ""), (PREFIX, ".default"), (f"module.{PREFIX}", ".style")]
+)
+def test_other_trainers_words_around_peft_s_names_are_taken_off(
+    backbone: Backbone, before: str, adapter: str, capsys: pytest.CaptureFixture[str]
+):
+    file = backbone.refadapter / WEIGHTS_FILE
+    plain = load_file(file)
+    renamed = {
+        before + name.removeprefix(PREFIX).replace(".weight", f"{adapter}.weight"): tensor
+        for name, tensor in plain.items()
+    }
+    save_file(renamed, file)
+    loaded = RefAdapter.load(backbone.refadapter, backbone.transformer)
+    assert f"note: {file} has names such as " in capsys.readouterr().err
+    again = loaded._layers.state()
+    assert {PREFIX + name for name in again} == set(plain)
+    assert all(torch.equal(again[name.removeprefix(PREFIX)], tensor) for name, tensor in plain.items())
+    assert load_refadapter(backbone.refadapter)[0].kind == "refadapter"
+    save_file({name: tensor.clone() for name, tensor in (renamed | plain).items()}, file)
+    with pytest.raises(ValueError, match=r"refadapter: .* holds several adapters"):
+        RefAdapter.load(backbone.refadapter, backbone.transformer)
+
+
+def test_a_configuration_may_have_a_mark_and_has_to_say_its_rank(backbone: Backbone):
+    config = backbone.refadapter / CONFIG_FILE
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    RefAdapter.load(backbone.refadapter, backbone.transformer)
+    config.write_text(json.dumps({"peft_type": "IA3"}))
+    with pytest.raises(ValueError, match="sets peft_type = IA3, which is not supported"):
+        RefAdapter.load(backbone.refadapter, backbone.transformer)
+    config.write_text(json.dumps({"peft_type": "LORA"}))
+    with pytest.raises(ValueError, match=f"refadapter: {config} does not say 'r'"):
+        RefAdapter.load(backbone.refadapter, backbone.transformer)

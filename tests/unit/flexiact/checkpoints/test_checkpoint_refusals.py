@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from argparse import Namespace
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -99,9 +100,13 @@ class Evil:
     [
         (b"", "cut short, damaged"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 264\n", "git lfs pull"),
-        (b"<html>not found</html>", "cut short, damaged"),
+        (b"<html>not found</html>", "is a web page"),
         (Evil(), "holds more than tensors"),
         ({"x": Evil()}, "holds more than tensors"),
+        (
+            {"state_dict": {}, "hparams": Namespace(lr=1)},
+            "than tensors, such as argparse.Namespace; save its tensors alone",
+        ),
         (torch.zeros(3), "expected tensors by name"),
         ({"state_dict": {}}, "holds no names of the release, but state_dict"),
         ({}, "but nothing"),
@@ -318,3 +323,43 @@ def test_wrappers_in_doubt_are_refused(wrap, says: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"checkpoint: a.pt .*{says}") as refused:
         load_release(file, TINY)
     assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["a.bin", "A.SAFETENSORS", "a.pt"])
+def test_the_content_says_what_a_file_is(name: str, tmp_path: Path) -> None:
+    state = dense(refadapter_state(TINY, 4))
+    save_file(state, tmp_path / name)
+    assert torch.equal(next(iter(load_release(tmp_path / name, TINY).tensors.values())), next(iter(state.values())))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("lora_unet_transformer_blocks_0_attn1_to_q.lora_down.weight", "the names of kohya's trainers"),
+        ("transformer.transformer_blocks.0.attn1.to_q.lora_A.weight", "the names of peft or diffusers; put it into"),
+        ("transformer.transformer_blocks.0.attn1.to_q.lora.down.weight", "the names of peft or diffusers; put it into"),
+    ],
+)
+def test_loras_by_other_names_are_not_taken_for_ours(name: str, says: str, tmp_path: Path) -> None:
+    save_file({name: torch.zeros(4, 32)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=f"checkpoint: .*a.safetensors holds a LoRA by {says}"):
+        load_release(tmp_path / "a.safetensors", TINY)
+
+
+def test_folders_of_other_forms_say_what_to_do(tmp_path: Path) -> None:
+    state, names = dense(refadapter_state(TINY, 4)), list(refadapter_state(TINY, 4))
+    parts, sharded, steps = tmp_path / "parts", tmp_path / "sharded", tmp_path / "steps"
+    for folder in (parts, sharded, steps / "global_step5"):
+        folder.mkdir(parents=True)
+    for part, some in ((1, names[:3]), (2, names[3:])):
+        save_file({name: state[name] for name in some}, parts / f"model-0000{part}-of-00002.safetensors")
+    (sharded / "__0_0.distcp").touch()
+    torch.save({"module": state}, steps / "global_step5" / "mp_rank_00_model_states.pt")
+    for folder, says in (
+        (parts, "holds one in 2 parts; save it as one file"),
+        (sharded, "is a distributed checkpoint; make one file of it"),
+        (steps, "name one of its folders: global_step5"),
+    ):
+        with pytest.raises(ValueError, match=f"checkpoint: {folder} .*{says}"):
+            load_release(folder, TINY)
+    assert load_release(steps / "global_step5", TINY).kind == "refadapter"
