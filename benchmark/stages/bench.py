@@ -26,26 +26,9 @@ class Listener(Protocol):
         """Note one finished piece."""
 
 
-@dataclass(frozen=True)
-class Unit:
-    """Cells that one process does, so that a fit is computed once and stays in memory while it is needed.
-
-    Attributes:
-        cells: Cells to make, unless their videos exist, and to measure; all share a fit, or belong to one bound and one
-            reference.
-    """
-
-    cells: tuple[Cell, ...]
-
-    @property
-    def method(self) -> str:
-        """Name of the first cell's method or bound."""
-        return self.cells[0].method
-
-    @property
-    def size(self) -> int:
-        """Number of cells."""
-        return len(self.cells)
+Unit = tuple[Cell, ...]
+"""Cells that one process does, so that a fit is computed once and stays in memory while it is needed: all share a fit,
+or belong to one bound and one reference. There is at least one."""
 
 
 def units(cells: Iterable[Cell], references: Mapping[str, str]) -> list[Unit]:
@@ -59,7 +42,7 @@ def units(cells: Iterable[Cell], references: Mapping[str, str]) -> list[Unit]:
     for cell in cells:
         group = ("fit", cell.fit_key) if cell.fit_key else (cell.method, references[cell.case_id])
         groups.setdefault(group, []).append(cell)
-    return [Unit(tuple(group)) for group in groups.values()]
+    return [tuple(group) for group in groups.values()]
 
 
 @dataclass(frozen=True)
@@ -137,11 +120,11 @@ class Bench:
             StoreError: If the run directory cannot be written.
         """
         rows = {}
-        for cell in unit.cells:
+        for cell in unit:
             if asked():
                 return
             rows[cell.key] = self._stored(cell) or self._make(cell, listener)
-        for cell in unit.cells:
+        for cell in unit:
             if asked():
                 return
             listener.starts(f"measuring {cell.method}: {cell.case_id}")
@@ -151,16 +134,16 @@ class Bench:
             listener.done("score", seconds)
             self.folder.log("measured", f"{_name(cell)}, {seconds:.2f} s")
 
-    def left(self, unit: Unit) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
+    def left(self, unit: Unit) -> tuple[Unit, Unit]:
         """Find what is left of a unit that a lost worker was doing.
 
         Returns:
             The cells whose videos are not stored by now, and the cells that the worker was at: all unmade ones if it
             had to fit for them, else the first of these, or all cells if only measuring was left.
         """
-        unmade = tuple(cell for cell in unit.cells if self._stored(cell) is None)
+        unmade = tuple(cell for cell in unit if self._stored(cell) is None)
         held = unmade if unmade and self.executor.needs_fit(unmade[0]) else unmade[:1]
-        return unmade, held or unit.cells
+        return unmade, held or unit
 
     def give_up(self, unit: Unit, reason: str) -> None:
         """Store failed rows for the cells of a unit that nobody could finish; stored rows stay.
@@ -168,7 +151,7 @@ class Bench:
         Raises:
             StoreError: If the run directory cannot be written.
         """
-        for cell in unit.cells:
+        for cell in unit:
             row = self.executor.fail(cell, reason)
             if row.status == "failed":
                 self.scorer.score(cell, row)

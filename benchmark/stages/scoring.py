@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -24,32 +24,12 @@ from flexiact.task import Video
 from metrics.appearance.text_similarity import UPSTREAM_CHARACTERS
 from metrics.features import Features, VideoFeatures
 from metrics.metric import Metric
+from metrics.perception import Perception
 
 _FIELDS = ("image_embeddings", "tracks", "track_visible", "keypoints", "keypoint_scores")
 _FEATURE_BACKENDS = ("image_encoder", "tracker", "pose")
 _TEXTS_KEPT = 4_096  # embeddings of some 2 KiB
 _PUPPET_POSE = "the shipped pose judge knows puppets alone"
-
-
-class Perceiver(Protocol):
-    """Interface that scoring needs of perception (see metrics.perception.Perception).
-
-    Attributes:
-        backends: Name of the measuring network by `Metric.backend`; begins with "none" if there is none.
-    """
-
-    @property
-    def backends(self) -> Mapping[str, str]:
-        """Name of the measuring network by `Metric.backend`."""
-
-    def describe(self, video: Video) -> VideoFeatures:
-        """All features of a video."""
-
-    def embed_text(self, text: str) -> np.ndarray | None:
-        """Embedding of a text in the space of the image embeddings; None if there is no image encoder."""
-
-    def perceptual_distance(self, frames: np.ndarray, true_frames: np.ndarray) -> np.ndarray | None:
-        """Distance of each frame from the true frame; None if no network measures it."""
 
 
 class Scorer:
@@ -59,7 +39,7 @@ class Scorer:
         self,
         folder: RunFolder,
         stages: Stages,
-        perception: Perceiver,
+        perception: Perception,
         metrics: Mapping[str, Metric],
         retry_failed: bool = False,
     ) -> None:

@@ -16,7 +16,7 @@ from benchmark.planning.variants import build_methods, entry_of
 from benchmark.stages.bench import Bench, Work, units
 from benchmark.stages.describe import describe_metric, describe_run, merged, with_history, with_submissions
 from benchmark.stages.execute import Executor, format_of
-from benchmark.stages.scoring import Perceiver, Scorer
+from benchmark.stages.scoring import Scorer
 from benchmark.store.folder import RunFolder, StoreError, resumable_errors
 from benchmark.store.gather import current_scores, sample_row, write_tables
 from benchmark.store.lock import describing
@@ -32,6 +32,7 @@ from flexiact.backbone.codec import note_long_text
 from flexiact.task import ActionTransfer
 from flexiact.terminal.notes import collected, tell
 from metrics import METRICS
+from metrics.perception import Perception
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Outcome:
     unmeasured: int = 0
 
 
-Load = Callable[[str], tuple[Backbone, Perceiver]]
+Load = Callable[[str], tuple[Backbone, Perception]]
 """Function that loads the networks of a session onto a device."""
 
 
@@ -140,7 +141,7 @@ def _tell_losses(cases: Sequence[Case], backbone: Backbone, texts: bool) -> None
 def run_session(
     request: RunRequest,
     backbone: Backbone,
-    perception: Perceiver,
+    perception: Perception,
     provenance: Mapping[str, Any] | None = None,
     workers: Workers | None = None,
 ) -> Outcome:
@@ -219,7 +220,7 @@ def _shared(request: RunRequest, asked: list[Cell], fresh: Mapping[str, Any]) ->
     if request.shard is None:
         return asked
     shares = units(plan(fresh), {case.case_id: case.reference_id for case in request.cases})
-    mine = {cell.key for unit in request.shard.part(shares) for cell in unit.cells}
+    mine = {cell.key for unit in request.shard.part(shares) for cell in unit}
     return [cell for cell in asked if cell.key in mine]
 
 
@@ -255,7 +256,7 @@ def _bench(request: RunRequest, load: Load, device: str) -> Bench:
 
 
 def _equipped(
-    request: RunRequest, backbone: Backbone, perception: Perceiver, methods: Mapping[str, ActionTransfer]
+    request: RunRequest, backbone: Backbone, perception: Perception, methods: Mapping[str, ActionTransfer]
 ) -> Bench:
     folder = RunFolder(request.out, mends=True)
     told = [name for name in methods if TRUE_KEYPOINTS in entry_of(name).needs]

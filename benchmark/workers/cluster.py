@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.planning.selection import UsageError
 from benchmark.workers.local import WorkerError, physical_cores
-from benchmark.workers.pool import Keeper, Pool, reason_of
+from benchmark.workers.pool import Pool, reason_of
 from benchmark.workers.stopping import Asked
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def share_out_on(
     units: "Sequence[Unit]",
     open_bench: "Callable[[str], Bench]",
     listener: "Listener",
-    keeper: Keeper,
+    keeper: "Bench",
     asked: Asked = lambda: 0,
 ) -> None:
     """Let workers of a cluster do the units.
@@ -98,13 +98,8 @@ def share_out_on(
     What a lost worker left of its unit goes to another one. A video or fit is given up once
     `benchmark.workers.pool.ATTEMPTS` workers were lost over it, or when the time of its unit is over.
 
-    Args:
-        cluster: Workers.
-        units: Units of one run.
-        open_bench: Picklable function that loads networks onto a device; every worker calls it once.
-        listener: Listener that hears of the work of all workers, unit by unit.
-        keeper: Reader and writer of the results that are stored.
-        asked: Function that says whether to end; then workers finish their units, and no others begin.
+    Arguments are those of `benchmark.workers.local.share_out`, and `keeper`, which reads and writes results here. The
+    listener hears of whole units, and workers that are asked to end finish theirs.
 
     Raises:
         UsageError: If Ray is not installed, there is no cluster at the address, or it is too small for one worker.

@@ -148,7 +148,7 @@ def _closing(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
 
 def longest(waiting: "list[Unit]", seconds: Mapping[str, float]) -> "Unit":
     """Take out the unit expected to take longest: first of methods not seen yet, then by measured seconds per cell."""
-    unit = max(waiting, key=lambda unit: (seconds.get(unit.method, inf) * unit.size, unit.size))
+    unit = max(waiting, key=lambda unit: (seconds.get(unit[0].method, inf) * len(unit), len(unit)))
     waiting.remove(unit)
     return unit
 
@@ -204,4 +204,4 @@ def _work(open_bench: "Callable[[str], Bench]", unit: "Unit") -> tuple[str, floa
         _worker.bench = open_bench(_worker.device)
     start = time.perf_counter()
     _worker.bench.work(unit, _worker.news, _worker.end.is_set)
-    return unit.method, (time.perf_counter() - start) / unit.size
+    return unit[0].method, (time.perf_counter() - start) / len(unit)

@@ -3,8 +3,8 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from benchmark.planning.selection import UsageError
 from benchmark.workers.load import set_threads
@@ -13,7 +13,6 @@ from benchmark.workers.stopping import Asked
 from flexiact.terminal.cli import shortened
 
 if TYPE_CHECKING:
-    from benchmark.planning.plan import Cell
     from benchmark.stages.bench import Bench, Listener, Unit
     from benchmark.workers.cluster import Cluster
 
@@ -21,16 +20,6 @@ ATTEMPTS = 3
 """Number of workers that may be lost over the same work before it is given up."""
 _LISTEN_EVERY_S = 0.5
 _LONGEST_REASON = 300
-
-
-class Keeper(Protocol):
-    """Reader and writer of stored results, in the process that plans (see benchmark.stages.bench.Bench)."""
-
-    def left(self, unit: "Unit") -> "tuple[tuple[Cell, ...], tuple[Cell, ...]]":
-        """Return the cells of a unit whose videos are not stored, and those that its lost worker was at."""
-
-    def give_up(self, unit: "Unit", reason: str) -> None:
-        """Store failed rows, with a reason, for the cells of a unit that have none."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +60,7 @@ class _Worker:
         """Do a unit; return its method, seconds per cell and the events."""
         heard, start = _Heard(), time.perf_counter()
         self._bench.work(unit, heard)
-        return unit.method, (time.perf_counter() - start) / unit.size, heard.events
+        return unit[0].method, (time.perf_counter() - start) / len(unit), heard.events
 
 
 @dataclass(eq=False)
@@ -83,7 +72,7 @@ class Pool:
         cluster: Workers.
         open_bench: Picklable function that loads networks onto a device.
         listener: Listener that hears of finished units.
-        keeper: Reader and writer of stored results.
+        keeper: Reader and writer of stored results, in the process that plans.
         waiting: Units that nobody does.
         asked: Function that says whether to end.
         seconds: Seconds a cell by method.
@@ -97,7 +86,7 @@ class Pool:
     cluster: "Cluster"
     open_bench: "Callable[[str], Bench]"
     listener: "Listener"
-    keeper: Keeper
+    keeper: "Bench"
     waiting: "list[Unit]"
     asked: Asked
     seconds: dict[str, float] = field(default_factory=dict)
@@ -161,7 +150,7 @@ class Pool:
 
     def _finished(self, reference: Any, job: _Job) -> None:
         try:
-            method, self.seconds[job.unit.method], events = self.ray.get(reference)
+            method, self.seconds[job.unit[0].method], events = self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self.ray.exceptions.RayError as error:
@@ -187,19 +176,19 @@ class Pool:
         if minutes is None:
             return
         for reference, job in list(self.running.items()):
-            if time.monotonic() - job.begun > 60 * minutes * job.unit.size:
+            if time.monotonic() - job.begun > 60 * minutes * len(job.unit):
                 del self.running[reference]
                 self._end(job.worker)
                 unmade, _ = self.keeper.left(job.unit)
-                self._give_up(job.unit, unmade or job.unit.cells, f"took longer than {minutes:g} minutes a video")
+                self._give_up(job.unit, unmade or job.unit, f"took longer than {minutes:g} minutes a video")
                 self._replace_worker()
 
-    def _give_up(self, unit: "Unit", cells: "tuple[Cell, ...]", reason: str) -> None:
+    def _give_up(self, unit: "Unit", cells: "Unit", reason: str) -> None:
         """Give up cells of a unit; its other ones wait again."""
-        self.keeper.give_up(replace(unit, cells=cells), reason)
-        others = tuple(cell for cell in unit.cells if cell not in cells)
+        self.keeper.give_up(cells, reason)
+        others = tuple(cell for cell in unit if cell not in cells)
         if others:
-            self.waiting.append(replace(unit, cells=others))
+            self.waiting.append(others)
 
     def _end(self, worker: Any) -> None:
         """End a worker that may only seem lost: it would go on writing, and keep its GPU."""

@@ -44,15 +44,15 @@ class Diary:
     def work(self, unit: Unit, listener: Heard, asked: Asked = lambda: 0) -> None:
         if asked():
             return
-        listener.starts(unit.method)
+        listener.starts(unit[0].method)
         number = len(list(self.folder.iterdir()))
         entry = f"{number} {os.getpid()} {self.device} {torch.get_num_threads()}"
-        (self.folder / unit.cells[0].key).write_text(entry)
-        match unit.method:
+        (self.folder / unit[0].key).write_text(entry)
+        match unit[0].method:
             case "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
-            case "dies once" if not (self.folder / f".{unit.cells[0].key}").exists():
-                (self.folder / f".{unit.cells[0].key}").touch()
+            case "dies once" if not (self.folder / f".{unit[0].key}").exists():
+                (self.folder / f".{unit[0].key}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             case "cannot write":
                 raise StoreError("disk: full")
@@ -75,8 +75,7 @@ def never_opened(device: str) -> Diary:
 
 
 def unit(method: str, name: str, size: int = 1) -> Unit:
-    cells = tuple(Cell(f"{name}{i or ''}", name, method, "method", "case", 0, 0) for i in range(size))
-    return Unit(cells)
+    return tuple(Cell(f"{name}{i or ''}", name, method, "method", "case", 0, 0) for i in range(size))
 
 
 def main() -> int:

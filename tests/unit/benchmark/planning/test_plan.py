@@ -198,10 +198,10 @@ def test_kinds_of_keys_never_meet() -> None:
 def test_units_part_cells_by_fit_and_bounds_by_reference() -> None:
     cells = plan(RUN)
     parts = units(cells, {"one": "r", "two": "r"})
-    assert sorted(cell.key for unit in parts for cell in unit.cells) == sorted(cell.key for cell in cells)
-    assert [{cell.fit_key for cell in unit.cells} for unit in parts] == [{None}, *({f} for f in _fits(cells))]
+    assert sorted(cell.key for unit in parts for cell in unit) == sorted(cell.key for cell in cells)
+    assert [{cell.fit_key for cell in unit} for unit in parts] == [{None}, *({f} for f in _fits(cells))]
     apart = units(cells, {"one": "r", "two": "another"})
-    assert [len(unit.cells) for unit in apart] == [1, 1, 4, 4]
+    assert [len(unit) for unit in apart] == [1, 1, 4, 4]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def keys(folder: Path) -> set[str]:
 def test_every_cell_is_in_one_shard_and_cells_of_a_fit_stay_together() -> None:
     cells = plan(RUN)
     shares = units(cells, dict.fromkeys(RUN["cases"], "reference"))
-    parts = [[cell for unit in Shard(i, 3).part(shares) for cell in unit.cells] for i in (1, 2, 3)]
+    parts = [[cell for unit in Shard(i, 3).part(shares) for cell in unit] for i in (1, 2, 3)]
     assert sorted(cell.key for part in parts for cell in part) == sorted(cell.key for cell in cells)
     fits = [{cell.fit_key for cell in part} - {None} for part in parts]
     assert not fits[0] & fits[1] and not fits[1] & fits[2] and not fits[0] & fits[2]

@@ -7,7 +7,7 @@ import pytest
 
 from benchmark.planning.plan import Cell
 from benchmark.planning.variants import build_methods
-from benchmark.stages.bench import Bench, Unit
+from benchmark.stages.bench import Bench
 from benchmark.stages.execute import Executor
 from benchmark.stages.scoring import Scorer
 from benchmark.store.folder import RunFolder
@@ -17,7 +17,7 @@ from metrics import METRICS
 from tests.support.harness import CASES, small_perception
 
 ONE, TWO = (Cell(f"key{i}", "fit", "i2v", "method", case.case_id, 0, 0) for i, case in enumerate(CASES))
-UNIT = Unit((ONE, TWO))
+UNIT = (ONE, TWO)
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ def bench(folder: RunFolder, backbone: Backbone, retry_failed: bool = False) -> 
 
 def test_the_cells_that_a_lost_worker_was_at(folder: RunFolder, backbone: Backbone) -> None:
     here = bench(folder, backbone)
-    assert here.left(UNIT) == (UNIT.cells, UNIT.cells)  # their fit is not stored
+    assert here.left(UNIT) == (UNIT, UNIT)  # their fit is not stored
     here.executor.execute(ONE)
     assert here.left(UNIT) == ((TWO,), (TWO,))
     here.executor.execute(TWO)
-    assert here.left(UNIT) == ((), UNIT.cells)  # it measured
+    assert here.left(UNIT) == ((), UNIT)  # it measured
 
 
 @pytest.mark.parametrize("retry_failed", [False, True])
@@ -50,14 +50,14 @@ def test_a_failure_counts_as_made_unless_failures_are_tried_again(
     here = bench(folder, backbone, retry_failed)
     here.executor.fail(ONE, "of an earlier run, perhaps")
     unmade, _ = here.left(UNIT)
-    assert unmade == (UNIT.cells if retry_failed else (TWO,))
+    assert unmade == (UNIT if retry_failed else (TWO,))
 
 
 def test_what_is_given_up_fails_in_both_tables(folder: RunFolder, backbone: Backbone) -> None:
     here = bench(folder, backbone)
     made = here.executor.execute(ONE)
-    here.give_up(Unit((ONE,)), "lost")  # its video was stored in the meantime
-    here.give_up(Unit((TWO,)), "lost")
+    here.give_up((ONE,), "lost")  # its video was stored in the meantime
+    here.give_up((TWO,), "lost")
     one, two = sample_row(folder, ONE), sample_row(folder, TWO)
     assert one == made and two is not None and two.error == "lost"
     assert folder.read_json("scores", ONE.key) is None

@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.planning.plan import Cell
 from benchmark.planning.selection import UsageError
 from benchmark.run import parser
-from benchmark.stages.bench import Unit
+from benchmark.stages.bench import Bench, Unit
 from benchmark.stages.session import Workers
 from benchmark.store.folder import StoreError
 from benchmark.workers.cluster import Cluster, check_cluster_options, share_out_on
 from benchmark.workers.local import WorkerError
-from benchmark.workers.pool import Keeper
 from tests.support.backbones import save_tiny_refadapter, tiny_backbone
 from tests.support.harm.killed_run import loading
 from tests.support.harness import assert_same_runs, quick_flexiact, session
@@ -42,11 +40,11 @@ class Noted:
 
     given_up: dict[str, str] = field(default_factory=dict)
 
-    def left(self, unit: Unit) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
-        return unit.cells, unit.cells
+    def left(self, unit: Unit) -> tuple[Unit, Unit]:
+        return unit, unit
 
     def give_up(self, unit: Unit, reason: str) -> None:
-        self.given_up[unit.cells[0].key] = reason
+        self.given_up[unit[0].key] = reason
 
 
 def shared(folder: Path, *units: Unit, cluster: Cluster = TWO) -> tuple[Heard, dict[str, str]]:
@@ -129,7 +127,7 @@ def test_cells_of_a_unit_that_was_given_up_are_failed_rows(tmp_path: Path, monke
     adapter = save_tiny_refadapter(tmp_path / "refadapter", tiny_backbone())
 
     def all_given_up(cluster: Cluster, units: list[Unit], opened: object, listener: object, *rest: Any) -> None:
-        keeper: Keeper = rest[0]
+        keeper: Bench = rest[0]
         for one in units:
             keeper.give_up(one, "took longer than 2 minutes a video")
 
