@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.planning.selection import UsageError
 from benchmark.store.folder import RunFolder
 from benchmark.suites.case import refuse
-from flexiact.terminal import cli
-from flexiact.terminal.cli import OneLineParser
+from flexiact.terminal.cli import OneLineParser, command, shortened
 from flexiact.terminal.notes import note
 
 if TYPE_CHECKING:  # tables load slow libraries, which --help should not cost
@@ -70,11 +69,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="run directory to write; must be new")
     p.add_argument("--first", action="store_true", help="of what differs take that of the first run in the list")
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return cli.run(parser(), _merge, arguments)
 
 
 def _merge(args: argparse.Namespace) -> None:
@@ -156,12 +150,8 @@ def _check_equal(first: Part, second: Part, what: str, one: Any, other: Any) -> 
     if isinstance(one, dict) and isinstance(other, dict):
         name = next(name for name in {**one, **other} if one.get(name) != other.get(name))
         _check_equal(first, second, f"{what} {name}", one.get(name), other.get(name))
-    raise UsageError(f"{second}: {what} is {_short(other)}, in {first} it is {_short(one)}; they cannot be merged")
-
-
-def _short(value: Any, limit: int = 40) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    here, there = (shortened(repr(value), 40) for value in (other, one))
+    raise UsageError(f"{second}: {what} is {here}, in {first} it is {there}; they cannot be merged")
 
 
 def _kept_videos(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,15 +232,13 @@ def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part], cards: 
 
 def _write_video(out: RunFolder, parts: Sequence[Part], row: "SampleRow") -> None:
     """Write video, preview and `row` of the first run, and the scores of all that have the same video."""
-    from benchmark.store.gather import current_scores
-    from benchmark.store.schema.rows import FEATURES_VERSION
+    from benchmark.store.gather import current_scores, write_scores
 
     first, key = parts[0], row.key
     # What a run has in an older version must not hide what another one has measured since.
-    metrics = dict(ChainMap(*(current_scores(part.folder, part.run["metrics"], row) for part in parts)))
+    metrics = ChainMap(*(current_scores(part.folder, part.run["metrics"], row) for part in parts))
     if metrics:
-        content = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
-        out.write_json("scores", key, content)
+        write_scores(out, row, metrics)
     for folder, name in (("videos", f"{key}.mkv"), ("previews", f"{key}.mp4")) if row.status == "ok" else ():
         source = first.folder.file(folder, name)
         if folder == "previews" and not source.exists():  # which no run makes again, since only people look at it
@@ -282,6 +270,8 @@ def _copy_all(source: Path, target: Path, out: RunFolder) -> None:
             with out.replacing(place) as partial:
                 shutil.copyfile(path, partial)
 
+
+main = command(parser, _merge)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 if TYPE_CHECKING:
     from benchmark.planning.plan import Cell
@@ -54,11 +54,6 @@ def parser() -> argparse.ArgumentParser:
     p = OneLineParser(prog="python -m benchmark.status", description=__doc__)
     p.add_argument("run", type=Path, metavar="RUN", help="run directory")
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), lambda options: print(status_page(options.run)), arguments)
 
 
 def status_page(path: Path) -> str:
@@ -223,6 +218,8 @@ def _times(found: Sequence[State], info: Mapping[str, Any], path: Path, log: str
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
+
+main = command(parser, lambda options: print(status_page(options.run)))
 
 if __name__ == "__main__":
     sys.exit(main())

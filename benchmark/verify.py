@@ -21,7 +21,7 @@ from benchmark.planning.selection import UsageError
 from benchmark.run import networks_of, open_suite
 from benchmark.store.folder import RunFolder
 from benchmark.workers.load import set_threads
-from flexiact.terminal.cli import OneLineParser, run
+from flexiact.terminal.cli import OneLineParser, command
 
 if TYPE_CHECKING:
     from benchmark.planning.plan import Cell
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from benchmark.suites.case import Case
     from flexiact.task import Video
 
-_COMMANDS = ("benchmark.run", "benchmark.ablate")
+_COMMANDS = {"benchmark.run": "benchmark.run", "benchmark.ablate": "benchmark.ablate.__main__"}  # and their modules
 _LISTED = 20
 _WORDS = {"summary", "extra_supervision"}  # change no number
 _OF_A_CASE = ("caption", "prompt", "digests", "wrong_action")  # on which its videos depend
@@ -45,11 +45,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, metavar="N", help="seed of their choice (%(default)s)")
     p.add_argument("--remove", action="store_true", help="remove damaged files, so that they are made again")
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return run(parser(), _verify, arguments)
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -228,18 +223,16 @@ def _same(what: str, stored: Mapping[str, Any], here: Mapping[str, Any]) -> None
             raise UsageError(f"{what}: the run was made with {field} {value!r}, here it is {here.get(field)!r}")
 
 
-def _options(command: str) -> argparse.Namespace:
+def _options(said: str) -> argparse.Namespace:
     """The options of the run's first command."""
-    words = shlex.split(command)
+    words = shlex.split(said)
     if words[:2] != ["python", "-m"] or len(words) < 3 or words[2] not in _COMMANDS:
-        raise UsageError(f"cells: only runs of {' and '.join(_COMMANDS)} can be run again, not '{command[:60]}'")
-    parsed: argparse.Namespace = import_module(_module(words[2])).parser().parse_args(words[3:])
+        raise UsageError(f"cells: only runs of {' and '.join(_COMMANDS)} can be run again, not '{said[:60]}'")
+    parsed: argparse.Namespace = import_module(_COMMANDS[words[2]]).parser().parse_args(words[3:])
     return parsed
 
 
-def _module(command: str) -> str:
-    return f"{command}.__main__" if command == "benchmark.ablate" else command
-
+main = command(parser, _verify)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,11 +8,9 @@ keypoints, masks or embeddings of another tool. `card` writes who made and who m
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from flexiact.terminal import cli
-from flexiact.terminal.cli import OneLineParser
+from flexiact.terminal.cli import OneLineParser, command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,11 +40,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--sampled-by", metavar="TEXT", help="who made the videos, such as a group or a paper")
     one.add_argument("--scored-by", metavar="TEXT", help="who measured them")
     return p
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return cli.run(parser(), lambda options: options.does(options), arguments)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -91,6 +84,8 @@ def _card(options: argparse.Namespace) -> None:
 
     print(card_text(write_card(RunFolder(options.run), options.sampled_by, options.scored_by)))
 
+
+main = command(parser, lambda options: options.does(options))
 
 if __name__ == "__main__":
     sys.exit(main())

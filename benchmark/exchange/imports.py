@@ -7,9 +7,9 @@ from typing import Any
 from benchmark.planning.plan import plan
 from benchmark.planning.selection import UsageError
 from benchmark.store.folder import RunFolder
-from benchmark.store.gather import sample_rows, stored_scores, write_tables
+from benchmark.store.gather import sample_rows, stored_scores, write_scores, write_tables
 from benchmark.store.lock import describing
-from benchmark.store.schema.rows import FEATURES_VERSION, SampleRow
+from benchmark.store.schema.rows import SampleRow
 from benchmark.store.schema.run_json import check_description
 from benchmark.study.judge_answers import Answer, Scale, scales_of
 from benchmark.suites.case import refuse
@@ -131,5 +131,4 @@ def _store(folder: RunFolder, row: SampleRow, entries: Mapping[str, Any], outdat
     before = stored_scores(folder, row)
     metrics = {**{name: score for name, score in before.items() if name not in outdated}, **entries}
     if metrics != before:
-        content = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
-        folder.write_json("scores", row.key, content)
+        write_scores(folder, row, metrics)

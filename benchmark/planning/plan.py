@@ -55,13 +55,14 @@ def plan(run: Mapping[str, Any]) -> list[Cell]:
     told = {case_id: _Told.of(case) for case_id, case in run["cases"].items()}
     cells: list[Cell] = []
     for method, entry in run["methods"].items():
-        seeds = run["seeds"] if _sampled(entry) else run["seeds"][:1]
-        if entry["kind"] == "bound":
-            cells += _bound_cells(run["backbone"], method, entry, run["cases"], seeds)
-        elif entry["kind"] == "submission":
-            cells += _submission_cells(run["backbone"], method, entry, run["cases"], seeds)
-        else:
+        if entry["kind"] == "method":
             cells += _method_cells(run["backbone"], method, entry, told, _pairs(run))
+            continue
+        key_of = _bound_key if entry["kind"] == "bound" else _submission_key
+        for seed in run["seeds"] if _sampled(entry) else run["seeds"][:1]:
+            for case_id, case in run["cases"].items():
+                unfitted = key_of(run["backbone"], method, entry, case_id, case, seed)
+                cells.append(Cell(unfitted, None, method, entry["kind"], case_id, seed, seed))
     owners: dict[str, Cell] = {}
     for cell in cells:
         other = owners.setdefault(cell.key, cell)
@@ -145,25 +146,8 @@ def _method_cells(
             yield Cell(sample_key, fit_key, method, "method", case_id, seed, fit_seed)
 
 
-def _bound_cells(
-    backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], cases: Mapping[str, Any], seeds: Iterable[int]
-) -> Iterator[Cell]:
-    for seed in seeds:
-        for case_id, case in cases.items():
-            yield Cell(_bound_key(backbone, name, entry, case, seed), None, name, "bound", case_id, seed, seed)
-
-
-def _submission_cells(
-    backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], cases: Mapping[str, Any], seeds: Iterable[int]
-) -> Iterator[Cell]:
-    for seed in seeds:
-        for case_id, case in cases.items():
-            submission_key = _submission_key(backbone, name, entry, case, f"{case_id}/{seed}")
-            yield Cell(submission_key, None, name, "submission", case_id, seed, seed)
-
-
 def _bound_key(
-    backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], case: Mapping[str, Any], seed: int
+    backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], case_id: str, case: Mapping[str, Any], seed: int
 ) -> str:
     depends = {
         "bound": name,
@@ -177,9 +161,10 @@ def _bound_key(
 
 
 def _submission_key(
-    backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], case: Mapping[str, Any], video: str
+    backbone: Mapping[str, Any], name: str, entry: Mapping[str, Any], case_id: str, case: Mapping[str, Any], seed: int
 ) -> str:
-    """Key of a submitted video, or of its absence; `video` is its case and seed in the entry of the submission."""
+    """Key of a submitted video, or of its absence."""
+    video = f"{case_id}/{seed}"
     depends = {
         "submission": name,
         "version": entry["version"],

@@ -15,7 +15,7 @@ from benchmark.planning.plan import Cell
 from benchmark.stages.metering import Cost, measured
 from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder, StoreError
-from benchmark.store.gather import sample_row
+from benchmark.store.gather import missing_row, sample_row
 from benchmark.store.schema.rows import SampleRow
 from benchmark.submissions.submission import RESIZE_RULE, RESIZE_VERSION, Submission
 from benchmark.suites.case import Case, Format, Shown, Stages
@@ -127,20 +127,8 @@ class Executor:
 
     def _row(self, cell: Cell) -> SampleRow:
         """Row of a cell without what making it adds."""
-        return SampleRow(
-            key=cell.key,
-            fit_key=cell.fit_key,
-            method=cell.method,
-            method_version=self._version(cell),
-            backbone=self._backbone.name,
-            backbone_revision=self._backbone.revision,
-            case_id=cell.case_id,
-            seed=cell.seed,
-            fit_seed=cell.fit_seed,
-            status="ok",
-            origin="submitted" if cell.kind == "submission" else "made",
-            resize_rule=RESIZE_RULE if cell.kind == "submission" else None,
-        )
+        row = missing_row(cell, self._version(cell), self._backbone.name, self._backbone.revision)
+        return replace(row, status="ok", resize_rule=RESIZE_RULE if cell.kind == "submission" else None)
 
     def _made(self, cell: Cell) -> tuple[SampleRow, Video | None]:
         row = self._row(cell)

@@ -13,7 +13,7 @@ from benchmark.planning.keys import key
 from benchmark.planning.plan import Cell
 from benchmark.store.errors import error_text
 from benchmark.store.folder import RunFolder, StoreError
-from benchmark.store.gather import stored_scores
+from benchmark.store.gather import stored_scores, write_scores
 from benchmark.store.schema.rows import FEATURES_VERSION, SampleRow
 from benchmark.store.videos import DamagedVideo, read_stored
 from benchmark.suites.case import Stages
@@ -74,9 +74,7 @@ class Scorer:
         missing = self.missing(row, before)
         if not missing:
             return
-        metrics = {**before, **self._entries(cell, row, missing)}
-        stored = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": metrics}
-        self._folder.write_json("scores", cell.key, stored)
+        write_scores(self._folder, row, {**before, **self._entries(cell, row, missing)})
 
     def _done(self, entry: Mapping[str, Any], metric: Metric, row: SampleRow) -> bool:
         if self.retry_failed and row.status == "ok" and entry.get("status") == "failed":

@@ -13,7 +13,7 @@ from typing import Any
 from benchmark.planning.job_shards import Shard
 from benchmark.planning.selection import UsageError
 from benchmark.store.lock import locked
-from benchmark.store.log import LOG, RunLog
+from benchmark.store.log import LOG, append_event
 from flexiact.media.files import WriteError, replacing
 from flexiact.media.seals import sealed_json, unsealed_json
 from flexiact.terminal.notes import note
@@ -211,7 +211,7 @@ class RunFolder:
             StoreError: If it cannot be written.
         """
         try:
-            RunLog(self.path / LOG).write(event, text)
+            append_event(self.path / LOG, event, text)
         except OSError as error:
             raise StoreError(f"{self.path / LOG}: cannot be written ({error.strerror or error})") from error
 

@@ -86,7 +86,10 @@ def _sound_table(path: Path) -> bool:
 
 def stored(folder: RunFolder, run: Mapping[str, Any], cell: Cell, sound: bool = False) -> Stored:
     """Read what is stored of a cell; if `sound`, a video that was changed counts as missing (see `sound_row`)."""
-    row = (sound_row if sound else sample_row)(folder, cell) or _missing(run, cell)
+    row = (sound_row if sound else sample_row)(folder, cell)
+    if row is None:
+        backbone = run["backbone"]
+        row = missing_row(cell, run["methods"][cell.method]["version"], backbone["name"], backbone["revision"])
     return row, stored_scores(folder, row)
 
 
@@ -102,9 +105,8 @@ def sample_row(folder: RunFolder, cell: Cell) -> SampleRow | None:
         return None
     # Bounds do not depend on the seed: the row belongs to the cell that asks for it.
     # Keys are the plan's: a record from elsewhere could name a file outside of the directory.
-    cell_says = {name: getattr(cell, name) for name in ("key", "fit_key", "method", "case_id", "seed", "fit_seed")}
     try:
-        row = SampleRow(**(record | cell_says))
+        row = SampleRow(**(record | _said_by(cell)))
     except ValueError:  # the row does not match the present schema
         return None
     return None if row.status == "ok" and not _has_video(folder, cell, row) else row
@@ -148,21 +150,21 @@ def _unchanged(folder: RunFolder, row: SampleRow) -> bool:
     return True
 
 
-def _missing(run: Mapping[str, Any], cell: Cell) -> SampleRow:
+def missing_row(cell: Cell, version: int, backbone: str, revision: str) -> SampleRow:
     """Row of a cell that was not made yet, so that readers of tables need not plan cells."""
     return SampleRow(
-        key=cell.key,
-        fit_key=cell.fit_key,
-        method=cell.method,
-        method_version=run["methods"][cell.method]["version"],
-        backbone=run["backbone"]["name"],
-        backbone_revision=run["backbone"]["revision"],
-        case_id=cell.case_id,
-        seed=cell.seed,
-        fit_seed=cell.fit_seed,
+        **_said_by(cell),
+        method_version=version,
+        backbone=backbone,
+        backbone_revision=revision,
         status="missing",
         origin="submitted" if cell.kind == "submission" else "made",
     )
+
+
+def _said_by(cell: Cell) -> dict[str, Any]:
+    """Columns of a row that are a cell's."""
+    return {name: getattr(cell, name) for name in ("key", "fit_key", "method", "case_id", "seed", "fit_seed")}
 
 
 def score_rows(folder: RunFolder, metrics: Mapping[str, Any], row: SampleRow) -> list[ScoreRow]:
@@ -208,6 +210,12 @@ def stored_scores(folder: RunFolder, row: SampleRow) -> dict[str, dict[str, Any]
         return metrics
     folder.damaged(folder.file("scores", f"{row.key}.json"))
     return {}
+
+
+def write_scores(folder: RunFolder, row: SampleRow, metrics: Mapping[str, Any]) -> None:
+    """Store the scores of a video as it is now, by metric."""
+    content = {"video_digest": row.video_digest, "features_version": FEATURES_VERSION, "metrics": dict(metrics)}
+    folder.write_json("scores", row.key, content)
 
 
 def _is_score(entry: Any) -> bool:

@@ -5,31 +5,24 @@ Machines that share it over NFS may lose lines, since appending is not atomic th
 
 import errno
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 LOG = "log.txt"
 
 
-@dataclass(frozen=True)
-class RunLog:
-    """A text file that lines are appended to; making an instance touches nothing on disk."""
+def append_event(path: Path, event: str, text: str) -> None:
+    """Append a line to the log: the time (UTC), a word for the event, and the text on one line.
 
-    path: Path
-
-    def write(self, event: str, text: str) -> None:
-        """Append a line: the time (UTC), a word for the event, and the text on one line.
-
-        Raises:
-            OSError: If the file cannot be written.
-        """
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        line = f"{now}  {event:<9} {' '.join(text.split())}\n".encode()
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            # One write, so that lines of several processes do not mix; a disk that fills up takes a part of it.
-            if os.write(file, line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            os.close(file)
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    line = f"{now}  {event:<9} {' '.join(text.split())}\n".encode()
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        # One write, so that lines of several processes do not mix; a disk that fills up takes a part of it.
+        if os.write(file, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(file)

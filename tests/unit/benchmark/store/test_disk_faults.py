@@ -13,7 +13,7 @@ from benchmark.stages.scoring import Scorer
 from benchmark.status import status_page
 from benchmark.store import gather, lock, log
 from benchmark.store.folder import StoreError
-from benchmark.store.log import RunLog
+from benchmark.store.log import append_event
 from tests.support.harm.faulty_disk import SHARES
 from tests.support.harness import CASES, session
 from tests.support.quick_help import ROOT
@@ -77,7 +77,7 @@ def test_half_a_line_in_the_log_is_an_error(tmp_path: Path, monkeypatch) -> None
     write = os.write
     monkeypatch.setattr(log.os, "write", lambda file, line: write(file, line[:10]))
     with pytest.raises(OSError, match="No space left on device"):
-        RunLog(tmp_path / "log.txt").write("made", "a video")
+        append_event(tmp_path / "log.txt", "made", "a video")
 
 
 class SetBack(datetime):
