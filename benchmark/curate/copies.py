@@ -1,11 +1,11 @@
 """Suites made from the shipped default suite: with texts that tell the movement, or with the references as targets."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from benchmark.curate.rules import Candidate, Chosen, make_case, would_do
 from benchmark.planning.selection import UsageError
-from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite, load_case, load_suite
+from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite, load_suite
 from benchmark.suites.truth import named_action, scenes
 from flexiact.puppets.world.captions import caption
 
@@ -16,25 +16,11 @@ SELF_REFERENCES = 6
 """Number of references of the control: one per body and one more. The control finds faults; it does not rank."""
 
 
-@dataclass(frozen=True)
-class WordsRecipe:
-    """The default suite's cases with texts that say roughly what moves, like the prompts of the paper."""
-
-    summary: str
-
-
-@dataclass(frozen=True)
-class SelfRecipe:
-    """The reference's own subject, scene and camera as the target; the image is the reference's first frame."""
-
-    summary: str
-
-
-def told_in_words(name: str, recipe: WordsRecipe) -> tuple[PuppetSuite, list[PuppetCase]]:
-    """Copy the default suite with other texts."""
+def told_in_words(name: str, summary: str) -> tuple[PuppetSuite, list[PuppetCase]]:
+    """Copy the default suite with texts that say roughly what moves, like the prompts of the paper."""
     source, cases = _shipped()
     told = [_told(case, name) for case in cases]
-    return replace(source, name=name, summary=recipe.summary), told
+    return replace(source, name=name, summary=summary), told
 
 
 def _told(case: PuppetCase, name: str) -> PuppetCase:
@@ -43,8 +29,8 @@ def _told(case: PuppetCase, name: str) -> PuppetCase:
     return replace(case, suite=name, caption=told, prompt=asked)
 
 
-def transferred_to_self(name: str, recipe: SelfRecipe) -> tuple[PuppetSuite, list[PuppetCase]]:
-    """Make a suite of references of different bodies.
+def transferred_to_self(name: str, summary: str) -> tuple[PuppetSuite, list[PuppetCase]]:
+    """Make a suite of references of different bodies, each its own target: the image is the first frame.
 
     Raises:
         UsageError: If too few references move enough from their own first frame.
@@ -62,7 +48,7 @@ def transferred_to_self(name: str, recipe: SelfRecipe) -> tuple[PuppetSuite, lis
     edges = dict.fromkeys(AXES, (0.0, 0.0))
     made = sorted((make_case(name, own, 1, target, edges) for own, target in chosen), key=lambda case: case.case_id)
     steps, ids = source.num_inference_steps, tuple(case.case_id for case in made)
-    return PuppetSuite(name, recipe.summary, steps, edges, ids), made
+    return PuppetSuite(name, summary, steps, edges, ids), made
 
 
 def _own(chosen: Chosen) -> list[Candidate]:
@@ -72,4 +58,4 @@ def _own(chosen: Chosen) -> list[Candidate]:
 
 def _shipped() -> tuple[PuppetSuite, list[PuppetCase]]:
     suite = load_suite(SOURCE)
-    return suite, [load_case(suite, case_id) for case_id in suite.case_ids]
+    return suite, list(suite.chosen(suite.case_ids))

@@ -5,12 +5,13 @@ The recipes are deterministic: the same code writes the same files, and no gener
 a time, and `benchmark.curate.copies` copies of the default suite.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmark.curate.balanced import BalancedRecipe, balanced
-from benchmark.curate.copies import SelfRecipe, WordsRecipe, told_in_words, transferred_to_self
+from benchmark.curate.copies import told_in_words, transferred_to_self
 from benchmark.curate.factors import FactorRecipe, factored
 from benchmark.suites.puppets import (
     AXES,
@@ -30,13 +31,15 @@ changes."""
 LATER_VERSIONS = {"puppets-smoke": 5}
 """Versions of suites that changed alone after that."""
 
-Recipe = BalancedRecipe | FactorRecipe | WordsRecipe | SelfRecipe
+Recipe = BalancedRecipe | FactorRecipe | Callable[[str], tuple[PuppetSuite, list[PuppetCase]]]
 
 RECIPES: dict[str, Recipe] = {
     "puppets": BalancedRecipe("24 large test actions x 2 targets, the default", "test", 2, seed=11),
     "puppets-full": BalancedRecipe("41 test actions x 3 targets, movements of all kinds", "test", 3, 12, small=True),
-    "puppets-words": WordsRecipe("the default suite, where the texts say roughly what moves"),
-    "puppets-self": SelfRecipe("6 references as their own targets: what fails here is broken"),
+    "puppets-words": partial(told_in_words, summary="the default suite, where the texts say roughly what moves"),
+    "puppets-self": partial(
+        transferred_to_self, summary="6 references as their own targets: what fails here is broken"
+    ),
     "puppets-easy": FactorRecipe("24 test actions: same body, layout, viewpoint and pose as the action's start", ()),
     "puppets-layout": FactorRecipe("24 test actions x 3 strengths of another layout, nothing else", ("layout",)),
     "puppets-viewpoint": FactorRecipe(
@@ -67,10 +70,8 @@ def curate(name: str) -> tuple[PuppetSuite, list[PuppetCase]]:
             suite, cases = balanced(name, recipe)
         case FactorRecipe():
             suite, cases = factored(name, recipe)
-        case WordsRecipe():
-            suite, cases = told_in_words(name, recipe)
-        case SelfRecipe():
-            suite, cases = transferred_to_self(name, recipe)
+        case _:
+            suite, cases = recipe(name)
     return sealed(replace(suite, version=LATER_VERSIONS.get(name, SUITES_VERSION)), cases), cases
 
 

@@ -20,7 +20,7 @@ from benchmark.planning.methods import METHODS
 from benchmark.planning.selection import select
 from benchmark.stages.execute import format_of
 from benchmark.suites.case import Case, Stages
-from benchmark.suites.puppets import load_case, load_suite
+from benchmark.suites.puppets import load_suite
 from benchmark.workers.load import load
 from flexiact.backbone.backbone import Backbone
 from flexiact.media.video import read_video
@@ -139,7 +139,7 @@ def page(run: Path, patterns: Sequence[str]) -> str:
     methods = select(patterns, list(SIGNALS), "guided method")
     info = load_run(run).info
     suite = load_suite(info["suite"])
-    cases = {case_id: load_case(suite, case_id) for case_id in info["cases"]}
+    cases = {case.case_id: case for case in suite.chosen(info["cases"])}
     backbone = load("puppets", "cpu", None, info["backbone"]["num_inference_steps"])
     found = losses(run, cases, backbone, methods, every_block=False)
     blocks = losses(run, cases, backbone, methods, every_block=True)

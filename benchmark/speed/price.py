@@ -18,7 +18,7 @@ from benchmark.speed.timing import Variant
 from benchmark.stages.execute import format_of
 from benchmark.store.errors import error_text
 from benchmark.suites.case import Stages
-from benchmark.suites.puppets import PuppetCase, load_case, load_suite
+from benchmark.suites.puppets import PuppetCase, load_suite
 from benchmark.tune import trials as tune
 from benchmark.workers.load import load_judges
 from flexiact.backbone.backbone import Backbone
@@ -35,11 +35,7 @@ SHARES = 1, 2, 4
 def price_on_suite(backbone: Backbone) -> Comparison:
     """`price` on the first case of each reference in the suite that methods are tuned on."""
     suite = load_suite(tune.SUITE)
-    by_reference: dict[str, PuppetCase] = {}
-    for case in (load_case(suite, case_id) for case_id in suite.case_ids):
-        by_reference.setdefault(case.reference_id, case)
-    cases = {case.case_id: case for case in by_reference.values()}
-    return price(backbone, cases, load_judges(None, backbone.device))
+    return price(backbone, suite.first_cases(), load_judges(None, backbone.device))
 
 
 def price(

@@ -36,7 +36,7 @@ def measured(suite: PuppetSuite, folder: Path, seed: int = 0) -> pd.DataFrame:
         CaseError: If a case is invalid.
         ValueError: If the judges cannot be loaded, or a metric fails; the message names metric and case.
     """
-    cases = first_cases(suite)
+    cases = suite.first_cases()
     stages = Stages(cases, Format(NUM_FRAMES, SIZE, SIZE, FPS))
     scorer = Scorer(RunFolder(folder), stages, load_judges(None, torch.device("cpu")), METRICS)
     rows = []
@@ -50,12 +50,6 @@ def measured(suite: PuppetSuite, folder: Path, seed: int = 0) -> pd.DataFrame:
             rows.append((case.case_id, case.reference_id, name, grade, metric.name, found["value"]))
     columns = ["case_id", "reference_id", "corruption", "grade", "metric", "value"]
     return pd.DataFrame(rows, columns=columns).astype({"value": float})
-
-
-def first_cases(suite: PuppetSuite) -> dict[str, PuppetCase]:
-    """The first case of each reference, by id."""
-    first = {case.reference_id: case for case in reversed(suite.chosen(suite.case_ids))}
-    return {case.case_id: case for case in reversed(first.values())}
 
 
 def videos(

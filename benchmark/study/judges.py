@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark.planning.selection import UsageError
-from benchmark.study.corrupted import GRADES, TRUE_ANSWER, first_cases, videos
+from benchmark.study.corrupted import GRADES, TRUE_ANSWER, videos
 from benchmark.study.corruptions import CORRUPTIONS, FOR_JUDGES, VERSION, WRONG_PROMPT
 from benchmark.study.judge_answers import Answer
 from benchmark.suites.case import Format
@@ -30,7 +30,7 @@ TABLE, MADE = "videos.csv", "study.json"
 def _numbered(suite: PuppetSuite) -> Iterator[tuple[str, PuppetCase, str, float]]:
     """Name, case, corruption and grade of every video, in the order in which they are made."""
     number = 0
-    for case in first_cases(suite).values():
+    for case in suite.first_cases().values():
         for name, grade in [(TRUE_ANSWER, 0.0), *((name, grade) for name in NAMES for grade in GRADES)]:
             yield f"{number:05d}", case, name, grade
             number += 1
@@ -47,7 +47,7 @@ def export(suite: PuppetSuite, folder: Path, seed: int) -> Path:
     Raises:
         ValueError: If a file cannot be written, or the suite has no second prompt.
     """
-    cases, prompts = first_cases(suite), dict.fromkeys(case.prompt for case in suite.chosen(suite.case_ids))
+    cases, prompts = suite.first_cases(), dict.fromkeys(case.prompt for case in suite.chosen(suite.case_ids))
     if len(prompts) < 2:
         raise UsageError(f"suite: {suite.name} has one prompt, so that {WRONG_PROMPT} cannot be made; choose another")
     make_folder("judge", folder)

@@ -173,17 +173,7 @@ def _shown_crops(crops: Sequence[tuple[File, tuple[int, int]]], form: Format) ->
 
 @dataclass(frozen=True)
 class FileSuite:
-    """A set of cases found in a folder.
-
-    Attributes:
-        name: Name for tables and run directories; holds no path.
-        cases: Cases in the order of their ids.
-        num_inference_steps: Number of sampler steps; always None, since a folder asks for no number.
-        fit_share: Share of their optimiser steps that fits take; always 1.
-        headline: Name of a headline metric that does not need the right answer.
-        version: Version; always None, since a folder has no versions.
-        digest: Digest; always None, since run.json holds the digests of the files instead.
-    """
+    """A set of cases found in a folder, in the order of their ids; its headline needs no right answer."""
 
     name: str
     cases: tuple[FileCase, ...]

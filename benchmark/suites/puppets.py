@@ -36,19 +36,12 @@ DIGESTS: tuple[str, ...] = ("reference", "target", "truth")
 
 @dataclass(frozen=True)
 class PuppetSuite:
-    """A named set of cases.
+    """A named set of cases; `benchmark.suites.case.Suite` describes what all suites have.
 
     Attributes:
-        name: Name of the folder.
         summary: One line for people.
-        num_inference_steps: Number of sampler steps that this suite asks for; None: the backbone's own number.
-        fit_share: Share of their optimiser steps that fits take; below 1 only to see that everything runs.
         edges: Borders per axis between near and middle, and between middle and far (terciles of the candidates that the
             suite was chosen from).
-        case_ids: Ids of all cases, sorted.
-        headline: Name of the metric that tables are sorted by.
-        version: Version, raised when the suite gets other cases or other numbers of steps.
-        digest: SHA-256 over all content of the suite's own file and of its cases; `sealed` computes it.
     """
 
     name: str
@@ -64,6 +57,11 @@ class PuppetSuite:
     def chosen(self, case_ids: Iterable[str]) -> tuple["PuppetCase", ...]:
         """Cases of the given ids, read from their files."""
         return tuple(load_case(self, case_id) for case_id in case_ids)
+
+    def first_cases(self) -> dict[str, "PuppetCase"]:
+        """The first case of each reference, by id."""
+        first = {case.reference_id: case for case in reversed(self.chosen(self.case_ids))}
+        return {case.case_id: case for case in reversed(first.values())}
 
     def check_readable(self, case_ids: Iterable[str]) -> None:
         """Do nothing: cases are rendered, so there is no further file to read."""

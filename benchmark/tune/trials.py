@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.planning.keys import key
 from benchmark.planning.selection import select
-from benchmark.suites.puppets import HEADLINE, load_case, load_suite
+from benchmark.suites.puppets import HEADLINE, load_suite
 from benchmark.tune.spaces import SPACES
 from benchmark.workers.load import load, load_judges, set_threads
 from flexiact.media.digests import canonical_json
@@ -85,7 +85,7 @@ def tune(backbone: "Backbone", planned: Sequence[tuple[str, int, dict[str, Any]]
     from benchmark.suites.case import Stages
 
     suite = load_suite(SUITE)
-    stages = Stages(one_a_reference(load_case(suite, i) for i in suite.case_ids), format_of(backbone))
+    stages = Stages(one_a_reference(suite.chosen(suite.case_ids)), format_of(backbone))
     perception = load_judges(None, backbone.device)
     done = {row["key"] for row in _read(log)} if log.exists() else set()
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from benchmark.workers.stopping import Asked, unheard
 
 if TYPE_CHECKING:  # importing torch takes seconds, which an error in the arguments should not cost
     from multiprocessing.queues import SimpleQueue
-    from multiprocessing.synchronize import Event
+    from multiprocessing.synchronize import Event as Mark
 
     from benchmark.stages.bench import Bench, Listener, Unit
 
@@ -156,17 +156,23 @@ def longest(waiting: "list[Unit]", seconds: Mapping[str, float]) -> "Unit":
 # ------------------------------------------------------------------------------------------------- inside a worker
 
 
-@dataclass(frozen=True)
-class _News:
-    """Listener inside a worker that forwards everything to the parent process."""
+Event = tuple[str, tuple[object, ...]]
+"""Name of a method of a listener, and its arguments."""
 
-    queue: "SimpleQueue[tuple[str, tuple[object, ...]]]"
+
+@dataclass(frozen=True)
+class Forwarding:
+    """Listener inside a worker that passes everything on as events."""
+
+    send: Callable[[Event], object]
 
     def starts(self, what: str) -> None:
-        self.queue.put(("starts", (what,)))
+        """Pass on the piece of work that starts."""
+        self.send(("starts", (what,)))
 
     def done(self, kind: str, seconds: float) -> None:
-        self.queue.put(("done", (kind, seconds)))
+        """Pass on one finished piece."""
+        self.send(("done", (kind, seconds)))
 
 
 @dataclass
@@ -174,20 +180,20 @@ class _Worker:
     """State of this worker process."""
 
     device: str
-    news: _News
-    end: "Event"
+    news: Forwarding
+    end: "Mark"
     bench: "Bench | None" = None
 
 
 _worker: _Worker
 
 
-def _start(places: "SimpleQueue[str]", news: "SimpleQueue[tuple[str, tuple[object, ...]]]", end: "Event") -> None:
+def _start(places: "SimpleQueue[str]", news: "SimpleQueue[Event]", end: "Mark") -> None:
     """Initialise this process as a worker."""
     global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
     set_threads(1)
-    _worker = _Worker(places.get(), _News(news), end)
+    _worker = _Worker(places.get(), Forwarding(news.put), end)
 
 
 def _end_with_parent() -> None:

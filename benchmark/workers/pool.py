@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.planning.selection import UsageError
 from benchmark.workers.load import set_threads
-from benchmark.workers.local import WorkerError, longest
+from benchmark.workers.local import Event, Forwarding, WorkerError, longest
 from benchmark.workers.stopping import Asked
 from flexiact.terminal.cli import shortened
 
@@ -31,19 +31,6 @@ class _Job:
     begun: float
 
 
-@dataclass
-class _Heard:
-    """Listener inside a worker; its events travel back with the result."""
-
-    events: list[tuple[str, tuple[object, ...]]] = field(default_factory=list)
-
-    def starts(self, what: str) -> None:
-        self.events.append(("starts", (what,)))
-
-    def done(self, kind: str, seconds: float) -> None:
-        self.events.append(("done", (kind, seconds)))
-
-
 class _Worker:
     """Process on some machine of the cluster."""
 
@@ -56,11 +43,11 @@ class _Worker:
         """Load the networks, which takes longer than many a video."""
         self._bench = self._open(self._device)
 
-    def work(self, unit: "Unit") -> tuple[str, float, list[tuple[str, tuple[object, ...]]]]:
+    def work(self, unit: "Unit") -> tuple[str, float, list[Event]]:
         """Do a unit; return its method, seconds per cell and the events."""
-        heard, start = _Heard(), time.perf_counter()
-        self._bench.work(unit, heard)
-        return unit[0].method, (time.perf_counter() - start) / len(unit), heard.events
+        events, start = list[Event](), time.perf_counter()
+        self._bench.work(unit, Forwarding(events.append))
+        return unit[0].method, (time.perf_counter() - start) / len(unit), events
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 ASKS = (signal.SIGINT, signal.SIGTERM)
@@ -29,25 +29,22 @@ def until_asked() -> Iterator[Asked]:
         got.append(number)
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstops after the videos in work (again: now)\n")
 
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, hear) for number in ASKS} if here else {}
-    try:
+    with _handled(hear):
         yield lambda: got[0] if got else 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+def unheard() -> AbstractContextManager[None]:
+    """Hide the signals of `ASKS` from processes that start in this block, which their parent ends."""
+    return _handled(signal.SIG_IGN)
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
-    """Hide the signals of `ASKS` from processes that start in this block, which their parent ends.
-
-    Outside the main thread nothing is hidden, since only that one may change what happens on a signal.
-    """
+def _handled(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    """Handle the signals of `ASKS` by this handler; outside the main thread nothing is changed, since nothing may."""
     here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ASKS} if here else {}
+    before = {number: signal.signal(number, handler) for number in ASKS} if here else {}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -33,7 +33,7 @@ def test_a_corruption_begins_at_the_truth_and_gets_worse(name: str, spoiled: Spo
 
 
 def test_the_largest_seed_makes_videos():
-    cases = dict([next(iter(corrupted.first_cases(load_suite("puppets-smoke")).items()))])
+    cases = dict([next(iter(load_suite("puppets-smoke").first_cases().items()))])
     assert len(list(corrupted.videos(cases, ["frozen"], 2**63 - 1))) == 5
 
 
