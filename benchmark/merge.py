@@ -211,7 +211,6 @@ def write(out: RunFolder, run: Mapping[str, Any], parts: Sequence[Part], cards: 
 
     Raises:
         UsageError: If the place is taken, or a video has gone.
-        StoreError: If the directory cannot be written.
     """
     from benchmark.planning.plan import plan
     from benchmark.store.card import store_card

@@ -32,7 +32,6 @@ def import_answers(folder: RunFolder, answers: Sequence[Answer], replace: bool) 
     Raises:
         UsageError: If there is no run, or two evaluators would share the name of a metric.
         CaseError: If an answer names no video of the run, or a video has two values; the message names up to ten.
-        StoreError: If the run directory cannot be written.
     """
     scales = scales_of(answers)
     rows = sample_rows(folder, plan(folder.described()))
@@ -60,7 +59,6 @@ def store_scores(
     Raises:
         UsageError: If two evaluators would share the name of a metric, or a video was made again since it was measured;
             nothing is stored then.
-        StoreError: If the run directory cannot be written.
     """
     with folder.opened():
         run = folder.described()

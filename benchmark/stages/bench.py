@@ -115,9 +115,6 @@ class Bench:
             unit: Cells to make and measure.
             listener: Receiver of progress.
             asked: Function that says whether to end before the next piece of work.
-
-        Raises:
-            StoreError: If the run directory cannot be written.
         """
         rows = {}
         for cell in unit:
@@ -146,11 +143,7 @@ class Bench:
         return unmade, held or unit
 
     def give_up(self, unit: Unit, reason: str) -> None:
-        """Store failed rows for the cells of a unit that nobody could finish; stored rows stay.
-
-        Raises:
-            StoreError: If the run directory cannot be written.
-        """
+        """Store failed rows for the cells of a unit that nobody could finish; stored rows stay."""
         for cell in unit:
             row = self.executor.fail(cell, reason)
             if row.status == "failed":

@@ -70,11 +70,7 @@ class Executor:
         self._failed_fits: dict[str, str] = {}
 
     def execute(self, cell: Cell) -> SampleRow:
-        """Make the video of a cell and store it with its row.
-
-        Raises:
-            StoreError: If the run directory cannot be written; everything else becomes a row with status "failed".
-        """
+        """Make the video of a cell and store it with its row; errors but `StoreError` become a row that failed."""
         row, video = self._made(cell)
         try:
             if video is not None:
@@ -85,11 +81,7 @@ class Executor:
         return row
 
     def fail(self, cell: Cell, reason: str) -> SampleRow:
-        """Store a failed row for a cell that another process could not finish; a stored row stays.
-
-        Raises:
-            StoreError: If the run directory cannot be written.
-        """
+        """Store a failed row for a cell that another process could not finish; a stored row stays."""
         stored = sample_row(self._folder, cell)
         row = stored or replace(self._row(cell), status="failed", error=reason)
         self._folder.write_json("records", cell.key, asdict(row))
@@ -106,7 +98,6 @@ class Executor:
         """Store reference and target of a case, for people to look at.
 
         Raises:
-            StoreError: If the run directory cannot be written.
             CaseError: If the case cannot be rendered.
             MediaError: If the files of the case cannot be read.
         """

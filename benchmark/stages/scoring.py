@@ -68,7 +68,6 @@ class Scorer:
 
         Raises:
             DamagedVideo: If the stored video is not that of the row; nothing is stored then.
-            StoreError: If the run directory cannot be written.
         """
         before = stored_scores(self._folder, row)
         missing = self.missing(row, before)
@@ -107,11 +106,7 @@ class Scorer:
         return self.features(cell.case_id, read_stored(self._folder.path / row.video, row))
 
     def features(self, case_id: str, video: Video) -> Features:
-        """Features of a video for a case; measurements are stored in the run directory, and read if they are there.
-
-        Raises:
-            StoreError: If the run directory cannot be written.
-        """
+        """Features of a video for a case; measurements are stored in the run directory, and read if they are there."""
         target, reference = self._case_features(case_id)
         shown, prompt = self._stages[case_id], self._stages.cases[case_id].prompt
         truth = shown.truth

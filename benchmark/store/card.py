@@ -49,7 +49,6 @@ def write_card(folder: RunFolder, sampled_by: str | None, scored_by: str | None)
 
     Raises:
         UsageError: If there is no run, or it was merged of several, whose cards say who made them.
-        StoreError: If the card cannot be written.
     """
     parts = parts_of(folder)
     if len(parts) > 1 and (sampled_by or scored_by):
@@ -61,11 +60,7 @@ def write_card(folder: RunFolder, sampled_by: str | None, scored_by: str | None)
 
 
 def store_card(folder: RunFolder, parts: Iterable[CardPart]) -> None:
-    """Write parts as the card of a run.
-
-    Raises:
-        StoreError: If the card cannot be written.
-    """
+    """Write parts as the card of a run."""
     folder.write_json("", CARD, Card(parts=list(parts)).model_dump())
 
 

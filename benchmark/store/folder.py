@@ -28,7 +28,7 @@ _OWN = (*_FOLDERS, LOG, "card.json", "samples.parquet", "scores.parquet")
 
 
 class StoreError(OSError):
-    """The run directory cannot be written to; the message is one line."""
+    """The run directory cannot be written to; the message is one line. Whatever writes there raises it."""
 
 
 @contextmanager
@@ -145,11 +145,7 @@ class RunFolder:
             yield from sorted(part.glob(f"[!.]*{suffix}"))
 
     def room_for(self, path: Path) -> Path:
-        """Make the folder of a file that is about to be written; return the file's path.
-
-        Raises:
-            StoreError: If it cannot be made.
-        """
+        """Make the folder of a file that is about to be written; return the file's path."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -181,11 +177,7 @@ class RunFolder:
         return value
 
     def write_json(self, folder: str, key: str, value: Mapping[str, Any]) -> None:
-        """Store an object.
-
-        Raises:
-            StoreError: If the object cannot be written.
-        """
+        """Store an object."""
         self.write_bytes(self.file(folder, f"{key}.json"), _json_bytes(value))
 
     def write_run(self, run: Mapping[str, Any]) -> None:
@@ -205,11 +197,7 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def log(self, event: str, text: str) -> None:
-        """Append a line to the log.
-
-        Raises:
-            StoreError: If it cannot be written.
-        """
+        """Append a line to the log."""
         try:
             append_event(self.path / LOG, event, text)
         except OSError as error:
@@ -231,11 +219,7 @@ class RunFolder:
 
     @contextmanager
     def replacing(self, path: Path, keeps_equal: bool = False) -> Iterator[Path]:
-        """Give a path to write to, as `flexiact.media.files.replacing` does.
-
-        Raises:
-            StoreError: If the file cannot be written.
-        """
+        """Give a path to write to, as `flexiact.media.files.replacing` does."""
         self.room_for(path)
         try:
             with replacing(path, keeps_equal) as partial:

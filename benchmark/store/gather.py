@@ -35,9 +35,6 @@ def write_tables(
         run: Content of run.json. Rows are in the order of its methods, then by case, seed and fit seed.
         cells: Cells of the whole run; one without a record is `missing` in the table.
         look: Function that reads what is stored of a cell; None: `stored`.
-
-    Raises:
-        StoreError: If a table cannot be written.
     """
     samples, scores = (folder.path / name for name in TABLES)
     look = look or partial(stored, folder, run)

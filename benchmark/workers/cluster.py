@@ -104,7 +104,6 @@ def share_out_on(
     Raises:
         UsageError: If Ray is not installed, there is no cluster at the address, or it is too small for one worker.
         WorkerError: If workers cannot be started.
-        StoreError: If a worker cannot write to the run directory.
     """
     if not units:
         return

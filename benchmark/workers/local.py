@@ -96,7 +96,6 @@ def share_out(
 
     Raises:
         WorkerError: If a worker was killed. The other workers are stopped; finished cells are kept.
-        StoreError: If the run directory cannot be written.
     """
     if not units:
         return
