@@ -124,6 +124,7 @@ def cost_page(name: str, suite_name: str, seeds: int, tflops: float) -> str:
     """
     from flexiact.backbone.loading import NO_SAVINGS
     from flexiact.memory.estimate import estimate, outline
+    from reports.tables.formats import markdown_rows
 
     suite = load_suite(suite_name)
     cases = suite.chosen(suite.case_ids)
@@ -131,21 +132,18 @@ def cost_page(name: str, suite_name: str, seeds: int, tflops: float) -> str:
     backbone = outline(name)
     sizes = estimate(backbone)
     peaks = sizes.peak(NO_SAVINGS, ["transfer"]) / _GIB, sizes.peak(NO_SAVINGS, ["fit"]) / _GIB
-    lines = [
-        "| method | a fit, PFLOP | a transfer, PFLOP | memory, GiB | all fits, h | all transfers, h |",
-        "|---|---|---|---|---|---|",
-    ]
-    total = 0.0
+    columns = ("method", "a fit, PFLOP", "a transfer, PFLOP", "memory, GiB", "all fits, h", "all transfers, h")
+    lines, total = [], 0.0
     for row, (path, changes) in ROWS.items():
         fit, transfer = work_of(_built(path, backbone, **changes), backbone)
         costs = operations(fit, backbone), operations(transfer, backbone)
         hours = [n * cost / (tflops * 1e12) / 3600 for n, cost in zip((references, count), costs, strict=True)]
         total += sum(hours)
         memory = memory_gib(fit, transfer, backbone, *peaks)
-        cells = (f"`{row}`", *(f"{cost / 1e15:,.0f}" for cost in costs), f"{memory:.1f}", *(f"{h:.1f}" for h in hours))
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"In all {total:,.0f} GPU hours at {tflops:g} TFLOP/s: suite {suite_name}, {references} fits and"]
-    return "\n".join(lines) + f" {count} transfers a method, backbone {name}."
+        work = (f"{cost / 1e15:,.0f}" for cost in costs)
+        lines.append((f"`{row}`", *work, f"{memory:.1f}", *(f"{h:.1f}" for h in hours)))
+    said = f"In all {total:,.0f} GPU hours at {tflops:g} TFLOP/s: suite {suite_name}, {references} fits and {count}"
+    return f"{markdown_rows(columns, lines)}\n\n{said} transfers a method, backbone {name}."
 
 
 def _built(path: str, backbone: "Backbone", **changes: Any) -> "ActionTransfer":

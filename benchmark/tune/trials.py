@@ -163,27 +163,25 @@ def summary(backbone: "Backbone", log: Path) -> str:
     """Winners, and signal-to-noise ratio, bias and attention share at the thresholds of FlexiAct's winning schedule."""
     from flexiact.embedding import FrequencySchedule, schedule_report
     from flexiact.method import preset
+    from reports.tables.formats import markdown_rows
 
     best = winners(log, backbone.revision)
-    lines = [f"# Tuning on {SUITE}", "", f"Every trial is in [{log.name}]({log.name}).", ""]
-    lines += [
-        "| method | trials | best settings | centred motion agreement | true appearance error |",
-        "|---|---|---|---|---|",
-    ]
+    columns = ("method", "trials", "best settings", "centred motion agreement", "true appearance error")
+    rows = []
     for name, row in best.items():
         values = ", ".join(f"{k} {v}" for k, v in json.loads(row["settings"]).items())
-        scores = f"{row[HEADLINE]} | {row['true_appearance_error']}"
-        lines.append(f"| {name} | {row['trials']} | {values} | {scores} |")
+        rows.append((name, row["trials"], values, row[HEADLINE], row["true_appearance_error"]))
+    parts = [f"# Tuning on {SUITE}", f"Every trial is in [{log.name}]({log.name}).", markdown_rows(columns, rows)]
     if "flexiact" in best:
         settings = json.loads(best["flexiact"]["settings"])
         low, high = settings["thresholds"]
         tokens = preset(backbone).fit.embedding_tokens
-        lines += ["", "FlexiAct's winning schedule; the share of attention is that of equal logits.", ""]
-        lines += ["| timestep | signal-to-noise ratio | bias | attention share |", "|---|---|---|---|"]
-        for point in schedule_report(backbone, FrequencySchedule(settings["alpha"], low, high), tokens):
-            cells = (f"{point['timestep']:.0f}", f"{point['signal_to_noise']:.3g}", f"{point['bias']:.2f}")
-            lines.append(f"| {' | '.join(cells)} | {point['attention_share']:.3f} |")
-    return "\n".join(lines) + "\n"
+        points = schedule_report(backbone, FrequencySchedule(settings["alpha"], low, high), tokens)
+        formats = {"timestep": ".0f", "signal_to_noise": ".3g", "bias": ".2f", "attention_share": ".3f"}
+        cells = [[format(point[field], form) for field, form in formats.items()] for point in points]
+        parts.append("FlexiAct's winning schedule; the share of attention is that of equal logits.")
+        parts.append(markdown_rows(("timestep", "signal-to-noise ratio", "bias", "attention share"), cells))
+    return "\n\n".join(parts) + "\n"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -92,11 +92,11 @@ def by_reference(values: pd.DataFrame) -> pd.Series:
 
 def estimate(values: pd.DataFrame) -> Estimate:
     """Mean over references, as of `by_reference`, with Student's interval."""
-    return _estimated(by_reference(values).to_numpy(float), values.loc[values["value"].notna(), "case_id"].nunique())
+    return estimated(by_reference(values).to_numpy(float), values.loc[values["value"].notna(), "case_id"].nunique())
 
 
-def _estimated(means: np.ndarray, cases: int) -> Estimate:
-    """Estimate from the means of the references, float [references]."""
+def estimated(means: np.ndarray, cases: int) -> Estimate:
+    """Estimate from the means of the references, float [references], and the number of their cases."""
     mean = float(means.mean()) if len(means) else float("nan")
     return Estimate(mean, *student_interval(means), cases, len(means))
 
@@ -117,7 +117,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     sizes = rows.groupby([*keys, "status"]).size().to_dict()
     records = []
     for key in rows[keys].drop_duplicates().itertuples(index=False, name=None):
-        found = _estimated(means.get(key, np.empty(0)), int(cases.get(key, 0)))
+        found = estimated(means.get(key, np.empty(0)), int(cases.get(key, 0)))
         counts = {status: int(sizes.get((*key, status), 0)) for status in STATUSES}
         records.append({**dict(zip(keys, key, strict=True)), **vars(found), **counts})
     return pd.DataFrame.from_records(records)
@@ -144,7 +144,7 @@ def compare(rows: pd.DataFrame, metric: str, first: str, second: str) -> Compari
     pairs["value"] = pairs["value"] - pairs["value_second"]
     seeds = [int(pairs.groupby("case_id")[name].nunique().median()) if len(pairs) else 0 for name in seeded]
     means = by_reference(pairs).to_numpy(float)
-    found = _estimated(means, pairs["case_id"].nunique())
+    found = estimated(means, pairs["case_id"].nunique())
     return Comparison(first, second, metric, found, means, min(seeds, default=int(len(pairs) > 0)))
 
 

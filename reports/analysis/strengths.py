@@ -17,6 +17,7 @@ from reports.analysis.statistics import (
     by_reference,
     compare,
     estimate,
+    estimated,
     ranking,
     summarise,
     tidy,
@@ -182,16 +183,9 @@ def _falls(rows: pd.DataFrame, factors: list[str], order: tuple[str, ...]) -> pd
     for factor in factors:
         far = rows[(rows["factor"] == factor) & (rows["strength"] == STRENGTHS[-1])]
         for name in order:
-            change = (
-                (by_reference(far[far["method"] == name]) - start[name])
-                .dropna()
-                .rename("value")
-                .rename_axis("reference_id")
-                .reset_index()
-            )
+            change = (by_reference(far[far["method"] == name]) - start[name]).dropna().to_numpy(float)
             if len(change):
-                found = estimate(change.assign(case_id=change["reference_id"]))
-                records.append({"factor": factor, "method": name, **vars(found)})
+                records.append({"factor": factor, "method": name, **vars(estimated(change, len(change)))})
     return pd.DataFrame.from_records(records, columns=["factor", "method", *Estimate.__dataclass_fields__])
 
 

@@ -5,6 +5,7 @@ HTML, and the policy refuses any script, style or connection that this module di
 """
 
 import hashlib
+import os
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from reports.tables.formats import CASES, FAULTS, cell_text, halves
 from reports.wording import backbone_size, label, made_elsewhere, measured, scope, subject, suite_name, title
 
 HERE = Path(__file__).parent
-SCRIPTS = ("tables.js", "gallery.js")
 OPEN_CASES = 1
 """Number of cases that are unfolded when the page opens."""
 
@@ -49,7 +49,8 @@ class Beside:
 def render(results: Results, beside: Beside) -> str:
     """The page as HTML."""
     run, counts = results.run, results.counts
-    style, script = (HERE / "style.css").read_text(encoding="utf-8"), read_script()
+    style, *scripts = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "tables.js", "gallery.js"))
+    script = "\n".join(scripts)
     template = environment(HERE).get_template("page.html")
     return template.render(
         policy=policy(style, script),
@@ -119,12 +120,8 @@ def _gallery(results: Results, beside: Beside) -> dict[str, object]:
 
 
 def _base(results: Results, beside: Beside) -> str | None:
-    return gallery.run_folder_from(results, beside.folder) if beside.linked else None
-
-
-def read_script() -> str:
-    """The page's script."""
-    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    """Path from the page to the run directory; None without links."""
+    return os.path.relpath(results.run.folder.resolve(), beside.folder.resolve()) if beside.linked else None
 
 
 def policy(style: str, script: str, images: str = "'self' file:") -> str:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -118,8 +117,3 @@ def note(results: Results, shown: int) -> str:
     which = f"{shown} of {count(total, 'case')}, evenly spaced in the list whatever their scores"
     said = f"{'Every case' if shown >= total else which}, at {seeds}."
     return f"{said} The number below a video is its own {label(run.headline)}."
-
-
-def run_folder_from(results: Results, page_folder: Path) -> str:
-    """Path from the page to the run directory."""
-    return os.path.relpath(results.run.folder.resolve(), page_folder.resolve())

@@ -44,7 +44,7 @@ def _headline(results: Results, theme: Theme) -> Figure | None:
     for place, name in enumerate(names):
         _dot(axes, cells.loc[name], place, theme.accent)
         _dot(ranks, results.ranks.loc[name].rename({"rank": "mean"}), place, theme.second)
-    _bounds(axes, results, theme, names_at=len(names) - 0.35)
+    _bounds(axes, results, theme)
     axes.set_yticks(range(len(names)), labels)
     axes.set_ylim(len(names) - 0.3, -0.6)
     axes.set_xlabel(f"{heading(run, run.headline)}, mean over references, 95% interval")
@@ -64,8 +64,8 @@ def _dot(axes: Any, row: Any, place: float, colour: str, size: float = 6, marker
         axes.plot(row["mean"], place, marker, color=colour, markersize=size)
 
 
-def _bounds(axes: Any, results: Results, theme: Theme, names_at: float | None = None) -> None:
-    """Draw floors and ceilings as vertical lines, named above the plot if `names_at` is given."""
+def _bounds(axes: Any, results: Results, theme: Theme) -> None:
+    """Draw floors and ceilings as vertical lines, named above the plot."""
     means = [(headline_mean(results, name), name) for name in results.bound_order]
     means = sorted((mean, name) for mean, name in means if np.isfinite(mean))
     spread = 1.0
@@ -78,12 +78,11 @@ def _bounds(axes: Any, results: Results, theme: Theme, names_at: float | None = 
     level = 0
     for mean, name in means:
         axes.axvline(mean, color=theme.faint, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0)
-        if names_at is not None:
-            # Names of lines that lie close together are stacked.
-            level = (level + 1) % 6 if mean - last < 0.17 * spread else 0
-            place = {"xy": (mean, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate(name, xytext=(0, 3 + 12 * level), ha="center", fontsize=8.5, color=theme.ink, **place)
-            last = mean
+        # Names of lines that lie close together are stacked.
+        level = (level + 1) % 6 if mean - last < 0.17 * spread else 0
+        place = {"xy": (mean, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        axes.annotate(name, xytext=(0, 3 + 12 * level), ha="center", fontsize=8.5, color=theme.ink, **place)
+        last = mean
 
 
 def _difficulty(results: Results, theme: Theme) -> Figure | None:

@@ -98,15 +98,11 @@ def publish(values: pd.DataFrame, study: dict[str, Any], folder: Path) -> Path:
 
     Args:
         values: Values, see `study_table`.
-        study: Facts of the study: `suite`, `versions`, `backends`, `command`, and `corruptions` (name to summary and
+        study: Facts of the study: `suite`, `grades`, `command`, `facts`, and `corruptions` (name to summary and
             harm) and `metrics` (name to direction).
         folder: Folder to write to.
     """
-    return write(study_table(values, study["metrics"]), study, folder)
-
-
-def write(table: pd.DataFrame, study: dict[str, Any], folder: Path) -> Path:
-    """Write the tables and the figure of `study_table` to a folder; return the page."""
+    table = study_table(values, study["metrics"])
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / f"{FIGURE}.csv", index=False, float_format="%.6f", lineterminator="\n")
     save_themed(FIGURE, lambda theme: draw(table, study, theme), folder)
