@@ -43,8 +43,6 @@ class Part:
     """One of the runs that are merged.
 
     Attributes:
-        folder: Directory of the run.
-        run: Content of its run.json.
         cells: Planned videos by key. Their rows are read when they are needed.
     """
 

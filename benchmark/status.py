@@ -28,10 +28,7 @@ class State:
     """State of one method or bound.
 
     Attributes:
-        name: Name of the method or bound.
         done: Number of videos made, or skipped because there can be none.
-        failed: Number of videos that failed.
-        left: Number of videos not made yet.
         unmeasured: Number of videos that lack a metric of this suite, those not made yet included. What other tools
             measured, a run does not.
         fit_s: Time that its fits took; one that methods share counts for the first of them.

@@ -97,7 +97,6 @@ class Difference:
 
     Attributes:
         most: Largest absolute difference; None if there is no second video, or of another size.
-        mean: Mean absolute difference.
         share: Share of values that differ, 0..1.
         error: One line saying why there is no second video.
     """
@@ -148,14 +147,7 @@ def _cells(folder: RunFolder, info: dict[str, Any], count: int, seed: int) -> li
 def compare(
     folder: RunFolder, executor: "Executor", scratch: RunFolder, pairs: "Iterable[tuple[Cell, SampleRow]]"
 ) -> list[Difference]:
-    """Run cells again and print how far each new video is from the stored one.
-
-    Args:
-        folder: Run directory; it is only read.
-        executor: Executor of a scratch folder.
-        scratch: The scratch folder.
-        pairs: Cells with their stored rows.
-    """
+    """Run cells again by the executor of a scratch folder; print how far each video is from that of its stored row."""
     from benchmark.planning.plan import said_seed
     from benchmark.store.videos import DamagedVideo, read_stored
 

@@ -37,7 +37,6 @@ class Results:
     """Tables of one run.
 
     Attributes:
-        run: Stored run.
         rows: Table of `reports.analysis.statistics.tidy`.
         summary: Table of `reports.analysis.statistics.summarise`.
         counts: Table of `reports.analysis.statistics.cell_counts`.

@@ -44,8 +44,6 @@ class StoredRun:
     """One run as stored.
 
     Attributes:
-        folder: Path to the run directory.
-        info: Content of run.json.
         samples: One row per planned video, made or missing, SAMPLE_COLUMNS and fit_seed at least.
         scores: One row per video and metric, SCORE_COLUMNS at least.
         notes: Sentences on rows that were left out while reading, for the reader of the report.

@@ -33,8 +33,6 @@ class Change:
     """A method's values of a metric in two runs.
 
     Attributes:
-        method: Name of the method or bound.
-        metric: Name of the metric.
         means: Means over the paired cells, of the first and of the second run.
         difference: Paired difference, second minus first.
         cells: Number of cells that both runs have.
@@ -54,7 +52,6 @@ class Movement:
     """Distance that a metric moves: absolute differences of the methods and bounds that differ in some cell.
 
     Attributes:
-        metric: Name of the metric.
         of_means: Mean and largest of the differences of their means.
         of_cells: Mean and largest of the differences of their cells.
         farthest: Name of the method or bound whose mean moves farthest.
@@ -71,7 +68,6 @@ class TwoRuns:
     """Two runs, compared.
 
     Attributes:
-        runs: Both runs.
         settings: Dotted names of the keys of run.json that differ, or that only one run has.
         alone: Sentences on what only one of the runs has, or what cannot be compared.
         changes: Differences in the order of methods and metrics of the first run.

@@ -30,7 +30,6 @@ class Bound:
 
     Attributes:
         version: Version, raised when the bound begins to give other videos.
-        summary: One line for people.
         make: Deterministic function from a case (`benchmark.suites.truth.Staged`, or any `Shown` if the bound needs no
             truth), a backbone and a seed to the video.
         sees: Truth that the bound may read and no method may; "none" if it needs no truth.

@@ -32,14 +32,10 @@ class BalancedRecipe:
     """Settings by which a balanced suite is made.
 
     Attributes:
-        summary: One line for people.
         pool: Split of the scenes, "test" or "dev", and name of the set of actions.
         targets: Number of targets per reference.
-        seed: Seed of all draws.
         references: Number of large actions; None takes all.
         small: True to take the pool's other actions, too.
-        num_inference_steps: Number of sampler steps.
-        fit_share: Share of their optimiser steps that fits take, in (0, 1].
         scenes: Number of target scenes drawn per reference; most are unsuitable.
     """
 

@@ -19,12 +19,9 @@ Scored = tuple[str | None, Mapping[str, Any]]
 
 
 def import_answers(folder: RunFolder, answers: Sequence[Answer], replace: bool) -> dict[str, int]:
-    """Store the answers and gather the tables anew. Nothing is stored unless all answers can be.
+    """Store values of videos of a run and gather the tables anew. Nothing is stored unless all answers can be.
 
-    Args:
-        folder: Run directory.
-        answers: Values of videos of the run.
-        replace: True to let an evaluator take the place of another one under the same name of a metric.
+    With `replace` an evaluator may take the place of another one under the same name of a metric.
 
     Returns:
         Number of videos with a value by name of the metric.
@@ -45,16 +42,9 @@ def import_answers(folder: RunFolder, answers: Sequence[Answer], replace: bool) 
 def store_scores(
     folder: RunFolder, entries: Mapping[str, Any], scores: Mapping[str, Scored], replace: bool
 ) -> dict[str, int]:
-    """Store metrics that another tool measured, and gather the tables anew.
+    """Store metrics that another tool measured: their entries in run.json by name, and scores by key of the video.
 
-    Args:
-        folder: Run directory.
-        entries: Entries of the metrics in run.json, by name.
-        scores: Scores by key of the video.
-        replace: True to let an evaluator take the place of another one under the same name.
-
-    Returns:
-        Number of videos with a value by name of the metric.
+    `replace` and what is returned are those of `import_answers`.
 
     Raises:
         UsageError: If two evaluators would share the name of a metric, or a video was made again since it was measured;

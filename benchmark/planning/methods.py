@@ -33,7 +33,6 @@ class MethodEntry:
 
     Attributes:
         build: Function that makes the method for a backbone, with the settings meant for that backbone.
-        summary: One line for people.
         extra_supervision: Training material beyond the backbone and the one reference; "none" if there is none.
         needs: Requirements: `TRUE_KEYPOINTS`, and weights other than the backbone's own by the names that `Backbone`
             uses ("refadapter", "control").

@@ -24,12 +24,8 @@ class Cell:
     """One video to be made.
 
     Attributes:
-        key: Key of the video.
         fit_key: Key of the fit that the video needs; None for bounds and submitted videos, which fit nothing.
-        method: Name of the method or bound.
         kind: Type of the cell: "method", "submission" or "bound".
-        case_id: Id of the case.
-        seed: Seed of the transfer.
         fit_seed: Seed of the fit; equal to `seed` where nothing is fitted.
     """
 

@@ -20,9 +20,7 @@ class Comparison:
     """Ways to do the same task, to be compared.
 
     Attributes:
-        title: Description for people.
         setting: Sizes that were measured.
-        variants: Variants by name.
         rivals: Names of the variants that the others are divided by.
         figures: Other numbers of a variant, by name.
         left_out: Reason by name, for each variant that cannot be measured here.

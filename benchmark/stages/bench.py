@@ -32,12 +32,7 @@ or belong to one bound and one reference. There is at least one."""
 
 
 def units(cells: Iterable[Cell], references: Mapping[str, str]) -> list[Unit]:
-    """Group cells into units; each cell belongs to one unit.
-
-    Args:
-        cells: Cells to make or measure; their order is kept.
-        references: Id of the reference by case.
-    """
+    """Group cells into units, each cell into one, in their order; `references` has the id of the reference by case."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         group = ("fit", cell.fit_key) if cell.fit_key else (cell.method, references[cell.case_id])
@@ -62,13 +57,7 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """The executor and the scorer of one process.
-
-    Attributes:
-        executor: Executor that makes videos.
-        scorer: Scorer that measures them.
-        folder: Run directory, whose log hears of all work.
-    """
+    """The executor and the scorer of one process, and the run directory, whose log hears of all work."""
 
     executor: Executor
     scorer: Scorer
@@ -111,10 +100,7 @@ class Bench:
     def work(self, unit: Unit, listener: Listener, asked: Asked = lambda: 0) -> None:
         """Make and measure the cells of a unit; all results are files.
 
-        Args:
-            unit: Cells to make and measure.
-            listener: Receiver of progress.
-            asked: Function that says whether to end before the next piece of work.
+        `asked` says whether to end before the next piece of work.
         """
         rows = {}
         for cell in unit:

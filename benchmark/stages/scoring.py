@@ -54,11 +54,8 @@ class Scorer:
     def missing(self, row: SampleRow, scores: Mapping[str, Any] | None = None) -> list[str]:
         """Names of the metrics not yet computed on this video, in their current version and with the current backend.
 
-        If failures are to be retried, metrics that failed on an existing video are among them.
-
-        Args:
-            row: Row of the video.
-            scores: Stored scores of the video; None: they are read.
+        If failures are to be retried, metrics that failed on an existing video are among them. The stored scores of the
+        video are read unless they are given.
         """
         scores = stored_scores(self._folder, row) if scores is None else scores
         return [name for name, metric in self._metrics.items() if not self._done(scores.get(name, {}), metric, row)]

@@ -40,16 +40,10 @@ class RunRequest:
     """Request of a session.
 
     Attributes:
-        suite: Name of the suite.
-        cases: Cases of the suite.
         methods: Names of methods or variants. Bounds are always made; those that need the truth, only where it is
             known.
         seeds: Seeds of transfers.
         metrics: Names in `METRICS`.
-        out: Path to the run directory.
-        headline: Name of the metric that tables are sorted by.
-        suite_version: Version of the suite; None for a folder of material.
-        suite_digest: Digest of the suite; None for a folder of material.
         retry_failed: True to make failed videos again and to compute failed metrics again.
         command: Command that started the session, for run.json.
         shard: Part of the cells to make and measure; None: all. Only a session without shards writes the tables.
@@ -145,14 +139,7 @@ def run_session(
     provenance: Mapping[str, Any] | None = None,
     workers: Workers | None = None,
 ) -> Outcome:
-    """Make and measure all missing videos, and write the tables.
-
-    Args:
-        request: Request of the user.
-        backbone: Backbone that the methods are built on.
-        perception: Networks that measure.
-        provenance: Provenance for run.json.
-        workers: Processes that make and measure; None: this process does.
+    """Make and measure all missing videos, in workers or else in this process, and write the tables.
 
     Raises:
         UsageError: If the run directory holds a run that does not match; nothing is written then.

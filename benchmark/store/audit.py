@@ -26,7 +26,6 @@ class Checked:
 
     Attributes:
         kind: Folder of the file, or "tables", "run.json" or "card.json".
-        path: Path to the file.
         fault: One line saying what is wrong; empty if the file is sound.
     """
 

@@ -82,11 +82,7 @@ def _part(folder: RunFolder, sampled_by: str, scored_by: str) -> CardPart:
 def _cost(folder: RunFolder, kind: str, cells: Sequence[Cell], counted: set[str]) -> MethodCost:
     """Sums over the videos of a method; a fit counts once, however many videos and methods share it.
 
-    Args:
-        folder: Run directory.
-        kind: Kind of the method.
-        cells: Its planned videos.
-        counted: Keys of the fits of earlier methods; those of this one are added.
+    The keys of the fits that count here are added to those of earlier methods in `counted`.
     """
     videos, transfer_s, fits = 0, 0.0, dict[str, float]()
     peak: float | None = None

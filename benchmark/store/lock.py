@@ -27,8 +27,6 @@ class Holder:
     """The process that holds a lock.
 
     Attributes:
-        pid: Id of the process.
-        host: Name of its machine.
         since: Time (UTC) at which it took the lock.
         started: Start of the process in ticks since the machine's start; tells it from a later one of the same id.
     """

@@ -56,10 +56,7 @@ class Plan:
     """Amount of a study.
 
     Attributes:
-        references: Number of references.
-        targets: Number of targets of each reference.
         fit_steps: Number of optimiser steps of a fit; None: the preset's.
-        seed: Seed of fits and transfers.
     """
 
     references: int

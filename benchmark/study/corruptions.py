@@ -59,7 +59,6 @@ class Corruption:
     """One kind of corruption.
 
     Attributes:
-        summary: One line for people.
         harms: Aspect that it spoils; a metric of anything else should not move.
         frames: Function from case, grade and generator to frames, uint8 [T, H, W, 3].
     """

@@ -38,9 +38,7 @@ class Submission:
     """Videos of one method.
 
     Attributes:
-        name: Name of the method in tables.
         videos: File of each case and seed that the submission is scored on; None where it has none.
-        summary: One line for readers of the table.
         supervision: Material that the method was given and others were not, in the words of those who made it.
     """
 

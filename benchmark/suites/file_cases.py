@@ -46,7 +46,6 @@ class File:
     """One file of a suite, or a folder of frames.
 
     Attributes:
-        path: Path to the file.
         name: Path relative to the suite's folder, with slashes.
         sha256: SHA-256 of the file's bytes (64 hex digits); for a folder, of its frames' SHA-256 in their order.
     """
@@ -61,11 +60,6 @@ class FileCase:
     """One transfer to be made between files. The distance between its two scenes is unknown.
 
     Attributes:
-        action: Name of the action.
-        licence: Licence of the material, if it is stated.
-        source: Origin of the material.
-        reference: File with the video of the action.
-        target: File with the target image.
         frames: First frame and one past the last frame of the reference that show the action; None: all frames.
         crops: Crops that come with the reference, each a file and the frames that show the action.
     """

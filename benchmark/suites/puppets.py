@@ -39,7 +39,6 @@ class PuppetSuite:
     """A named set of cases; `benchmark.suites.case.Suite` describes what all suites have.
 
     Attributes:
-        summary: One line for people.
         edges: Borders per axis between near and middle, and between middle and far (terciles of the candidates that the
             suite was chosen from).
     """
@@ -72,16 +71,10 @@ class PuppetCase:
     """One transfer to be made, with all that is known about it; `Case` describes what all cases have.
 
     Attributes:
-        suite: Name of the suite.
-        action: Name of the action in the puppet world.
         wrong_action: Name of another action of similar amplitude on this target, for the bound `wrong-action`.
-        target_id: Name of the target image.
         axes: Distance between reference and target on each of `AXES` (see `axes` in flexiact.puppets.world.answers and
             `body_sizes` in benchmark.curate.rules).
-        terciles: Tercile of each distance: "near", "middle" or "far".
         left_out_share: Share of the action's channels that no transfer could show, 0..1.
-        licence: SPDX identifier of the material.
-        source: Origin of the material.
         digests: SHA-256 of the specification of `reference`, `target` and `truth`, with the renderer's version.
         reference: Specification of the reference's scene.
         target: Specification of the target's scene.

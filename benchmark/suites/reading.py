@@ -16,12 +16,8 @@ from flexiact.terminal.notes import collected, tell
 def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> Video:
     """Read the action as a clip of a format: evenly spaced frames from first to last, each resized and centre-cropped.
 
-    The clip has the duration of the format, so a longer reference is played faster.
-
-    Args:
-        path: Path to the video.
-        frames: First frame and one past the last frame that show the action; None: all frames.
-        form: Format that the clip is brought to.
+    The clip has the duration of the format, so a longer reference is played faster. The action is from the first of
+    `frames` to the one before the second; None: all frames.
 
     Raises:
         MediaError: If the video cannot be read or is too short for `frames`.

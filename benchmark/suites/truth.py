@@ -44,15 +44,11 @@ class Staged(Shown):
     """Content of a puppet case, whose right answer is known.
 
     Attributes:
-        truth: Right answers.
-        candidates: True answers for the other actions that could have been requested.
         answer: Canonical right answer as a video.
         answer_values: Channel values of the canonical answer, float32 [T, 21].
         target_pose: Channel values of the target image, float32 [21].
         wrong: Video of the target performing the case's other action.
         reference_scene: Scene of `reference`, without its action.
-        target_scene: Scene of `target`.
-        source: Truth of `reference`.
         target_keypoints: True keypoints of the target image, float32 [K, 2]; nan for parts that its body lacks.
         in_words: Full caption of `answer`: its subject, and the movement of every channel.
     """

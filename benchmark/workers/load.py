@@ -24,9 +24,6 @@ class Networks:
         refadapter: Folder of RefAdapter; None: the backbone's own.
         steps: Number of sampler steps; None: the backbone's own number.
         control: Folder of the control weights; None: the backbone's own.
-        savings: Ways to need less memory on a GPU.
-        image_encoder: Image encoder for `load_judges`.
-        puppets: True if the videos show puppets.
         fit_share: Share of their optimiser steps that presets take, in (0, 1].
         form: Frames, height, width and rate in place of a backbone; None: there is one.
     """

@@ -13,15 +13,7 @@ NO_MODEL = "none"
 
 @dataclass(frozen=True)
 class NoModel:
-    """All that describes a backbone in run.json, and no network: submissions, `still` and `copy-reference` need none.
-
-    Attributes:
-        num_frames: Length of every video in frames.
-        height: Height of every video in pixels.
-        width: Width of every video in pixels.
-        fps: Rate of every video in frames/s.
-        device: Device of the judges.
-    """
+    """All that describes a backbone in run.json, and no network: submissions, `still`, `copy-reference` need none."""
 
     num_frames: int
     height: int

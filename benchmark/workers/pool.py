@@ -56,12 +56,8 @@ class Pool:
 
     Attributes:
         ray: Module, connected to a cluster.
-        cluster: Workers.
-        open_bench: Picklable function that loads networks onto a device.
-        listener: Listener that hears of finished units.
         keeper: Reader and writer of stored results, in the process that plans.
         waiting: Units that nobody does.
-        asked: Function that says whether to end.
         seconds: Seconds a cell by method.
         lost: Number of workers that were lost over some cells, by their keys.
         starting: Workers that load networks, by Ray's references.

@@ -109,11 +109,8 @@ def references_needed(spread: float, difference: float, level: float = ALPHA, po
 def equivalence_p(differences: np.ndarray, margin: float) -> float:
     """p-value of the claim that the mean difference lies within -margin to margin: two one-sided t-tests.
 
-    It is the larger p of the two tests, that the mean is above -margin and that it is below margin (Schuirmann, 1987).
-
-    Args:
-        differences: Differences, float [n], one per reference.
-        margin: Largest difference that counts as none, above 0.
+    It is the larger p of the two tests, that the mean is above -margin and that it is below margin, a number above 0
+    (Schuirmann, 1987). Differences are float [n], one per reference.
 
     Returns:
         p in [0, 1]; NaN for fewer than two references.
@@ -156,14 +153,11 @@ def cluster_weights(clusters: int, seed: int = 0, resamples: int = RESAMPLES) ->
 
 
 def percentile_interval(statistics: np.ndarray, clusters: int) -> tuple[float, float]:
-    """Expanded percentile interval of bootstrap statistics; NaN values are left out.
+    """Expanded percentile interval of bootstrap statistics, float [resamples]; NaN values are left out.
 
     A plain percentile interval over few references is too narrow. The tails are therefore cut further out, so that the
     coverage is 95% for means of normal references (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
-
-    Args:
-        statistics: Statistics, float [resamples].
-        clusters: Number of references, 2 or more.
+    The clusters are the references, 2 or more.
     """
     statistics = statistics[np.isfinite(statistics)]
     if not len(statistics):

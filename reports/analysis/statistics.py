@@ -42,10 +42,6 @@ class Comparison:
     """A paired difference `first - second` on one metric.
 
     Attributes:
-        first: Name of a method or bound.
-        second: Name of another one.
-        metric: Name of the metric.
-        estimate: Mean difference with its interval.
         by_reference: Mean difference of each reference, float [references].
         seeds: Number of seeds of the median case; of seeds and fit seeds the smaller number.
     """

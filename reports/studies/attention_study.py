@@ -39,8 +39,6 @@ class Question:
     """One paired difference.
 
     Attributes:
-        name: Words of the table.
-        difference: Words of the difference.
         values: Function from the means with one embedding to the difference of every case.
         part: True if it is a part of the observation.
     """

@@ -20,13 +20,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Number:
-    """A number, with its interval if it has one.
+    """A number, with its interval if it has one, and the format of all three; NaN where there is none.
 
     Attributes:
-        value: Value; NaN if there is none.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        write: Number format of all three.
         videos: Number of videos with a value, given if some of the made videos have none.
     """
 
