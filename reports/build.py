@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING
 from flexiact.terminal.cli import OneLineParser, command
 
 if TYPE_CHECKING:  # importing this module loads only the standard library, so that `--help` is fast
-    from reports.page.frames import Gallery
-    from reports.pictures.contact_sheet import Sheet
-    from reports.results import Results
+    from reports.run_folder import StoredRun
 
 PUBLISHED_LIMIT_BYTES = 5_000_000
 PUBLISHED_CASES = 4
@@ -45,15 +43,12 @@ def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None
         ValueError: If the run cannot be reported (reports.run_folder.RunError).
         OSError: If the report cannot be written.
     """
-    from reports.page.frames import Gallery
-    from reports.pictures.contact_sheet import Sheet
-    from reports.results import measure
     from reports.run_folder import load_run
 
     run = load_run(Path(run_dir))
     out_dir = Path(out_dir) if out_dir is not None else Path(run_dir) / "report"
     with Staging(out_dir, _optional()) as staging:
-        _write(measure(run, against), staging, out_dir, Sheet(), Gallery())
+        _write(run, against, staging, out_dir)
     return out_dir / "leaderboard.html"
 
 
@@ -64,9 +59,6 @@ def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Pat
         ValueError: If the run cannot be reported, or the set is larger than PUBLISHED_LIMIT_BYTES.
         OSError: If the set cannot be written.
     """
-    from reports.page.frames import Gallery
-    from reports.pictures.contact_sheet import Sheet
-    from reports.results import measure
     from reports.run_folder import RunError, load_run
 
     run_dir, publish_dir = Path(run_dir), Path(publish_dir)
@@ -74,8 +66,7 @@ def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Pat
         raise RunError(f"{publish_dir}: is the run itself; publish to another folder")
     run = load_run(run_dir)
     with Staging(publish_dir, _optional()) as staging:
-        few = Sheet(max_cases=PUBLISHED_CASES, colours=256), Gallery(cases=PUBLISHED_FRAMES, quality=75)
-        _write(measure(run, against), staging, publish_dir, *few, linked=False)
+        _write(run, against, staging, publish_dir, published=True)
         shutil.copyfile(run_dir / "run.json", staging / "run.json")
         size = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
         if size > PUBLISHED_LIMIT_BYTES:
@@ -97,18 +88,22 @@ def update_readme(readme: Path, published: Path = PUBLISHED) -> Path:
     return readme
 
 
-def _write(results: Results, folder: Path, final: Path, sheet: Sheet, gallery: Gallery, linked: bool = True) -> None:
-    """Write a report to a folder; `linked` if its page links the run's videos from its final place."""
+def _write(run: StoredRun, against: str | None, folder: Path, final: Path, published: bool = False) -> None:
+    """Write a report to a folder; its page links the run's videos from its final place, unless it is published."""
     from reports.page.document import Beside, render
-    from reports.page.frames import write_frames
-    from reports.pictures.contact_sheet import write_contact_sheet
+    from reports.page.frames import Gallery, write_frames
+    from reports.pictures.contact_sheet import Sheet, write_contact_sheet
     from reports.pictures.figures import write_figures
+    from reports.results import measure
     from reports.tables import formats
 
+    results, sheet, gallery = measure(run, against), Sheet(), Gallery()
+    if published:
+        sheet, gallery = Sheet(max_cases=PUBLISHED_CASES, colours=256), Gallery(cases=PUBLISHED_FRAMES, quality=75)
     figures = write_figures(results, folder / "figures")
     sheet_cases = write_contact_sheet(results, folder / "contact_sheet.png", sheet)
     frames = write_frames(results, folder, gallery)
-    page = render(results, Beside(final, figures, frames, sheet_cases, linked))
+    page = render(results, Beside(final, figures, frames, sheet_cases, linked=not published))
     for name, text in (
         ("leaderboard.md", formats.markdown(results, {f"figures/{name}.svg": text for name, text in figures.items()})),
         ("leaderboard.csv", formats.csv(results)),

@@ -37,7 +37,7 @@ def transferred_to_self(name: str, summary: str) -> tuple[PuppetSuite, list[Pupp
     """
     source, cases = _shipped()
     references = {case.reference_id: Chosen(case.action, "test", scenes(case)[0]) for case in cases}
-    found = [(chosen, able[0]) for chosen in references.values() if (able := _own(chosen))]
+    found = [(own, able) for own in references.values() for able in would_do(own, [own.starting(own.scene)])]
     if len(found) < SELF_REFERENCES:
         raise UsageError(f"only {len(found)} references move enough from their own first frame")
     used, chosen = Counter[str](), list[tuple[Chosen, Candidate]]()
@@ -49,11 +49,6 @@ def transferred_to_self(name: str, summary: str) -> tuple[PuppetSuite, list[Pupp
     made = sorted((make_case(name, own, 1, target, edges) for own, target in chosen), key=lambda case: case.case_id)
     steps, ids = source.num_inference_steps, tuple(case.case_id for case in made)
     return PuppetSuite(name, summary, steps, edges, ids), made
-
-
-def _own(chosen: Chosen) -> list[Candidate]:
-    """Candidate of the reference's own scene as the target; empty if it is unsuitable."""
-    return would_do(chosen, [chosen.starting(chosen.scene)])
 
 
 def _shipped() -> tuple[PuppetSuite, list[PuppetCase]]:

@@ -35,7 +35,8 @@ def export_results(folder: RunFolder, out: Path) -> tuple[list[Path], int]:
     make_folder("out", out)
     for method, name in names.items():
         rows = sample_rows(folder, (cell for cell in cells if cell.method == method))
-        mine = [(row, valued) for row in rows if (valued := _valued(score_rows(folder, run["metrics"], row)))]
+        scored = ((row, score_rows(folder, run["metrics"], row)) for row in rows)
+        mine = [(row, valued) for row, scores in scored if (valued := [s for s in scores if s.value is not None])]
         if mine:
             told += len(mine)
             paths.append(out / f"{name}_eval_results.json")
@@ -44,10 +45,6 @@ def export_results(folder: RunFolder, out: Path) -> tuple[list[Path], int]:
     if not paths:
         raise UsageError(f"{folder.path}: no video has a value yet; finish the run first")
     return paths, len(cells) - told
-
-
-def _valued(scores: Sequence[ScoreRow]) -> list[ScoreRow]:
-    return [score for score in scores if score.value is not None]
 
 
 def _results(rows: Iterable[tuple[SampleRow, Sequence[ScoreRow]]]) -> dict[str, list[Any]]:

@@ -158,13 +158,10 @@ def _points(
 def _mask(runs: object, pixels: int) -> np.ndarray:
     """Pixels of a mask from the lengths of its runs: bool [pixels]."""
     lengths = np.asarray(runs)
-    if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or not _cover(lengths, pixels):
+    whole = lengths.ndim == 1 and lengths.dtype.kind in "iu" and not ((lengths < 0) | (lengths > pixels)).any()
+    if not whole or int(lengths.sum()) != pixels:
         raise ValueError(f"runs: expected whole numbers from 0 with the sum {pixels}")
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
-
-
-def _cover(lengths: np.ndarray, pixels: int) -> bool:
-    return not ((lengths < 0) | (lengths > pixels)).any() and int(lengths.sum()) == pixels
 
 
 def _indices(column: pd.Series) -> np.ndarray:

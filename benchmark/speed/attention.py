@@ -70,18 +70,7 @@ def dense_attention(
 
     Extra tokens stand between text and video and are also queries. Every call makes an L x L mask of zeros, text rows
     included, and adds the bias in the rows of video and the columns of extra tokens. The release drops the rows of
-    extra tokens after the output projection; here they are kept.
-
-    Args:
-        query: Queries [B, heads, L, d]; L = text + extra + video.
-        key: Keys, shaped as query.
-        value: Values, shaped as query.
-        num_text: Number of text tokens, which come first.
-        num_extra: Number of extra tokens, which come next.
-        bias: Bias added to q k / sqrt(d) of video queries on extra keys.
-
-    Returns:
-        Attention output [B, heads, L, d].
+    extra tokens after the output projection; here they are kept. All states are [B, heads, text + extra + video, d].
     """
     first_video = num_text + num_extra
     mask = torch.zeros((query.shape[2], query.shape[2]), device=query.device, dtype=query.dtype)

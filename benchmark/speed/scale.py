@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,24 +144,20 @@ def kept(videos: int, place: Path) -> int:
 
 def _keep(folder: "RunFolder", run: Mapping[str, Any], cell: "Cell", video: "Video", values: Sequence[float]) -> None:
     """Write a video, its record and its scores."""
-    from benchmark.store.schema.rows import FEATURES_VERSION
+    from benchmark.store.gather import missing_row, write_scores
     from flexiact.media.video import frames_digest, write_lossless
 
     path, digest = folder.file("videos", f"{cell.key}.mkv"), frames_digest(video)
     write_lossless(folder.room_for(path), video)
-    size = path.stat().st_size
-    row = {name: getattr(cell, name) for name in ("key", "fit_key", "method", "case_id", "seed")}
-    row |= {"method_version": 1, "backbone": "none", "backbone_revision": "none"}
-    row |= {"status": "ok", "video": folder.relative(path), "video_digest": digest, "video_bytes": size}
-    row |= {"transfer_s": 1.0}
+    made: dict[str, Any] = {"video": folder.relative(path), "video_digest": digest, "video_bytes": path.stat().st_size}
+    row = replace(missing_row(cell, 1, "none", "none"), status="ok", transfer_s=1.0, **made)
     entry = {"status": "ok", "error": None}
     metrics = {
         name: {"version": metric["version"], "backend": metric["backend"], "value": value} | entry
         for (name, metric), value in zip(run["metrics"].items(), values, strict=True)
     }
-    scores = {"video_digest": digest, "features_version": FEATURES_VERSION, "metrics": metrics}
-    folder.write_json("records", cell.key, row)
-    folder.write_json("scores", cell.key, scores)
+    folder.write_json("records", cell.key, asdict(row))
+    write_scores(folder, row, metrics)
 
 
 def gone_on(place: Path) -> int:

@@ -77,12 +77,8 @@ def timed(
 ) -> dict[str, list[float]]:
     """Seconds of every variant, one number per round, without the warm-up.
 
-    Args:
-        variants: Variants by name.
-        clock: Clock that measures.
-        first_s: Seconds of each variant's first run. If they sum to at most `BUDGET_S`, they and one more round are
-            discarded as warm-up; otherwise they count as round one.
-        repeats: Number of rounds; None: as many as fit into `BUDGET_S`, within `ROUNDS`.
+    If the first runs sum to at most `BUDGET_S`, they and one more round are discarded as warm-up; otherwise they count
+    as round one. Without `repeats` there are as many rounds as fit into `BUDGET_S`, within `ROUNDS`.
     """
     if sum(first_s.values()) > BUDGET_S:
         rounds = repeats or ROUNDS[0]

@@ -40,14 +40,9 @@ class Holder:
         return f"process {self.pid} on {self.host} since {self.since}"
 
     @property
-    def is_here(self) -> bool:
-        """True if the process was one of this machine."""
-        return self.host == socket.gethostname()
-
-    @property
     def lives(self) -> bool:
         """True if the process still runs, or ran on another machine, where nobody here can know."""
-        return not self.is_here or (self.started != "" and _started(self.pid) == self.started)
+        return self.host != socket.gethostname() or (self.started != "" and _started(self.pid) == self.started)
 
 
 def holders(folder: Path) -> dict[str, Holder]:

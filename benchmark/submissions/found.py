@@ -107,15 +107,9 @@ def by_table(table: Path, folder: Path, cases: Cases) -> dict[str, Found]:
 def submissions_of(
     found: Mapping[str, Found], folder: Path, cases: Cases, seeds: Sequence[int], summary: str, supervision: str
 ) -> tuple[Submission, ...]:
-    """Submissions with a place for every case and seed, also where there is no video.
+    """Submissions with a place for every case and seed, also where there is no video, by the name of the method.
 
-    Args:
-        found: Videos by the name of the method.
-        folder: Folder of the videos.
-        cases: Cases of the suite.
-        seeds: Seeds that are expected; empty: those that any method has.
-        summary: Line for readers of the table; "" for a line that names the folder.
-        supervision: Material that the methods were given and others were not; "" if nothing is said.
+    Without expected seeds, they are those that any method has; without a summary, it names the folder.
 
     Raises:
         UsageError: If a name is not fit for a table or belongs to a method or bound of this suite, or no video is of a

@@ -42,13 +42,7 @@ def candidates(
 ) -> Candidates:
     """Render the right answers, and every other named action as far as the target's body can perform it.
 
-    Args:
-        target: Scene whose figure performs them.
-        name: Name of the right action.
-        right: Acceptable answers on this target.
-        num_frames: Number of frames of the clips.
-        first: Index of the first compared frame. Other actions without visible motion from there on are left out.
-        side_px: Side of the square picture in pixels.
+    Other actions are left out that have no visible motion from the `first` compared frame on.
 
     Returns:
         Keypoints in pixels of the square picture, and for each candidate whether it counts as right.

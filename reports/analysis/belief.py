@@ -30,11 +30,6 @@ def needs_truth(entry: dict[str, Any]) -> bool | None:
     return "truth" in entry["needs"] if "needs" in entry else None
 
 
-def truth_free(run: StoredRun) -> list[str]:
-    """The metrics to be judged: all except the headline and those that read the truth themselves."""
-    return [name for name in run.metrics if name != run.headline and not needs_truth(run.info["metrics"][name])]
-
-
 def paired_values(run: StoredRun, rows: pd.DataFrame, metric: str, turned: bool = True) -> pd.DataFrame:
     """Videos of methods (no bounds) that have both the metric and the headline, out of the rows of `tidy`.
 
@@ -67,8 +62,10 @@ def belief(run: StoredRun, rows: pd.DataFrame) -> pd.DataFrame:
     """
     records = []
     # A headline that reads no truth itself cannot serve as the yardstick.
-    yardstick = needs_truth(run.info["metrics"][run.headline]) is not False
-    for metric in truth_free(run) if yardstick else ():
+    metrics = run.info["metrics"]
+    yardstick = needs_truth(metrics[run.headline]) is not False
+    judged = [name for name in run.metrics if name != run.headline and not needs_truth(metrics[name])]
+    for metric in judged if yardstick else ():
         pairs = paired_values(run, rows, metric)
         low, high = _interval(pairs)
         preferred, duels = _truth_preferred(run, rows, metric)

@@ -67,7 +67,8 @@ def _drawn(
     names: tuple[str, ...], cases: list[str], rows: list[list[np.ndarray | str]], widths: list[int], height: int
 ) -> Image.Image:
     """The sheet with cases at the top and names on the left."""
-    font = _font()
+    # Matplotlib ships this font, so the sheet looks the same on every machine.
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", FONT_PX)
     margin = GAP + max(int(font.getlength(name)) for name in names) + GAP
     lefts = np.cumsum([margin, *(width + GAP for width in widths)])
     top, step = 2 * LINE + GAP, height + GAP
@@ -95,8 +96,3 @@ def _two_lines(case: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]
     parts = case.split("-")
     fitting = [cut for cut in range(1, len(parts)) if font.getlength("-".join(parts[:cut]) + "-") <= width] or [1]
     return ["-".join(parts[: fitting[-1]]) + "-", "-".join(parts[fitting[-1] :])]
-
-
-def _font() -> ImageFont.FreeTypeFont:
-    # Matplotlib ships this font, so the sheet looks the same on every machine.
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", FONT_PX)
