@@ -266,7 +266,7 @@ DAMAGE = {
         (f / "transformer/diffusion_pytorch_model.safetensors").symlink_to("../../blobs/0"),
     ),
     "vae/config.json is cut short": lambda f: (f / "vae/config.json").write_text('{"_class_name": "Auto'),
-    "tokenizer/tokenizer.json is cut short": lambda f: (f / "tokenizer/tokenizer.json").write_text("<!DOCTYPE html>"),
+    "tokenizer/tokenizer.json is a web page": lambda f: (f / "tokenizer/tokenizer.json").write_text("<!DOCTYPE html>"),
     "text_encoder: its files lack 1 weights": lambda f: without_a_weight(f / "text_encoder/model.safetensors"),
     "transformer: its files lack 1 weights": lambda f: without_a_weight(
         f / "transformer/diffusion_pytorch_model.safetensors"
