@@ -111,7 +111,7 @@ def _ablation(name: str, suite: str, *methods: str) -> Product:
 
 def _training() -> Product:
     ablated = _ablation("refadapter-training", "puppets-dev-pose", "flexiact")
-    made = "flexiact.puppets.train refadapter --processes 2 --compile --out {runs}/adapters"
+    made = "flexiact.puppets.train refadapter --device cpu --processes 2 --compile --out {runs}/adapters"
     # A state goes on only to more steps, so a longer training has its own: the same commands can be given again.
     steps = (f"{made}/{name} --state {{runs}}/state-{n} --steps {n}{options}" for name, n, options in TRAINED)
     (last,) = ablated.steps
@@ -138,6 +138,7 @@ PRODUCTS: dict[str, Product] = {
     "fit-budget": _ablation("fit-budget", "puppets-dev", "flexiact", "motion_inversion", "motion_director"),
 }
 """Everything that one command can make; tuning and speed have commands of their own."""
+NAME_WIDTH = max(map(len, PRODUCTS)) + 2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -156,7 +157,7 @@ def _publish(options: argparse.Namespace) -> int:
     for name in select(options.names, list(PRODUCTS), "result"):
         inputs = inputs_of(PRODUCTS[name])
         reasons = stale(options.out / name, inputs, commands_of(PRODUCTS[name]))
-        print(f"{name:16}{'; '.join(reasons) or 'up to date'}", flush=True)
+        print(f"{name:{NAME_WIDTH}}{'; '.join(reasons) or 'up to date'}", flush=True)
         if options.make and reasons:
             make(PRODUCTS[name], options.out / name, options.runs, inputs)
     return 0
@@ -190,6 +191,7 @@ def read_by(step: str) -> dict[str, str]:
     from benchmark.store.schema.rows import FEATURES_VERSION
     from benchmark.study.corruptions import VERSION
     from flexiact.media.digests import file_digest
+    from flexiact.puppets.recipes.clip_shards import CLIPS_VERSION
     from metrics import METRICS
 
     program, first = step.split()[:2]
@@ -201,6 +203,8 @@ def read_by(step: str) -> dict[str, str]:
     if runs:
         said = {name: {"version": bound.version, "config": bound.config()} for name, bound in BOUNDS.items()}
         found |= {f"bound {name}": key("bound", settings) for name, settings in said.items()}
+    if program == "flexiact.puppets.train":
+        found["training clips"] = str(CLIPS_VERSION)
     if program == "benchmark.ablate":
         found[f"plan {first}"] = file_digest(PLANS / f"{first}.toml")
     return found

@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     p = OneLineParser(prog="python -m benchmark.ablate", description=(__doc__ or "").split("\n\n")[0])
     names = ", ".join(sorted(path.stem for path in _FOLDER.glob("*.toml")))
     p.add_argument("name", metavar="NAME", help=f"{names}, or a file of that form that ends in .toml")
-    p.add_argument("--adapters", type=Path, metavar="DIR", help="folders NAME/refadapter of the RefAdapters of a plan")
+    p.add_argument("--adapters", type=Path, metavar="DIR", help="trained RefAdapters, each in ADAPTER/refadapter")
     p.add_argument("--publish", type=Path, metavar="DIR", help="folder of table and figure (ablation in --out)")
     add_run_options(p, suite=None, out="runs/ablate-NAME")
     return p
@@ -27,14 +27,15 @@ def parser() -> argparse.ArgumentParser:
 
 def _ablate(args: argparse.Namespace) -> int:
     from benchmark.ablate.plans import ablation_of, load_plan
-    from reports.run_folder import StoredRun, load_run
-    from reports.studies.ablation import joined, publish
+    from reports.run_folder import load_run
+    from reports.studies.ablation import Session, joined, publish
 
     plan = load_plan(args.name)
     ablation = ablation_of(plan)
     args.suite = args.suite or plan.suite
     args.out = args.out or Path("runs") / f"ablate-{Path(args.name).stem}"
-    runs: dict[str, StoredRun] = {}
+    sessions: list[Session] = []
+    worst = 0
     # All share one directory. It ends as that of the backbone's own RefAdapter, with the baseline and the bounds.
     adapters = sorted({row.adapter for row in ablation.rows}, reverse=True)
     if adapters != [""] and args.adapters is None:
@@ -44,12 +45,15 @@ def _ablate(args: argparse.Namespace) -> int:
         names = dict.fromkeys([*(row.method for row in mine if not adapter), *(row.name for row in mine)])
         given = {"refadapter": args.adapters / adapter / "refadapter"} if adapter else {}
         code = run_methods(argparse.Namespace(**{**vars(args), **given}), tuple(names))
-        if args.shard or code > 2:  # the ablation needs all videos
+        if code > 2:  # stopped
             return code
-        runs[adapter] = load_run(args.out)
-    page = publish(joined(runs), ablation, args.publish or args.out / "ablation", args.command)
-    print(f"ablation: {page}")
-    return code
+        worst = max(worst, code)
+        if not args.shard:
+            sessions.append(Session(adapter, load_run(args.out), tuple(names)))
+    if not args.shard:  # the ablation needs all videos
+        page = publish(joined(sessions), ablation, args.publish or args.out / "ablation", args.command)
+        print(f"ablation: {page}")
+    return worst
 
 
 main = command(parser, _ablate, interrupted=RESUMES)

@@ -40,7 +40,7 @@ class _Seen:
         seconds: Timestamp of each frame; None if it has none.
         sizes: Heights and widths that occur.
         end: End of the last frame in seconds; 0 if frames have no timestamps.
-        sound_end: End of the last packet of sound in seconds.
+        others_end: End of the last packet of sound, subtitles and so on in seconds.
         turned: True if the header says to turn or mirror the picture.
         hdr: Name of the transfer function of a film with high dynamic range; "" for others.
         wide: Name of primaries that are wider than those of sRGB; "" for others.
@@ -50,7 +50,7 @@ class _Seen:
     seconds: list[float | None] = field(default_factory=list)
     sizes: set[tuple[int, int]] = field(default_factory=set)
     end: float = 0.0
-    sound_end: float = 0.0
+    others_end: float = 0.0
     turned: bool = False
     hdr: str = ""
     wide: str = ""
@@ -66,10 +66,10 @@ class _Seen:
         if frame.time is not None and frame.time_base:
             self.end = max(self.end, frame.time + float((frame.duration or 0) * frame.time_base))
 
-    def add_sound(self, packet: av.Packet) -> None:
-        """Record a packet of sound."""
+    def add_other(self, packet: av.Packet) -> None:
+        """Record a packet of another stream than the film's."""
         if packet.pts is not None and packet.time_base:
-            self.sound_end = max(self.sound_end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            self.others_end = max(self.others_end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
 
     def notes(self) -> list[str]:
         """Departures from what a player shows."""
@@ -92,9 +92,9 @@ def scan(path: Path) -> Timing:
     """
     seen = _Seen()
     with opened(path) as (container, stream):
-        for packet in container.demux(stream, *container.streams.audio):
+        for packet in container.demux():
             if packet.stream.index != stream.index:
-                seen.add_sound(packet)
+                seen.add_other(packet)
                 continue
             for frame in stream.decode(packet):
                 _check_sound(frame, path)
@@ -255,7 +255,7 @@ def _check_whole(
     promised_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
     if not promised_s and container.duration:  # the end of the longest stream, from second 0
         promised_s = float(Fraction(container.duration, av.time_base)) - max(start, 0.0)
-        lasting = max(lasting, seen.sound_end - start)
+        lasting = max(lasting, seen.others_end - start)
     fewer = stream.frames and stream.frames - count > MISSING_SHARE * stream.frames
     shorter = promised_s and promised_s - lasting > MISSING_SHARE * promised_s
     if fewer and (shorter or not promised_s):

@@ -109,8 +109,11 @@ def references_needed(spread: float, difference: float, level: float = ALPHA, po
 def equivalence_p(differences: np.ndarray, margin: float) -> float:
     """p-value of the claim that the mean difference lies within -margin to margin: two one-sided t-tests.
 
-    It is the larger p of the two tests, that the mean is above -margin and that it is below margin, a number above 0
-    (Schuirmann, 1987). Differences are float [n], one per reference.
+    It is the larger p of the two tests: that the mean is above -margin, and that it is below margin (Schuirmann, 1987).
+
+    Args:
+        differences: Differences, float [n], one per reference.
+        margin: Margin, above 0.
 
     Returns:
         p in [0, 1]; NaN for fewer than two references.
@@ -157,7 +160,7 @@ def percentile_interval(statistics: np.ndarray, clusters: int) -> tuple[float, f
 
     A plain percentile interval over few references is too narrow. The tails are therefore cut further out, so that the
     coverage is 95% for means of normal references (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
-    The clusters are the references, 2 or more.
+    `clusters` is the number of references, 2 or more.
     """
     statistics = statistics[np.isfinite(statistics)]
     if not len(statistics):

@@ -92,6 +92,21 @@ class Measured:
     place: float
 
 
+@dataclass(frozen=True, eq=False)
+class Session:
+    """What a run directory held after a session: its methods may also be those of other sessions.
+
+    Attributes:
+        adapter: Name of the RefAdapter of the session; "" for the backbone's own.
+        run: Run as stored then.
+        asked: Names of the session's methods and variants.
+    """
+
+    adapter: str
+    run: StoredRun
+    asked: tuple[str, ...]
+
+
 def publish(run: StoredRun, ablation: Ablation, folder: Path, command: str) -> Path:
     """Write ablation.md, ablation.csv and the figure; return the page.
 
@@ -115,18 +130,20 @@ def publish(run: StoredRun, ablation: Ablation, folder: Path, command: str) -> P
     return page
 
 
-def joined(runs: Mapping[str, StoredRun]) -> StoredRun:
-    """The run with the backbone's own RefAdapter (""), and the methods of those with others as `NAME (ADAPTER)`."""
-    own = runs[""]
-    methods, samples, scores = dict(own.info["methods"]), [own.samples], [own.scores]
-    for adapter, run in runs.items():
-        names = {name: _with_adapter(name, adapter) for name in run.methods} if adapter else {}
-        methods |= {new: run.info["methods"][old] for old, new in names.items()}
-        for parts, table in ((samples, run.samples), (scores, run.scores)):
+def joined(sessions: Sequence[Session]) -> StoredRun:
+    """The last session, of the backbone's own RefAdapter, with the methods of the others as `NAME (ADAPTER)`."""
+    last, methods = sessions[-1], dict[str, Any]()
+    samples, scores = list[pd.DataFrame](), list[pd.DataFrame]()
+    for session in (last, *sessions[:-1]):
+        known = session.run.info["methods"]
+        kept = [*session.asked, *(session.run.bounds if session is last else ())]
+        names = {name: _with_adapter(name, session.adapter) for name in known if name in kept}
+        methods |= {new: known[old] for old, new in names.items()}
+        for parts, table in ((samples, session.run.samples), (scores, session.run.scores)):
             mine = table[table["method"].isin(list(names))]
             parts.append(mine.assign(method=mine["method"].map(names)))
     tables = {"samples": pd.concat(samples, ignore_index=True), "scores": pd.concat(scores, ignore_index=True)}
-    return replace(own, info={**own.info, "methods": methods}, **tables)
+    return replace(last.run, info={**last.run.info, "methods": methods}, **tables)
 
 
 def _with_adapter(name: str, adapter: str) -> str:

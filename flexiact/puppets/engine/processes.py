@@ -1,7 +1,7 @@
 """Training in several processes of one thread each, which is faster for small networks than several threads.
 
-Every process draws the whole batch from the step's generator, works on its rows and averages gradients. So a step gives
-the same result with any number of processes, up to rounding.
+With `rows` and `average`, every process draws the whole batch from the step's generator, works on its rows and averages
+gradients. So a step gives the same result with any number of processes, up to rounding.
 """
 
 import os
@@ -14,7 +14,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessRaisedException, spawn
+
+REFUSED = "refused"
+"""File in the processes' folder: why one of them ended."""
 
 
 def rank() -> int:
@@ -56,22 +59,36 @@ def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
     """Call `work(*arguments)` in this process, or in `processes` new, connected ones of one thread each.
 
     New processes import `work`, a function of a module, and its arguments are pickled.
+
+    Raises:
+        ValueError: If `work` raises one in any process, with its text.
     """
     if processes == 1:
         work(*arguments)
         return
     with TemporaryDirectory() as folder:
-        spawn(_member, (processes, str(Path(folder, "meeting")), work, arguments), nprocs=processes)
+        refused = Path(folder, REFUSED)
+        try:
+            spawn(_member, (processes, folder, work, arguments), nprocs=processes)
+        except ProcessRaisedException as error:
+            if refused.exists():
+                raise ValueError(refused.read_text(encoding="utf-8")) from error
+            raise
 
 
-def _member(rank: int, processes: int, meeting: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _member(rank: int, processes: int, folder: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # one machine: no host name has to be resolved
     places, sizes = ("RANK", "LOCAL_RANK"), ("WORLD_SIZE", "LOCAL_WORLD_SIZE")
     about = dict.fromkeys(places, rank) | dict.fromkeys(sizes, processes) | {"OMP_NUM_THREADS": 1}
     os.environ.update({name: str(number) for name, number in about.items()})  # by these accelerate finds the others
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=processes, timeout=timedelta(minutes=10))
+    dist.init_process_group(
+        "gloo", f"file://{folder}/meeting", rank=rank, world_size=processes, timeout=timedelta(minutes=10)
+    )
     try:
         work(*arguments)
+    except ValueError as error:
+        Path(folder, REFUSED).write_text(str(error), encoding="utf-8")
+        raise
     finally:
         dist.destroy_process_group()

@@ -39,7 +39,8 @@ class RefAdapterRun:
         steps: Number of steps.
         seed: Seed of clips, initial weights and draws.
         shards: Number of shards of 256 clips.
-        processes: Number of one-thread processes that make missing shards and, on a CPU, train; they share a batch.
+        processes: Number of one-thread processes that make missing shards and, on a CPU, train. They share a batch, but
+            draw their own clips, so that another number gives other weights and has a state of its own.
         condition: Image that the model sees: "other", another moment of the untrimmed recording, or "first", the clip's
             own first frame.
         replaced: True to replace the first clean latent by that of the image.
@@ -124,6 +125,9 @@ def train(run: RefAdapterRun, out: Path, device: torch.device) -> Path:
         ValueError: If a setting is out of range, the shipped backbone has no linear code, or the state is of another
             run.
     """
+    together = run.processes if device.type == "cpu" else 1
+    config = replace(CONFIG, steps=run.steps, rank=run.rank, alpha=run.rank, identity_weight=run.identity_weight)
+    config = replace(config, batch_size=config.batch_size // together)
     backbone = load_backbone("puppets", str(device))
     stored = PUPPET_WEIGHTS / "backbone" / LINEAR_CODE
     if not stored.exists():
@@ -131,17 +135,15 @@ def train(run: RefAdapterRun, out: Path, device: torch.device) -> Path:
     code, cpu = load_linear_code(stored), torch.device("cpu")
     clips = cached_clips(code, backbone.tokenizer, run.state / "clips", run.seed, run.shards, run.processes, cpu)
     drawn = UntrimmedClips(clips, run, recipe_mark(code, run.seed))
-    processes.run(run.processes if device.type == "cpu" else 1, _train_process, run, drawn, out, str(device))
+    processes.run(together, _train_process, run, config, drawn, out, str(device))
     return out
 
 
-def _train_process(run: RefAdapterRun, drawn: UntrimmedClips, out: Path, device: str) -> None:
+def _train_process(run: RefAdapterRun, config: RefAdapterConfig, drawn: UntrimmedClips, out: Path, device: str) -> None:
     backbone = load_backbone("puppets", device)
     if run.compiled:
         backbone.transformer.compile(dynamic=False)
     together = processes.count()
-    config = replace(CONFIG, steps=run.steps, rank=run.rank, alpha=run.rank, identity_weight=run.identity_weight)
-    config = replace(config, batch_size=config.batch_size // together)
     state = run.state / "refadapter" / f"{backbone.revision[:12]}-{run.name}{f'-by{together}' * (together > 1)}"
     long_run = LongRun(config, run.seed, state, checkpoint_every=200)
     adapter, losses = train_long(backbone, drawn, long_run, Accelerator(cpu=backbone.device.type == "cpu"))

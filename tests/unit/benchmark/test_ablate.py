@@ -1,5 +1,8 @@
 """Plans of ablations: what they list can be built, and a plan that is wrong says where."""
 
+import runpy
+import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,8 @@ from flexiact.embedding import FrequencySchedule, matched_schedule
 from metrics import METRICS
 from reports.run_folder import AXES
 from reports.studies.ablation import Row
+
+make_run = runpy.run_path(str(Path(__file__).parents[2] / "golden" / "report" / "fake_run.py"))["make_run"]
 
 PLAN = """
 title = "Guidance"
@@ -61,20 +66,29 @@ def test_a_plan_becomes_rows_with_the_names_of_variants(tmp_path: Path) -> None:
     assert found.over == {"guidance": "setting"}
 
 
-def test_each_trained_refadapter_has_a_run_and_the_backbones_own_the_last(tmp_path: Path, monkeypatch) -> None:
-    path, asked, joined = tmp_path / "mine.toml", [], []
+def test_each_trained_refadapter_has_a_session_and_the_backbones_own_the_last(tmp_path: Path, monkeypatch) -> None:
+    path, out, asked = tmp_path / "mine.toml", tmp_path / "run", []
     other = '[[rows]]\nlabel = "other"\nmethod = "flexiact"\nadapter = "other"\n'
-    path.write_text(PLAN.partition("[[curves]]")[0] + other)
-    monkeypatch.setattr(__main__, "run_methods", lambda args, names: asked.append((args.refadapter, names)) or 1)
-    monkeypatch.setattr("reports.run_folder.load_run", lambda folder: len(asked))
-    monkeypatch.setattr("reports.studies.ablation.joined", joined.append)
-    monkeypatch.setattr("reports.studies.ablation.publish", lambda *_: "page")
-    options = [str(path), "--out", str(tmp_path / "run")]
+    path.write_text(PLAN.partition("[[rows]]")[0] + other)
+
+    def session(args: Namespace, names: tuple[str, ...]) -> int:
+        """Keep what was asked; the directory holds the methods of all sessions, as it does after a second start."""
+        asked.append((args.refadapter, names))
+        make_run(out, videos=False)
+        return int(len(asked) == 1)
+
+    monkeypatch.setattr(__main__, "run_methods", session)
+    options = [str(path), "--out", str(out)]
     assert __main__.main([*options, "--adapters", "trained"]) == 1
-    base = ("i2v", "base-embedding", "base-embedding[embedding_tokens=4,schedule=none]")
-    assert asked == [(Path("trained/other/refadapter"), ("flexiact",)), (None, base)]
-    assert joined == [{"other": 1, "": 2}]
-    assert __main__.main(options) == 2 and len(asked) == 2
+    assert asked == [(Path("trained/other/refadapter"), ("flexiact",)), (None, ("i2v",))]
+    page = (out / "ablation/ablation.md").read_bytes()
+    assert b"2 methods and" in page
+    assert __main__.main([*options, "--adapters", "trained"]) == 0
+    assert (out / "ablation/ablation.md").read_bytes() == page
+    shutil.rmtree(out / "ablation")
+    assert __main__.main([*options, "--adapters", "trained", "--shard", "1/2"]) == 0
+    assert len(asked) == 6 and not (out / "ablation").exists()
+    assert __main__.main(options) == 2 and len(asked) == 6
 
 
 def test_the_help_says_which_suite_and_folder_are_used() -> None:

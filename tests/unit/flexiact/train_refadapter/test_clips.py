@@ -165,7 +165,7 @@ def test_a_caption_s_byte_order_mark_is_no_part_of_it(folder: Path, encoding: st
 def test_what_is_no_plain_text_is_no_caption_and_no_table(folder: Path, content: bytes, says: str) -> None:
     for path in (folder / "1.txt", folder / "data.csv"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=f"^data: .*{path.name} {says}|^data: .*{says}") as refused:
+        with pytest.raises(ValueError, match=rf"^data: .*{re.escape(path.name)}.*{says}") as refused:
             list_clips(path if path.suffix == ".csv" else folder)
         assert "\n" not in str(refused.value)
 

@@ -9,7 +9,7 @@ import pytest
 
 from reports.analysis.statistics import compare, tidy
 from reports.run_folder import RunError, load_run
-from reports.studies.ablation import Ablation, Row, joined, name_in_run, publish, value_of
+from reports.studies.ablation import Ablation, Row, Session, joined, name_in_run, publish, value_of
 
 make_run = runpy.run_path(str(Path(__file__).parents[3] / "golden" / "report" / "fake_run.py"))["make_run"]
 
@@ -60,24 +60,23 @@ def test_the_numbers_are_the_runs(run_dir: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == (again.parent / path.name).read_bytes()
 
 
-def test_a_run_with_another_refadapter_adds_its_methods_alone(run_dir: Path, tmp_path: Path) -> None:
+def test_a_session_with_another_refadapter_adds_what_it_was_asked_for(run_dir: Path, tmp_path: Path) -> None:
     own, other = load_run(run_dir), load_run(make_run(tmp_path / "other", videos=False))
-    other.samples["key"] = other.samples["key"] + "+"
-    other.scores["key"] = other.scores["key"] + "+"
-    other.scores["value"] = other.scores["value"] + 1
-    both = joined({"": own, "longer": other})
-    assert both.methods == [*own.methods, *(f"{name} (longer)" for name in other.methods)]
+    for table in (other.samples, other.scores):  # videos of other methods are those of the run itself
+        table.loc[table["method"] == "flexiact", "key"] += "+"
+    other.scores.loc[other.scores["method"] == "flexiact", "value"] += 1
+    both = joined([Session("longer", other, ("flexiact",)), Session("", own, ("i2v", "flexiact"))])
+    assert sorted(both.methods) == ["flexiact", "flexiact (longer)", "i2v"]
     assert both.bounds == own.bounds and both.folder == own.folder
     assert name_in_run(both, Row("", "flexiact", "flexiact", adapter="longer")) == "flexiact (longer)"
     with pytest.raises(RunError, match=r"lacks flexiact \(first\)"):
         name_in_run(both, Row("", "flexiact", "flexiact", adapter="first"))
-    expected = compare(tidy(own), own.headline, "flexiact", "i2v").estimate.mean
-    rows = tidy(both)
-    assert compare(rows, own.headline, "flexiact", "i2v").estimate.mean == expected
-    shown = rows[(rows["method"] == "flexiact (longer)") & (rows["metric"] == own.headline)]["value"]
-    before = tidy(own)
-    mine = before[(before["method"] == "flexiact") & (before["metric"] == own.headline)]["value"]
-    assert (shown.to_numpy() - mine.to_numpy())[mine.notna()] == pytest.approx(1)
+    rows, before = tidy(both), tidy(own)
+    assert not rows.duplicated(["method", "case_id", "seed", "metric"]).any()
+    assert len(rows[rows["method"] == "i2v"]) == len(before[before["method"] == "i2v"])
+    headline = [frame[frame["metric"] == own.headline].set_index("method")["value"] for frame in (rows, before)]
+    gained = headline[0]["flexiact (longer)"].to_numpy() - headline[1]["flexiact"].to_numpy()
+    assert gained[~pd.isna(gained)] == pytest.approx(1) and len(gained[~pd.isna(gained)])
 
 
 def test_a_row_that_the_run_lacks_is_named(run_dir: Path) -> None:
