@@ -28,6 +28,7 @@ from flexiact.task import Action, Video
 from flexiact.terminal.progress import counted
 from reports.run_folder import StoredRun, load_run
 from reports.tables.formats import markdown_rows
+from reports.wording import number
 
 COMPARED = ("oracle", "wrong-action", "still", "i2v")
 """Names of videos of known quality; the method's own video is compared with them."""
@@ -110,7 +111,7 @@ def table(found: pd.DataFrame) -> str:
     lines = []
     for name, rows in found.groupby("method", sort=False):
         wide = rows.pivot(index="case_id", columns="video", values="loss")
-        means = [f"{wide[video].mean() / wide['still'].mean():.3f}" for video in videos]
+        means = [number(wide[video].mean() / wide["still"].mean()) for video in videos]
         below = [f"{(wide['oracle'] < wide[other]).sum()} of {len(wide)}" for other in ("still", "wrong-action")]
         lines.append([name, *means, *below])
     return markdown_rows(["method", *videos, "truth below still", "truth below wrong action"], lines)
@@ -125,7 +126,7 @@ def block_table(found: pd.DataFrame) -> str:
         for _, part in rows.groupby("block"):
             wide = part.pivot(index="case_id", columns="video", values="loss")
             below = (wide["oracle"] < wide["still"]).sum()
-            cells.append(f"{wide['oracle'].mean() / wide['still'].mean():.3f} ({below})")
+            cells.append(f"{number(wide['oracle'].mean() / wide['still'].mean())} ({below})")
         lines.append(cells)
     return markdown_rows(["method", *(f"block {block}" for block in blocks)], lines)
 
