@@ -52,7 +52,7 @@ def is_clutter(path: Path) -> bool:
 
 
 def not_fetched(start: bytes) -> str:
-    """What stands in a file in place of its content, by its first bytes, and what to do; "" if they tell nothing."""
+    """Stand-in for a file's content that its first bytes give away, and the remedy; "" if there is none."""
     return next((what for mark, what in _NOT_FETCHED.items() if start.lstrip().lower().startswith(mark)), "")
 
 

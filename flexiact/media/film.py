@@ -180,7 +180,7 @@ def _films_in(container: av.container.InputContainer) -> list[av.video.stream.Vi
 
 
 def _notes(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> list[str]:
-    """What is passed over or changed by the headers of a film."""
+    """Parts of a film that are passed over, or changed as its headers say."""
     notes, pixel, count = [], stream.sample_aspect_ratio, len(_films_in(container))
     if pixel and pixel != 1:
         notes.append(f"has pixels of {pixel.numerator}:{pixel.denominator}, read as squares: shapes are distorted")

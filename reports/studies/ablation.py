@@ -94,7 +94,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What a run directory held after a session: its methods may also be those of other sessions.
+    """A run directory as a session left it: its methods may also be those of other sessions.
 
     Attributes:
         adapter: Name of the RefAdapter of the session; "" for the backbone's own.
