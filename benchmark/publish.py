@@ -89,9 +89,8 @@ def _suite(name: str, seeds: str = "0", methods: tuple[str, ...] = HEADLINE) -> 
 
 def _self_transfer() -> Product:
     made = _suite("puppets-self")
-    signals = (
-        "benchmark.guiding {runs}/puppets-self --threads 2 --out {out}/guiding.md"  # why guided methods fail there
-    )
+    # Beside the scores stands why a guided method fails on its own reference.
+    signals = "benchmark.guiding {runs}/puppets-self --threads 2 --out {out}/guiding.md"
     return replace(made, steps=(*made.steps, signals))
 
 

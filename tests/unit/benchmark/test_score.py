@@ -231,7 +231,7 @@ def test_scores_do_not_depend_on_what_was_scored_before(folder: RunFolder, row, 
         judge = scorer(folder, backbone, metrics={"motion_fidelity": METRICS["motion_fidelity"]})
         for i in order:
             named = Cell(f"{order}{i}", None, "oracle", "bound", cells[i].case_id, 0, 0)
-            judge.score(named, rows[i])
+            judge.score(named, replace(rows[i], key=named.key))
     for i in (0, 1):
         assert stored(folder, f"(0, 1){i}") == stored(folder, f"(1, 0){i}")
     assert asdict(rows[0])["video_digest"] != asdict(rows[1])["video_digest"]
