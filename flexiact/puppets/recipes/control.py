@@ -10,14 +10,14 @@ understands words needs no skeleton.
 """
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexiact.backbone.backbone import Backbone, load_backbone
+from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.control import save_control, widened
 from flexiact.pose.skeleton import DRAWING_VERSION, draw_skeletons, links_of
 from flexiact.puppets.engine import processes
@@ -25,6 +25,7 @@ from flexiact.puppets.engine.loop import Pace, Plan, look_every, step_generator,
 from flexiact.puppets.engine.losses import Batch, LossTerms, Noising, velocity_loss
 from flexiact.puppets.recipes.backbone.model import draw_batch, rotary_positions
 from flexiact.puppets.recipes.clip_shards import cached_shards, encode, joined
+from flexiact.puppets.recipes.shipped import shipped_backbone
 from flexiact.puppets.recipes.vae import to_tensor
 from flexiact.puppets.world.actions import PuppetAction, random_action, random_large_action
 from flexiact.puppets.world.captions import wordings
@@ -107,14 +108,9 @@ def recipe_mark(backbone: Backbone, seed: int) -> str:
     return f"v{CLIPS_VERSION}-{backbone.revision[:12]}-{drawing}-seed{seed}"
 
 
-@cache
-def _shipped(device: str) -> Backbone:
-    return load_backbone("puppets", device)
-
-
 def _shipped_shard(device: str, seed: int, index: int) -> dict[str, Tensor]:
     """Make a shard in a process of its own, which loads the backbone itself."""
-    return _shard(_shipped(device), seed, index)
+    return _shard(shipped_backbone(device), seed, index)
 
 
 def control_clips(backbone: Backbone, folder: Path, seed: int, shards: int, workers: int = 1) -> dict[str, Tensor]:
@@ -176,7 +172,7 @@ class ControlRun:
 
 def train_control(run: ControlRun) -> Path:
     """Train control weights on the shipped backbone; write the weights that differ from it, with a card, to `out`."""
-    backbone = _shipped(run.device)
+    backbone = shipped_backbone(run.device)
     clips = control_clips(backbone, run.state / "control-clips", run.seed, run.shards, run.processes)
     processes.run(run.processes if run.device == "cpu" else 1, _train_process, run, clips)
     return run.out
@@ -188,7 +184,7 @@ def _plan(run: ControlRun) -> Plan:
 
 
 def _train_process(run: ControlRun, clips: dict[str, Tensor]) -> None:
-    backbone = _shipped(run.device)
+    backbone = shipped_backbone(run.device)
     model = ControlToVelocity(backbone)
     if run.compiled:
         model.transformer.compile(dynamic=False)

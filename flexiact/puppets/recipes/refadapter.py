@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from flexiact import PUPPET_WEIGHTS
-from flexiact.backbone.backbone import Backbone, load_backbone
+from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import clean_latent
 from flexiact.batches import Batch
 from flexiact.media.digests import json_digest
@@ -23,6 +23,7 @@ from flexiact.puppets.recipes.backbone.model import draw_batch
 from flexiact.puppets.recipes.backbone.trunk import LINEAR_CODE
 from flexiact.puppets.recipes.clip_shards import cached_clips, recipe_mark
 from flexiact.puppets.recipes.linear_code import load_linear_code
+from flexiact.puppets.recipes.shipped import shipped_backbone
 from flexiact.train_refadapter.configs import RefAdapterConfig
 from flexiact.train_refadapter.trainer import LongRun, train_long
 
@@ -128,7 +129,7 @@ def train(run: RefAdapterRun, out: Path, device: torch.device) -> Path:
     together = run.processes if device.type == "cpu" else 1
     config = replace(CONFIG, steps=run.steps, rank=run.rank, alpha=run.rank, identity_weight=run.identity_weight)
     config = replace(config, batch_size=config.batch_size // together)
-    backbone = load_backbone("puppets", str(device))
+    backbone = shipped_backbone(str(device))
     stored = PUPPET_WEIGHTS / "backbone" / LINEAR_CODE
     if not stored.exists():
         raise ValueError(f"{stored} does not exist: the shipped backbone is older; write one with backbone --branch-at")
@@ -140,7 +141,7 @@ def train(run: RefAdapterRun, out: Path, device: torch.device) -> Path:
 
 
 def _train_process(run: RefAdapterRun, config: RefAdapterConfig, drawn: UntrimmedClips, out: Path, device: str) -> None:
-    backbone = load_backbone("puppets", device)
+    backbone = shipped_backbone(device)
     if run.compiled:
         backbone.transformer.compile(dynamic=False)
     together = processes.count()

@@ -83,7 +83,7 @@ def test_a_stopped_training_ends_like_an_unbroken_one(tmp_path: Path, monkeypatc
     (tmp_path / "backbone").mkdir()
     (tmp_path / "backbone/linear_code.safetensors").touch()
     monkeypatch.setattr(refadapter, "PUPPET_WEIGHTS", tmp_path)
-    monkeypatch.setattr(refadapter, "load_backbone", lambda *_: backbone)
+    monkeypatch.setattr(refadapter, "shipped_backbone", lambda *_: backbone)
     monkeypatch.setattr(refadapter, "load_linear_code", lambda _: None)
     monkeypatch.setattr(refadapter, "recipe_mark", lambda *_: "mark")
     monkeypatch.setattr(refadapter, "cached_clips", lambda *_: clips)
@@ -104,6 +104,6 @@ def test_the_trainer_finds_the_other_processes(tmp_path: Path):
 
 def test_without_a_linear_code_the_shipped_backbone_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(refadapter, "PUPPET_WEIGHTS", tmp_path)
-    monkeypatch.setattr(refadapter, "load_backbone", lambda *_: tiny_backbone())
+    monkeypatch.setattr(refadapter, "shipped_backbone", lambda *_: tiny_backbone())
     with pytest.raises(ValueError, match="is older; write one with backbone --branch-at"):
         train(RUN, tmp_path / "out", torch.device("cpu"))
