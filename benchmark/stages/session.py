@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark.console.run_progress import Progress
 from benchmark.planning.job_shards import Shard
-from benchmark.planning.keys import key
+from benchmark.planning.keys import method_key
 from benchmark.planning.methods import METHODS, TRUE_KEYPOINTS
 from benchmark.planning.plan import Cell, asked_of, plan
 from benchmark.planning.variants import build_methods, entry_of
@@ -115,8 +115,7 @@ def distinct(methods: Mapping[str, ActionTransfer]) -> dict[str, ActionTransfer]
     first: dict[str, str] = {}
     kept = {}
     for name, method in methods.items():
-        settings = {"fit": method.fit_config(), "transfer": method.transfer_config()}
-        same = first.setdefault(key("method", {"id": method.method_id, "version": method.version} | settings), name)
+        same = first.setdefault(method_key(method), name)
         if same == name or name in METHODS:
             kept[name] = method
         else:
