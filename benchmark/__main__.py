@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("reports.build", "make the report of a run"),
     "prefer": ("benchmark.prefer", "blind pairs for people, and what their votes say"),
     "power": ("reports.power", "how many references a difference needs"),
+    "replication": ("reports.replication", "which claims hold again on other references"),
     "difficulty": ("reports.difficulty", "curves over the suites of difficulty"),
     "transfer": ("flexiact", "one target image and one reference video to one video"),
     "tune": ("benchmark.tune", "tune methods on the development suite"),

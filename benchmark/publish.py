@@ -3,7 +3,8 @@
 A result is stale when something that it was made from has changed: its commands, a suite, weights, the plan of an
 ablation, the settings or version of a method or bound, the version of a metric, of features or corruptions, the
 renderer. Each result keeps this in `made.json`, with the time of all commands in its directory, those that failed or
-were stopped included, and the peak memory of one of their processes.
+were stopped included, and the peak memory of one of their processes. The replication has to be drawn after everything
+that claims are about (`benchmark.curate.replication`); it is not made from an earlier draw.
 
 What has been made so far lies in DIR/NAME-DIGEST, where the digest is that of all these inputs: the same command goes
 on there, and nothing of other inputs gets in. If what changed is only the version of a metric, the old directory may be
@@ -22,7 +23,7 @@ from typing import Any
 
 from benchmark.planning.methods import METHODS
 from benchmark.planning.selection import select
-from benchmark.suites.puppets import load_suite
+from benchmark.suites.puppets import REPLICATION, load_suite
 from flexiact import PUPPET_WEIGHTS
 from flexiact.terminal.cli import OneLineParser, command
 
@@ -94,6 +95,12 @@ def _self_transfer() -> Product:
     return replace(made, steps=(*made.steps, signals))
 
 
+def _replication() -> Product:
+    made = _suite(REPLICATION, seeds="0-2")
+    # The claims lie beside this result; both runs have the same seeds and settings.
+    return replace(made, steps=(*made.steps, "reports.replication {out}/../claims {out} --publish {out}"))
+
+
 def _difficulty() -> Product:
     seeds = {"puppets-easy": "0-2", "puppets-pose": "0-2"}
     names = ("puppets-easy", *(f"puppets-{axis}" for axis in ("layout", "viewpoint", "skeleton", "pose", "crossed")))
@@ -135,6 +142,7 @@ PRODUCTS: dict[str, Product] = {
     "refadapter": _ablation("refadapter", "puppets-dev-pose", "flexiact", "base-embedding"),
     "refadapter-training": _training(),
     "fit-budget": _ablation("fit-budget", "puppets-dev", "flexiact", "motion_inversion", "motion_director"),
+    REPLICATION: _replication(),
 }
 """Everything that one command can make; tuning and speed have commands of their own."""
 NAME_WIDTH = max(map(len, PRODUCTS)) + 2
@@ -155,8 +163,11 @@ def parser() -> argparse.ArgumentParser:
 def _publish(options: argparse.Namespace) -> int:
     for name in select(options.names, list(PRODUCTS), "result"):
         inputs = inputs_of(PRODUCTS[name])
-        reasons = stale(options.out / name, inputs, commands_of(PRODUCTS[name]))
+        early = drawn_too_early(PRODUCTS[name])
+        reasons = early + stale(options.out / name, inputs, commands_of(PRODUCTS[name]))
         print(f"{name:{NAME_WIDTH}}{'; '.join(reasons) or 'up to date'}", flush=True)
+        if options.make and early:
+            raise ValueError(f"{name}: {early[0]}")
         if options.make and reasons:
             make(PRODUCTS[name], options.out / name, options.runs, inputs)
     return 0
@@ -164,7 +175,7 @@ def _publish(options: argparse.Namespace) -> int:
 
 def inputs_of(product: Product) -> dict[str, str]:
     """Version or digest of everything that a result depends on, by a name for people."""
-    from benchmark.planning.keys import key
+    from benchmark.planning.keys import method_key
     from benchmark.store.provenance import weights_digest
     from benchmark.suites.truth import TRUTH_VERSION
     from flexiact.backbone.backbone import load_backbone
@@ -177,9 +188,7 @@ def inputs_of(product: Product) -> dict[str, str]:
         found |= read_by(step)
     backbone = load_backbone("puppets", "cpu")
     for name in product.methods:
-        method = METHODS[name].build(backbone)
-        settings = {"fit": method.fit_config(), "transfer": method.transfer_config()}
-        found[f"method {name}"] = key("method", {"id": method.method_id, "version": method.version} | settings)
+        found[f"method {name}"] = method_key(METHODS[name].build(backbone))
     return found
 
 
@@ -232,6 +241,15 @@ def stale(folder: Path, inputs: dict[str, str], commands: list[str]) -> list[str
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     kinds = dict.fromkeys(name.partition(" ")[0] for name in changed)
     return [f"changed: {_listed([name for name in changed if name.partition(' ')[0] == kind])}" for kind in kinds]
+
+
+def drawn_too_early(product: Product) -> list[str]:
+    """Reason why a replication must be drawn again before it is made; none for anything else."""
+    from benchmark.curate.replication import is_outdated
+
+    if REPLICATION not in product.suites or not is_outdated():
+        return []
+    return [f"weights, settings or claims changed after the draw; first python -m benchmark.curate {REPLICATION}"]
 
 
 def _listed(names: list[str]) -> str:

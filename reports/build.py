@@ -31,7 +31,7 @@ PUBLISHED = Path(__file__).parent / "published" / "claims"
 
 
 def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None) -> Path:
-    """Write leaderboard.{md,csv,tex,html}, figures/, frames/, contact_sheet.png, and tables too long for the page.
+    """Write leaderboard.{md,csv,tex,html}, claims.csv, figures/, frames/, contact_sheet.png, and long tables.
 
     They go to `out_dir`, by default `run_dir/report`; others are compared with `against`, by default the one that
     leads.
@@ -110,6 +110,7 @@ def _write(run: StoredRun, against: str | None, folder: Path, final: Path, publi
         ("leaderboard.tex", formats.latex(results)),
         ("leaderboard.html", page),
         *formats.long_tables(results).items(),
+        *([(formats.CLAIMS, formats.claims_csv(results.claims))] if results.claims else []),
     ):
         (folder / name).write_text(text, encoding="utf-8")
 
@@ -117,10 +118,10 @@ def _write(run: StoredRun, against: str | None, folder: Path, final: Path, publi
 def _optional() -> tuple[str, ...]:
     """Patterns of the files that not every report has."""
     from reports.pictures.figures import FIGURES
-    from reports.tables.formats import CASES, FAULTS
+    from reports.tables.formats import CASES, CLAIMS, FAULTS
 
     figures = (f"figures/{name}{end}.svg" for name, *_ in FIGURES for end in ("", "-dark"))
-    return (CASES, FAULTS, "frames/[0-9][0-9][0-9].webp", *figures)
+    return (CASES, FAULTS, CLAIMS, "frames/[0-9][0-9][0-9].webp", *figures)
 
 
 class Staging:

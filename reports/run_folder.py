@@ -116,7 +116,7 @@ def load_run(folder: Path) -> StoredRun:
     Raises:
         RunError: If a file is missing or unreadable, of another schema version, or contradicts itself.
     """
-    info = _load_info(folder / "run.json")
+    info = load_info(folder / "run.json")
     submitted = any(entry["kind"] == "submission" for entry in info["methods"].values())
     samples = _load_table(folder / "samples.parquet", SAMPLE_COLUMNS + SUBMITTED_COLUMNS * submitted)
     if "fit_seed" not in samples:  # of older runs, whose fits took the seed of their video
@@ -151,7 +151,12 @@ def _load_card(path: Path) -> tuple[dict[str, Any], ...]:
     return tuple(parts)
 
 
-def _load_info(path: Path) -> dict[str, Any]:
+def load_info(path: Path) -> dict[str, Any]:
+    """Read and check run.json.
+
+    Raises:
+        RunError: If it is missing or unreadable, of another schema version, or contradicts itself.
+    """
     if not path.parent.is_dir():
         raise RunError(f"{path.parent}: no such run directory")
     try:

@@ -57,7 +57,7 @@ def test_the_smoke_suite_makes_videos_tables_and_a_page(smoke) -> None:
     assert set(samples["status"]) == {"ok"}
     assert set(scores["status"]) <= {"ok", "skipped"}
     assert f"report: {out / 'report' / 'leaderboard.html'}" in done.stdout
-    for name in ("leaderboard.html", "leaderboard.md", "leaderboard.csv", "leaderboard.tex", "contact_sheet.png"):
+    for name in (*(f"leaderboard.{kind}" for kind in ("html", "md", "csv", "tex")), "claims.csv", "contact_sheet.png"):
         assert (out / "report" / name).stat().st_size > 0
     origin = json.loads((out / "run.json").read_text())["provenance"]
     assert set(origin["weights"]) == set(PARTS)

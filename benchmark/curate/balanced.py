@@ -2,7 +2,8 @@
 
 Many candidate targets are drawn for every reference, each in several poses. A candidate is kept if it can show most of
 the action, well inside the frame. From the kept ones those are chosen that balance the terciles over the suite; the
-terciles are those of the kept candidates. References are those of the difficulty suites, if these have the action.
+terciles are those of the kept candidates. References are those of the difficulty suites, if these have the action and
+the recipe asks for no fresh ones.
 """
 
 import sys
@@ -14,7 +15,17 @@ import numpy as np
 
 from benchmark.curate.factors import NUM_INFERENCE_STEPS, drawn_reference, families, missing
 from benchmark.curate.poses import any_poses
-from benchmark.curate.rules import POOLS, Candidate, Chosen, Target, fitting_rigs, generator_of, make_case, would_do
+from benchmark.curate.rules import (
+    POOLS,
+    Candidate,
+    Chosen,
+    Target,
+    fitting_rigs,
+    generator_of,
+    large_actions,
+    make_case,
+    would_do,
+)
 from benchmark.planning.selection import UsageError
 from benchmark.suites.puppets import AXES, PuppetCase, PuppetSuite, tercile
 from flexiact.puppets.world.scene import random_scene
@@ -36,6 +47,7 @@ class BalancedRecipe:
         targets: Number of targets per reference.
         references: Number of large actions; None takes all.
         small: True to take the pool's other actions, too.
+        fresh: True to draw references, instead of taking those of the difficulty suites.
         scenes: Number of target scenes drawn per reference; most are unsuitable.
     """
 
@@ -45,6 +57,7 @@ class BalancedRecipe:
     seed: int
     references: int | None = None
     small: bool = False
+    fresh: bool = False
     num_inference_steps: int = NUM_INFERENCE_STEPS
     fit_share: float = 1.0
     scenes: int = 60
@@ -74,19 +87,20 @@ def balanced(name: str, recipe: BalancedRecipe) -> tuple[PuppetSuite, list[Puppe
     ]
     cases.sort(key=lambda case: case.case_id)
     ids = tuple(case.case_id for case in cases)
-    summary = recipe.summary + ("" if recipe.small else missing(recipe.pool))
+    summary = recipe.summary + ("" if recipe.small or recipe.fresh else missing(recipe.pool))
     return PuppetSuite(name, summary, recipe.num_inference_steps, edges, ids, fit_share=recipe.fit_share), cases
 
 
 def _references(recipe: BalancedRecipe) -> Iterator[Reference]:
-    shared = [family.chosen for family in families(recipe.pool)][: recipe.references]
+    shared = [] if recipe.fresh else [family.chosen for family in families(recipe.pool)][: recipe.references]
     for chosen in shared:
         reference = _reference(recipe, chosen)
         if reference is None:
             raise UsageError(f"action {chosen.name}: too few targets for the reference that the suites share")
         yield reference
-    used = Counter(chosen.scene.rig for chosen in shared)
-    for name in [n for n in POOLS[recipe.pool] if n not in {chosen.name for chosen in shared}] if recipe.small else []:
+    used, given = Counter(chosen.scene.rig for chosen in shared), {chosen.name for chosen in shared}
+    drawn = POOLS[recipe.pool] if recipe.small else large_actions(recipe.pool) if recipe.fresh else {}
+    for name in [name for name in drawn if name not in given]:
         rigs = sorted(fitting_rigs(POOLS[recipe.pool][name], recipe.pool), key=lambda rig: used[rig])
         reference = next((r for rig in rigs if (r := _own_reference(recipe, name, rig))), None)
         if reference is None:

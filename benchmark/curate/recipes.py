@@ -2,7 +2,7 @@
 
 The recipes are deterministic: the same code writes the same files, and no generated video is used.
 `benchmark.curate.balanced` makes suites of all kinds of targets, `benchmark.curate.factors` those that vary one axis at
-a time, and `benchmark.curate.copies` copies of the default suite.
+a time, `benchmark.curate.copies` copies of the default suite, and `benchmark.curate.replication` the one drawn last.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +13,11 @@ from pathlib import Path
 from benchmark.curate.balanced import BalancedRecipe, balanced
 from benchmark.curate.copies import told_in_words, transferred_to_self
 from benchmark.curate.factors import FactorRecipe, factored
+from benchmark.curate.replication import redrawn
 from benchmark.suites.puppets import (
     AXES,
     CASES_FOLDER,
+    REPLICATION,
     SUITE_FILE,
     PuppetCase,
     PuppetSuite,
@@ -39,6 +41,9 @@ RECIPES: dict[str, Recipe] = {
     "puppets-words": partial(told_in_words, summary="the default suite, where the texts say roughly what moves"),
     "puppets-self": partial(
         transferred_to_self, summary="6 references as their own targets: what fails here is broken"
+    ),
+    REPLICATION: partial(
+        redrawn, summary="the default suite's actions on 24 other references x 2 targets, drawn after all is frozen"
     ),
     "puppets-easy": FactorRecipe("24 test actions: same body, layout, viewpoint and pose as the action's start", ()),
     "puppets-layout": FactorRecipe("24 test actions x 3 strengths of another layout, nothing else", ("layout",)),

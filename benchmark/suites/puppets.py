@@ -22,6 +22,8 @@ from flexiact.terminal.cli import one_line
 if TYPE_CHECKING:
     from benchmark.suites.truth import Staged
 
+REPLICATION = "puppets-replicate"
+"""Name of the suite that is drawn last (`benchmark.curate.replication`)."""
 CASES_FOLDER = Path(__file__).parents[1] / "cases"
 SUITE_FILE = "suite.toml"
 AXES: tuple[str, ...] = ("layout", "viewpoint", "skeleton", "pose")

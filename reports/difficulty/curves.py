@@ -18,12 +18,12 @@ from reports.build import Staging
 from reports.pictures.themes import Theme, mark, save_themed
 from reports.run_folder import AXES, STATUSES, load_run
 from reports.tables.cells import Cell, Number, Table
-from reports.tables.formats import latex_table, markdown_table
+from reports.tables.formats import CLAIMS, claims_csv, latex_table, markdown_table
 from reports.tables.sections import claims_table, mean_cell
 from reports.wording import NOTHING, backbone_size, count, heading, is_variant, label, number, scope, signed
 
 FIGURE = "difficulty-curves"
-_OPTIONAL = ("claims.csv", f"figures/{FIGURE}.svg", f"figures/{FIGURE}-dark.svg")
+_OPTIONAL = (CLAIMS, f"figures/{FIGURE}.svg", f"figures/{FIGURE}-dark.svg")
 """Files that not every report has."""
 _LABEL_STEP = 0.05
 """Smallest distance between the names of two bounds, in units of the headline."""
@@ -190,17 +190,6 @@ def csv(found: Difficulty) -> str:
     return str(table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
-def claims_csv(found: Difficulty) -> str:
-    """The claims: columns name, minus, mean, low, high, cases, references, seeds, p, p_equal, detectable, verdict."""
-    records = [
-        {"name": item.first, "minus": item.second, **vars(item.estimate), "seeds": item.seeds}
-        | {"p": claim.p, "p_equal": claim.p_equal, "detectable": claim.detectable, "verdict": claim.verdict}
-        for claim in found.claims
-        for item in (claim.comparison,)
-    ]
-    return str(pd.DataFrame.from_records(records).to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-
-
 def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
     """Write difficulty.{md,csv,tex}, claims.csv and the figure; return the path to difficulty.md.
 
@@ -224,5 +213,5 @@ def publish(run_dirs: Sequence[Path], folder: Path) -> Path:
         (staging / "difficulty.csv").write_text(csv(found), encoding="utf-8")
         (staging / "difficulty.tex").write_text("\n".join(latex_table(table) for table in tables), encoding="utf-8")
         if found.claims:
-            (staging / "claims.csv").write_text(claims_csv(found), encoding="utf-8")
+            (staging / CLAIMS).write_text(claims_csv(found.claims), encoding="utf-8")
     return folder / "difficulty.md"

@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import pandas as pd
+
+from reports.analysis.claims import Claim
 from reports.results import Results, cautions, checks
 from reports.run_folder import score_backends
 from reports.tables.boards import bounds_table, cases_table, methods_table, metric_tables
@@ -23,6 +26,8 @@ from reports.wording import NOTHING, interval, made_elsewhere, measured, scope, 
 
 CASES, FAULTS = "cases.csv", "faults.csv"
 """Files of the tables that are too long for the page."""
+CLAIMS = "claims.csv"
+"""File of the tested pairs, for programs; a run without such a pair has none."""
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -151,6 +156,17 @@ def csv(results: Results) -> str:
     for field, column in (("rank", "rank"), ("rank_low", "low"), ("rank_high", "high"), ("comes_first", "first")):
         table[field] = table["name"].map(results.ranks[column])
     return str(table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def claims_csv(claims: Iterable[Claim]) -> str:
+    """The claims: columns name, minus, mean, low, high, cases, references, seeds, p, p_equal, detectable, verdict."""
+    records = [
+        {"name": item.first, "minus": item.second, **vars(item.estimate), "seeds": item.seeds}
+        | {"p": claim.p, "p_equal": claim.p_equal, "detectable": claim.detectable, "verdict": claim.verdict}
+        for claim in claims
+        for item in (claim.comparison,)
+    ]
+    return str(pd.DataFrame.from_records(records).to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
 def long_tables(results: Results) -> dict[str, str]:

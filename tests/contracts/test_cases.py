@@ -22,13 +22,14 @@ from tests.support.pose_distance import pose_distance
 
 SUITES = {name: load_suite(name) for name in suite_names()}
 CASES = {name: [load_case(suite, case_id) for case_id in suite.case_ids] for name, suite in SUITES.items()}
-BALANCED = ("puppets", "puppets-full")
+BALANCED = ("puppets", "puppets-full", "puppets-replicate")
 DEVELOPMENT = ("puppets-dev", "puppets-dev-pose", "puppets-smoke")
-POSED = ("puppets", "puppets-full", "puppets-words", "puppets-pose", "puppets-crossed", *DEVELOPMENT)
+POSED = (*BALANCED, "puppets-words", "puppets-pose", "puppets-crossed", *DEVELOPMENT)
 SIZES = {
     "puppets": (48, 24), "puppets-full": (123, 41), "puppets-words": (48, 24), "puppets-self": (6, 6),
     "puppets-easy": (24, 24), "puppets-layout": (72, 24), "puppets-viewpoint": (72, 24), "puppets-skeleton": (72, 24),
     "puppets-pose": (72, 24), "puppets-crossed": (72, 24),
+    "puppets-replicate": (48, 24),
     "puppets-dev": (24, 12), "puppets-dev-pose": (36, 12), "puppets-smoke": (2, 1),
 }  # fmt: skip
 
@@ -140,7 +141,7 @@ def test_suites_have_their_size_clusters_and_headline(name: str) -> None:
 
 
 def test_the_leaderboard_has_one_reference_of_each_large_action() -> None:
-    for name, pool in (("puppets", TEST_ACTIONS), ("puppets-dev", DEV_ACTIONS)):
+    for name, pool in (("puppets", TEST_ACTIONS), ("puppets-replicate", TEST_ACTIONS), ("puppets-dev", DEV_ACTIONS)):
         assert {case.action for case in CASES[name]} == {action for action in pool if is_large(pool[action])}
 
 
@@ -170,6 +171,15 @@ def test_axes_hardly_depend_on_each_other(name: str) -> None:
 def test_words_are_all_that_one_suite_changes() -> None:
     for plain, told in zip(CASES["puppets"], CASES["puppets-words"], strict=True):
         assert plain.digests == told.digests and plain.case_id == told.case_id and plain.axes == told.axes
+
+
+def test_the_replication_shares_no_scene_with_another_suite() -> None:
+    def shown(name: str) -> set[str]:
+        return {str(scene) for case in CASES[name] for scene in (case.reference, case.target)}
+
+    assert not shown("puppets-replicate") & {
+        scene for name in SUITES if name != "puppets-replicate" for scene in shown(name)
+    }
 
 
 def test_the_control_is_its_own_reference_on_different_bodies() -> None:

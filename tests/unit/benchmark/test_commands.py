@@ -20,6 +20,7 @@ WRONG = {
     "report": "{}/none",
     "prefer": "{}/none",
     "power": "{}/none",
+    "replication": "{}/none {}/nobody",
     "difficulty": "{}/none --publish {}/out",
     "transfer": "--image {}/none.png",
     "tune": "--methods none --log {}/log.csv",

@@ -11,8 +11,10 @@ from benchmark import publish
 from benchmark.__main__ import COMMANDS
 from benchmark.ablate.plans import ablation_of, load_plan, plan_names
 from benchmark.bounds.bounds import BOUNDS
+from benchmark.curate import replication
+from benchmark.curate.replication import frozen
 from benchmark.planning.methods import METHODS
-from benchmark.publish import HEADLINE, PRODUCTS, Product, inputs_of, main, stale
+from benchmark.publish import HEADLINE, PRODUCTS, Product, drawn_too_early, inputs_of, main, stale
 from reports.analysis.claims import family
 
 STUDIES = {"study", "attention"}
@@ -129,6 +131,21 @@ def test_a_result_is_made_once_and_again_after_a_change(
     monkeypatch.setattr("flexiact.puppets.world.render.RENDERER_VERSION", 99)
     assert main(asked[1:]) == 0
     assert "changed: renderer" in capsys.readouterr().out
+
+
+def test_a_replication_is_drawn_after_everything_that_claims_are_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["puppets-replicate", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    assert drawn_too_early(PRODUCTS["puppets-replicate"]) == []
+    drawn = frozen()
+    other = tmp_path / "claims.toml"
+    other.write_text(replication.FAMILY.read_text() + "# another\n")
+    monkeypatch.setattr(replication, "FAMILY", other)
+    assert frozen() != drawn and drawn_too_early(PRODUCTS["claims"]) == []
+    assert main(asked) == 0 and "claims changed after the draw" in capfd.readouterr().out
+    assert main([*asked, "--make"]) == 2
+    assert "benchmark.curate puppets-replicate" in capfd.readouterr().err and not (tmp_path / "runs").exists()
 
 
 def test_a_failing_command_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
