@@ -28,7 +28,7 @@ from flexiact.backbone.codec import decode_pixels
 from flexiact.backbone.loading import NO_SAVINGS, BackboneError, Savings
 from flexiact.backbone.specs import configurations, find_spec, native_settings
 from flexiact.embedding import FrequencyAwareEmbedding
-from flexiact.memory.live_bytes import FusedAttention, LiveBytes
+from flexiact.memory.live_bytes import FusedAttention, LiveBytes, counted_once
 from flexiact.method import preset
 from flexiact.refadapter import RefAdapter
 from flexiact.sampling import Denoiser
@@ -161,14 +161,14 @@ def _networks(configs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _encoding(backbone: Backbone, num_frames: int) -> int:
-    with LiveBytes(backbone.device) as live, torch.no_grad():
+    with LiveBytes(backbone.device) as live, counted_once(backbone.vae.encoder, live), torch.no_grad():
         pixels = _empty(backbone, 3, num_frames, backbone.height, backbone.width)
         backbone.vae.encode(pixels).latent_dist.mode()
     return live.peak
 
 
 def _decoding(backbone: Backbone) -> int:
-    with LiveBytes(backbone.device) as live:
+    with LiveBytes(backbone.device) as live, counted_once(backbone.vae.decoder, live):
         decode_pixels(backbone, _empty(backbone, *backbone.latent_shape))
     return live.peak
 

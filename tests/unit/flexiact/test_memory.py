@@ -1,5 +1,7 @@
 """Memory before anything is loaded: bytes that are counted, bytes that are followed, and what is said about them."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from flexiact.memory.estimate import (
     held,
     outline,
 )
-from flexiact.memory.live_bytes import FusedAttention, LiveBytes
+from flexiact.memory.live_bytes import FusedAttention, LiveBytes, counted_once
 from flexiact.refadapter import RefAdapter
 from flexiact.train_refadapter.configs import RefAdapterConfig
 from tests.support.backbones import save_tiny_folder, tiny_backbone
@@ -101,6 +103,20 @@ def test_weights_are_those_of_the_puppets_and_passes_take_what_they_take():
     assert (planned.latent_shape, planned.num_parameters) == (real.latent_shape, real.num_parameters)
     assert _decoding(planned) == _decoding(real) > planned.height * planned.width * 3 * 4 * planned.num_frames
     assert _encoding(planned, planned.num_frames) == _encoding(real, real.num_frames) > 0
+
+
+def test_repeated_calls_take_what_the_first_one_took_and_are_not_computed(monkeypatch: pytest.MonkeyPatch):
+    backbone, calls = replace(tiny_backbone(), num_frames=33, tiled_decode=True), []
+    backbone.vae.enable_tiling(8, 8, 0.25, 0.25)
+    for part in (backbone.vae.decoder.conv_in, backbone.vae.encoder.conv_in):
+        part.register_forward_hook(lambda *_: calls.append(1))
+    found = []
+    for once in (counted_once, lambda *_: nullcontext()):
+        monkeypatch.setattr("flexiact.memory.estimate.counted_once", once)
+        calls.clear()
+        found.append((_decoding(backbone), _encoding(backbone, 33), len(calls)))
+    assert found[0][:2] == found[1][:2]
+    assert 3 * found[0][2] < found[1][2]
 
 
 def test_a_folder_is_known_from_its_configurations(tmp_path: Path):
