@@ -66,6 +66,8 @@ def add_run_options(p: argparse.ArgumentParser, suite: str | None = "puppets", o
     p.add_argument("--seeds", nargs="+", default=["0"], metavar="N", help="seeds, e.g. 0 1 2 or 0-2 (0)")
     apart = "seeds of fits, each with every one of --seeds (a fit takes the seed of its video)"
     p.add_argument("--fit-seeds", nargs="+", metavar="N", help=apart)
+    taken = "other run directories, from which fits are copied that depend on the same (none)"
+    p.add_argument("--fits-from", nargs="+", type=Path, default=(), metavar="RUN", help=taken)
     p.add_argument("--refadapter", type=Path, metavar="DIR", help="RefAdapter in peft's format (the backbone's own)")
     p.add_argument("--control", type=Path, metavar="DIR", help="weights for control videos (the backbone's own)")
 
@@ -180,8 +182,20 @@ def run_methods(args: argparse.Namespace, methods: tuple[str, ...], submitted: "
         shard=shard,
         submissions=submissions,
         fit_seeds=None if args.fit_seeds is None else list(parse_seeds(args.fit_seeds)),
+        fits_from=tuple(map(_run_at, args.fits_from)),
     )
     return _report(request, _session(request, args, suite, 1 if args.threads else workers))
+
+
+def _run_at(path: Path) -> RunFolder:
+    """Run that exists.
+
+    Raises:
+        UsageError: If there is none at this path, or it cannot be read.
+    """
+    folder = RunFolder(path)
+    folder.described()
+    return folder
 
 
 def open_suite(args: argparse.Namespace) -> Suite:

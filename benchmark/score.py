@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     form = "frames, height, width and rate of real material, instead of --backbone, as in 49x480x720@8"
     p.add_argument("--format", type=_format, metavar="TxHxW@FPS", help=form)
     add_suite_options(p)
-    p.set_defaults(refadapter=None, control=None, fit_seeds=None)
+    p.set_defaults(refadapter=None, control=None, fit_seeds=None, fits_from=())
     return p
 
 

@@ -49,6 +49,7 @@ class RunRequest:
         shard: Part of the cells to make and measure; None: all. Only a session without shards writes the tables.
         submissions: Methods whose videos were made elsewhere.
         fit_seeds: Seeds of fits, each with every seed; None: a fit takes the seed of its transfer.
+        fits_from: Runs whose fits are copied where the same key is needed here.
     """
 
     suite: str
@@ -65,6 +66,7 @@ class RunRequest:
     shard: Shard | None = None
     submissions: tuple[Submission, ...] = ()
     fit_seeds: list[int] | None = None
+    fits_from: tuple[RunFolder, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,8 @@ def run_session(
             written = partial(_written, folder, fresh, request.command, provenance or {})
             # Tables are written after an interrupt, too, so that none keeps invalid rows. A shard's cells are not all.
             work = bench.todo(written(new=False), asked, None if request.shard else cells)
+            needed = dict.fromkeys(cell.fit_key for cell in work.unmade if cell.fit_key)
+            folder.borrow("fits", [f"{fit_key}.safetensors" for fit_key in needed], request.fits_from)
             run = written(new=bool(work.cells))
         tell(damage)
         for case_id in dict.fromkeys(cell.case_id for cell in asked):

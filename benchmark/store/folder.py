@@ -5,7 +5,8 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,21 @@ class RunFolder:
         except OSError as error:
             raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
         return path
+
+    def borrow(self, folder: str, names: Iterable[str], others: Sequence["RunFolder"]) -> None:
+        """Copy files that are missing here from the first of some runs that has them, and log how many.
+
+        The names must say all that the contents depend on. Whoever reads a copy finds out if it is damaged.
+        """
+        missing = [name for name in names if not self.file(folder, name).is_file()]
+        for other in others:
+            found = [name for name in missing if other.file(folder, name).is_file()]
+            for name in found:
+                with self.replacing(self.file(folder, name)) as partial:
+                    shutil.copyfile(other.file(folder, name), partial)
+            if found:
+                self.log("borrows", f"{len(found)} {folder} of {other.path}")
+            missing = [name for name in missing if name not in set(found)]
 
     def relative(self, path: Path) -> str:
         """Path relative to the run directory, as tables store it."""

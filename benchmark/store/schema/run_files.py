@@ -47,7 +47,8 @@ FILES: tuple[StoredFile, ...] = (
         "What perception saw in a video: fields of `metrics.features.VideoFeatures`, those that were measured.",
     ),
     StoredFile(
-        "log.txt", "What was made, failed, was found damaged and was made again: a line each, with its time (UTC)."
+        "log.txt",
+        "What was made, failed, was taken from other runs or found damaged: a line each, with its time (UTC).",
     ),
     StoredFile("inputs/CASE_ID/reference.mkv", "The reference as methods see it, lossless."),
     StoredFile("inputs/CASE_ID/reference.mp4", "The same for a browser."),

@@ -134,6 +134,18 @@ def test_a_new_metric_makes_no_video_again(tiny, out: Path) -> None:
     assert set(tables(out)[1]["metric"]) == set(METRICS)
 
 
+def test_fits_of_another_run_are_copied_if_they_depend_on_the_same(tiny, out: Path, monkeypatch) -> None:
+    first, second = out / "first", out / "second"
+    session(first, tiny, methods=("flexiact",), cases=CASES[:1])
+    (fit,) = first.glob("fits/*/*")
+    monkeypatch.setattr("flexiact.method.FlexiAct.fit", None)  # nobody may fit again
+    outcome = session(second, tiny, methods=("flexiact",), cases=CASES[1:], fits_from=(RunFolder(first),))
+    assert outcome.failed == () and (second / fit.relative_to(first)).read_bytes() == fit.read_bytes()
+    assert f"1 fits of {first}" in (second / "log.txt").read_text()
+    other = session(out / "other", tiny, methods=("flexiact",), seeds=(1,), fits_from=(RunFolder(first),))
+    assert len(other.failed) == len(CASES) and not list((out / "other").glob("fits/*/*.safetensors"))
+
+
 class Broken:
     """Fails on one of the two targets."""
 
