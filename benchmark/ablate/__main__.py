@@ -28,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
 def _ablate(args: argparse.Namespace) -> int:
     from benchmark.ablate.plans import ablation_of, load_plan
     from reports.run_folder import load_run
-    from reports.studies.ablation import Session, joined, publish
+    from reports.studies.ablation import publish
+    from reports.studies.sessions import Session, joined
 
     plan = load_plan(args.name)
     ablation = ablation_of(plan)

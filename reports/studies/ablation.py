@@ -6,7 +6,7 @@ verdicts: an ablation looks at many differences, and none of them was fixed befo
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from flexiact.recorded import NEUTRAL
 from reports.analysis.statistics import Comparison, compare, costs, estimate, tidy
 from reports.pictures.themes import Theme, mark, save_themed
 from reports.run_folder import TERCILES, RunError, StoredRun
+from reports.studies.sessions import with_adapter
 from reports.tables.cells import Cell, Number, Table
 from reports.tables.formats import markdown_table
-from reports.wording import heading, label, measured, scope, seconds, signed
+from reports.wording import NOTHING, heading, label, measured, scope, seconds, signed
 
 FIGURE = "ablation"
 _FACTOR = re.compile(r"x(\d+(?:\.\d+)?)", re.ASCII)
@@ -92,21 +93,6 @@ class Measured:
     place: float
 
 
-@dataclass(frozen=True, eq=False)
-class Session:
-    """A run directory as a session left it: its methods may also be those of other sessions.
-
-    Attributes:
-        adapter: Name of the RefAdapter of the session; "" for the backbone's own.
-        run: Run as stored then.
-        asked: Names of the session's methods and variants.
-    """
-
-    adapter: str
-    run: StoredRun
-    asked: tuple[str, ...]
-
-
 def publish(run: StoredRun, ablation: Ablation, folder: Path, command: str) -> Path:
     """Write ablation.md, ablation.csv and the figure; return the page.
 
@@ -130,26 +116,6 @@ def publish(run: StoredRun, ablation: Ablation, folder: Path, command: str) -> P
     return page
 
 
-def joined(sessions: Sequence[Session]) -> StoredRun:
-    """The last session, of the backbone's own RefAdapter, with the methods of the others as `NAME (ADAPTER)`."""
-    last, methods = sessions[-1], dict[str, Any]()
-    samples, scores = list[pd.DataFrame](), list[pd.DataFrame]()
-    for session in (last, *sessions[:-1]):
-        known = session.run.info["methods"]
-        kept = [*session.asked, *(session.run.bounds if session is last else ())]
-        names = {name: _with_adapter(name, session.adapter) for name in known if name in kept}
-        methods |= {new: known[old] for old, new in names.items()}
-        for parts, table in ((samples, session.run.samples), (scores, session.run.scores)):
-            mine = table[table["method"].isin(list(names))]
-            parts.append(mine.assign(method=mine["method"].map(names)))
-    tables = {"samples": pd.concat(samples, ignore_index=True), "scores": pd.concat(scores, ignore_index=True)}
-    return replace(last.run, info={**last.run.info, "methods": methods}, **tables)
-
-
-def _with_adapter(name: str, adapter: str) -> str:
-    return f"{name} ({adapter})" if adapter else name
-
-
 def _measured(run: StoredRun, rows: pd.DataFrame, spent: pd.DataFrame, ablation: Ablation, row: Row) -> Measured:
     name = name_in_run(run, row)
     mean = estimate(rows[(rows["method"] == name) & (rows["metric"] == run.headline)])
@@ -167,7 +133,7 @@ def name_in_run(run: StoredRun, row: Row) -> str:
     Raises:
         RunError: If the run has neither.
     """
-    name, method = (_with_adapter(one, row.adapter) for one in (row.name, row.method))
+    name, method = (with_adapter(one, row.adapter) for one in (row.name, row.method))
     if name in run.info["methods"]:
         return name
     found = re.fullmatch(r"[^\[]+\[(.+)\]", row.name)
@@ -215,6 +181,7 @@ def rows_table(
     """The headline of every row, its difference from the baseline, other metrics and costs."""
     metrics = [name for name in ablation.metrics if name in run.metrics]
     lines: list[tuple[Cell, ...]] = []
+    trained = any(item.row.adapter for item in found)
     for item in found:
         difference = item.against.estimate
         mine = rows[rows["method"] == item.name]
@@ -223,13 +190,20 @@ def rows_table(
         gain: Cell = Number(difference.mean, difference.low, difference.high, write=signed)
         if item.name == ablation.baseline:
             gain = ""
-        lines.append((item.row.label, item.headline, gain, *others, *times))
+        weights = [_adapter_digest(run, item.name)] * trained
+        lines.append((item.row.label, item.headline, gain, *others, *times, *weights))
     columns = ("row", heading(run, run.headline), f"minus {ablation.baseline}", *(heading(run, m) for m in metrics))
     note = (
         "Means over references with Student's 95% intervals; differences are paired. Exploratory: many differences, no "
         "verdict."
     )
-    return Table("Rows", (*columns, "fit", "transfer"), tuple(lines), note)
+    more = ["RefAdapter's digest"] * trained
+    return Table("Rows", (*columns, "fit", "transfer", *more), tuple(lines), note)
+
+
+def _adapter_digest(run: StoredRun, method: str) -> str:
+    """First 12 hex digits of the digest of a method's RefAdapter, as in run.json; a dash if it has none."""
+    return str(run.info["methods"][method]["transfer_config"].get("refadapter") or NOTHING)[:12]
 
 
 def tercile_table(run: StoredRun, rows: pd.DataFrame, ablation: Ablation, found: Sequence[Measured]) -> Table:

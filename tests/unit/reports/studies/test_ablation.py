@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,8 @@ import pytest
 
 from reports.analysis.statistics import compare, tidy
 from reports.run_folder import RunError, load_run
-from reports.studies.ablation import Ablation, Row, Session, joined, name_in_run, publish, value_of
+from reports.studies.ablation import Ablation, Row, name_in_run, publish, value_of
+from reports.studies.sessions import Session, joined
 
 make_run = runpy.run_path(str(Path(__file__).parents[3] / "golden" / "report" / "fake_run.py"))["make_run"]
 
@@ -71,6 +73,10 @@ def test_a_session_with_another_refadapter_adds_what_it_was_asked_for(run_dir: P
     assert name_in_run(both, Row("", "flexiact", "flexiact", adapter="longer")) == "flexiact (longer)"
     with pytest.raises(RunError, match=r"lacks flexiact \(first\)"):
         name_in_run(both, Row("", "flexiact", "flexiact", adapter="first"))
+    both.info["methods"]["flexiact (longer)"]["transfer_config"] = {"refadapter": "0123456789abcdef"}
+    plan = replace(ABLATION, rows=(Row("longer", "flexiact", "flexiact", adapter="longer"), Row("none", "i2v", "i2v")))
+    page = publish(both, plan, tmp_path / "page", "python -m benchmark.ablate longer").read_text()
+    assert "| RefAdapter's digest |" in page and " 0123456789ab |" in page and page.count(" – |\n") == 1
     rows, before = tidy(both), tidy(own)
     assert not rows.duplicated(["method", "case_id", "seed", "metric"]).any()
     assert len(rows[rows["method"] == "i2v"]) == len(before[before["method"] == "i2v"])
