@@ -21,8 +21,8 @@ from benchmark.store.folder import RunFolder
 from benchmark.suites.case import Suite
 from benchmark.suites.case_table import table_suite
 from benchmark.suites.davis import davis_suite
-from benchmark.suites.file_cases import folder_suite
 from benchmark.suites.flexiact import flexiact_suite
+from benchmark.suites.folder import folder_suite
 from benchmark.suites.puppets import load_suite, suite_names
 from benchmark.workers.cluster import add_cluster_options, check_cluster_options, cluster_of
 from benchmark.workers.load import Networks, set_threads

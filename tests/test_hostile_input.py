@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmark.curate.files import case_to_toml, sealed, suite_to_toml
 from benchmark.planning.plan import plan as plan_cells
 from benchmark.planning.selection import UsageError
 from benchmark.status import status_page
@@ -32,9 +33,9 @@ from benchmark.submissions.found import Cases, by_name, by_table
 from benchmark.suites.case import CaseError, Format
 from benchmark.suites.case_table import table_suite
 from benchmark.suites.davis import davis_suite
-from benchmark.suites.file_cases import folder_suite
 from benchmark.suites.flexiact import flexiact_suite
-from benchmark.suites.puppets import case_to_toml, load_case, load_suite, sealed, suite_to_toml
+from benchmark.suites.folder import folder_suite
+from benchmark.suites.puppets import load_case, load_suite
 from flexiact.backbone.codec import encode_text, note_long_text
 from flexiact.checkpoints.authors import load_release
 from flexiact.checkpoints.ours import load_action

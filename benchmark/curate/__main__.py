@@ -16,7 +16,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _curate(options: argparse.Namespace) -> None:
-    from benchmark.curate.recipes import RECIPES, curate, write_suite
+    from benchmark.curate.files import write_suite
+    from benchmark.curate.recipes import RECIPES, curate
 
     for name in select(options.suites, list(RECIPES), "suite"):
         suite, cases = curate(name)

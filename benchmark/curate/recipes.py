@@ -5,26 +5,16 @@ The recipes are deterministic: the same code writes the same files, and no gener
 a time, `benchmark.curate.copies` copies of the default suite, and `benchmark.curate.replication` the one drawn last.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from benchmark.curate.balanced import BalancedRecipe, balanced
 from benchmark.curate.copies import told_in_words, transferred_to_self
 from benchmark.curate.factors import FactorRecipe, factored
+from benchmark.curate.files import sealed
 from benchmark.curate.replication import redrawn
-from benchmark.suites.puppets import (
-    AXES,
-    CASES_FOLDER,
-    REPLICATION,
-    SUITE_FILE,
-    PuppetCase,
-    PuppetSuite,
-    case_to_toml,
-    sealed,
-    suite_to_toml,
-)
+from benchmark.suites.puppets import AXES, REPLICATION, PuppetCase, PuppetSuite
 
 SUITES_VERSION = 3
 """Version of the suites; raise it when they get other cases or other numbers of steps, or the meaning of a case
@@ -78,14 +68,3 @@ def curate(name: str) -> tuple[PuppetSuite, list[PuppetCase]]:
         case _:
             suite, cases = recipe(name)
     return sealed(replace(suite, version=LATER_VERSIONS.get(name, SUITES_VERSION)), cases), cases
-
-
-def write_suite(suite: PuppetSuite, cases: Sequence[PuppetCase], folder: Path = CASES_FOLDER) -> None:
-    """Write a suite's files and remove cases that are no longer part of the suite."""
-    root = folder / suite.name
-    root.mkdir(parents=True, exist_ok=True)
-    for stale in set(root.glob("*.toml")) - {root / f"{case.case_id}.toml" for case in cases}:
-        stale.unlink()
-    (root / SUITE_FILE).write_text(suite_to_toml(suite), encoding="utf-8")
-    for case in cases:
-        (root / f"{case.case_id}.toml").write_text(case_to_toml(case), encoding="utf-8")

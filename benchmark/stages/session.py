@@ -24,8 +24,9 @@ from benchmark.store.schema.rows import SampleRow
 from benchmark.submissions.submission import Submission
 from benchmark.suites.case import Case
 from benchmark.suites.puppets import HEADLINE
-from benchmark.workers.cluster import Cluster, share_out_on
+from benchmark.workers.cluster import share_out_on
 from benchmark.workers.local import share_out
+from benchmark.workers.pool import Cluster
 from benchmark.workers.stopping import until_asked
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.codec import note_long_text

@@ -4,12 +4,11 @@ Reading cases needs no network library, so `--help` and unknown names are answer
 captions, axes and digests of a case; `benchmark.suites.truth` renders its pictures.
 """
 
-import json
 import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
@@ -105,7 +104,7 @@ class PuppetCase:
     def describe(self) -> dict[str, Any]:
         """Entry of the case in run.json."""
         return {
-            **{name: getattr(self, name) for name in (*_WORDS, "left_out_share")},
+            **{name: getattr(self, name) for name in (*CASE_WORDS, "left_out_share")},
             "reference_rig": self.reference.get("rig"),
             "target_rig": self.target.get("rig"),
             "axes": dict(self.axes),
@@ -168,7 +167,7 @@ def load_suite(name: str, folder: Path = CASES_FOLDER) -> PuppetSuite:
     version, stated = data.get("version"), _text(data, "digest", path)
     if not _is_count(version):
         raise CaseError(f"{path}: version: expected a whole number above 0, got {version!r}")
-    found = _digest(data, {case_id: _read(file) for case_id, file in cases.items()})
+    found = content_digest(data, {case_id: _read(file) for case_id, file in cases.items()})
     if stated != found:
         raise CaseError(f"{path}: digest: the file says {stated}, its cases have {found}; make the suite again")
     summary = _text(data, "summary", path)
@@ -202,7 +201,7 @@ def load_case(suite: PuppetSuite, case_id: str, folder: Path = CASES_FOLDER) -> 
     pose = data.get("target_pose", [])
     if not isinstance(pose, list) or not all(map(_is_number, pose)):
         raise CaseError(f"{path}: target_pose: expected a list of numbers, got {pose!r}")
-    words = {field: _text(data, field, path) for field in _WORDS}
+    words = {field: _text(data, field, path) for field in CASE_WORDS}
     return PuppetCase(
         case_id=case_id,
         suite=suite.name,
@@ -217,7 +216,7 @@ def load_case(suite: PuppetSuite, case_id: str, folder: Path = CASES_FOLDER) -> 
     )
 
 
-_WORDS = (
+CASE_WORDS = (
     "action", "wrong_action", "reference_id", "target_id", "caption", "prompt", "licence", "source",
 )  # fmt: skip
 
@@ -227,38 +226,9 @@ def tercile(value: float, edges: tuple[float, float]) -> str:
     return TERCILES[sum(value > edge for edge in edges)]
 
 
-def case_to_toml(case: PuppetCase) -> str:
-    """Text of a case's file; `load_case` reads the same case back."""
-    lines = [f"case_id = {_toml(case.case_id)}"]
-    lines += [f"{field} = {_toml(getattr(case, field))}" for field in (*_WORDS, "left_out_share")]
-    lines += [f"target_pose = {_toml(case.target_pose)}"] if case.target_pose else []
-    for name in ("axes", "digests", "reference", "target"):
-        lines += _toml_table(name, getattr(case, name))
-    return "\n".join(lines) + "\n"
-
-
-def sealed(suite: PuppetSuite, cases: Iterable[PuppetCase]) -> PuppetSuite:
-    """Copy of the suite with the digest of these cases."""
-    said = {case.case_id: tomllib.loads(case_to_toml(case)) for case in cases}
-    return replace(suite, digest=_digest(tomllib.loads(suite_to_toml(suite)), said))
-
-
-def _digest(suite: Mapping[str, Any], cases: Mapping[str, Any]) -> str:
+def content_digest(suite: Mapping[str, Any], cases: Mapping[str, Any]) -> str:
     """Digest of the content of the files, whatever their formatting."""
     return digest({"suite": {name: value for name, value in suite.items() if name != "digest"}, "cases": cases})
-
-
-def suite_to_toml(suite: PuppetSuite) -> str:
-    """Text of a suite's own file."""
-    lines = [f"summary = {_toml(suite.summary)}", f"version = {suite.version}", f"digest = {_toml(suite.digest)}"]
-    if suite.num_inference_steps is not None:
-        lines.append(f"num_inference_steps = {suite.num_inference_steps}")
-    if suite.fit_share != 1:
-        lines.append(f"fit_share = {suite.fit_share}")
-    if suite.headline != HEADLINE:
-        lines.append(f"headline = {_toml(suite.headline)}")
-    lines += _toml_table("edges", suite.edges)
-    return "\n".join(lines) + "\n"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -298,22 +268,3 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _toml(value: object) -> str:
-    """Write a TOML value: a text (quoted in JSON's way, which is valid TOML), a number, or a list of them."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"no TOML form for {type(value).__name__}")
-    return repr(value)
-
-
-def _toml_table(name: str, table: Mapping[str, Any]) -> list[str]:
-    plain = {k: v for k, v in table.items() if not isinstance(v, Mapping)}
-    lines = ["", f"[{name}]", *(f"{k} = {_toml(v)}" for k, v in plain.items())]
-    for k, v in table.items():
-        lines += _toml_table(f"{name}.{k}", v) if isinstance(v, Mapping) else []
-    return lines

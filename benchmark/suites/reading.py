@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 from benchmark.suites.case import Format
-from benchmark.suites.file_cases import FileCase
 from flexiact.media.files import MediaError
 from flexiact.media.image import note_cut, read_image
 from flexiact.media.video import check_clip, first_frame, fit_frames, read_clip, read_timing, read_video
@@ -47,12 +46,10 @@ def duration_s(path: Path, frames: tuple[int, int] | None) -> float:
     return timing.duration_s(*frames)
 
 
-def unreadable(cases: Iterable[FileCase]) -> list[str]:
-    """Faults of the cases' files, one line each; notes report headers that are wrong."""
-    cases = list(cases)
-    references = dict.fromkeys((case.reference.path, case.frames) for case in cases)
-    reads: list[Callable[[], object]] = [partial(_check_reference, *reference) for reference in references]
-    reads += [partial(read_image, path) for path in dict.fromkeys(case.target.path for case in cases)]
+def unreadable(references: Iterable[tuple[Path, tuple[int, int] | None]], targets: Iterable[Path]) -> list[str]:
+    """Faults of references, given as for `read_reference`, and targets, a line each; notes tell wrong headers."""
+    reads: list[Callable[[], object]] = [partial(_check_reference, *each) for each in dict.fromkeys(references)]
+    reads += [partial(read_image, path) for path in dict.fromkeys(targets)]
     problems = []
     with collected() as notes:
         for read in reads:

@@ -14,7 +14,6 @@ import torch
 
 from benchmark.suites.candidates import candidate_settings, candidates, pool_of
 from benchmark.suites.case import CaseError, Format, Shown
-from benchmark.suites.puppets import PuppetCase
 from flexiact.media.digests import json_digest as digest
 from flexiact.puppets.world.actions import PuppetAction, blended, curves
 from flexiact.puppets.world.answers import BLEND_SHARES, VISIBLE_MOTION_PX, answers
@@ -37,6 +36,38 @@ away from its position in the target image."""
 SILENT_SHARE = 0.25
 """Share of the clip's duration, at its start, that is not judged: the figure moves there from the target's pose into
 the action."""
+
+
+class Specified(Protocol):
+    """Everything of a case that pictures and truth depend on; `benchmark.suites.puppets.PuppetCase` has more."""
+
+    @property
+    def case_id(self) -> str:
+        """Id, for messages."""
+
+    @property
+    def action(self) -> str:
+        """Name of the action."""
+
+    @property
+    def wrong_action(self) -> str:
+        """Name of the action of the bound `wrong-action`."""
+
+    @property
+    def reference(self) -> Mapping[str, Any]:
+        """Specification of the reference's scene."""
+
+    @property
+    def target(self) -> Mapping[str, Any]:
+        """Specification of the target's scene."""
+
+    @property
+    def target_pose(self) -> tuple[float, ...]:
+        """Channel values of the figure in the target image; empty: its neutral stance."""
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Digests by `specification_digests`, as they were when the case was written."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,7 +137,7 @@ def specification_digests(
     return {name: digest({"renderer_version": RENDERER_VERSION, **part}) for name, part in parts.items()}
 
 
-def scenes(case: PuppetCase) -> tuple[Scene, Scene]:
+def scenes(case: Specified) -> tuple[Scene, Scene]:
     """Scenes of a case's reference and target.
 
     Raises:
@@ -118,7 +149,7 @@ def scenes(case: PuppetCase) -> tuple[Scene, Scene]:
         raise CaseError(f"case {case.case_id}: {one_line(error)}") from error
 
 
-def target_pose(case: PuppetCase) -> tuple[float, ...]:
+def target_pose(case: Specified) -> tuple[float, ...]:
     """Channel values of the figure in a case's target image, 21 of them.
 
     Raises:
@@ -130,7 +161,7 @@ def target_pose(case: PuppetCase) -> tuple[float, ...]:
     return pose
 
 
-def check_digests(case: PuppetCase) -> None:
+def check_digests(case: Specified) -> None:
     """Refuse a case whose material has changed since the case was written.
 
     Raises:
@@ -142,7 +173,7 @@ def check_digests(case: PuppetCase) -> None:
             raise CaseError(f"case {case.case_id}: digests.{name}: the file says {case.digests[name]}, it is {value}")
 
 
-def stage(case: PuppetCase, form: Format) -> Staged:
+def stage(case: Specified, form: Format) -> Staged:
     """Render a case.
 
     Raises:
@@ -175,7 +206,7 @@ def stage(case: PuppetCase, form: Format) -> Staged:
     )
 
 
-def _truth(case: PuppetCase, right: Sequence[PuppetAction], canonical: Clip, image: Clip, form: Format) -> Truth:
+def _truth(case: Specified, right: Sequence[PuppetAction], canonical: Clip, image: Clip, form: Format) -> Truth:
     """Right answers: every blend from the image's pose into every right action; first the canonical one, unblended."""
     (_, target), side = scenes(case), min(form.height, form.width)
     pose, first = torch.tensor(target_pose(case)), first_scored_frame(form.num_frames)

@@ -12,33 +12,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmark.planning.selection import UsageError
 from benchmark.workers.local import WorkerError, physical_cores
-from benchmark.workers.pool import Pool, reason_of
+from benchmark.workers.pool import Cluster, Pool, reason_of
 from benchmark.workers.stopping import Asked
 
 if TYPE_CHECKING:
     from benchmark.stages.bench import Bench, Listener, Unit
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Workers on a Ray cluster.
-
-    Attributes:
-        address: Address of the cluster, "auto" for the one that this machine belongs to; None starts one here.
-        workers: Number of workers, if the cluster has GPUs or cores for so many.
-        gpus: Number of GPUs of each worker; 0 for a CPU core, 0.5 for half a GPU.
-        minutes: Minutes that a video may take, its fit included, before its worker is stopped; None for no limit.
-    """
-
-    address: str | None
-    workers: int = 1
-    gpus: float = 0.0
-    minutes: float | None = None
 
 
 def add_cluster_options(group: argparse._ArgumentGroup) -> None:

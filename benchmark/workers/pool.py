@@ -14,12 +14,28 @@ from flexiact.terminal.cli import shortened
 
 if TYPE_CHECKING:
     from benchmark.stages.bench import Bench, Listener, Unit
-    from benchmark.workers.cluster import Cluster
 
 ATTEMPTS = 3
 """Number of workers that may be lost over the same work before it is given up."""
 _LISTEN_EVERY_S = 0.5
 _LONGEST_REASON = 300
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Workers on a Ray cluster.
+
+    Attributes:
+        address: Address of the cluster, "auto" for the one that this machine belongs to; None starts one here.
+        workers: Number of workers, if the cluster has GPUs or cores for so many.
+        gpus: Number of GPUs of each worker; 0 for a CPU core, 0.5 for half a GPU.
+        minutes: Minutes that a video may take, its fit included, before its worker is stopped; None for no limit.
+    """
+
+    address: str | None
+    workers: int = 1
+    gpus: float = 0.0
+    minutes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +82,7 @@ class Pool:
     """
 
     ray: Any
-    cluster: "Cluster"
+    cluster: Cluster
     open_bench: "Callable[[str], Bench]"
     listener: "Listener"
     keeper: "Bench"

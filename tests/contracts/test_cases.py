@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from benchmark.curate.files import write_suite
 from benchmark.curate.poses import MIN_FROM_NAMED, from_named
-from benchmark.curate.recipes import RECIPES, curate, write_suite
+from benchmark.curate.recipes import RECIPES, curate
 from benchmark.curate.rules import MAX_LEFT_OUT_SHARE, MIN_MOVEMENT_PX, Chosen, Target, keypoints, movement, would_do
 from benchmark.suites.puppets import AXES, CASES_FOLDER, TERCILES, PuppetCase, load_case, load_suite, suite_names
 from benchmark.suites.truth import named_action, scenes, specification_digests, target_pose

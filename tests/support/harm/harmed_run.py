@@ -26,7 +26,7 @@ import ray
 
 from benchmark.planning.methods import METHODS
 from benchmark.stages.session import Workers
-from benchmark.workers.cluster import Cluster
+from benchmark.workers.pool import Cluster
 from flexiact.backbone.backbone import Backbone
 from flexiact.method import PRESETS
 from flexiact.task import Action, ActionTransfer, Request, Video

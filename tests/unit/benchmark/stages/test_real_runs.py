@@ -13,7 +13,8 @@ from benchmark.bounds.bounds import BOUNDS
 from benchmark.planning.methods import METHODS, TRUE_KEYPOINTS, MethodEntry
 from benchmark.planning.selection import UsageError
 from benchmark.suites.case import CaseError
-from benchmark.suites.file_cases import NO_TRUTH, FileSuite, folder_suite
+from benchmark.suites.file_cases import NO_TRUTH, FileSuite
+from benchmark.suites.folder import folder_suite
 from flexiact import PUPPET_WEIGHTS
 from flexiact.backbone.specs import BACKBONES, BackboneSpec
 from flexiact.task import Video

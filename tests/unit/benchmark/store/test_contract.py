@@ -22,7 +22,7 @@ from benchmark.store.schema.run_files import FILES
 from benchmark.store.schema.run_json import Description, Run
 from benchmark.submissions.submission import Submission
 from benchmark.suites import puppets
-from benchmark.suites.file_cases import folder_suite
+from benchmark.suites.folder import folder_suite
 from reports import run_folder
 from tests.support.harness import CASES, METRICS, quick_flexiact, small_perception
 from tests.support.real_material import plain

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.curate.files import case_to_toml, sealed, suite_to_toml
 from benchmark.planning.selection import UsageError, select
 from benchmark.suites.case import CaseError
-from benchmark.suites.puppets import PuppetCase, case_to_toml, load_case, load_suite, sealed, suite_to_toml, tercile
+from benchmark.suites.puppets import PuppetCase, load_case, load_suite, tercile
 from benchmark.suites.truth import named_action, scenes, specification_digests, target_pose
 from flexiact.puppets.world.clip import NEUTRAL_POSE
 from tests.support.harness import CASES, small_suite

@@ -8,7 +8,7 @@ import pytest
 from benchmark.planning.selection import UsageError
 from benchmark.suites.case import CaseError, Format
 from benchmark.suites.davis import davis_suite
-from benchmark.suites.file_cases import folder_suite
+from benchmark.suites.folder import folder_suite
 from flexiact.media.image import fit_image, read_image
 from tests.support.backbones import HEIGHT, WIDTH
 from tests.support.real_material import davis, plain, write_image, write_pictures, write_table

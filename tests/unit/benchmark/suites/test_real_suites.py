@@ -10,8 +10,9 @@ import pytest
 from benchmark.planning.selection import UsageError
 from benchmark.stages.describe import describe_run
 from benchmark.suites.case import CaseError, Format
-from benchmark.suites.file_cases import folder_suite, unique_names
+from benchmark.suites.file_cases import unique_names
 from benchmark.suites.flexiact import flexiact_suite, read_benchmark
+from benchmark.suites.folder import folder_suite
 from benchmark.suites.reading import read_reference
 from flexiact.media.files import MediaError
 from flexiact.media.image import fit_image, read_image

@@ -14,8 +14,9 @@ from benchmark.run import parser
 from benchmark.stages.bench import Bench, Unit
 from benchmark.stages.session import Workers
 from benchmark.store.folder import StoreError
-from benchmark.workers.cluster import Cluster, check_cluster_options, share_out_on
+from benchmark.workers.cluster import check_cluster_options, share_out_on
 from benchmark.workers.local import WorkerError
+from benchmark.workers.pool import Cluster
 from tests.support.backbones import save_tiny_refadapter, tiny_backbone
 from tests.support.harm.killed_run import loading
 from tests.support.harness import assert_same_runs, quick_flexiact, session

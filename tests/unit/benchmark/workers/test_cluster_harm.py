@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmark.stages.session import Workers
-from benchmark.workers.cluster import Cluster
+from benchmark.workers.pool import Cluster
 from tests.support.backbones import save_tiny_refadapter, tiny_backbone
 from tests.support.harness import MEASURED, QUICK, assert_same_runs, session
 from tests.support.quick_help import ROOT

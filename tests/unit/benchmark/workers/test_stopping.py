@@ -13,7 +13,7 @@ from benchmark.console.run_progress import Progress
 from benchmark.planning.job_shards import Shard
 from benchmark.stages.bench import Bench, Unit
 from benchmark.stages.session import Outcome, RunRequest, Workers
-from benchmark.workers.cluster import Cluster
+from benchmark.workers.pool import Cluster
 from benchmark.workers.stopping import ASKS, unheard, until_asked
 from tests.support.harness import CASES, METRICS, quick_flexiact, session
 from tests.support.shared_work import Heard, never_opened

@@ -19,9 +19,8 @@ import torch
 from benchmark.planning.selection import UsageError
 from benchmark.stages.session import Workers
 from benchmark.store.folder import StoreError
-from benchmark.workers.cluster import Cluster
 from benchmark.workers.local import WorkerError, affordable, physical_cores, share_out, worker_devices
-from benchmark.workers.pool import Pool
+from benchmark.workers.pool import Cluster, Pool
 from flexiact.backbone.backbone import Backbone
 from tests.support.backbones import save_tiny_refadapter, tiny_backbone
 from tests.support.harm.killed_run import dying, loading
