@@ -51,10 +51,12 @@ class LucasKanade:
         visible = np.ones((self.grid**2, len(frames)), bool)
         tracks[:, 0] = np.stack([x.ravel(), y.ravel()], -1)
         for t in range(1, len(frames)):
-            moved, found = self._step(large[t - 1], large[t], tracks[:, t - 1], factor)
-            found &= (moved >= 0).all(-1) & (moved <= (width, height)).all(-1)
-            visible[:, t] = visible[:, t - 1] & found
-            tracks[:, t] = np.where(visible[:, t, None], moved, tracks[:, t - 1])
+            tracks[:, t], visible[:, t] = tracks[:, t - 1], False
+            (followed,) = visible[:, t - 1].nonzero()
+            if followed.size:
+                moved, found = self._step(large[t - 1], large[t], tracks[followed, t - 1], factor)
+                found &= (moved >= 0).all(-1) & (moved <= (width, height)).all(-1)
+                tracks[followed[found], t], visible[followed[found], t] = moved[found], True
         return tracks, visible
 
     def _step(self, now: np.ndarray, later: np.ndarray, points: np.ndarray, factor: int) -> tuple[np.ndarray, ...]:

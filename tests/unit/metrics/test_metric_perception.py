@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -59,6 +60,22 @@ def test_points_without_texture_or_partner_are_lost():
     assert not LucasKanade(grid=4).track(flat)[1][:, 1:].any()
     cut = np.stack([texture(64, seed).astype(np.uint8) for seed in range(3)])
     assert LucasKanade(grid=8).track(cut)[1][:, -1].mean() < 0.1
+
+
+def test_each_point_is_followed_as_if_alone_until_it_is_lost(monkeypatch: pytest.MonkeyPatch):
+    frames = sliding((3, 1), 6)
+    frames[:, 20:] = 90  # most points have no texture
+    seen, step = [], LucasKanade._step
+    monkeypatch.setattr(LucasKanade, "_step", lambda self, *given: seen.append(len(given[2])) or step(self, *given))
+    tracks, visible = LucasKanade(grid=8).track(frames)
+    assert seen == visible[:, :-1].sum(axis=0).tolist() and seen[0] == 64 > 2 * seen[-1] > 0
+    tracker, large = LucasKanade(), [cv2.resize(f, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for f in frames]
+    for point, found in zip(tracks, visible, strict=True):
+        for t in range(1, 6):
+            moved, sure = step(tracker, large[t - 1], large[t], point[None, t - 1], 2)
+            sure &= (moved >= 0).all() & (moved <= 64).all()
+            assert found[t] == (found[t - 1] and sure[0])
+            assert (point[t] == (moved[0] if found[t] else point[t - 1])).all()
 
 
 def test_tracker_takes_any_size_and_one_frame():
