@@ -3,8 +3,8 @@
 A result is stale when something that it was made from has changed: its commands, a suite, weights, the plan of an
 ablation, the settings or version of a method or bound, the version of a metric, of features or corruptions, the
 renderer. Each result keeps this in `made.json`, with the time of all commands in its directory, those that failed or
-were stopped included, and the peak memory of one of their processes. The replication has to be drawn after everything
-that claims are about (`benchmark.curate.replication`); it is not made from an earlier draw.
+were stopped included, and the peak memory of one of their processes. The replication's suite has to be drawn after
+everything that claims are about (`benchmark.curate.replication`).
 
 What has been made so far lies in DIR/NAME-DIGEST, where the digest is that of all these inputs: the same command goes
 on there, and nothing of other inputs gets in. If what changed is only the version of a metric, the old directory may be
@@ -23,6 +23,7 @@ from typing import Any
 
 from benchmark.planning.methods import METHODS
 from benchmark.planning.selection import select
+from benchmark.suites.puppets import HEADLINE as METRIC
 from benchmark.suites.puppets import REPLICATION, load_suite
 from flexiact import PUPPET_WEIGHTS
 from flexiact.terminal.cli import OneLineParser, command
@@ -31,6 +32,8 @@ MADE = "made.json"
 SPENT = "spent.txt"
 """File of a result's directory: seconds and peak memory (KiB) of every command that ran there, one a line."""
 PUBLISHED = Path(__file__).parents[1] / "reports" / "published"
+CLAIMED = PUBLISHED / "claims"
+"""Results with the claims that the replication repeats."""
 PLANS = Path(__file__).parent / "ablate"
 JUDGES = ("clip", "pose")
 WEIGHTS = ("backbone", "refadapter", "control", "pose_driver", *JUDGES)
@@ -65,7 +68,7 @@ class Product:
 
     Attributes:
         steps: Commands by which it is made: words after `python -m`, where {runs} is the folder of its runs (see
-            `place_of`) and {out} that of the result.
+            `place_of`), {out} that of the result, and {claims} `CLAIMED`.
         suites: Names of the suites that it depends on.
         methods: Names of the methods that it depends on.
         weights: Names of the weights that it depends on.
@@ -96,9 +99,8 @@ def _self_transfer() -> Product:
 
 
 def _replication() -> Product:
-    made = _suite(REPLICATION, seeds="0-2")
-    # The claims lie beside this result; both runs have the same seeds and settings.
-    return replace(made, steps=(*made.steps, "reports.replication {out}/../claims {out} --publish {out}"))
+    made = _suite(REPLICATION, seeds="3-5")  # as many as the claims' run has, and none of its own
+    return replace(made, steps=(*made.steps, "reports.replication {claims} {out} --publish {out}"))
 
 
 def _difficulty() -> Product:
@@ -165,11 +167,11 @@ def parser() -> argparse.ArgumentParser:
 def _publish(options: argparse.Namespace) -> int:
     for name in select(options.names, list(PRODUCTS), "result"):
         inputs = inputs_of(PRODUCTS[name])
-        early = drawn_too_early(PRODUCTS[name])
-        reasons = early + stale(options.out / name, inputs, commands_of(PRODUCTS[name]))
+        obstacles = obstacles_to(PRODUCTS[name])
+        reasons = obstacles + stale(options.out / name, inputs, commands_of(PRODUCTS[name]))
         print(f"{name:{NAME_WIDTH}}{'; '.join(reasons) or 'up to date'}", flush=True)
-        if options.make and early:
-            raise ValueError(f"{name}: {early[0]}")
+        if options.make and obstacles:
+            raise ValueError(f"{name}: {obstacles[0]}")
         if options.make and reasons:
             make(PRODUCTS[name], options.out / name, options.runs, inputs)
     return 0
@@ -200,9 +202,10 @@ def read_by(step: str) -> dict[str, str]:
     from benchmark.planning.keys import key
     from benchmark.store.schema.rows import FEATURES_VERSION
     from benchmark.study.corruptions import VERSION
-    from flexiact.media.digests import file_digest
+    from flexiact.media.digests import file_digest, json_digest
     from flexiact.puppets.recipes.clip_shards import CLIPS_VERSION
     from metrics import METRICS
+    from reports.analysis.claims import family, margin
 
     program, first = step.split()[:2]
     runs, spoils = program in ("benchmark.run", "benchmark.ablate"), step.startswith("benchmark.study --")
@@ -215,6 +218,10 @@ def read_by(step: str) -> dict[str, str]:
         found |= {f"bound {name}": key("bound", settings) for name, settings in said.items()}
     if program == "flexiact.puppets.train":
         found["training clips"] = str(CLIPS_VERSION)
+    if program in ("reports.build", "reports.power", "reports.difficulty"):
+        found["claims"] = json_digest([family(), margin(METRIC)])
+    if program == "reports.replication":
+        found["claims to repeat"] = file_digest(_claims_file()) if _claims_file().is_file() else "none"
     if program == "benchmark.ablate":
         found[f"plan {first}"] = file_digest(PLANS / f"{first}.toml")
     return found
@@ -222,7 +229,7 @@ def read_by(step: str) -> dict[str, str]:
 
 def commands_of(product: Product) -> list[str]:
     """Commands of a result for people, with words for the folders."""
-    return [f"python -m {step.format(runs='runs', out='DIR')}" for step in product.steps]
+    return [f"python -m {step.format(runs='runs', out='DIR', claims='CLAIMS')}" for step in product.steps]
 
 
 def place_of(name: str, runs: Path, inputs: dict[str, str], commands: list[str]) -> Path:
@@ -245,13 +252,23 @@ def stale(folder: Path, inputs: dict[str, str], commands: list[str]) -> list[str
     return [f"changed: {_listed([name for name in changed if name.partition(' ')[0] == kind])}" for kind in kinds]
 
 
-def drawn_too_early(product: Product) -> list[str]:
-    """Reason why a replication must be drawn again before it is made; none for anything else."""
+def obstacles_to(product: Product) -> list[str]:
+    """Reasons why a replication cannot be made yet, and what to do first; none for anything else."""
     from benchmark.curate.replication import is_outdated
 
-    if REPLICATION not in product.suites or not is_outdated():
+    if REPLICATION not in product.suites:
         return []
-    return [f"weights, settings or claims changed after the draw; first python -m benchmark.curate {REPLICATION}"]
+    said = "something that claims are about was changed after the draw; first python -m benchmark.curate"
+    found = [f"{said} {REPLICATION}"] if is_outdated() else []
+    if not _claims_file().is_file():
+        found.append("there are no claims to repeat; first python -m benchmark.publish claims --make")
+    return found
+
+
+def _claims_file() -> Path:
+    from reports.tables.formats import CLAIMS
+
+    return CLAIMED / CLAIMS
 
 
 def _listed(names: list[str]) -> str:
@@ -269,7 +286,8 @@ def make(product: Product, folder: Path, runs: Path, inputs: dict[str, str]) -> 
     print(f"made in {place}", flush=True)
     place.mkdir(parents=True, exist_ok=True)
     for step in product.steps:
-        words = ["-m", *(word.format(runs=_near(place), out=_near(folder)) for word in step.split())]
+        folders = {"runs": _near(place), "out": _near(folder), "claims": _near(CLAIMED)}
+        words = ["-m", *(word.format(**folders) for word in step.split())]
         print(command := f"python {shlex.join(words)}", flush=True)
         if code := _ran(words, place / SPENT):
             raise ValueError(f"{command}: ended with {code}; the same command goes on when that is mended")

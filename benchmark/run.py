@@ -66,7 +66,7 @@ def add_run_options(p: argparse.ArgumentParser, suite: str | None = "puppets", o
     p.add_argument("--seeds", nargs="+", default=["0"], metavar="N", help="seeds, e.g. 0 1 2 or 0-2 (0)")
     apart = "seeds of fits, each with every one of --seeds (a fit takes the seed of its video)"
     p.add_argument("--fit-seeds", nargs="+", metavar="N", help=apart)
-    taken = "other run directories, from which fits are copied that depend on the same (none)"
+    taken = "run directories to copy fits from, where method, settings, weights, reference, text and seed are equal"
     p.add_argument("--fits-from", nargs="+", type=Path, default=(), metavar="RUN", help=taken)
     p.add_argument("--refadapter", type=Path, metavar="DIR", help="RefAdapter in peft's format (the backbone's own)")
     p.add_argument("--control", type=Path, metavar="DIR", help="weights for control videos (the backbone's own)")
@@ -157,6 +157,7 @@ def run_methods(args: argparse.Namespace, methods: tuple[str, ...], submitted: "
     cases = suite.chosen(select(args.cases, suite.case_ids, f"case of suite {suite.name}"))
     out = args.out or Path("runs") / suite.name
     RunFolder(out).check()
+    givers = tuple(map(_giver, args.fits_from))
     submissions = submitted(suite, cases) if submitted else ()
     set_threads(args.threads or 1)
 
@@ -182,19 +183,24 @@ def run_methods(args: argparse.Namespace, methods: tuple[str, ...], submitted: "
         shard=shard,
         submissions=submissions,
         fit_seeds=None if args.fit_seeds is None else list(parse_seeds(args.fit_seeds)),
-        fits_from=tuple(map(_run_at, args.fits_from)),
+        fits_from=givers,
     )
     return _report(request, _session(request, args, suite, 1 if args.threads else workers))
 
 
-def _run_at(path: Path) -> RunFolder:
-    """Run that exists.
+def _giver(path: Path) -> RunFolder:
+    """Run directory that fits are copied from.
 
     Raises:
         UsageError: If there is none at this path, or it cannot be read.
     """
     folder = RunFolder(path)
-    folder.described()
+    try:
+        is_run = folder.read_run() is not None
+    except UsageError:
+        is_run = False
+    if not is_run:
+        raise UsageError(f"fits-from: {path} holds no run that this code can read")
     return folder
 
 

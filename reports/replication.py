@@ -1,7 +1,7 @@
 """Tell which claims hold again on other references: `python -m reports.replication FIRST AGAIN --publish DIR`.
 
-Both are folders that `reports.build --publish` wrote, of runs of two suites. A claim holds again if the second run
-makes it by the same rules: the same pairs, its own sign-flip tests over its own references, its own correction.
+FIRST and AGAIN are folders that `reports.build --publish` wrote, of runs of two suites with other seeds. A claim holds
+again if the second run makes it by the same rules: the same pairs, with tests and a correction of its own.
 """
 
 import argparse
@@ -17,17 +17,18 @@ if TYPE_CHECKING:  # so that `--help` is fast
 
     from reports.tables.cells import Cell
 
-AGAIN, CONTRADICTED, TOWARDS, NOT_SHOWN = "holds again", "contradicted", "same sign, not shown", "not shown"
+AGAIN, CONTRADICTED, CHANGED = "holds again", "contradicted", "another claim"
+TOWARDS, NOT_SHOWN, NOT_TESTED = "same sign, not shown", "not shown", "not tested"
 NEW, OPEN = "new", "open in both"
+_COMPARED = ("method_id", "version", "fit_config", "transfer_config")
+_COLUMNS = ("name", "minus", "mean", "low", "high", "p", "p_equal", "verdict")
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line; parsing loads no table library."""
-    p = OneLineParser(prog="python -m reports.replication", description=(__doc__ or "").split("\n\n")[1])
-    for name, text in (
-        ("first", "published run that claims come from"),
-        ("again", "published run on other references"),
-    ):
+    what = "Tell which claims of a published run hold again in one of other references and seeds."
+    p = OneLineParser(prog="python -m reports.replication", description=what)
+    for name, text in (("first", "published run with claims"), ("again", "published run on other references")):
         p.add_argument(name, type=Path, metavar=name.upper(), help=text)
     p.add_argument("--publish", type=Path, metavar="DIR", help="write the page there, as replication.md, too")
     return p
@@ -42,10 +43,10 @@ def _print(options: argparse.Namespace) -> None:
 
 
 def replication_page(first: Path, again: Path) -> str:
-    """A sentence on the claims of the first run that hold again, and a table of all pairs, as Markdown.
+    """A heading that counts the claims which hold again, and a table of all pairs, as Markdown.
 
     Raises:
-        ValueError: If a folder holds no claims, or the runs differ in more than their cases (RunError).
+        ValueError: If a folder holds no claims, or the runs differ in more than cases and seeds (RunError).
     """
     from reports.run_folder import load_info
     from reports.tables.cells import Table
@@ -53,19 +54,21 @@ def replication_page(first: Path, again: Path) -> str:
     from reports.wording import count, label
 
     before, after = (load_info(folder / "run.json") for folder in (first, again))
-    both = _claims_of(first).merge(_claims_of(again), on=["name", "minus"], suffixes=("", "_again"))
-    _check_alike(before, after, {name for pair in both.index for name in pair})
+    claims, repeated = _claims_of(first), _claims_of(again)
+    _check_alike(before, after, {name for pair in claims.index for name in pair})
+    _check_pairs(first, again, set(claims.index), set(repeated.index))
+    both = claims.join(repeated.add_suffix("_again"))
     rows = tuple(_cells(pair, row) for pair, row in both.iterrows())
     found = [outcome(row) for _, row in both.iterrows()]
     claimed = sum(said not in (NEW, OPEN) for said in found)
-    columns = ("pair", "claimed", "difference", "difference again", "p again, corrected", "claimed again", "outcome")
+    columns = ("pair", "verdict", "difference", "difference again", "p again, corrected", "verdict again", "outcome")
+    suites = [f"{run['suite']} ({str(run.get('suite_digest'))[:12]}), seeds {run['seeds']}" for run in (before, after)]
     note = (
-        f"First: {before['suite']}; again: {after['suite']}, which shares no reference with it. Differences are of "
-        f"{label(_headline(before)[0])}, with Student's 95% interval over references. Each run is tested and "
-        "corrected by itself (docs/statistics.md)."
+        f"First: {suites[0]}. Again: {suites[1]}. They share no reference and no seed. Differences are of "
+        f"{label(_headline(before)[0])}, with Student's 95% interval over references. p is that of equality where "
+        "equality was claimed. Each run is tested and corrected by itself. docs/statistics.md defines the outcomes."
     )
-    title = f"{found.count(AGAIN)} of {count(claimed, 'claim')} hold again"
-    return markdown_table(Table(title, columns, rows, note))
+    return markdown_table(Table(f"{found.count(AGAIN)} of {count(claimed, 'claim')} hold again", columns, rows, note))
 
 
 def _cells(pair: Any, row: "pd.Series[Any]") -> tuple["Cell", ...]:
@@ -73,26 +76,23 @@ def _cells(pair: Any, row: "pd.Series[Any]") -> tuple["Cell", ...]:
     from reports.wording import probability, signed
 
     first, second = (Number(row[f"mean{x}"], row[f"low{x}"], row[f"high{x}"], signed) for x in ("", "_again"))
-    p = Number(row["p_again"], write=probability)
-    name = f"{pair[0]} − {pair[1]}"
-    return name, _claimed(row["verdict"]), first, second, p, _claimed(row["verdict_again"]), outcome(row)
+    p = Number(row["p_equal_again" if row["verdict"].startswith("equal") else "p_again"], write=probability)
+    return f"{pair[0]} − {pair[1]}", row["verdict"], first, second, p, row["verdict_again"], outcome(row)
 
 
 def outcome(row: "pd.Series[Any]") -> str:
     """Outcome of a pair, from its verdicts and means in both runs."""
-    before, after = _claimed(row["verdict"]), _claimed(row["verdict_again"])
-    if before == "–":
-        return OPEN if after == "–" else NEW
-    if after != "–":
-        return AGAIN if after == before else CONTRADICTED
-    if before.startswith("equal"):
-        return NOT_SHOWN
-    return TOWARDS if row["mean"] * row["mean_again"] > 0 else NOT_SHOWN
+    from reports.analysis.claims import NO_DIFFERENCE, is_claim
 
-
-def _claimed(verdict: str) -> str:
-    """The verdict if it is a claim, otherwise a dash."""
-    return verdict if verdict.startswith(("beats", "is beaten by", "equal")) else "–"
+    before, after = row["verdict"], row["verdict_again"]
+    if not is_claim(before):
+        return NEW if is_claim(after) else OPEN
+    if is_claim(after):
+        equalities = before.startswith("equal") + after.startswith("equal")
+        return AGAIN if after == before else CHANGED if equalities else CONTRADICTED
+    if after != NO_DIFFERENCE:
+        return NOT_TESTED
+    return TOWARDS if not before.startswith("equal") and row["mean"] * row["mean_again"] > 0 else NOT_SHOWN
 
 
 def _claims_of(folder: Path) -> "pd.DataFrame":
@@ -102,33 +102,54 @@ def _claims_of(folder: Path) -> "pd.DataFrame":
     from reports.tables.formats import CLAIMS
 
     try:
-        return pd.read_csv(folder / CLAIMS).set_index(["name", "minus"])
+        found = pd.read_csv(folder / CLAIMS)
     except FileNotFoundError:
         raise RunError(f"{folder}: has no {CLAIMS}; publish a run whose methods claims name") from None
-    except (ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{folder / CLAIMS}: cannot be read ({error})") from error
+    if missing := [name for name in _COLUMNS if name not in found]:
+        raise RunError(f"{folder / CLAIMS}: lacks {', '.join(missing)}")
+    return found[list(_COLUMNS)].set_index(["name", "minus"])
 
 
-def _headline(run: dict[str, Any]) -> tuple[str, int, str]:
+def _headline(run: dict[str, Any]) -> tuple[str, Any, Any]:
     """Name, version and backend of the metric that claims are about."""
-    return next((name, m["version"], m["backend"]) for name, m in run["metrics"].items() if m["headline"])
+    from reports.run_folder import RunError
+
+    found = next(((name, m["version"], m["backend"]) for name, m in run["metrics"].items() if m["headline"]), None)
+    if found is None:
+        raise RunError(f"the run of {run['suite']} lacks its headline, which claims are about")
+    return found
 
 
 def _check_alike(first: dict[str, Any], again: dict[str, Any], methods: set[str]) -> None:
-    """Refuse two runs between which more than the cases differs, or which share a reference."""
+    """Refuse two runs between which more than cases and seeds differs, or which share one of these."""
     from reports.run_folder import RunError
 
-    same = {name: first.get(name) == again.get(name) for name in ("backbone", "seeds", "fit_seeds")}
+    same = {name: first.get(name) == again.get(name) for name in ("backbone", "truth")}
+    same["number of seeds"] = len(first["seeds"]) == len(again["seeds"])
+    same["seeds of fits"] = bool(first.get("fit_seeds")) == bool(again.get("fit_seeds"))
     same["headline"] = _headline(first) == _headline(again)
+    for name in sorted(methods):
+        one, other = (run["methods"].get(name, {}) for run in (first, again))
+        same[f"settings of {name}"] = all(one.get(field) == other.get(field) for field in _COMPARED)
     different = [name for name, is_same in same.items() if not is_same]
     if different:
         raise RunError(f"the runs differ in {', '.join(different)}, so the second one repeats no claim of the first")
-    changed = [name for name in sorted(methods) if first["methods"][name] != again["methods"][name]]
-    if changed:
-        raise RunError(f"the runs differ in the settings of {', '.join(changed)}")
-    references = [{case["digests"]["reference"] for case in run["cases"].values()} for run in (first, again)]
-    if references[0] & references[1]:
-        raise RunError("the runs share references, so the second one is no replication of the first")
+    references = [{case["digests"].get("reference") for case in run["cases"].values()} for run in (first, again)]
+    shared = {"references": references[0] & references[1], "seeds": set(first["seeds"]) & set(again["seeds"])}
+    if any(shared.values()):
+        said = " and ".join(name for name, both in shared.items() if both)
+        raise RunError(f"the runs share {said}, so the second one is no replication of the first")
+
+
+def _check_pairs(first: Path, again: Path, tested: set[Any], repeated: set[Any]) -> None:
+    """Refuse runs with other pairs: a claim that is not tested again would look as if it had not been made."""
+    from reports.run_folder import RunError
+
+    for folder, lacking in ((again, tested - repeated), (first, repeated - tested)):
+        if lacking:
+            raise RunError(f"{folder}: lacks {len(lacking)} of the pairs, such as {' and '.join(sorted(lacking)[0])}")
 
 
 main = command(parser, _print)

@@ -42,6 +42,8 @@ def suite_to_toml(suite: PuppetSuite) -> str:
         lines.append(f"num_inference_steps = {suite.num_inference_steps}")
     if suite.fit_share != 1:
         lines.append(f"fit_share = {suite.fit_share}")
+    if suite.drawn_after:
+        lines.append(f"drawn_after = {_toml(suite.drawn_after)}")
     if suite.headline != HEADLINE:
         lines.append(f"headline = {_toml(suite.headline)}")
     lines += _toml_table("edges", suite.edges)

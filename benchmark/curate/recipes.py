@@ -1,6 +1,7 @@
 """The suites of puppet cases, and the recipe of each.
 
-The recipes are deterministic: the same code writes the same files, and no generated video is used.
+The recipes are deterministic, and no generated video is used: the same code writes the same files, but for the
+replication, which depends on weights, settings and claims as well.
 `benchmark.curate.balanced` makes suites of all kinds of targets, `benchmark.curate.factors` those that vary one axis at
 a time, `benchmark.curate.copies` copies of the default suite, and `benchmark.curate.replication` the one drawn last.
 """
@@ -33,7 +34,9 @@ RECIPES: dict[str, Recipe] = {
         transferred_to_self, summary="6 references as their own targets: what fails here is broken"
     ),
     REPLICATION: partial(
-        redrawn, summary="the default suite's actions on 24 other references x 2 targets, drawn after all is frozen"
+        redrawn,
+        summary="the default suite's actions on 24 other references x 2 targets, drawn after everything was settled",
+        targets=2,
     ),
     "puppets-easy": FactorRecipe("24 test actions: same body, layout, viewpoint and pose as the action's start", ()),
     "puppets-layout": FactorRecipe("24 test actions x 3 strengths of another layout, nothing else", ("layout",)),

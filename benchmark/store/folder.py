@@ -5,7 +5,7 @@
 
 import json
 import os
-import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -158,15 +158,19 @@ class RunFolder:
 
         The names must say all that the contents depend on. Whoever reads a copy finds out if it is damaged.
         """
-        missing = [name for name in names if not self.file(folder, name).is_file()]
-        for other in others:
-            found = [name for name in missing if other.file(folder, name).is_file()]
-            for name in found:
-                with self.replacing(self.file(folder, name)) as partial:
-                    shutil.copyfile(other.file(folder, name), partial)
-            if found:
-                self.log("borrows", f"{len(found)} {folder} of {other.path}")
-            missing = [name for name in missing if name not in set(found)]
+        taken = Counter[Path]()
+        for name in names:
+            here = self.file(folder, name)
+            for other in others if not here.is_file() else ():
+                try:
+                    content = other.file(folder, name).read_bytes()
+                except OSError:  # it is made here instead
+                    continue
+                self.write_bytes(here, content)
+                taken[other.path] += 1
+                break
+        for path, number in taken.items():
+            self.log("borrows", f"{folder} of {path}: {number}")
 
     def relative(self, path: Path) -> str:
         """Path relative to the run directory, as tables store it."""

@@ -42,6 +42,7 @@ class PuppetSuite:
     Attributes:
         edges: Borders per axis between near and middle, and between middle and far (terciles of the candidates that the
             suite was chosen from).
+        drawn_after: Digest of what the suite was drawn after (`benchmark.curate.replication`); "" for other suites.
     """
 
     name: str
@@ -53,6 +54,7 @@ class PuppetSuite:
     version: int = 1
     digest: str = ""
     fit_share: float = 1.0
+    drawn_after: str = ""
 
     def chosen(self, case_ids: Iterable[str]) -> tuple["PuppetCase", ...]:
         """Cases of the given ids, read from their files."""
@@ -170,8 +172,11 @@ def load_suite(name: str, folder: Path = CASES_FOLDER) -> PuppetSuite:
     found = content_digest(data, {case_id: _read(file) for case_id, file in cases.items()})
     if stated != found:
         raise CaseError(f"{path}: digest: the file says {stated}, its cases have {found}; make the suite again")
-    summary = _text(data, "summary", path)
-    return PuppetSuite(name, summary, steps, edges, tuple(cases), headline, version, stated, float(share))
+    summary, drawn_after = _text(data, "summary", path), data.get("drawn_after", "")
+    if not isinstance(drawn_after, str):
+        raise CaseError(f"{path}: drawn_after: expected text, got {drawn_after!r}")
+    cases_and_rest = tuple(cases), headline, version, stated, float(share), drawn_after
+    return PuppetSuite(name, summary, steps, edges, *cases_and_rest)
 
 
 def load_case(suite: PuppetSuite, case_id: str, folder: Path = CASES_FOLDER) -> PuppetCase:

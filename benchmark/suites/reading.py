@@ -47,7 +47,10 @@ def duration_s(path: Path, frames: tuple[int, int] | None) -> float:
 
 
 def unreadable(references: Iterable[tuple[Path, tuple[int, int] | None]], targets: Iterable[Path]) -> list[str]:
-    """Faults of references, given as for `read_reference`, and targets, a line each; notes tell wrong headers."""
+    """Faults of files, a line each: of references, as `read_reference` takes them, and of targets.
+
+    Notes tell of headers that are wrong.
+    """
     reads: list[Callable[[], object]] = [partial(_check_reference, *each) for each in dict.fromkeys(references)]
     reads += [partial(read_image, path) for path in dict.fromkeys(targets)]
     problems = []

@@ -70,8 +70,8 @@ class _Kind:
 def counted_once(module: nn.Module, live: LiveBytes) -> Iterator[None]:
     """Let a module compute once for each kind of input; later calls of the same kind add what the first one took.
 
-    A VAE decodes a long video by a hundred calls of its decoder, of a few kinds. Their outputs are empty tensors, so
-    the context is for counting alone. The module must need the same memory for the same shapes.
+    A VAE decodes a long video by a hundred calls of its decoder, of a few kinds. Outputs of repeated calls are empty
+    tensors, so the context is for counting alone. Equal shapes must need equal memory, and no output may be a view.
     """
     known: dict[str, tuple[int, Any]] = {}
     forward = module.forward
@@ -79,13 +79,12 @@ def counted_once(module: nn.Module, live: LiveBytes) -> Iterator[None]:
     def once(*args: Any, **kwargs: Any) -> Any:
         asked = str(tree_map(_kind, (args, kwargs)))
         before, peak = live.now, live.peak
-        if asked not in known:
-            live.peak = before
-            made = forward(*args, **kwargs)
-            known[asked] = live.peak - before, tree_map(_kind, made)
-        else:
-            live.peak = before + known[asked][0]
-            made = tree_map(_empty, known[asked][1])
+        if asked in known:
+            live.peak = max(peak, before + known[asked][0])
+            return tree_map(_empty, known[asked][1])
+        live.peak = before
+        made = forward(*args, **kwargs)
+        known[asked] = live.peak - before, tree_map(_kind, made)
         live.peak = max(peak, live.peak)
         return made
 
@@ -93,7 +92,7 @@ def counted_once(module: nn.Module, live: LiveBytes) -> Iterator[None]:
     try:
         yield
     finally:
-        module.forward = forward  # type: ignore[method-assign]
+        del module.forward
 
 
 def _kind(leaf: Any) -> Any:

@@ -24,6 +24,14 @@ ENOUGH_REFERENCES = 12
 """Smallest number of references with which a claim is not exploratory."""
 
 
+NO_DIFFERENCE = "no difference shown"
+
+
+def is_claim(verdict: str) -> bool:
+    """True if a verdict claims something."""
+    return verdict in ("beats", "is beaten by") or verdict.startswith("equal")
+
+
 @dataclass(frozen=True, eq=False)
 class Claim:
     """A tested pair.
@@ -155,7 +163,7 @@ def _no_difference(mine: pd.DataFrame, item: Comparison, p_equal: float) -> str:
     complete = not any(_only_first_failed(mine, *names) for names in either_way)
     if complete and p_equal < ALPHA and item.estimate.references >= ENOUGH_REFERENCES:
         return f"equal within {margin(item.metric):g}"
-    return "no difference shown"
+    return NO_DIFFERENCE
 
 
 def _only_first_failed(mine: pd.DataFrame, first: str, second: str) -> int:

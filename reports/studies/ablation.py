@@ -190,14 +190,14 @@ def rows_table(
         gain: Cell = Number(difference.mean, difference.low, difference.high, write=signed)
         if item.name == ablation.baseline:
             gain = ""
-        weights = [_adapter_digest(run, item.name)] * trained
+        weights = [_adapter_digest(run, item.name)] if trained else []
         lines.append((item.row.label, item.headline, gain, *others, *times, *weights))
     columns = ("row", heading(run, run.headline), f"minus {ablation.baseline}", *(heading(run, m) for m in metrics))
     note = (
         "Means over references with Student's 95% intervals; differences are paired. Exploratory: many differences, no "
         "verdict."
     )
-    more = ["RefAdapter's digest"] * trained
+    more = ["RefAdapter's digest"] if trained else []
     return Table("Rows", (*columns, "fit", "transfer", *more), tuple(lines), note)
 
 

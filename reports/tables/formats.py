@@ -27,7 +27,7 @@ from reports.wording import NOTHING, interval, made_elsewhere, measured, scope, 
 CASES, FAULTS = "cases.csv", "faults.csv"
 """Files of the tables that are too long for the page."""
 CLAIMS = "claims.csv"
-"""File of the tested pairs, for programs; a run without such a pair has none."""
+"""File of the tested pairs, for programs (`claims_csv`); a run without such a pair has none."""
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

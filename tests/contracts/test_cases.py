@@ -202,6 +202,6 @@ def test_copies_are_what_their_recipe_makes(name: str, tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DEVELOPMENT)
+@pytest.mark.parametrize("name", [*DEVELOPMENT, "puppets-replicate"])
 def test_suites_are_what_their_recipe_makes(name: str, tmp_path) -> None:
     assert _made(name, tmp_path) == {path.name: path.read_text() for path in (CASES_FOLDER / name).iterdir()}

@@ -14,8 +14,8 @@ from benchmark.bounds.bounds import BOUNDS
 from benchmark.curate import replication
 from benchmark.curate.replication import frozen
 from benchmark.planning.methods import METHODS
-from benchmark.publish import HEADLINE, PRODUCTS, Product, drawn_too_early, inputs_of, main, stale
-from reports.analysis.claims import family
+from benchmark.publish import HEADLINE, PRODUCTS, Product, inputs_of, main, obstacles_to, stale
+from reports.analysis.claims import FAMILY, family
 
 STUDIES = {"study", "attention"}
 QUICK = Product(("flexiact.puppets.leakage --actions 2",), ("puppets-smoke",), ("i2v",), ("pose",))
@@ -50,6 +50,7 @@ def test_what_a_command_reads_makes_only_its_own_results_stale(tmp_path: Path, m
     def read() -> dict[str, dict[str, str]]:
         return {name: {k: v for s in product.steps for k, v in publish.read_by(s).items()} for name, product in all_of}
 
+    claiming = {name for name, product in PRODUCTS.items() if any(s.startswith("reports.") for s in product.steps)}
     plans, all_of = Path(shutil.copytree(publish.PLANS, tmp_path / "plans")), list(PRODUCTS.items())
     monkeypatch.setattr(publish, "PLANS", plans)
     for change, made_by in (
@@ -57,6 +58,7 @@ def test_what_a_command_reads_makes_only_its_own_results_stale(tmp_path: Path, m
         (lambda: monkeypatch.setattr("benchmark.store.schema.rows.FEATURES_VERSION", 99), {*PRODUCTS} - {"attention"}),
         (lambda: monkeypatch.setitem(BOUNDS, "still", replace(BOUNDS["still"], version=99)), {*PRODUCTS} - STUDIES),
         (lambda: (plans / "refadapter.toml").write_text("another"), {"refadapter"}),
+        (lambda: monkeypatch.setattr("reports.analysis.claims.family", lambda: (("a", "b"),)), claiming),
     ):
         before = read()
         change()
@@ -136,14 +138,19 @@ def test_a_result_is_made_once_and_again_after_a_change(
 def test_a_replication_is_drawn_after_everything_that_claims_are_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    product, drawn = PRODUCTS["puppets-replicate"], frozen()
+    monkeypatch.setattr(publish, "CLAIMED", tmp_path)
+    assert ["no claims to repeat" in text for text in obstacles_to(product)] == [True]
+    (tmp_path / "claims.csv").touch()
+    assert obstacles_to(product) == []
+    noted = tmp_path / "claims.toml"
+    noted.write_text(FAMILY.read_text() + "# another comment\n")
+    monkeypatch.setattr(replication, "family", lambda: family(noted))
+    assert frozen() == drawn
+    monkeypatch.setattr(replication, "family", lambda: family()[1:])
+    assert frozen() != drawn and obstacles_to(PRODUCTS["claims"]) == []
     asked = ["puppets-replicate", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
-    assert drawn_too_early(PRODUCTS["puppets-replicate"]) == []
-    drawn = frozen()
-    other = tmp_path / "claims.toml"
-    other.write_text(replication.FAMILY.read_text() + "# another\n")
-    monkeypatch.setattr(replication, "FAMILY", other)
-    assert frozen() != drawn and drawn_too_early(PRODUCTS["claims"]) == []
-    assert main(asked) == 0 and "claims changed after the draw" in capfd.readouterr().out
+    assert main(asked) == 0 and "was changed after the draw" in capfd.readouterr().out
     assert main([*asked, "--make"]) == 2
     assert "benchmark.curate puppets-replicate" in capfd.readouterr().err and not (tmp_path / "runs").exists()
 

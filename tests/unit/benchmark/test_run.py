@@ -141,9 +141,20 @@ def test_fits_of_another_run_are_copied_if_they_depend_on_the_same(tiny, out: Pa
     monkeypatch.setattr("flexiact.method.FlexiAct.fit", None)  # nobody may fit again
     outcome = session(second, tiny, methods=("flexiact",), cases=CASES[1:], fits_from=(RunFolder(first),))
     assert outcome.failed == () and (second / fit.relative_to(first)).read_bytes() == fit.read_bytes()
-    assert f"1 fits of {first}" in (second / "log.txt").read_text()
+    assert f"fits of {first}: 1" in (second / "log.txt").read_text()
     other = session(out / "other", tiny, methods=("flexiact",), seeds=(1,), fits_from=(RunFolder(first),))
     assert len(other.failed) == len(CASES) and not list((out / "other").glob("fits/*/*.safetensors"))
+    fit.unlink()
+    fit.mkdir()  # cannot be read
+    assert session(out / "third", tiny, methods=("flexiact",), fits_from=(RunFolder(first),)).failed
+
+
+def test_a_giver_of_fits_is_a_run(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out.mkdir()
+    (out / "run.json").write_text('{"schema_version": 1}')
+    for place in (out, out / "none"):
+        assert command.main(["--suite", "puppets-smoke", "--out", str(out / "new"), "--fits-from", str(place)]) == 2
+        assert capsys.readouterr().err == f"error: fits-from: {place} holds no run that this code can read\n"
 
 
 class Broken:
