@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import publish
 from benchmark.__main__ import COMMANDS
 from benchmark.ablate.plans import ablation_of, load_plan, plan_names
 from benchmark.bounds.bounds import BOUNDS
 from benchmark.curate import replication
 from benchmark.curate.replication import frozen
 from benchmark.planning.methods import METHODS
-from benchmark.publish import HEADLINE, PRODUCTS, Product, inputs_of, main, obstacles_to, stale
+from benchmark.publish import __main__ as publish
+from benchmark.publish import inputs
+from benchmark.publish.__main__ import main
+from benchmark.publish.inputs import inputs_of, obstacles_to, stale
+from benchmark.publish.products import HEADLINE, PRODUCTS, Product
 from reports.analysis.claims import FAMILY, family
 
 STUDIES = {"study", "attention"}
@@ -48,11 +51,11 @@ def test_what_changed_is_named(tmp_path: Path) -> None:
 
 def test_what_a_command_reads_makes_only_its_own_results_stale(tmp_path: Path, monkeypatch) -> None:
     def read() -> dict[str, dict[str, str]]:
-        return {name: {k: v for s in product.steps for k, v in publish.read_by(s).items()} for name, product in all_of}
+        return {name: {k: v for s in product.steps for k, v in inputs.read_by(s).items()} for name, product in all_of}
 
     claiming = {name for name, product in PRODUCTS.items() if any(s.startswith("reports.") for s in product.steps)}
-    plans, all_of = Path(shutil.copytree(publish.PLANS, tmp_path / "plans")), list(PRODUCTS.items())
-    monkeypatch.setattr(publish, "PLANS", plans)
+    plans, all_of = Path(shutil.copytree(inputs.PLANS, tmp_path / "plans")), list(PRODUCTS.items())
+    monkeypatch.setattr(inputs, "PLANS", plans)
     for change, made_by in (
         (lambda: monkeypatch.setattr("benchmark.study.corruptions.VERSION", 99), {"study"}),
         (lambda: monkeypatch.setattr("benchmark.store.schema.rows.FEATURES_VERSION", 99), {*PRODUCTS} - {"attention"}),
@@ -139,7 +142,7 @@ def test_a_replication_is_drawn_after_everything_that_claims_are_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     product, drawn = PRODUCTS["puppets-replicate"], frozen()
-    monkeypatch.setattr(publish, "CLAIMED", tmp_path)
+    monkeypatch.setattr(inputs, "CLAIMED", tmp_path)
     assert ["no claims to repeat" in text for text in obstacles_to(product)] == [True]
     (tmp_path / "claims.csv").touch()
     assert obstacles_to(product) == []

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from benchmark.planning.methods import METHODS
-from benchmark.publish import PUBLISHED
+from benchmark.publish.products import PUBLISHED
 from benchmark.suites.puppets import load_case, load_suite
 from benchmark.tune import trials as tune
 from flexiact.backbone.backbone import load_backbone

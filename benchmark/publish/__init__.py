@@ -1,0 +1,1 @@
+"""What is published, what it depends on, and the command that makes it."""
