@@ -1,1 +1,1 @@
-"""What is published, what it depends on, and the command that makes it."""
+"""The published results, all that they depend on, and the command that makes them."""
