@@ -72,7 +72,7 @@ def test_all_files_are_there(run, page_file):
     plots = [f"figures/{name}{theme}.svg" for name in PLOTS for theme in ("", "-dark")]
     texts = [f"leaderboard.{suffix}" for suffix in ("md", "csv", "tex", "html")]
     frames = [f"frames/{number:03d}.webp" for number in range(1, 9)]
-    assert names == {*plots, *texts, *frames, "contact_sheet.png"}
+    assert names == {*plots, *texts, *frames, "claims.csv", "contact_sheet.png"}
     assert not list(run.glob(".report-*"))
 
 
