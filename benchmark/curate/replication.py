@@ -15,7 +15,7 @@ from benchmark.suites.puppets import HEADLINE, REPLICATION, PuppetCase, PuppetSu
 from benchmark.suites.truth import render_settings
 from flexiact import PUPPET_WEIGHTS
 from flexiact.backbone.backbone import load_backbone
-from flexiact.media.digests import folder_digest, json_digest
+from flexiact.media.digests import json_digest, weights_digest
 from metrics import METRICS
 from reports.analysis.claims import family, margin
 
@@ -25,11 +25,11 @@ _DIGITS = 12  # of the digest, which is the seed
 
 def frozen() -> str:
     """12 hex digits: the digest of everything that claims are about."""
-    backbone = load_backbone("puppets", "cpu")
+    backbone, named = load_backbone("puppets", "cpu"), {name for pair in family() for name in pair}
     return json_digest(
         {
-            "weights": {name: folder_digest(PUPPET_WEIGHTS / name, [".safetensors"]) for name in _WEIGHTS},
-            "methods": {name: method_key(METHODS[name].build(backbone)) for pair in family() for name in pair},
+            "weights": {name: weights_digest(PUPPET_WEIGHTS / name) for name in _WEIGHTS},
+            "methods": {name: method_key(METHODS[name].build(backbone)) for name in named},
             "pairs": sorted(family()),
             "headline": [HEADLINE, METRICS[HEADLINE].version, margin(HEADLINE)],
             "truth": render_settings(),

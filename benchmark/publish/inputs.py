@@ -15,9 +15,9 @@ PLANS = Path(__file__).parents[1] / "ablate"
 def inputs_of(product: Product) -> dict[str, str]:
     """Version or digest of everything that a result depends on, by a name for people."""
     from benchmark.planning.keys import method_key
-    from benchmark.store.provenance import weights_digest
     from benchmark.suites.truth import TRUTH_VERSION
     from flexiact.backbone.backbone import load_backbone
+    from flexiact.media.digests import weights_digest
     from flexiact.puppets.world.render import RENDERER_VERSION
 
     found = {"renderer": str(RENDERER_VERSION), "truth": str(TRUTH_VERSION)}

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from flexiact.media.digests import folder_digest
+from flexiact.media.digests import weights_digest
 
 PACKAGES = (
     "torch", "torchvision", "diffusers", "transformers", "tokenizers", "peft", "accelerate", "safetensors",
@@ -71,11 +71,6 @@ def device_name(device: torch.device) -> str:
     except OSError:
         found = None
     return found[1].strip() if found else platform.machine()
-
-
-def weights_digest(folder: Path) -> str | None:
-    """SHA-256 over names and bytes of all safetensors files below a folder; None if there are none."""
-    return folder_digest(folder, [".safetensors"]) if any(folder.rglob("*.safetensors")) else None
 
 
 def _installed(name: str) -> str | None:

@@ -47,3 +47,8 @@ def folder_digest(folder: Path, suffixes: Collection[str] = MODEL_SUFFIXES) -> s
     for path in sorted(path for path in folder.rglob("*") if path.suffix in suffixes):
         digest.update(f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n".encode())
     return digest.hexdigest()
+
+
+def weights_digest(folder: Path) -> str | None:
+    """SHA-256 over names and bytes of all safetensors files below a folder; None if there are none."""
+    return folder_digest(folder, [".safetensors"]) if any(folder.rglob("*.safetensors")) else None
