@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.options import add_suite_options, parse_seeds
 from benchmark.planning.selection import UsageError
-from benchmark.run import RESUMES, add_suite_options, parse_seeds, run_methods
+from benchmark.run import RESUMES, run_methods
 from benchmark.suites.case import Suite
 from flexiact.terminal.cli import OneLineParser, command
 

@@ -17,8 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.options import networks_of, open_suite
 from benchmark.planning.selection import UsageError
-from benchmark.run import networks_of, open_suite
 from benchmark.store.folder import RunFolder
 from benchmark.workers.load import set_threads
 from flexiact.terminal.cli import OneLineParser, command

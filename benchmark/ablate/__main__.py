@@ -7,8 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmark.options import add_run_options
 from benchmark.planning.selection import UsageError
-from benchmark.run import RESUMES, add_run_options, run_methods
+from benchmark.run import RESUMES, run_methods
 from flexiact.terminal.cli import OneLineParser, command
 
 _FOLDER = Path(__file__).parent
