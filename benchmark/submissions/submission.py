@@ -1,6 +1,6 @@
 """One method whose videos were made elsewhere, and the rule by which they are brought to a format.
 
-Rule 2, `whole-clip-2`: the whole video counts. If it has as many frames as the format, they are taken one by one;
+Rule 3, `whole-clip-3`: the whole video counts. If it has as many frames as the format, they are taken one by one;
 otherwise frames are taken at equal times from the first to the last, repeated if there are too few. Each frame is
 resized (bicubic, antialiased) until it covers the format, and cut to its middle. The video is read at the rate of the
 format. Nothing is mirrored, padded or trimmed in time.
@@ -20,7 +20,7 @@ from flexiact.media.video import check_clip, first_frame, read_frames
 from flexiact.task import Video
 from flexiact.terminal.notes import collected
 
-RESIZE_VERSION = 2
+RESIZE_VERSION = 3
 """Version of the rule; raise it when the same file begins to give other frames."""
 
 RESIZE_RULE = f"whole-clip-{RESIZE_VERSION}"
@@ -99,18 +99,18 @@ def take(file: File, form: Format) -> Taken:
     with collected() as notes:
         timing = check_clip(file.path)
         height, width = first_frame(file.path).shape[:2]
-    as_they_are = timing.count == form.num_frames and timing.times is None
+    as_they_are = timing.stored == form.num_frames and timing.is_steady()
     indices = range(form.num_frames) if as_they_are else timing.evenly(form.num_frames)
     with collected():  # a note on what is cut away would repeat the one below
         frames = read_frames(file.path, set(indices), form.height, form.width)
     fps = None if file.path.is_dir() else timing.fps  # pictures state no rate
     changes = [what.replace("; ", ", ") for _, what in notes] + _changed_size(height, width, form)
-    changes += [] if as_they_are else [f"has {timing.count} frames, brought to {form.num_frames} at equal times"]
+    changes += [] if as_they_are else [f"has {timing.stored} frames, brought to {form.num_frames} at equal times"]
     if as_they_are and fps and not math.isclose(fps, form.fps, rel_tol=_SAME_RATE):
         changes.append(f"has {fps:.4g} frames/s, read as {form.fps:g}")
     row = {
         "source": file.name,
-        "source_frames": timing.count,
+        "source_frames": timing.stored,
         "source_fps": fps,
         "source_height": height,
         "source_width": width,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from flexiact.task import Video
 
-READING_VERSION = 3
+READING_VERSION = 4
 """Version of the reading; raise it when the same files begin to give other frames."""
 
 NO_TRUTH = "needs the right answer, which nobody knows of real material"

@@ -42,7 +42,7 @@ def duration_s(path: Path, frames: tuple[int, int] | None) -> float:
         timing = check_clip(path)
     if frames is None:
         return timing.duration_s()
-    _check_span(path, frames, timing.count)
+    _check_span(path, frames, timing.stored)
     return timing.duration_s(*frames)
 
 
@@ -78,7 +78,7 @@ def _check_reference(path: Path, frames: tuple[int, int] | None) -> None:
     if frames is None:
         check_clip(path)
     else:
-        _check_span(path, frames, read_timing(path).count)
+        _check_span(path, frames, read_timing(path).stored)
 
 
 def _check_span(path: Path, frames: tuple[int, int], count: int) -> None:

@@ -40,10 +40,10 @@ def scan(path: Path) -> Timing:
         seconds.append(seconds[-1] + (lasting_ms if lasting_ms > _UNSET_MS else _SHOWN_MS) / 1000)
         if len(seconds) == 2 and (converted := to_rgb(image)[1]):
             note(path, converted)
-    starts = seconds[:-1]
-    timing = Timing.measured(starts, None) if len(starts) > 1 else Timing(1, _PICTURE_RATE)
-    if timing.times is not None:
-        note(path, "has a variable frame rate: its frames are taken at equal times, not one after the other")
+    *starts, end = seconds
+    timing = Timing.measured(starts, None, end) if len(starts) > 1 else Timing(1, _PICTURE_RATE)
+    for what in timing.notes():
+        note(path, what)
     return timing
 
 

@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from PIL import Image
 
 from flexiact.media.files import MediaError
-from flexiact.media.frame_times import Timing
+from flexiact.media.frame_times import Timing, spread
 from flexiact.media.image import FOREIGN_PICTURES, MOST_PIXELS, check_file, foreign_format, to_rgb
 from flexiact.terminal.cli import one_line
 from flexiact.terminal.notes import note
@@ -30,6 +31,17 @@ _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Dispositio
 _HDR = {16: "PQ", 18: "HLG"}  # H.273, transfer characteristics
 _WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # H.273, colour primaries
 _RATE_TOLERANCE = 0.05
+_GIF_END = b";"
+
+
+def _unknown(kind: type[SideDataType], value: int) -> SideDataType:
+    """Name of side data that FFmpeg knows and PyAV does not, such as EXIF: one such name would make all unreadable."""
+    member: Any = object.__new__(kind)
+    member._name_, member._value_ = f"UNKNOWN_{value}", value
+    return cast(SideDataType, member)
+
+
+SideDataType._missing_ = classmethod(_unknown)  # type: ignore[method-assign, assignment]
 
 
 @dataclass
@@ -41,7 +53,7 @@ class _Seen:
         sizes: Heights and widths that occur.
         end: End of the last frame in seconds; 0 if frames have no timestamps.
         others_end: End of the last packet of sound, subtitles and so on in seconds.
-        turned: True if the header says to turn or mirror the picture.
+        turns: Orientations that occur, see `orientation`.
         hdr: Name of the transfer function of a film with high dynamic range; "" for others.
         wide: Name of primaries that are wider than those of sRGB; "" for others.
         interlaced: True if a frame holds two half pictures of two moments.
@@ -51,7 +63,7 @@ class _Seen:
     sizes: set[tuple[int, int]] = field(default_factory=set)
     end: float = 0.0
     others_end: float = 0.0
-    turned: bool = False
+    turns: set[tuple[bool, bool, bool]] = field(default_factory=set)
     hdr: str = ""
     wide: str = ""
     interlaced: bool = False
@@ -60,7 +72,7 @@ class _Seen:
         """Record a frame."""
         self.seconds.append(frame.time)
         self.sizes.add((frame.height, frame.width))
-        self.turned = orientation(frame) != (False, False, False)
+        self.turns.add(orientation(frame))
         self.hdr, self.wide = _HDR.get(frame.color_trc, ""), _WIDE.get(frame.color_primaries, "")
         self.interlaced = self.interlaced or frame.interlaced_frame
         if frame.time is not None and frame.time_base:
@@ -73,7 +85,8 @@ class _Seen:
 
     def notes(self) -> list[str]:
         """Departures from what a player shows."""
-        notes = ["is turned or mirrored as its header says, the way players show it"] if self.turned else []
+        turned = self.turns != {(False, False, False)}
+        notes = ["is turned or mirrored as its header says, the way players show it"] if turned else []
         if self.hdr:
             notes.append(f"is HDR ({self.hdr}), read without tone mapping: colours look flat; convert it to SDR first")
         elif self.wide:
@@ -105,12 +118,16 @@ def scan(path: Path) -> Timing:
             raise MediaError(f"{path}: holds no frames")
         if len(seen.sizes) > 1:
             raise MediaError(f"{path}: frames change size; encode it again at one size")
+        if len(seen.turns) > 1:
+            raise MediaError(f"{path}: only some frames are turned or mirrored; encode it again, all upright")
         _check_whole(path, seen, container, stream)
+        start = _start(seen, stream)
+        end = start + stated if (stated := _stated_s(stream, start)) else seen.end
         told, guessed = (float(rate) if rate else None for rate in (stream.average_rate, stream.guessed_rate))
         notes = seen.notes() + _notes(container, stream)
     for what in notes:
         note(path, what)
-    return _timing(path, seen.seconds, told, guessed)
+    return _timing(path, seen.seconds, end, told or guessed, told)
 
 
 def frames(path: Path, wanted: Container[int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
@@ -216,17 +233,29 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
     return np.ascontiguousarray(pixels[::-1] if upside_down else pixels)
 
 
-def _timing(path: Path, seconds: Sequence[float | None], told: float | None, guessed: float | None) -> Timing:
-    """Timing by the timestamps; if they do not rise or a frame has none, timing by the header's rate."""
+def _timing(path: Path, seconds: Sequence[float | None], end: float, rate: float | None, told: float | None) -> Timing:
+    """Timing by the timestamps; if they fall or a frame has none, timing by the header's rate.
+
+    Args:
+        path: File that notes name.
+        seconds: Timestamp of each frame; None if it has none.
+        end: Time in seconds until which the last frame is shown.
+        rate: Rate of the header, or FFmpeg's guess; None if there is neither.
+        told: Rate of the header; None if there is none.
+
+    Raises:
+        MediaError: If neither says the rate.
+    """
     known = [second for second in seconds if second is not None]
-    if len(known) == len(seconds) > 1 and all(a < b for a, b in zip(known, known[1:], strict=False)):
-        timing = Timing.measured(known, told or guessed)
-        if timing.times is not None:
-            note(path, "has a variable frame rate: its frames are taken at equal times, not one after the other")
-        elif told and abs(timing.fps / told - 1) > _RATE_TOLERANCE:
-            note(path, f"says {told:g} frames/s, its timestamps {timing.fps:.4g}, which are taken")
+    if len(known) == len(seconds) > 1 and (rising := spread(known)):
+        timing = Timing.measured(rising, rate, end)
+        notes = timing.notes()
+        notes += ["has frames of one timestamp, which are spread up to the next"] * (rising != known)
+        if timing.times is None and told and abs(timing.fps / told - 1) > _RATE_TOLERANCE:
+            notes.append(f"says {told:g} frames/s, its timestamps {timing.fps:.4g}, which are taken")
+        for what in notes:
+            note(path, what)
         return timing
-    rate = told or guessed
     if not rate:
         raise MediaError(f"{path}: does not say its frame rate")
     if len(known) == len(seconds) > 1:
@@ -247,18 +276,32 @@ def _check_whole(
     Frames alone are no proof: an edit list hides some, and a film with a variable rate has fewer than its header's rate
     implies.
     """
-    count, starts = len(seen.seconds), [seen.seconds[0] or 0.0]
-    if stream.start_time is not None and stream.time_base:  # frames before the first whole one cannot be decoded
-        starts.append(float(stream.start_time * stream.time_base))
-    start = min(starts)
+    count, start = len(seen.seconds), _start(seen, stream)
     lasting = max(seen.end - start, count / float(stream.average_rate) if stream.average_rate else 0.0)
-    promised_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+    promised_s = _stated_s(stream, start)
     if not promised_s and container.duration:  # the end of the longest stream, from second 0
         promised_s = float(Fraction(container.duration, av.time_base)) - max(start, 0.0)
         lasting = max(lasting, seen.others_end - start)
+    if container.format.name == "gif" and not path.read_bytes().rstrip(b"\0").endswith(_GIF_END):
+        raise MediaError(f"{path}: truncated, its end is missing")
     fewer = stream.frames and stream.frames - count > MISSING_SHARE * stream.frames
     shorter = promised_s and promised_s - lasting > MISSING_SHARE * promised_s
     if fewer and (shorter or not promised_s):
         raise MediaError(f"{path}: truncated, {count} of {stream.frames} frames")
     if shorter and not stream.frames:
         raise MediaError(f"{path}: truncated, {lasting:.3g} of {promised_s:.3g} s")
+
+
+def _start(seen: _Seen, stream: av.video.stream.VideoStream) -> float:
+    """Second at which a film begins; frames before the first whole one cannot be decoded."""
+    starts = [seen.seconds[0] or 0.0]
+    if stream.start_time is not None and stream.time_base:
+        starts.append(float(stream.start_time * stream.time_base))
+    return min(starts)
+
+
+def _stated_s(stream: av.video.stream.VideoStream, start: float) -> float:
+    """Seconds that a film lasts by its own header; 0 if that does not say it."""
+    stated = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+    # With a table of frames, as in MP4, the duration holds the nothing before the first one.
+    return max(stated - max(start, 0.0), 0.0) if stream.frames else stated

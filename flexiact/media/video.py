@@ -30,6 +30,8 @@ FFV1_OPTIONS = {"level": "3", "slicecrc": "1"}
 def read_video(path: str | os.PathLike[str]) -> Video:
     """Read all frames, upright, of a video file, an animated WebP or a folder of pictures; they are decoded twice.
 
+    A last frame that is held comes twice, see `Timing`.
+
     Raises:
         MediaError: As for `read_timing`.
     """
@@ -38,6 +40,7 @@ def read_video(path: str | os.PathLike[str]) -> Video:
         frames.append(frame)
         if frame.nbytes * len(frames) > MOST_GIB * 2**30:
             raise MediaError(f"{path}: more than {MOST_GIB} GiB of frames; cut it to the action, or make it smaller")
+    frames += frames[-1:] * timing.held
     return Video(np.stack(frames), timing.fps, timing.times)
 
 

@@ -1,17 +1,18 @@
 """Films as phones, recorders, browsers and cutters leave them: right in time, upright, and said where it is odd."""
 
 import re
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from flexiact.media.files import MediaError
-from flexiact.media.frame_times import Timing
-from flexiact.media.video import fit_frames, read_clip, read_timing, read_video
+from flexiact.media.frame_times import Timing, spread
+from flexiact.media.video import check_clip, fit_frames, read_clip, read_timing, read_video
 from tests.support.films import SPEED, moving, places, remuxed, write_film
 
 STEADY = [n / 24 for n in range(97)]
@@ -82,6 +83,63 @@ def test_a_frame_that_is_held_stands_until_the_next() -> None:
     assert steady.times is None and steady.steadily(8.0) == (range(9), 24.0)
 
 
+HELD = [n / 8 for n in range(5)]  # the square moves for half a second, then stands for another half
+
+
+def _held(path: Path) -> Path:
+    """Write a film whose last frame is stored once and lasts 5 steps."""
+    first, *others = [Image.fromarray(frame) for frame in moving(HELD)]
+    if path.suffix != ".mp4":
+        options = {"lossless": True} if path.suffix == ".webp" else {}
+        lasting = [120] * 4 + [600]  # GIF counts in hundredths
+        first.save(path, save_all=True, append_images=others, duration=lasting, loop=0, **options)
+        return path
+    source = write_film(path.with_name("source.mp4"), moving(HELD), HELD, rate=8, options={"bf": "0"})
+    with av.open(str(source)) as given, av.open(str(path), "w") as output:
+        film = given.streams.video[0]
+        copy = output.add_stream_from_template(film)
+        packets = [packet for packet in given.demux(film) if packet.size]
+        packets[-1].duration *= 5
+        for packet in packets:
+            packet.stream = copy
+            output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.mp4"])
+def test_the_last_frame_counts_for_as_long_as_it_is_held(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _held(tmp_path / name)
+    clip, whole = read_clip(path, 9, 32, 160), read_video(path)
+    assert places(clip.frames) == pytest.approx([0, 3, 6, 9, 12, 12, 12, 12, 12], abs=1)
+    assert clip.fps == pytest.approx(8, rel=0.05)
+    assert "holds its last frame" in capsys.readouterr().err
+    np.testing.assert_array_equal(fit_frames(whole, 9, 32, 160).frames, clip.frames)
+    assert read_timing(path).stored == len(HELD) and read_timing(path).is_steady()
+    assert read_timing(path).steadily(8.0)[0][-2:] == [4, 4]
+
+
+def test_frames_of_one_timestamp_are_spread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = [n / 24 for n in range(24)] + [1 + n / 8 for n in range(9)]
+    doubled = seconds.copy()
+    doubled[10] = doubled[9]
+    path = write_film(tmp_path / "a.mkv", moving(seconds), doubled, codec="ffv1")
+    clip = read_clip(path, 9, 32, 160)
+    assert places(clip.frames) == pytest.approx(SPEED * np.linspace(0, 2, 9), abs=2)
+    assert "frames of one timestamp" in capsys.readouterr().err
+    assert spread([0.0, 1.0, 1.0, *range(2, 20), 19.0]) == [0, 1, 1.5, *range(2, 20), 20]
+    assert spread([0.0, 1.0, 1.0, 2.0]) is None and spread([0.0, 2.0, 1.0, 3.0]) is None
+
+
+def test_a_rate_that_is_nearly_right_is_not_taken(tmp_path: Path) -> None:
+    for seconds, told, true in (([0.0, 2.0, 4.0], 0.6, 0.5), ([n / 8 for n in range(9)], 7.58, 8)):
+        timing = Timing.measured(seconds, told)
+        assert timing.times is None and timing.fps == pytest.approx(true)
+    rounded = [round(1000 * n / 30) / 1000 for n in range(3)]
+    assert Timing.measured(rounded, 30.0).fps == 30
+
+
 @pytest.mark.parametrize("rate", [8, 24, 30, 50, 60])
 @pytest.mark.parametrize("jitter_ms", [0, 1, 4])
 def test_jitter_changes_nothing(tmp_path: Path, rate: int, jitter_ms: int) -> None:
@@ -118,6 +176,62 @@ def test_a_variable_rate_does_not_hide_that_a_film_is_cut(tmp_path: Path, clock:
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(MediaError, match=r"a.mkv: (damaged or )?truncated"):
         read_timing(path)
+
+
+def test_nothing_before_a_trimmed_film_is_not_missed(tmp_path: Path) -> None:
+    late = [0.7 + second for second in STEADY[:49]]
+    path = write_film(tmp_path / "a.mp4", moving(STEADY[:49]), late, options={"bf": "0", "g": "1"})
+    content = path.read_bytes()
+    edits = content.index(b"elst") + 12
+    length, begin = 1000, round(0.75 * 1000)  # of the second edit, in thousandths of a second, from the film's 0.75 s
+    with av.open(str(path)) as opened:
+        begin = round(0.75 / opened.streams.video[0].time_base)
+    second = struct.pack(">Ii", length, begin)
+    path.write_bytes(content[: edits + 12] + second + content[edits + 12 + len(second) :])
+    video = read_video(path)
+    assert len(video.frames) == pytest.approx(24, abs=1)
+    assert places(video.frames)[0] == pytest.approx(SPEED * 0.75, abs=1)
+
+
+def test_a_gif_without_its_end_is_refused(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.gif", moving(STEADY[:12]), STEADY[:12], codec="gif")
+    content = path.read_bytes()
+    assert read_timing(path).count == 12
+    for length in range(len(content) // 2, len(content), 97):
+        path.write_bytes(content[:length])
+        with pytest.raises(MediaError, match="a.gif: .*(truncated|damaged)"):
+            read_timing(path)
+
+
+def _time_lapse(path: Path, turns: Sequence[int]) -> Path:
+    """Copy a camera's pictures, turned by their EXIF, into a film without encoding them."""
+    for index, (frame, turn) in enumerate(zip(moving(STEADY), turns, strict=False)):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = turn
+        Image.fromarray(frame).save(path.with_name(f"{index:03d}.jpg"), exif=exif, quality=95)
+    with av.open(str(path.with_name("%03d.jpg"))) as given, av.open(str(path), "w") as output:
+        copy = output.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.size:
+                packet.stream = copy
+                output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.avi", "a.mkv"])
+def test_frames_may_hold_a_camera_s_exif(tmp_path: Path, name: str) -> None:
+    assert read_video(_time_lapse(tmp_path / name, [1] * 5)).frames.shape == (5, 32, 160, 3)
+    assert read_video(_time_lapse(tmp_path / name, [6] * 5)).frames.shape == (5, 160, 32, 3)
+    with pytest.raises(MediaError, match="only some frames are turned"):
+        read_timing(_time_lapse(tmp_path / name, [1, 1, 3, 1, 1]))
+
+
+def test_a_photo_is_no_film(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "A"
+    Image.fromarray(moving([0.0])[0]).save(tmp_path / "a.jpg", exif=exif)
+    with pytest.raises(MediaError, match="a.jpg: holds one frame"):
+        check_clip(tmp_path / "a.jpg")
 
 
 ONE, BACK = 0x10000, -0x10000
