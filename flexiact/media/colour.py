@@ -1,11 +1,20 @@
 """Convert the colours of pictures with an ICC profile to sRGB (littleCMS through Pillow)."""
 
 import io
+import struct
 from functools import lru_cache
 from itertools import product
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
+
+HDR = {16: "PQ", 18: "HLG"}
+"""Names of transfer functions with a high dynamic range, by their number in H.273."""
+
+WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
+"""Names of primaries that are wider than those of sRGB, by their number in H.273."""
+
+_NUMBERS = ((b"cICP", ">BB"), (b"nclx", ">HH"))  # what marks primaries and transfer function in PNG and in AVIF
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _SAME = 2
@@ -43,9 +52,16 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
     return _transform(profile, image.mode, to).apply(image), f"is converted to sRGB from {name}"
 
 
-def stated_otherwise(image: Image.Image) -> str:
-    """Text of a note on colours that a picture without a profile states as others than sRGB; "" if there are none."""
-    if image.info.get("icc_profile") or "srgb" in image.info:
+def stated_otherwise(image: Image.Image, start: bytes) -> str:
+    """Text of a note on colours that a picture without a profile states as others than sRGB; "" if there are none.
+
+    `start` are the first bytes of its file.
+    """
+    if image.info.get("icc_profile"):
+        return ""
+    if numbered := _numbered(start):
+        return f"states {numbered} without a profile: its colours are taken as sRGB"
+    if "srgb" in image.info:
         return ""
     exif = image.getexif()
     adobe = exif.get_ifd(ExifTags.IFD.Interop).get(1) == "R03"  # Design rule for Camera File system
@@ -56,6 +72,16 @@ def stated_otherwise(image: Image.Image) -> str:
     if primaries is not None:
         odd = odd or max(abs(a - b) for a, b in zip(primaries, _SRGB_PRIMARIES, strict=True)) > _NEAR
     return "states a gamma or primaries of its own, without a profile: its colours are taken as sRGB" if odd else ""
+
+
+def _numbered(start: bytes) -> str:
+    """Colours that a PNG or an AVIF states by numbers of H.273, if they are no sRGB; "" if they are or none stand."""
+    for mark, form in _NUMBERS:
+        place = start.find(mark) + len(mark)
+        if place >= len(mark) and len(start) >= place + struct.calcsize(form):
+            primaries, transfer = struct.unpack_from(form, start, place)
+            return " ".join(filter(None, ("HDR, " + HDR[transfer] if transfer in HDR else "", WIDE.get(primaries))))
+    return ""
 
 
 def _read(profile: bytes) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from PIL import Image
 
+from flexiact.media.colour import HDR, WIDE
 from flexiact.media.files import MediaError
 from flexiact.media.frame_times import Timing, spread
 from flexiact.media.image import FOREIGN_PICTURES, MOST_PIXELS, check_file, foreign_format, to_rgb
@@ -28,8 +29,6 @@ MISSING_SHARE = 0.05
 """A file whose frames and seconds fall short of its header by more than this share counts as truncated."""
 
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-_HDR = {16: "PQ", 18: "HLG"}  # H.273, transfer characteristics
-_WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # H.273, colour primaries
 _RATE_TOLERANCE = 0.05
 _GIF_END = b";"
 
@@ -73,7 +72,7 @@ class _Seen:
         self.seconds.append(frame.time)
         self.sizes.add((frame.height, frame.width))
         self.turns.add(orientation(frame))
-        self.hdr, self.wide = _HDR.get(frame.color_trc, ""), _WIDE.get(frame.color_primaries, "")
+        self.hdr, self.wide = HDR.get(frame.color_trc, ""), WIDE.get(frame.color_primaries, "")
         self.interlaced = self.interlaced or frame.interlaced_frame
         if frame.time is not None and frame.time_base:
             self.end = max(self.end, frame.time + float((frame.duration or 0) * frame.time_base))

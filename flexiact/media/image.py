@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from flexiact.media.colour import stated_otherwise, to_srgb
 from flexiact.media.files import MediaError, not_fetched, replacing
@@ -31,6 +31,7 @@ DAMAGED = (
 )
 """What Pillow's readers raise on damaged files, most of it by accident."""
 
+_HEADER_BYTES = 65536
 _EXECUTED = {"EPS"}  # a program, which Pillow would give to Ghostscript
 Formats = Mapping[str, Sequence[tuple[int, bytes]]]
 
@@ -43,7 +44,13 @@ FOREIGN_PICTURES: Formats = {
 }
 """Formats that cannot be read here, each with the bytes that mark it and their places in the file."""
 
-_FILMS: Formats = {"a video, of which one frame is needed": ((4, b"ftyp"), (4, b"moov"), (0, b"\x1aE\xdf\xa3"))}
+_UNREADABLE: Formats = {
+    "a damaged or truncated AVIF": ((4, b"ftypavif"), (4, b"ftypavis")),
+    "a video, of which one frame is needed": (
+        *((4, b"ftyp"), (4, b"moov"), (0, b"\x1aE\xdf\xa3"), (8, b"AVI "), (0, b"FLV"), (0, b"\x00\x00\x01\xba")),
+        (0, b"0&\xb2u"),
+    ),
+}
 
 
 def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -107,10 +114,11 @@ def decode_image(path: Path) -> tuple[np.ndarray, str]:
             several = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
             image.load()
             turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
-            colours = stated_otherwise(image)
+            colours = stated_otherwise(image, _start(path))
             picture, converted = to_rgb(ImageOps.exif_transpose(image))
     except DAMAGED as error:
-        reason = foreign_format(path, {**FOREIGN_PICTURES, **_FILMS}) or one_line(error)
+        unknown = "its format is not known; save it as JPEG or PNG" if isinstance(error, UnidentifiedImageError) else ""
+        reason = foreign_format(path, {**FOREIGN_PICTURES, **_UNREADABLE}) or unknown or one_line(error)
         raise MediaError(f"{path}: not a readable image ({reason})") from error
     changes = [
         f"holds {several} pictures, of which the first is read" if several > 1 else "",
@@ -118,6 +126,12 @@ def decode_image(path: Path) -> tuple[np.ndarray, str]:
         converted or colours,
     ]
     return picture, "; ".join(change for change in changes if change)
+
+
+def _start(path: Path) -> bytes:
+    """First bytes of a file, which hold what a picture states about itself."""
+    with path.open("rb") as file:
+        return file.read(_HEADER_BYTES)
 
 
 def _check_kind(image: Image.Image) -> None:

@@ -122,10 +122,22 @@ def test_a_video_is_no_image(tmp_path: Path) -> None:
         "a.mp4": b"\0\0\0\x20ftypisom",
         "a.mov": b"\0\0\0\x14ftypqt  ",
         "a.webm": b"\x1aE\xdf\xa3",
+        "a.avi": b"RIFF\0\0\0\0AVI LIST",
+        "a.wmv": b"0&\xb2u\x8ef\xcf\x11",
     }.items():
         (tmp_path / name).write_bytes(start + bytes(100))
         with pytest.raises(MediaError, match=f"{name}: not a readable image .it is a video"):
             read_image(tmp_path / name)
+
+
+def test_a_cut_avif_is_no_video_and_other_formats_are_to_be_saved_anew(tmp_path: Path) -> None:
+    Image.fromarray(patches()).save(tmp_path / "a.avif")
+    (tmp_path / "a.avif").write_bytes((tmp_path / "a.avif").read_bytes()[:-40])
+    with pytest.raises(MediaError, match=r"a.avif: .*a damaged or truncated AVIF"):
+        read_image(tmp_path / "a.avif")
+    (tmp_path / "a.exr").write_bytes(b"v/1\x01\x02" + bytes(100))
+    with pytest.raises(MediaError, match=r"a.exr: .*its format is not known; save it as JPEG or PNG"):
+        read_image(tmp_path / "a.exr")
 
 
 def test_a_raw_photo_is_not_its_preview(tmp_path: Path) -> None:
@@ -195,6 +207,27 @@ def test_colours_that_a_png_states_without_a_profile_are_said(
     (tmp_path / "a.png").write_bytes(content[:33] + chunks + content[33:])  # after the header
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), patches())
     assert ("states a gamma or primaries of its own" in capsys.readouterr().err) == said
+
+
+@pytest.mark.parametrize(
+    ("primaries", "transfer", "said"),
+    [(12, 13, "states Display P3"), (9, 16, "states HDR, PQ BT.2020"), (1, 18, "states HDR, HLG"), (1, 13, "")],
+)
+def test_colours_stated_by_numbers_are_said(
+    tmp_path: Path, primaries: int, transfer: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "a.avif"):
+        Image.fromarray(patches()).save(tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+        if name == "a.png":
+            content = content[:33] + chunk(b"cICP", bytes([primaries, transfer, 0, 1])) + content[33:]
+        else:
+            place = content.index(b"nclx") + 4
+            content = content[:place] + struct.pack(">HH", primaries, transfer) + content[place + 4 :]
+        (tmp_path / name).write_bytes(content)
+        read_image(tmp_path / name)
+        told = capsys.readouterr().err
+        assert said in told if said else not told
 
 
 def test_a_camera_s_adobe_rgb_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
