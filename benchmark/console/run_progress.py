@@ -15,8 +15,8 @@ _LINE_EVERY_S = 20.0
 class Progress:
     """Counter of finished work. Kinds differ a thousandfold in cost, so the time left is estimated kind by kind.
 
-    `work` is the number of pieces by kind, of which `workers` are in work at a time; without a stream it writes to
-    standard error.
+    `work` is the number of pieces by kind, such as fits of one method. Of them `workers` are in work at a time. Without
+    a stream it writes to standard error.
     """
 
     def __init__(self, work: Mapping[str, int], stream: TextIO | None = None, workers: int = 1) -> None:

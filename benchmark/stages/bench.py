@@ -165,9 +165,9 @@ class Bench:
         row = self.executor.execute(cell)
         seconds = time.perf_counter() - start
         if fits:
-            listener.done("fit", seconds - (row.transfer_s or 0.0))
+            listener.done(f"fit {cell.method}", seconds - (row.transfer_s or 0.0))
             seconds = row.transfer_s or 0.0
-        listener.done(cell.kind, seconds)
+        listener.done(f"{cell.kind} {cell.method}", seconds)
         event, rest = ("made", "") if row.status == "ok" else (row.status, f": {row.error}")
         self.folder.log(event, f"{_name(cell)}, {time.perf_counter() - start:.2f} s{rest}")
         return row

@@ -1,6 +1,7 @@
 """Run one session from description to tables. Backbone, perception and workers are arguments."""
 
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -224,7 +225,10 @@ def _do(request: RunRequest, bench: Bench, work: Work, workers: Workers | None) 
     shares = units(work.cells, {case.case_id: case.reference_id for case in request.cases})
     amount = _amount(work.unmade, len(work.cells), bench.executor)
     count = min(workers.number, len(shares)) if workers else 1
-    todo = ", ".join(f"{number} {kind}" for kind, number in amount.items())
+    stages = Counter[str]()
+    for kind, number in amount.items():
+        stages[kind.split()[0]] += number
+    todo = ", ".join(f"{number} {stage}" for stage, number in sorted(stages.items()))
     bench.folder.log("begins", f"{todo}; processes: {count}; {request.command}")
     with until_asked() as asked, Progress(amount, workers=count) as progress:
         if workers and workers.cluster:
@@ -259,12 +263,13 @@ def _equipped(
     return Bench(executor, scorer, folder)
 
 
-def _amount(unmade: list[Cell], scores: int, executor: Executor) -> dict[str, int]:
-    fits = {cell.fit_key for cell in unmade if executor.needs_fit(cell)}
-    kinds = [cell.kind for cell in unmade]
-    work = {"bound": kinds.count("bound"), "fit": len(fits), "method": kinds.count("method"), "score": scores}
-    work["submission"] = kinds.count("submission")
-    return {kind: count for kind, count in work.items() if count}
+def _amount(unmade: list[Cell], scores: int, executor: Executor) -> Counter[str]:
+    """Pieces of work by their stage and entry, whose pieces take about as long as one another."""
+    fits = {cell.fit_key: cell for cell in reversed(unmade) if executor.needs_fit(cell)}  # the first one fits for all
+    work = Counter(f"{cell.kind} {cell.method}" for cell in unmade)
+    work.update(f"fit {cell.method}" for cell in fits.values())
+    work["score"] = scores
+    return work
 
 
 def _written(

@@ -423,6 +423,21 @@ def test_time_left_is_estimated_kind_by_kind() -> None:
     assert shared.seconds_left() == (30.0, True)
 
 
+def test_all_work_is_announced_by_what_it_costs_and_counted_once(tiny, out: Path, monkeypatch) -> None:
+    begun: list[tuple[Progress, dict[str, int]]] = []
+
+    def watched(work: dict[str, int], workers: int) -> Progress:
+        begun.append((Progress(work, workers=workers), dict(work)))
+        return begun[0][0]
+
+    monkeypatch.setattr("benchmark.stages.session.Progress", watched)
+    session(out, tiny)
+    ((progress, work),) = begun
+    assert work["fit flexiact"] == 1 and "fit base-embedding" not in work  # which shares it
+    assert work["method base-embedding"] == len(CASES) and work["bound still"] == len(CASES)
+    assert progress.seconds_left() == (0.0, True) and not any(progress._left.values())
+
+
 def test_small_cases_differ_as_the_tests_expect() -> None:
     assert CASES[0].digests["reference"] == CASES[1].digests["reference"]
     assert small_case("turn").digests["reference"] != CASES[0].digests["reference"]
