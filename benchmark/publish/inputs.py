@@ -47,7 +47,8 @@ def read_by(step: str) -> dict[str, str]:
     found = {"corruptions": str(VERSION)} if spoils else {}
     if runs or spoils:
         found |= {"features": str(FEATURES_VERSION)}
-        found |= {f"metric {name}": str(metric.version) for name, metric in METRICS.items()}
+        measured = step.partition("--metrics ")[2].split(" --")[0].split() or list(METRICS)
+        found |= {f"metric {name}": str(METRICS[name].version) for name in measured}
     if runs:
         said = {name: {"version": bound.version, "config": bound.config()} for name, bound in BOUNDS.items()}
         found |= {f"bound {name}": key("bound", settings) for name, settings in said.items()}

@@ -4,14 +4,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark.planning.methods import METHODS
-from benchmark.suites.puppets import REPLICATION
+from benchmark.suites.puppets import HEADLINE, REPLICATION
 
 PUBLISHED = Path(__file__).parents[2] / "reports" / "published"
 CLAIMED = PUBLISHED / "claims"
 """Results with the claims that the replication repeats."""
 JUDGES = ("clip", "pose")
 WEIGHTS = ("backbone", "refadapter", "control", "pose_driver", *JUDGES)
-HEADLINE = (
+COMPARED = (
     "flexiact", "flexiact-no-schedule", "flexiact-no-refadapter", "base-embedding", "motion_director",
     "motion_inversion", "ditflow", "smm", "motion_clone", "pose_guided", "i2v",
 )  # fmt: skip
@@ -41,16 +41,16 @@ class Product:
 
     steps: tuple[str, ...]
     suites: tuple[str, ...]
-    methods: tuple[str, ...] = HEADLINE
+    methods: tuple[str, ...] = COMPARED
     weights: tuple[str, ...] = WEIGHTS
 
 
 def _variance(suite: str) -> Product:
-    made = f"benchmark.run --suite {suite} --methods {' '.join(HEADLINE)} --seeds 0-1 --fit-seeds 0-1"
+    made = f"benchmark.run --suite {suite} --methods {' '.join(COMPARED)} --seeds 0-1 --fit-seeds 0-1"
     return Product((f"{made} --out {{runs}}/variance", "reports.power {runs}/variance --publish {out}"), (suite,))
 
 
-def _suite(name: str, seeds: str = "0", methods: tuple[str, ...] = HEADLINE) -> Product:
+def _suite(name: str, seeds: str = "0", methods: tuple[str, ...] = COMPARED) -> Product:
     asked = "all" if methods == tuple(METHODS) else " ".join(methods)
     made = f"benchmark.run --suite {name} --methods {asked} --seeds {seeds} --out {{runs}}/{name}"
     return Product((made, f"reports.build {{runs}}/{name} --publish {{out}}"), (name,), methods)
@@ -72,10 +72,13 @@ def _difficulty() -> Product:
     seeds = {"puppets-easy": "0-2", "puppets-pose": "0-2"}
     names = ("puppets-easy", *(f"puppets-{axis}" for axis in ("layout", "viewpoint", "skeleton", "pose", "crossed")))
     # All of these suites have the same references. Fits of other seeds would add little: see the result `variance`.
-    first, *others = (f"{_suite(name, seeds.get(name, '0')).steps[0]} --fit-seeds 0" for name in names)
+    # The curves are of the headline alone, so nothing else is measured.
+    rest = f"--fit-seeds 0 --metrics {HEADLINE}"
+    first, *others = (f"{_suite(name, seeds.get(name, '0')).steps[0]} {rest}" for name in names)
     steps = [first, *(f"{step} --fits-from {{runs}}/{names[0]}" for step in others)]
     runs = " ".join(f"{{runs}}/{name}" for name in names)
-    return Product((*steps, f"reports.difficulty {runs} --publish {{out}}"), names)
+    steps.append(f"reports.difficulty {runs} --publish {{out}}")
+    return Product(tuple(steps), names, weights=("backbone", "refadapter", "control", "pose_driver", "pose"))
 
 
 def _ablation(name: str, suite: str, *methods: str) -> Product:

@@ -17,7 +17,8 @@ from benchmark.publish import __main__ as publish
 from benchmark.publish import inputs
 from benchmark.publish.__main__ import main
 from benchmark.publish.inputs import inputs_of, obstacles_to, stale
-from benchmark.publish.products import HEADLINE, PRODUCTS, Product
+from benchmark.publish.products import COMPARED, PRODUCTS, Product
+from metrics import METRICS
 from reports.analysis.claims import FAMILY, family
 
 STUDIES = {"study", "attention"}
@@ -28,8 +29,8 @@ def test_every_product_is_made_by_commands_that_exist_and_every_claim_can_be_mad
     for product in PRODUCTS.values():
         assert {step.split()[0] for step in product.steps} <= {module for module, _ in COMMANDS.values()}
         assert set(product.methods) <= set(METHODS)
-    assert {name for pair in family() for name in pair} <= set(HEADLINE)
-    assert len(HEADLINE) <= 12
+    assert {name for pair in family() for name in pair} <= set(COMPARED)
+    assert len(COMPARED) <= 12
     for name in plan_names():
         assert {row.method for row in ablation_of(load_plan(name)).rows} >= set(PRODUCTS[name].methods)
 
@@ -60,6 +61,10 @@ def test_what_a_command_reads_makes_only_its_own_results_stale(tmp_path: Path, m
         (lambda: monkeypatch.setattr("benchmark.study.corruptions.VERSION", 99), {"study"}),
         (lambda: monkeypatch.setattr("benchmark.store.schema.rows.FEATURES_VERSION", 99), {*PRODUCTS} - {"attention"}),
         (lambda: monkeypatch.setitem(BOUNDS, "still", replace(BOUNDS["still"], version=99)), {*PRODUCTS} - STUDIES),
+        (
+            lambda: monkeypatch.setitem(METRICS, "pck", replace(METRICS["pck"], version=99)),
+            {*PRODUCTS} - {"attention", "difficulty"},  # which measure the headline at most
+        ),
         (lambda: (plans / "refadapter.toml").write_text("another"), {"refadapter"}),
         (lambda: monkeypatch.setattr("reports.analysis.claims.family", lambda: (("a", "b"),)), claiming),
     ):
