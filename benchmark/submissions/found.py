@@ -79,18 +79,23 @@ def by_name(folder: Path, cases: Cases) -> Found:
 
 
 def by_table(table: Path, folder: Path, cases: Cases) -> dict[str, Found]:
-    """Videos of each method by a table; the method is "" if the table has no such column.
+    """Videos of each method by a table; the method is "" if the table names none.
 
     The table's paths are relative to `folder` and stay in it.
 
     Raises:
         CaseError: If the table cannot be read; if it names an unknown case, a file that is not there or outside of the
-            folder, or two videos for one method, case and seed. The message names up to ten faults.
+            folder, or two videos for one method, case and seed; or if only some rows name a method. The message names
+            up to ten faults.
     """
     found: dict[str, Found] = {}
     problems: list[str] = []
-    for number, row in _rows(table):
+    rows = _rows(table)
+    some_are_named = any(row.get("method") for _, row in rows)
+    for number, row in rows:
         cell, fault = _row_cell(row, cases.known)
+        if some_are_named and not row["method"]:
+            fault = "the method is empty; name it, since other rows name theirs"
         name = spelled(folder, row["video"])
         if row["video"] and not fault and not lies_inside(folder, name):
             fault = f"there is no '{row['video']}' in {folder}"

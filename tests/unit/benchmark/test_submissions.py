@@ -113,6 +113,7 @@ def test_a_table_names_any_files(tmp_path: Path) -> None:
         ("video,case\nin.mp4,leen\n", r"line 2: unknown case 'leen' \(did you mean 'lean'"),
         ("video,case,seed\nin.mp4,lean,-1\n", "line 2: seed: expected a whole number from 0, got '-1'"),
         ("video,case\nin.mp4,lean\nin.mp4,lean\n", "are both lean at seed 0"),
+        ("video,case,method\nin.mp4,lean,mine\nin.mp4,turn,\n", "line 3: the method is empty; name it"),
         ("file,case\nin.mp4,lean\n", "expected the heading video,case"),
     ],
 )
