@@ -11,7 +11,16 @@ from pathlib import Path
 from benchmark.planning.selection import UsageError
 from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import read_rows
-from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_name, file_of, lies_inside
+from benchmark.suites.file_cases import (
+    UNSTATED,
+    FileCase,
+    FileSuite,
+    file_name,
+    file_of,
+    lies_inside,
+    suite_of,
+    unique_names,
+)
 from flexiact.media.csv_files import whole
 from flexiact.media.files import spelled
 
@@ -42,9 +51,12 @@ def table_suite(place: str) -> FileSuite:
             faults = [f"case {row['case']} is another one above"]
         problems += [f"line {number}: {fault}" for fault in faults]
     refuse(table, problems)
-    cases = [_case(root, told[name]) for name in sorted(told)]
-    refuse(table, [] if cases else ["names no case"])
-    return FileSuite(f"table-{file_name(table.stem)}", tuple(cases))
+    refuse(table, [] if told else ["names no case"])
+    references = dict.fromkeys(Path(row["reference"]) for row in told.values())
+    names = unique_names(reference.with_suffix("").as_posix() for reference in references)
+    actions = dict(zip(references, names, strict=True))  # two files have two names, or they would count as one
+    cases = [_case(root, row, actions[Path(row["reference"])]) for row in told.values()]
+    return suite_of(f"table-{file_name(table.stem)}", cases)
 
 
 def _rows(root: Path, table: Path, problems: list[str]) -> list[tuple[int, dict[str, str]]]:
@@ -74,9 +86,8 @@ def _faults(root: Path, row: Mapping[str, str]) -> list[str]:
     return faults
 
 
-def _case(root: Path, row: Mapping[str, str]) -> FileCase:
+def _case(root: Path, row: Mapping[str, str], action: str) -> FileCase:
     start, end = (whole(row[name]) for name in SPAN)
-    action = file_name(Path(row["reference"]).with_suffix("").as_posix())
     return FileCase(
         case_id=row["case"],
         action=action,

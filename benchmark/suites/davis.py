@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from benchmark.planning.selection import UsageError
 from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import inside, read_rows
-from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_of, unique_names
+from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_of, suite_of, unique_names
 from flexiact.media.csv_files import TableError, by_heading
 from flexiact.media.files import in_folder, is_file, spelled
 from flexiact.media.frame_folder import pictures_in
@@ -67,7 +67,7 @@ def davis_suite(place: str) -> FileSuite:
         )
         for name, one in zip(names, transfers, strict=True)
     ]
-    return FileSuite("davis", tuple(sorted(cases, key=lambda case: case.case_id)))
+    return suite_of("davis", cases)
 
 
 def _transfers(root: Path, top: Path, problems: list[str]) -> Iterator[_Transfer]:

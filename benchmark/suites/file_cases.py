@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -59,6 +59,7 @@ class FileCase:
     Attributes:
         frames: First frame and one past the last frame of the reference that show the action; None: all frames.
         crops: Crops that come with the reference, each a file and the frames that show the action.
+        like_another: True if an earlier case of the suite has the same reference and target, with other texts.
     """
 
     case_id: str
@@ -72,6 +73,7 @@ class FileCase:
     target: File
     frames: tuple[int, int] | None = None
     crops: tuple[tuple[File, tuple[int, int]], ...] = ()
+    like_another: bool = False
     truth_known: ClassVar[bool] = False
 
     @property
@@ -88,7 +90,8 @@ class FileCase:
         }
         if self.crops:
             parts["reference"]["crops"] = [[file.sha256, frames] for file, frames in self.crops]
-        return {name: digest({"reading_version": READING_VERSION, **part}) for name, part in parts.items()}
+        named = {name: digest({"reading_version": READING_VERSION, **part}) for name, part in parts.items()}
+        return named | ({"case": digest(self.case_id)} if self.like_another else {})
 
     def describe(self) -> dict[str, Any]:
         """Entry of the case in run.json; axes and terciles are empty, since nobody knows them.
@@ -191,6 +194,20 @@ class FileSuite:
         cases = self.chosen(case_ids)
         references = ((case.reference.path, case.frames) for case in cases)
         refuse("suite", unreadable(references, (case.target.path for case in cases)))
+
+
+def suite_of(name: str, cases: Iterable[FileCase]) -> FileSuite:
+    """Make a suite, with its cases in the order of their ids.
+
+    Bounds read no text, but their scores do. So of cases with the same material those after the first given one are
+    marked, and their results get keys of their own. The first one keeps its keys, as if the others were not there.
+    """
+    seen, marked = set[str](), list[FileCase]()
+    for case in cases:
+        material = digest(case.digests)
+        marked.append(replace(case, like_another=material in seen))
+        seen.add(material)
+    return FileSuite(name, tuple(sorted(marked, key=lambda case: case.case_id)))
 
 
 def file_of(root: Path, name: str) -> File:

@@ -30,7 +30,7 @@ from pathlib import Path, PurePosixPath
 from benchmark.planning.selection import UsageError
 from benchmark.suites.case import refuse
 from benchmark.suites.csv_tables import inside, read_rows
-from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_of, lies_inside, unique_names
+from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_of, lies_inside, suite_of, unique_names
 from flexiact.backbone.hub import snapshot
 from flexiact.media.csv_files import whole
 from flexiact.media.files import MediaError, is_file
@@ -130,7 +130,8 @@ def read_benchmark(root: Path, source: str) -> FileSuite:
                 )
             )
     refuse(root, problems)
-    return FileSuite("flexiact", _named(cases))
+    names = unique_names(case.case_id for case in cases)  # valid as file names, too
+    return suite_of("flexiact", [replace(case, case_id=name) for case, name in zip(cases, names, strict=True)])
 
 
 def stated_licence(card: Path) -> str:
@@ -144,13 +145,6 @@ def stated_licence(card: Path) -> str:
     except Exception:  # YAML raises errors of its own; an unreadable card states no licence
         return UNSTATED
     return ", ".join(map(str, stated if isinstance(stated, list) else [stated])) if stated else UNSTATED
-
-
-def _named(cases: list[FileCase]) -> tuple[FileCase, ...]:
-    """Cases in the order of their ids, which are made unique and valid as file names."""
-    names = unique_names(case.case_id for case in cases)
-    named = [replace(case, case_id=name) for case, name in zip(cases, names, strict=True)]
-    return tuple(sorted(named, key=lambda case: case.case_id))
 
 
 def _clip(root: Path, folder: Path, problems: list[str]) -> _Clip | None:

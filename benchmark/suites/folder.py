@@ -5,7 +5,16 @@ from pathlib import Path, PurePosixPath
 
 from benchmark.planning.selection import UsageError
 from benchmark.suites.case import refuse
-from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_name, file_of, lies_inside, unique_names
+from benchmark.suites.file_cases import (
+    UNSTATED,
+    FileCase,
+    FileSuite,
+    file_name,
+    file_of,
+    lies_inside,
+    suite_of,
+    unique_names,
+)
 from flexiact.media.files import in_folder, is_clutter, read_text
 from flexiact.terminal.cli import one_line
 
@@ -53,7 +62,7 @@ def folder_suite(place: str) -> FileSuite:
         )
         for name, image, prompt in zip(unique_names(image.stem for image in images), images, prompts, strict=True)
     ]
-    return FileSuite(f"folder-{action}", tuple(sorted(cases, key=lambda case: case.case_id)))
+    return suite_of(f"folder-{action}", cases)
 
 
 def _reference(root: Path, problems: list[str]) -> str:

@@ -47,6 +47,13 @@ class FileDigests(Entry):
     """Digest of the target's file and of the way it is read."""
 
 
+class AlikeDigests(FileDigests):
+    """Digests of a case of files whose reference and target are those of an earlier case, with other texts."""
+
+    case: Sha256
+    """Digest of the case's id, so that the two are told apart."""
+
+
 class PuppetDigests(Entry):
     """Digests that name results of a rendered case: of specifications, not of pixels."""
 
@@ -105,5 +112,5 @@ class FileCaseEntry(CaseEntry):
     """Empty: nobody knows the distances."""
     terciles: dict[str, str] = Field(max_length=0)
     """Empty: nobody knows the terciles."""
-    digests: FileDigests
+    digests: FileDigests | AlikeDigests
     """Digests that name its results."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -76,7 +77,9 @@ def kinds(kind: type[BaseModel] = Entry) -> set[type[BaseModel]]:
 def test_run_json_and_its_description_name_the_same_keys(run: Path, backbone, tmp_path: Path) -> None:
     seen = entries(Run.model_validate(load(run / "run.json"))) | entries(read_card(RunFolder(run)))
     suite = {"suite": "folder", "suite_version": None, "suite_digest": None}
-    of_files = describe_run(suite, folder_suite(str(plain(tmp_path))).cases, [0], backbone, {}, {})
+    shutil.copy(plain(tmp_path) / "images/cat.png", tmp_path / "images/same.png")
+    (tmp_path / "images/same.txt").write_text("a cat sits")
+    of_files = describe_run(suite, folder_suite(str(tmp_path)).cases, [0], backbone, {}, {})
     unknown = entries(Description.model_validate(of_files))
     assert not seen & UNKNOWN and UNKNOWN <= unknown
     never_alone = {"CaseEntry", "Description"} | {"StoredScore", "StoredScores"}

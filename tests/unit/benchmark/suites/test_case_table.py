@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 import benchmark.score as command
+from benchmark.planning.plan import plan
+from benchmark.stages.describe import describe_run
 from benchmark.suites.case import CaseError, Format
 from benchmark.suites.case_table import table_suite
 from flexiact import PUPPET_WEIGHTS
@@ -36,6 +38,30 @@ def test_rows_of_one_case_are_one_case(tmp_path: Path) -> None:
     fox, owl = suite.cases
     assert fox.reference_id == owl.reference_id == "clips-walk"
     assert (fox.prompt, fox.caption, fox.target.name) == ("a fox walks", "", "fox.png")
+
+
+def test_two_references_have_two_ids(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a/b.mp4", "a-b.mp4", "a/b.mkv")):
+        write_clip(tmp_path / name, seed=seed)
+    files = ["a/b.mp4", "a-b.mp4", "./a-b.mp4", "a/b.mkv", "clips/walk.mp4"]
+    rows = [["", str(number), "", file, "fox.png", f"a fox walks {number}"] for number, file in enumerate(files)]
+    suite = table_suite(str(material(tmp_path, rows)))
+    assert [case.reference_id for case in suite.cases] == ["a-b", "a-b-2", "a-b-2", "a-b-3", "clips-walk"]
+
+
+def test_several_texts_may_be_asked_of_one_reference_and_target(tmp_path: Path, backbone) -> None:
+    rows = [["", name, "", "clips/walk.mp4", "fox.png", f"a fox {name}"] for name in ("walks", "runs", "creeps")]
+    (walks,) = table_suite(str(material(tmp_path, rows[:1]))).cases
+    suite = table_suite(str(material(tmp_path, rows)))
+    assert suite.chosen(["walks"]) == (walks,)  # rows that were added at the end leave its results alone
+    assert suite.case_ids == ("creeps", "runs", "walks")
+    about = {"suite": suite.name, "suite_version": None, "suite_digest": None}
+    for cases in (suite.cases, suite.chosen(["creeps", "runs"])):
+        run = describe_run(about, cases, [0], backbone, {}, {})
+        keys = {(cell.method, cell.case_id): cell.key for cell in plan(run)}
+        assert len(set(keys.values())) == len(keys) == 2 * len(cases)
+    alone = table_suite(str(material(tmp_path / "alone", rows[1:2]))).cases
+    assert alone[0].digests == walks.digests != suite.chosen(["runs"])[0].digests
 
 
 @pytest.mark.parametrize(
