@@ -5,7 +5,6 @@ A table has the columns of `COLUMNS`, a row for each video and metric. VBench's 
 dimensions, https://github.com/Vchitect/VBench at 45e79ec). Its files do not name who wrote them.
 """
 
-import csv
 import json
 import math
 import re
@@ -36,7 +35,7 @@ _BETTER = {"higher": True, "lower": False, "neither": None}
 _DESCRIBE_ONLY = ("dynamic_degree",)
 _UP_TO_100 = ("imaging_quality",)  # the total is divided by 100, the values of videos are not
 _UNREADABLE = (
-    OSError, TableError, csv.Error, UnicodeDecodeError, json.JSONDecodeError, RecursionError, pa.ArrowException
+    OSError, TableError, UnicodeDecodeError, json.JSONDecodeError, RecursionError, pa.ArrowException
 )  # fmt: skip
 
 

@@ -4,7 +4,6 @@ In a folder a video is `CASE.EXT`, or `CASE-seedN.EXT` for several seeds. EXT is
 folder of numbered pictures has none. A table has the columns `video` and `case`, and may have `seed` and `method`.
 """
 
-import csv
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from flexiact.media.csv_files import TableError, by_heading, read_table, whole
 from flexiact.media.files import is_clutter, spelled
 from flexiact.media.frame_folder import PICTURE_SUFFIXES
 from flexiact.terminal.cli import one_line
-from flexiact.terminal.notes import collected, tell
 
 NEEDED, OPTIONAL = ("video", "case"), ("seed", "method")
 """Columns of a table."""
@@ -159,15 +157,12 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
         rows = read_table(table, len(NEEDED))
         heading = [cell.lower() for cell in rows[0][1]] if rows else []
         columns = [*NEEDED, *(name for name in OPTIONAL if name in heading)]
-        with collected() as notes:
-            cells = by_heading(table, rows, columns)
         # The table may be that of the suite as well, whose columns are read there.
-        of_suite = {*case_table.NEEDED, case_table.CAPTION, *case_table.SPAN}
-        tell(notes if set(heading) - {*columns, *of_suite} else ())
+        cells = by_heading(table, rows, columns, others=[*case_table.NEEDED, *case_table.OPTIONAL])
         return [(number, dict(zip(columns, row, strict=True))) for number, row in cells]
     except TableError as error:
         raise CaseError(f"{table}: {error}") from error
-    except (OSError, csv.Error) as error:
+    except OSError as error:
         raise CaseError(f"{table}: cannot be read ({one_line(error)})") from error
 
 

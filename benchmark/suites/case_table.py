@@ -21,18 +21,21 @@ from benchmark.suites.file_cases import (
     suite_of,
     unique_names,
 )
-from flexiact.media.csv_files import whole
+from flexiact.media.csv_files import TableError, by_heading, whole
 from flexiact.media.files import spelled
 
 NEEDED = ("case", "reference", "target", "prompt")
 """Columns that a table needs."""
 CAPTION = "caption"
 SPAN = ("start_frame", "end_frame")
+OPTIONAL = (CAPTION, *SPAN)
 """Columns that it may have."""
+SUBMITTED = ("video", "seed", "method")
+"""Columns of the same table that `benchmark.submissions.found` reads."""
 
 
 def table_suite(place: str) -> FileSuite:
-    """Make a suite of the cases of a table; further columns are left to others.
+    """Make a suite of the cases of a table; a note names columns that nothing reads.
 
     Raises:
         UsageError: If there is no such file.
@@ -62,13 +65,16 @@ def table_suite(place: str) -> FileSuite:
 def _rows(root: Path, table: Path, problems: list[str]) -> list[tuple[int, dict[str, str]]]:
     """Rows by column, each with the number of its line; [] after a problem."""
     rows = read_rows(root, table, len(NEEDED), problems)
-    heading = [cell.lower() for cell in rows[0][1]] if rows else []
-    if rows and any(heading.count(name) != 1 for name in NEEDED):
-        problems.append(f"expected the heading {','.join(NEEDED)}, got {','.join(rows[0][1])!r}")
+    if not rows:
         return []
-    places = {name: heading.index(name) for name in (*NEEDED, CAPTION, *SPAN) if name in heading}
-    absent = dict.fromkeys((CAPTION, *SPAN), "")
-    cells = [(n, absent | {name: row[place] for name, place in places.items()}) for n, row in rows[1:]]
+    heading = [cell.lower() for cell in rows[0][1]]
+    columns = [*NEEDED, *(name for name in OPTIONAL if name in heading)]
+    try:
+        lines = by_heading(table, rows, columns, others=SUBMITTED)
+    except TableError as error:
+        problems.append(str(error))
+        return []
+    cells = [(n, dict.fromkeys(OPTIONAL, "") | dict(zip(columns, row, strict=True))) for n, row in lines]
     return [(n, row | {name: spelled(root, row[name]) for name in ("reference", "target")}) for n, row in cells]
 
 

@@ -1,6 +1,5 @@
 """Read the text tables (CSV) of a folder of material."""
 
-import csv
 import os
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from flexiact.media.csv_files import Row, TableError, read_table
 from flexiact.terminal.cli import one_line
 
 
-def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list[Row]:
+def read_rows(root: Path, path: Path, columns: int, problems: list[str], *, strict: bool = True) -> list[Row]:
     """Rows of a table, heading included, in the form of `flexiact.media.csv_files.read_table`.
 
     Args:
@@ -18,20 +17,21 @@ def read_rows(root: Path, path: Path, columns: int, problems: list[str]) -> list
         columns: Number of columns that each row needs; all rows have as many as the first one.
         problems: List that faults are added to, with the table's path inside the folder; after a fault no rows are
             returned.
+        strict: As for `read_table`.
     """
     name = inside(root, path)
     if os.path.lexists(path) and not lies_inside(root, name):
         problems.append(f"{name} is a link that leads out of the folder")
         return []
     try:
-        rows = read_table(path, columns)
+        rows = read_table(path, columns, strict=strict)
     except FileNotFoundError:
         problems.append(f"{name} is missing")
         return []
     except TableError as error:
         problems.append(f"{name}: {error}")
         return []
-    except (OSError, csv.Error) as error:
+    except OSError as error:
         problems.append(f"{name}: cannot be read ({one_line(error)})")
         return []
     if not rows:

@@ -149,7 +149,7 @@ def stated_licence(card: Path) -> str:
 
 def _clip(root: Path, folder: Path, problems: list[str]) -> _Clip | None:
     """Video 0 of an action, or the uncropped video in its place; None after a problem."""
-    rows = [cells for _, cells in read_rows(root, folder / "crop.csv", 6, problems)]
+    rows = [cells for _, cells in read_rows(root, folder / "crop.csv", 6, problems, strict=False)]
     if rows and (whole(rows[0][1]) is None or whole(rows[0][2]) is None):
         rows = rows[1:]  # without the heading
     if not rows:
@@ -185,7 +185,7 @@ def _crops(root: Path, rows: Sequence[Sequence[str]]) -> tuple[tuple[str, tuple[
 
 def _targets(root: Path, folder: Path, problems: list[str]) -> list[tuple[str, str]]:
     """Name and prompt of each target image of an action whose file exists."""
-    rows = [cells for _, cells in read_rows(root, folder / "val_image.csv", 2, problems)]
+    rows = [cells for _, cells in read_rows(root, folder / "val_image.csv", 2, problems, strict=False)]
     where = f"{inside(root, folder)}/val_image.csv"
     heading = [cell.lower() for cell in rows[0]] if rows else ["path", "caption"]
     if "path" not in heading or "caption" not in heading:

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from flexiact.media.files import read_text
@@ -16,6 +16,8 @@ _ABSENT = {"nan", "NaN", "<NA>", "#N/A"}
 
 _FAULT = re.compile(r"#[^\W\d_]+[/\d]*[?!]|Err:\d+")
 """A formula that a spreadsheet could not compute, in any language: #NAME?, #REF!, #BEZUG!, #DIV/0!"""
+
+_NOT_CLOSED = "a quotation mark is not closed, here or in what follows it: the table cannot be read"
 
 _END = "END"
 """A last row for the reader: where a quotation mark is not closed, it is taken for a part of the text."""
@@ -37,22 +39,16 @@ def read_table(path: Path, columns: int, *, strict: bool = False) -> list[Row]:
         strict: True to refuse a text that goes on after its closing quotation mark, too.
 
     Raises:
-        TableError: If a row has another number of cells, a formula failed, or the last quotation mark opens a text
-            that nothing closes.
-        OSError: If the file cannot be read as text (csv.Error: if it is no table).
+        TableError: If it is no table, a row has another number of cells, a formula failed, or the last quotation mark
+            opens a text that nothing closes.
+        OSError: If the file cannot be read as text.
     """
     text = read_text(path)
     named = re.match(r"sep=(.)(\r\n|\r|\n)", text)  # the line that tells a spreadsheet the separator
-    text = text[named.end() :] if named else text
+    text = text[named.start(2) :] if named else text  # its end stays, so that lines keep their numbers
     first = next(iter(text.lstrip().splitlines()), "")
     separator = named[1] if named else next((m for m in _SEPARATORS if first.count(m) >= columns - 1), ",")
-    ended = io.StringIO(f"{text}\n{_END}", newline="")
-    reader = csv.reader(ended, delimiter=separator, skipinitialspace=True, strict=strict)
-    *lines, (_, last) = [(reader.line_num + bool(named), [_cell(cell) for cell in cells]) for cells in reader]
-    if last != [_END]:
-        start = lines[-1][0] + 1 if lines else 1
-        raise TableError(f"line {start}: a quotation mark is not closed, here or in what follows it")
-    rows = [(number, cells) for number, cells in lines if any(cells)]
+    rows = [(number, cells) for number, cells in _lines(text, separator, strict) if any(cells)]
     if not rows:
         return []
     width = max(columns, *(place for place, cell in enumerate(rows[0][1], start=1) if cell))
@@ -66,10 +62,35 @@ def read_table(path: Path, columns: int, *, strict: bool = False) -> list[Row]:
     return [(number, cells[:width]) for number, cells in rows]
 
 
-def by_heading(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
+def _lines(text: str, separator: str, strict: bool) -> list[Row]:
+    """All lines of a table, also those without any text.
+
+    Raises:
+        TableError: If a line is that of no table.
+    """
+    ended = io.StringIO(f"{text}\n{_END}", newline="")
+    reader = csv.reader(ended, delimiter=separator, skipinitialspace=True, strict=strict)
+    lines: list[Row] = []
+    wrong = _NOT_CLOSED
+    try:
+        for cells in reader:
+            lines.append((reader.line_num, [_cell(cell) for cell in cells]))
+        if lines.pop()[1] == [_END]:
+            return lines
+    except csv.Error as error:
+        if "expected after" in str(error):
+            wrong = 'a text goes on after its closing quotation mark; marks inside a text are doubled, "a ""big"" cat"'
+        elif "end of data" not in str(error):
+            wrong = f"cannot be read ({error})"
+    start = lines[-1][0] + 1 if lines else 1
+    raise TableError(f"line {start}: {wrong}")
+
+
+def by_heading(path: Path, rows: Sequence[Row], columns: Sequence[str], others: Collection[str] = ()) -> list[Row]:
     """The rows below the heading, with cells in the order of `columns`; a note names other columns, which are dropped.
 
-    Columns have small letters; the heading may have them in any order and in capitals.
+    Columns have small letters; the heading may have them in any order and in capitals. Of `others`, which are for
+    another reader, there is no note.
 
     Raises:
         TableError: If the heading lacks a column or has it twice.
@@ -78,7 +99,7 @@ def by_heading(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> list[
     heading = [cell.lower() for cell in written]
     if any(heading.count(name) != 1 for name in columns):
         raise TableError(f"expected the heading {','.join(columns)}, got {','.join(written)!r}")
-    further = [cell or "one without a name" for cell in written if cell.lower() not in columns]
+    further = [cell or "one without a name" for cell in written if cell.lower() not in {*columns, *others}]
     if further:
         note(path, f"has columns that are not read: {', '.join(further)}")
     return [(number, [cells[heading.index(name)] for name in columns]) for number, cells in rows[1:]]

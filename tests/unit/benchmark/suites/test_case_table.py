@@ -128,6 +128,26 @@ def test_a_heading_without_a_needed_column_is_refused(tmp_path: Path) -> None:
         table_suite(str(material(tmp_path, heading=[*HEADING[:-1], "text"])))
 
 
+@pytest.mark.parametrize("heading", ["start", "Start Frame", "captions"])
+def test_a_column_that_nothing_reads_is_said(tmp_path: Path, heading: str, capsys: pytest.CaptureFixture[str]) -> None:
+    table = material(tmp_path, [[*row, "2", "x"] for row in ROWS], [*HEADING, heading, "Caption"])
+    assert table_suite(str(table)).cases[0].caption == "x"
+    assert capsys.readouterr().err == f"note: {table} has columns that are not read: {heading}\n"
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    table = material(tmp_path, [[*row, "x", "y"] for row in ROWS], [*HEADING, "caption", "Caption"])
+    with pytest.raises(CaseError, match=r"expected the heading .*,caption, got '.*,caption,Caption'"):
+        table_suite(str(table))
+
+
+def test_a_text_that_goes_on_after_its_quotation_mark_is_refused(tmp_path: Path) -> None:
+    table = material(tmp_path)
+    table.write_text(table.read_text().replace("an owl walks", '"an \\"old\\" owl"'))
+    with pytest.raises(CaseError, match="line 4: a text goes on after its closing quotation mark"):
+        table_suite(str(table))
+
+
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "run_methods", lambda *_: pytest.fail("the arguments were not refused"))
