@@ -33,7 +33,8 @@ from benchmark.suites.csv_tables import inside, read_rows
 from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_of, lies_inside, suite_of, unique_names
 from flexiact.backbone.hub import snapshot
 from flexiact.media.csv_files import whole
-from flexiact.media.files import MediaError, is_file
+from flexiact.media.files import MediaError, is_file, spelled
+from flexiact.terminal.notes import note
 
 REPOSITORY = "shiyi0408/FlexiAct"
 """The authors' dataset on the model hub."""
@@ -79,16 +80,22 @@ def flexiact_suite(place: str) -> FileSuite:
 def fetched(commit: str) -> Path:
     """Folder of the authors' dataset at one commit, from the model hub or from its cache on this machine.
 
+    A note is made if the cache has no list of the dataset's files, against which the library checks that none is
+    missing: such a cache was filled in part, or by an older version of the library.
+
     Raises:
-        UsageError: If the dataset is not cached and cannot be fetched.
+        UsageError: If the dataset is not cached, or in part, and cannot be fetched.
     """
     try:
-        return snapshot(REPOSITORY, commit, _WANTED, ignore=_UNREAD, kind="dataset")
+        folder = snapshot(REPOSITORY, commit, _WANTED, ignore=_UNREAD, kind="dataset")
     except OSError as error:
         raise UsageError(
             f"suite: {REPOSITORY}@{commit[:12]} is not in the cache and cannot be fetched ({type(error).__name__}); "
             "fetch it on a machine with network and give the folder, flexiact:FOLDER"
         ) from error
+    if not (folder.parents[1] / "trees" / f"{commit}.json").is_file():
+        note(folder, "is read as it is: the cache does not say if files are missing")
+    return folder
 
 
 def read_benchmark(root: Path, source: str) -> FileSuite:
@@ -155,7 +162,10 @@ def _clip(root: Path, folder: Path, problems: list[str]) -> _Clip | None:
     if not rows:
         return None
     where = f"{inside(root, folder)}/crop.csv"
-    row = next((row for row in rows if PurePosixPath(row[0]).stem == "0"), rows[0])
+    row = next((row for row in rows if _path(row[0]).stem == "0"), None)
+    if row is None:
+        row = rows[0]
+        note(root / where, f"has no row of video 0; {row[0]} is the reference")
     start, end, rate = whole(row[1]), whole(row[2]), whole(row[3])
     if start is None or end is None or end - start < 2 or not rate:
         got = ", ".join(row[1:4])
@@ -188,7 +198,7 @@ def _targets(root: Path, folder: Path, problems: list[str]) -> list[tuple[str, s
     rows = [cells for _, cells in read_rows(root, folder / "val_image.csv", 2, problems, strict=False)]
     where = f"{inside(root, folder)}/val_image.csv"
     heading = [cell.lower() for cell in rows[0]] if rows else ["path", "caption"]
-    if "path" not in heading or "caption" not in heading:
+    if heading.count("path") != 1 or heading.count("caption") != 1:
         problems.append(f"{where}: expected a heading with path and caption, got {', '.join(rows[0])}")
         return []
     if len(rows) == 1:
@@ -208,27 +218,32 @@ def _targets(root: Path, folder: Path, problems: list[str]) -> list[tuple[str, s
 
 def _located(root: Path, written: str, where: str, problems: list[str]) -> str | None:
     """Path, relative to the folder, of a file that a table names, in the spelling that exists; None after a problem."""
-    path = PurePosixPath(written.replace("\\", "/"))
+    path = _path(written)
     if path.is_absolute() and path.is_relative_to(root.absolute().as_posix()):
         path = path.relative_to(root.absolute().as_posix())
     if path.is_absolute() or ".." in path.parts:
         problems.append(f"{where}: {written} leads out of the folder")
         return None
-    start = next((place for place, part in enumerate(path.parts) if part in _TOPS), 0)
+    start = next((place for place, part in enumerate(path.parts) if part.lower() in _TOPS), 0)
     parts = path.parts[start:]
     for name in _spellings(parts):
-        if is_file(root / name):
-            return name
+        found = spelled(root, name)
+        if is_file(root / found):
+            return found
     problems.append(f"{'/'.join(parts)} is missing" if parts else f"{where}: a path is empty")
     return None
+
+
+def _path(written: str) -> PurePosixPath:
+    return PurePosixPath(written.replace("\\", "/"))
 
 
 def _spellings(parts: Sequence[str]) -> list[str]:
     """Path of a file as written, then with the other names that its folder may have."""
     others = [list(parts)]
-    if parts and parts[0] in _TARGETS:
-        others += [[top, *parts[1:]] for top in _TARGETS if top != parts[0]]
-    elif len(parts) > 2 and parts[0] == "reference_videos":
+    if parts and parts[0].lower() in _TARGETS:
+        others += [[top, *parts[1:]] for top in _TARGETS if top != parts[0].lower()]
+    elif len(parts) > 2 and parts[0].lower() == "reference_videos":
         folder = parts[-2]
         others.append(
             [*parts[:-2], folder.removesuffix(_CROP) if folder.endswith(_CROP) else folder + _CROP, parts[-1]]

@@ -108,6 +108,22 @@ def test_an_absolute_path_inside_the_folder_is_taken(tmp_path: Path) -> None:
     assert flexiact_suite(str(root)).cases[0].target_id == "target_images/animal/bird1.jpg"
 
 
+def test_paths_of_the_tables_may_be_written_as_on_other_systems(tmp_path: Path) -> None:
+    written = flexiact_suite(str(official(tmp_path)))
+    for table in tmp_path.glob("captions/*/*/*.csv"):
+        text = table.read_text().replace("benchmark/reference_videos/", "Benchmark\\Reference_Videos\\")
+        table.write_text(text.replace("/", "\\").replace(".png", ".PNG").replace("target_images", "Target_Image"))
+    assert flexiact_suite(str(tmp_path)).cases == written.cases
+
+
+def test_a_reference_other_than_video_0_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = official(tmp_path) / "captions/human/chest/crop.csv"
+    table.write_text("".join(line for line in table.read_text().splitlines(keepends=True) if "/0.mp4" not in line))
+    assert flexiact_suite(str(tmp_path)).cases[1].reference.name == "reference_videos/human/chest_crop/10.mp4"
+    said = "has no row of video 0; benchmark/reference_videos/human/chest_crop/10.mp4 is the reference"
+    assert f"note: {table} {said}\n" in capsys.readouterr().err
+
+
 def test_the_authors_crops_come_with_the_reference_if_all_are_there(tmp_path: Path) -> None:
     root, form = official(tmp_path), Format(9, 32, 48, 8.0)
     case = flexiact_suite(str(root)).cases[0]
@@ -146,6 +162,7 @@ def test_the_uncropped_reference_is_taken_unless_it_is_untrimmed(tmp_path: Path,
         ("crop.csv", [["reference_videos/human/chest_crop/0.mp4", 0, 9, 8, 2, " "]], "the caption of .* is empty"),
         ("val_image.csv", [["image", "text"], ["a", "b"]], "expected a heading with path and caption, got image, text"),
         ("val_image.csv", [["path", "caption"]], "names no image"),
+        ("val_image.csv", [["path", "caption", "Path"], ["a", "b", "c"]], "expected a heading with path and caption"),
         ("val_image.csv", [["path", "caption"], ["", "x"]], "a path is empty"),
         ("val_image.csv", [["path", "caption"], ["target_image/human/knight.png", ""]], "the caption of .* is empty"),
         ("val_image.csv", [["path", "caption"], ["a", "b", "c"]], "line 2: expected 2 fields, got 3"),
@@ -189,7 +206,7 @@ def test_without_network_the_hub_says_what_to_do(offline: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_was_fetched_before_is_read_from_the_cache(offline: Path) -> None:
+def test_what_was_fetched_before_is_read_from_the_cache(offline: Path, capsys: pytest.CaptureFixture[str]) -> None:
     repository = offline / "datasets--shiyi0408--FlexiAct"
     stored, snapshot = official(repository / "blobs"), repository / "snapshots" / COMMIT
     for path in [path for path in stored.rglob("*") if path.is_file()]:  # the cache holds links that lead out of it
@@ -197,6 +214,7 @@ def test_what_was_fetched_before_is_read_from_the_cache(offline: Path) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
     suite = flexiact_suite(f"hub@{COMMIT}")
+    assert f"note: {snapshot} is read as it is: the cache does not say if files are missing" in capsys.readouterr().err
     assert len(suite.cases) == 3
     assert suite.cases[0].source == f"huggingface.co/datasets/shiyi0408/FlexiAct@{COMMIT}"
 
