@@ -17,7 +17,7 @@ def read_rows(root: Path, path: Path, columns: int, problems: list[str], *, stri
         columns: Number of columns that each row needs; all rows have as many as the first one.
         problems: List that faults are added to, with the table's path inside the folder; after a fault no rows are
             returned.
-        strict: As for `read_table`.
+        strict: True to refuse a text that goes on after its closing quotation mark.
     """
     name = inside(root, path)
     if os.path.lexists(path) and not lies_inside(root, name):

@@ -33,7 +33,7 @@ from benchmark.suites.csv_tables import inside, read_rows
 from benchmark.suites.file_cases import UNSTATED, FileCase, FileSuite, file_of, lies_inside, suite_of, unique_names
 from flexiact.backbone.hub import snapshot
 from flexiact.media.csv_files import whole
-from flexiact.media.files import MediaError, is_file, spelled
+from flexiact.media.files import MediaError, is_clutter, is_file, spelled
 from flexiact.terminal.notes import note
 
 REPOSITORY = "shiyi0408/FlexiAct"
@@ -106,7 +106,8 @@ def read_benchmark(root: Path, source: str) -> FileSuite:
         CaseError: If files are missing or invalid; the message names up to ten.
     """
     given, root = root, root if (root / "captions").is_dir() else root / "benchmark"
-    folders = sorted(path for path in root.glob("captions/[!.]*/[!.]*") if path.is_dir())
+    folders = sorted(path for path in root.glob("captions/*/*") if path.is_dir())
+    folders = [path for path in folders if not is_clutter(path) and not is_clutter(path.parent)]
     if not folders:
         raise UsageError(f"suite: {given} holds no captions/SCENARIO/ACTION")
     licence = stated_licence(root / "README.md") if lies_inside(root, "README.md") else UNSTATED

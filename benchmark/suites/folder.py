@@ -1,6 +1,7 @@
 """A suite of one reference and some targets that lie in a plain folder."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from benchmark.planning.selection import UsageError
@@ -15,10 +16,12 @@ from benchmark.suites.file_cases import (
     suite_of,
     unique_names,
 )
-from flexiact.media.files import in_folder, is_clutter, read_text
-from flexiact.terminal.cli import one_line
+from flexiact.media.files import in_folder, is_clutter, read_text, trimmed
+from flexiact.terminal.cli import one_line, shortened
+from flexiact.terminal.notes import note
 
 _TEXTS = {".csv", ".json", ".md", ".txt"}
+_LONGEST = 200  # letters of a list of names
 
 
 def folder_suite(place: str) -> FileSuite:
@@ -35,8 +38,9 @@ def folder_suite(place: str) -> FileSuite:
     root = Path(place).expanduser()
     if not root.is_dir():
         raise UsageError(f"suite: there is no folder {root}")
-    beside = sorted((root / "images").glob("[!.]*"))
-    images = [path for path in beside if path.is_file() and path.suffix.lower() != ".txt" and not is_clutter(path)]
+    beside = sorted(path for path in (root / "images").glob("*") if not is_clutter(path))
+    images = [path for path in beside if path.is_file() and path.suffix.lower() != ".txt"]
+    _note_unread(root / "images", beside, images)
     problems: list[str] = []
     video = _reference(root, problems)
     problems += [] if images else ["images/ holds no image"]
@@ -65,11 +69,19 @@ def folder_suite(place: str) -> FileSuite:
     return suite_of(f"folder-{action}", cases)
 
 
+def _note_unread(folder: Path, beside: Sequence[Path], images: Sequence[Path]) -> None:
+    """Say which texts and folders belong to no image: it may be in a cloud, or have another name."""
+    read = {in_folder(folder, f"{image.stem}.txt") for image in images}.union(images)
+    if unread := [path.name for path in beside if path not in read]:
+        note(folder, f"has texts or folders that belong to no image: {shortened(', '.join(unread), _LONGEST)}")
+
+
 def _reference(root: Path, problems: list[str]) -> str:
     """Name of the video in a plain folder. A file that is no video is found only when it is read."""
     if (root / "reference.mp4").is_file():
         return "reference.mp4"
-    videos = [path for path in root.iterdir() if path.stem.lower() == "reference" and path.suffix.lower() not in _TEXTS]
+    named = [path for path in root.iterdir() if path.stem.lower() == "reference" and not is_clutter(path)]
+    videos = [path for path in named if path.suffix.lower() not in _TEXTS]
     found = sorted(path.name for path in videos if path.is_file() or path.name == "reference")
     if not found:
         problems.append("reference.mp4, or a folder reference of its frames, is missing")
@@ -83,7 +95,7 @@ def _text(root: Path, name: str, what: str, problems: list[str]) -> str:
     try:
         if os.path.lexists(path) and not lies_inside(root, path.relative_to(root).as_posix()):
             raise OSError("a link out of the folder")
-        text = " ".join(read_text(path).split())
+        text = " ".join(trimmed(read_text(path)).split())
     except FileNotFoundError:
         text = ""
     except OSError as error:

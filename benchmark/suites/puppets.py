@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 from benchmark.planning.selection import UsageError, unknown
 from benchmark.suites.case import CaseError, Format
 from flexiact.media.digests import json_digest as digest
-from flexiact.media.files import limited_bytes
+from flexiact.media.files import is_clutter, limited_bytes
 from flexiact.terminal.cli import one_line
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def load_suite(name: str, folder: Path = CASES_FOLDER) -> PuppetSuite:
         if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_number, pair)) or pair[0] > pair[1]:
             raise CaseError(f"{path}: edges.{axis}: expected two ascending numbers, got {pair!r}")
         edges[axis] = (float(pair[0]), float(pair[1]))
-    cases = {p.stem: p for p in sorted(path.parent.glob("*.toml")) if p.name != SUITE_FILE}
+    cases = {p.stem: p for p in sorted(path.parent.glob("*.toml")) if p.name != SUITE_FILE and not is_clutter(p)}
     if not cases:
         raise CaseError(f"{path.parent}: holds no cases")
     for case_id, file in cases.items():

@@ -6,13 +6,17 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from flexiact.media.files import read_text
+from flexiact.media.files import read_text, trimmed
 from flexiact.terminal.notes import note
 
 _SEPARATORS = "|,;\t"  # the first one that is frequent enough in line 1; Excel writes semicolons in much of Europe
 
-_ABSENT = {"nan", "NaN", "<NA>", "#N/A"}
-"""Cells that programs write where nothing is known; they are read as empty."""
+_ABSENT = {
+    *("nan", "-nan", "<na>", "na", "n/a", "none", "null", "\\n"),
+    *("#na", "#n/a", "#n/a!", "#nv", "#n/d", "#n/d!", "#n/b", "#i/t", "#н/д"),
+}
+"""Cells that programs write where nothing is known, in small letters; they are read as empty. Spreadsheets translate
+theirs."""
 
 _FAULT = re.compile(r"#[^\W\d_]+[/\d]*[?!]|Err:\d+")
 """A formula that a spreadsheet could not compute, in any language: #NAME?, #REF!, #BEZUG!, #DIV/0!"""
@@ -112,5 +116,5 @@ def whole(text: str) -> int | None:
 
 
 def _cell(text: str) -> str:
-    text = text.strip()
-    return "" if text in _ABSENT else text
+    text = trimmed(text)
+    return "" if text.casefold() in _ABSENT else text

@@ -4,6 +4,7 @@ import codecs
 import errno
 import filecmp
 import os
+import re
 import secrets
 import unicodedata
 from collections.abc import Iterator
@@ -27,7 +28,9 @@ class WriteError(ValueError):
     """A file that cannot be written; the message is one line and names it."""
 
 
-_CLUTTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}
+_CLUTTER = re.compile(
+    r"\..*|~\$.*|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|__macosx|@eadir|.*:zone\.identifier.*", re.DOTALL
+)
 _SIDECARS = {".aae", ".thm", ".xmp"}  # what phones, cameras and editors write beside a picture
 _ENCODINGS = {  # by the byte order mark; that of UTF-32 begins like that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -39,25 +42,31 @@ _NO_TEXT = {
     b"{\\rtf": "is rich text; save it as plain text",
     b"PK\3\4": "is a spreadsheet or another archive; save it as CSV in UTF-8",
 }
-_NOT_FETCHED = {
-    b"version https://git-lfs": "only points to its content; fetch it with `git lfs pull`",
-    b"<!doctype html": "is a web page, as a failed download leaves; fetch it again",
-    b"<html": "is a web page, as a failed download leaves; fetch it again",
+_NOT_FETCHED = {  # a link to git-annex is a text on systems that know no links
+    rb"version https://git-lfs": "only points to its content; fetch it with `git lfs pull`",
+    rb"(\.\./)*(\.git)?/?annex/objects/": "only points to its content; fetch it with `git annex get`",
+    rb"<!doctype html|<html": "is a web page, as a failed download leaves; fetch it again",
+    rb"(<\?xml[^>]*>\s*)?<error>": "is a server's error message, as a failed download leaves; fetch it again",
+    rb"entry not found|404: not found": "is a server's error message, as a failed download leaves; fetch it again",
 }
+_UNSEEN = r"[\s\u200b-\u200f\u2060]+"  # spaces, and marks without a width
 
 
 def is_clutter(path: Path) -> bool:
     """True for files that systems add to users' folders: hidden ones, `._NAME` on Macs, thumbnails, sidecars."""
-    return path.name.startswith(".") or path.name.lower() in _CLUTTER or path.suffix.lower() in _SIDECARS
+    return bool(_CLUTTER.fullmatch(path.name.lower())) or path.suffix.lower() in _SIDECARS
 
 
 def not_fetched(start: bytes) -> str:
     """Stand-in for a file's content that its first bytes give away, and the remedy; "" if there is none."""
-    return next((what for mark, what in _NOT_FETCHED.items() if start.lstrip().lower().startswith(mark)), "")
+    begins = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    return next((what for mark, what in _NOT_FETCHED.items() if re.match(mark, begins)), "")
 
 
 def read_text(path: Path) -> str:
-    """Read a text file by its byte order mark, which is left out, otherwise as UTF-8; accents are composed (NFC).
+    """Read a text file by its byte order mark, otherwise as UTF-8; accents are composed (NFC).
+
+    Byte order marks are left out, also within the text, where joined files have them.
 
     Raises:
         OSError: If the file cannot be read, is larger than `TEXT_LIMIT_MIB`, or is no such text.
@@ -73,7 +82,12 @@ def read_text(path: Path) -> str:
         raise OSError(f"{path.name} is not in UTF-8, from byte {error.start} on; save it so") from error
     if "\0" in text:  # above all UTF-16 without its mark
         raise OSError(f"{path.name} is not in UTF-8, since it holds zero bytes; save it so")
-    return unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", text.replace("\ufeff", ""))
+
+
+def trimmed(text: str) -> str:
+    """A text without space and other unseen characters at its ends."""
+    return re.sub(rf"\A{_UNSEEN}|{_UNSEEN}\Z", "", text)
 
 
 def limited_bytes(path: Path, most_mib: int) -> bytes:

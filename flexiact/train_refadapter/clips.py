@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flexiact.media.csv_files import TableError, by_heading, read_table
-from flexiact.media.files import in_folder, is_clutter, read_text, spelled
+from flexiact.media.files import in_folder, is_clutter, read_text, spelled, trimmed
 from flexiact.terminal.cli import one_line
 from flexiact.terminal.notes import note
 
@@ -66,10 +66,16 @@ def _clips_of_folder(folder: Path) -> list[Clip]:
     texts = {p for p in folder.iterdir() if p.suffix.lower() == ".txt" and not is_clutter(p)}
     if unread := sorted(path.name for path in texts.difference(captions)):
         note(folder, f"has texts without a video that is read: {some_of(unread)}")
+    if deeper := sorted(path.name for path in folder.iterdir() if path.is_dir() and _holds_videos(path)):
+        note(folder, f"has folders whose videos are not read: {some_of(deeper)}")
     try:
-        return [Clip(path, read_text(caption).strip()) for path, caption in zip(paths, captions, strict=True)]
+        return [Clip(path, trimmed(read_text(caption))) for path, caption in zip(paths, captions, strict=True)]
     except OSError as error:
         raise ValueError(f"data: a caption in {folder} cannot be read ({one_line(error)})") from error
+
+
+def _holds_videos(folder: Path) -> bool:
+    return not is_clutter(folder) and any(path.suffix.lower() in VIDEO_SUFFIXES for path in folder.rglob("*"))
 
 
 def _clips_of_table(table: Path) -> list[Clip]:

@@ -24,6 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_suite_and_cases_survive_their_files(folder: Path) -> None:
+    (folder / "small/._suite.toml").write_bytes(b"\0\5\x16\7")  # what a Mac leaves behind
     assert load_suite("small", folder) == SUITE
     for case in CASES:
         loaded = load_case(SUITE, case.case_id, folder)

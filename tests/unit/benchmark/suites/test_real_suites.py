@@ -62,6 +62,8 @@ def test_folders_may_be_spelt_otherwise_than_the_tables_say(
 
 def test_the_folder_around_it_will_do(tmp_path: Path) -> None:
     official(tmp_path / "benchmark")
+    for clutter in ("__MACOSX/human", "human/@eaDir", "@eaDir/human"):
+        (tmp_path / "benchmark/captions" / clutter).mkdir(parents=True)
     assert len(flexiact_suite(str(tmp_path)).cases) == 3
 
 
@@ -248,13 +250,22 @@ def test_missing_texts_are_all_named_with_what_to_write(tmp_path: Path) -> None:
     plain(tmp_path)
     for name in ("reference.txt", "images/cat.txt"):
         (tmp_path / name).unlink()
-    (tmp_path / "images/dog.txt").write_text(" \n")
+    (tmp_path / "images/dog.txt").write_bytes("\ufeff\u200b \n".encode())
     with pytest.raises(CaseError) as caught:
         folder_suite(str(tmp_path))
     said = str(caught.value)
     assert "reference.txt is missing or empty: write into it what reference.mp4 shows" in said
     assert "images/cat.txt is missing or empty: write into it what the video of cat.png shall show" in said
     assert "images/dog.txt is missing or empty" in said
+
+
+def test_texts_without_an_image_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (plain(tmp_path) / "images/cat.png").rename(tmp_path / "images/.cat.png.icloud")
+    (tmp_path / "images/more").mkdir()
+    (tmp_path / "images/@eaDir").mkdir()
+    assert folder_suite(str(tmp_path)).case_ids == ("dog",)
+    said = "has texts or folders that belong to no image: cat.txt, more"
+    assert capsys.readouterr().err == f"note: {tmp_path / 'images'} {said}\n"
 
 
 def test_an_empty_folder_lacks_everything_and_none_is_refused(tmp_path: Path) -> None:
@@ -325,7 +336,8 @@ def test_puppets_and_files_do_not_mix(tmp_path: Path, backbone) -> None:
 def test_a_reference_may_have_any_suffix(tmp_path: Path, name: str) -> None:
     plain(tmp_path)
     (tmp_path / "reference.mp4").rename(tmp_path / name)
-    for clutter in ("._reference.mov", "images/Thumbs.db", "images/._cat.png", "images/desktop.ini"):
+    beside = ("._reference.mov", "reference.AAE", "Reference.xmp", "reference.mov:Zone.Identifier")
+    for clutter in (*beside, "images/Thumbs.db", "images/ehthumbs.db", "images/._cat.png", "images/desktop.ini"):
         (tmp_path / clutter).write_bytes(b"clutter")
     suite = folder_suite(str(tmp_path))
     assert {case.reference.name for case in suite.cases} == {name} and len(suite.cases) == 2

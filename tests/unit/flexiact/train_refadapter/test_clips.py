@@ -154,6 +154,20 @@ def test_a_caption_s_byte_order_mark_is_no_part_of_it(folder: Path, encoding: st
 
 
 @pytest.mark.parametrize(
+    ("content", "caption"),
+    [
+        ("\ufeff\ufeffa dog", "a dog"),
+        ("\ufeffa dog\n\ufeffjumps", "a dog\njumps"),
+        ("\u200b a dog\u200b\n", "a dog"),
+        ("\ufeff\u200b\n", ""),
+    ],
+)
+def test_what_nobody_sees_is_no_part_of_a_caption(folder: Path, content: str, caption: str) -> None:
+    (folder / "1.txt").write_bytes(content.encode())
+    assert list_clips(folder)[1].caption == caption
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         ("ein Hund springt \u00fcber".encode("cp1252"), "is not in UTF-8, from byte 17 on"),
@@ -161,6 +175,13 @@ def test_a_caption_s_byte_order_mark_is_no_part_of_it(folder: Path, encoding: st
         (rb"{\rtf1\ansi a dog}", "is rich text; save it as plain text"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git lfs pull"),
         (b"<!DOCTYPE html><title>Sign in</title>", "is a web page"),
+        (b"Entry not found", "is a server's error message"),
+        (
+            b"\xef\xbb\xbf<?xml version='1.0' encoding='UTF-8'?>\n<Error><Code>AccessDenied",
+            "is a server's error message",
+        ),
+        (b"/annex/objects/SHA256E-s5--0.txt\n", "git annex get"),
+        (b"../../.git/annex/objects/0/1/SHA256E-s5--0.txt", "git annex get"),
         (b"PK\3\4\x14\0\6\0", "is a spreadsheet"),
     ],
 )
@@ -210,7 +231,17 @@ def test_a_path_that_fits_two_files_is_not_guessed(folder: Path) -> None:
     assert spelled(folder, "a.MKV") == "a.MKV"
 
 
-@pytest.mark.parametrize("written", ["nan", "NaN", "#N/A", "<NA>"])
+def test_a_folder_whose_videos_are_not_read_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("more/deep/9.mkv", "@eaDir/9.mkv", "notes/9.txt"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).touch()
+    assert len(list_clips(folder)) == 3
+    assert capsys.readouterr().err == f"note: {folder} has folders whose videos are not read: more\n"
+
+
+@pytest.mark.parametrize(
+    "written", ["nan", "NaN", "#N/A", "<NA>", "None", "NULL", "n/a", r"\N", "#NV", "#N/D", "#N/B", "\u200b", "\ufeff"]
+)
 def test_what_programs_write_for_nothing_is_no_caption(folder: Path, written: str) -> None:
     data = table(folder.parent / "data.csv", f"path,caption\nvideos/1.mkv,{written}\nvideos/0.mkv,nana jumps\n")
     assert [clip.caption for clip in list_clips(data)] == ["", "nana jumps"]
@@ -223,7 +254,7 @@ def test_a_formula_that_failed_is_no_caption(folder: Path, written: str) -> None
         list_clips(data)
 
 
-@pytest.mark.parametrize("name", ["._0.mkv", ".hidden.mp4", "._more.mov"])
+@pytest.mark.parametrize("name", ["._0.mkv", ".hidden.mp4", "._more.mov", "~$0.mkv"])
 def test_what_systems_leave_behind_is_left_alone(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"\0\5\x16\7")
     assert [clip.path.name for clip in list_clips(folder)] == ["0.mkv", "1.mkv", "2.mkv"]
