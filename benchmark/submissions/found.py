@@ -5,6 +5,7 @@ folder of numbered pictures has none. A table has the columns `video` and `case`
 """
 
 import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,7 @@ def submissions_of(
 
 def _cell(stem: str, known: Collection[str]) -> tuple[str, int] | None:
     """Case and seed that a name means; None if it names no case."""
+    stem = unicodedata.normalize("NFC", stem)  # as ids are; Macs store an accent as a character of its own
     if stem in known:
         return stem, 0
     seeded = _SEEDED.fullmatch(stem)

@@ -19,6 +19,7 @@ from flexiact.media.digests import file_digest
 from flexiact.media.digests import json_digest as digest
 from flexiact.media.files import MediaError
 from flexiact.media.frame_folder import pictures_in
+from flexiact.terminal.cli import shortened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,7 @@ UNSTATED = "not stated"
 """Licence of material that does not state one."""
 
 _CASE_WORDS = ("action", "reference_id", "target_id", "caption", "prompt", "licence", "source")
+_LONGEST_ID = 255  # bytes; no common file system takes more
 _REFERENCES_KEPT = 2  # cases of one reference follow one another
 
 
@@ -201,12 +203,19 @@ def suite_of(name: str, cases: Iterable[FileCase]) -> FileSuite:
 
     Bounds read no text, but their scores do. So of cases with the same material those after the first given one are
     marked, and their results get keys of their own. The first one keeps its keys, as if the others were not there.
+
+    Raises:
+        CaseError: If an id is too long for the name of a folder.
     """
     seen, marked = set[str](), list[FileCase]()
     for case in cases:
         material = digest(case.digests)
         marked.append(replace(case, like_another=material in seen))
         seen.add(material)
+    sizes = {case.case_id: len(case.case_id.encode()) for case in marked}
+    limit = f"bytes, {_LONGEST_ID} at most can name a folder"
+    long = (case_id for case_id, size in sizes.items() if size > _LONGEST_ID)
+    refuse("suite", [f"case {shortened(case_id, 40)}: its name has {sizes[case_id]} {limit}" for case_id in long])
     return FileSuite(name, tuple(sorted(marked, key=lambda case: case.case_id)))
 
 

@@ -69,6 +69,13 @@ def test_names_mean_cases_and_seeds(tmp_path: Path) -> None:
     assert list(by_name(tmp_path, Cases(("turn",), IDS))) == [("turn", 0)]
 
 
+@pytest.mark.parametrize("stem", ["cafe\u0301-to-cat", "caf\u00e9-to-cat-seed1"])
+def test_a_name_may_have_its_accents_as_macs_store_them(tmp_path: Path, stem: str) -> None:
+    (tmp_path / f"{stem}.mp4").touch()
+    ((case_id, _), name) = next(iter(by_name(tmp_path, Cases(["caf\u00e9-to-cat"], ["caf\u00e9-to-cat"])).items()))
+    assert (case_id, name) == ("caf\u00e9-to-cat", f"{stem}.mp4")
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -71,6 +71,7 @@ def test_several_texts_may_be_asked_of_one_reference_and_target(tmp_path: Path, 
         ({"case": "a/b"}, "line 2: case: expected letters"),
         ({"reference": "run.mp4"}, "line 2: there is no run.mp4 in the table's folder"),
         ({"target": "../fox.png"}, r"line 2: there is no ../fox.png in the table's folder"),
+        ({"case": "f" * 300}, r"suite: case f+…: its name has 300 bytes, 255 at most can name a folder"),
         ({"prompt": "a fox runs"}, "line 3: case fox is another one above"),
     ],
 )
