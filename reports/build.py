@@ -28,6 +28,8 @@ PUBLISHED_FRAMES = 4
 """Number of cases whose frames are published, for the page's gallery."""
 PUBLISHED = Path(__file__).parent / "published" / "claims"
 """Results that the README shows: those with which claims are made."""
+REPLICATED = PUBLISHED.with_name("puppets-replicate")
+"""Results of the run that tests these claims again."""
 
 
 def build(run_dir: Path, out_dir: Path | None = None, against: str | None = None) -> Path:
@@ -74,16 +76,16 @@ def publish(run_dir: Path, publish_dir: Path, against: str | None = None) -> Pat
     return publish_dir / "leaderboard.html"
 
 
-def update_readme(readme: Path, published: Path = PUBLISHED) -> Path:
-    """Write the table of published results between the markers of a README.
+def update_readme(readme: Path) -> Path:
+    """Write the published results between the markers of a README.
 
     Raises:
         ValueError: If the README lacks its markers, or the published results lack a metric.
         OSError: If a file cannot be read or written.
     """
-    from reports.readme import results_table, with_results
+    from reports.readme import results, with_results
 
-    text = with_results(readme.read_text(encoding="utf-8"), results_table(published / "leaderboard.csv"))
+    text = with_results(readme.read_text(encoding="utf-8"), results(PUBLISHED, REPLICATED))
     readme.write_text(text, encoding="utf-8")
     return readme
 

@@ -1,4 +1,4 @@
-"""Make the README's table of results from a published leaderboard.csv.
+"""Make the README's results from published ones: a table from leaderboard.csv, and what claims.csv allows to say.
 
 The table has a row for every method as published and for the bounds that give the scale. Variants, whose names extend
 another entry's with `-` or `+`, are only in the whole leaderboard: choosing the best variant of each method afterwards
@@ -6,16 +6,20 @@ would favour the methods with many variants.
 """
 
 from pathlib import Path
+from textwrap import TextWrapper
 
 import pandas as pd
 
+from reports.analysis.claims import EQUAL, is_claim, told
+from reports.analysis.outcomes import AGAIN, NEW, OPEN, outcome
 from reports.run_folder import STATUSES
 from reports.tables.cells import Number
-from reports.tables.formats import cell_text
+from reports.tables.formats import CLAIMS, cell_text
 from reports.wording import arrow, count, is_variant, label, number, seconds
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 BOUNDS = ("oracle-codec", "in-words", "still")
+_WIDTH = 120
 RETRIEVAL, APPEARANCE = "action_retrieval", "true_appearance_error"
 
 
@@ -49,8 +53,60 @@ def results_table(leaderboard: Path) -> str:
     return "\n".join(lines)
 
 
+def claims_list(claims: Path, again: Path, linked: str) -> str:
+    """List in Markdown of what the tested pairs show, and of what holds again.
+
+    Args:
+        claims: Path to claims.csv of the run with claims.
+        again: Path to that of the replication; nothing is said of it if there is none.
+        linked: Address of the replication's page.
+    """
+    tested = pd.read_csv(claims)
+    pairs = [tuple(pair) for pair in tested[["name", "minus", "verdict"]].itertuples(index=False)]
+    quoted = [(f"`{first}`", f"`{second}`", verdict) for first, second, verdict in pairs]
+    shown = "; ".join(told([pair for pair in quoted if not pair[2].startswith(EQUAL)]))
+    equal = "; ".join(told([pair for pair in quoted if pair[2].startswith(EQUAL)]))
+    unsettled = [
+        f"{first} and {second} ({number(seen)})"
+        for (first, second, verdict), seen in zip(quoted, tested["detectable"], strict=True)
+        if not is_claim(verdict)
+    ]
+    found = {
+        f"**Shown**, corrected for {count(len(tested), 'test')}": shown,
+        "**No difference that matters**": equal,
+        "**Open**, with the difference that four of five such runs find, uncorrected": ", ".join(unsettled),
+    }
+    if again.is_file():
+        found["**Tested again**"] = _held(tested, pd.read_csv(again), linked)
+    points = (f"{title}: {text or 'nothing'}." for title, text in found.items())
+    wrapped = TextWrapper(_WIDTH, "- ", "  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(map(wrapped.fill, points))
+
+
+def _held(tested: pd.DataFrame, again: pd.DataFrame, linked: str) -> str:
+    """Share of the claims that hold again, and the pairs that came out otherwise."""
+    pair = ["name", "minus"]
+    both = tested.set_index(pair).join(again.set_index(pair).add_suffix("_again"))
+    outcomes = both.apply(outcome, axis=1)
+    claimed = int((~outcomes.isin([NEW, OPEN])).sum())
+    other = outcomes[~outcomes.isin([AGAIN, OPEN])]
+    said = [f"`{first}` and `{second}`: {what}" for (first, second), what in other.items()]
+    held = f"{int((outcomes == AGAIN).sum())} of {claimed} claims hold again on"
+    return "; ".join([f"{held} [other references, targets and seeds]({linked})", *said])
+
+
+def results(first: Path, again: Path) -> str:
+    """Table and list for the README, of the folders of the published run with claims and of its replication.
+
+    Raises:
+        ValueError: As for `results_table`.
+    """
+    linked = f"reports/{again.parent.name}/{again.name}/replication.md"
+    return f"{results_table(first / 'leaderboard.csv')}\n\n{claims_list(first / CLAIMS, again / CLAIMS, linked)}"
+
+
 def with_results(text: str, table: str) -> str:
-    """A text with the content between its two markers replaced by the table.
+    """A text with the content between its two markers replaced.
 
     Raises:
         ValueError: If the text does not have each marker once, in this order.

@@ -17,9 +17,6 @@ if TYPE_CHECKING:  # so that `--help` is fast
 
     from reports.tables.cells import Cell
 
-AGAIN, CONTRADICTED, CHANGED = "holds again", "contradicted", "another claim"
-TOWARDS, NOT_SHOWN, NOT_TESTED = "same sign, not shown", "not shown", "not tested"
-NEW, OPEN = "new", "open in both"
 _COMPARED = ("method_id", "version", "fit_config", "transfer_config")
 _COLUMNS = ("name", "minus", "mean", "low", "high", "p", "p_equal", "verdict")
 
@@ -48,6 +45,7 @@ def replication_page(first: Path, again: Path) -> str:
     Raises:
         ValueError: If a folder holds no claims, or the runs differ in more than cases and seeds (RunError).
     """
+    from reports.analysis.outcomes import AGAIN, NEW, OPEN, outcome
     from reports.run_folder import load_info
     from reports.tables.cells import Table
     from reports.tables.formats import markdown_table
@@ -72,27 +70,14 @@ def replication_page(first: Path, again: Path) -> str:
 
 
 def _cells(pair: Any, row: "pd.Series[Any]") -> tuple["Cell", ...]:
+    from reports.analysis.claims import EQUAL
+    from reports.analysis.outcomes import outcome
     from reports.tables.cells import Number
     from reports.wording import probability, signed
 
     first, second = (Number(row[f"mean{x}"], row[f"low{x}"], row[f"high{x}"], signed) for x in ("", "_again"))
-    p = Number(row["p_equal_again" if row["verdict"].startswith("equal") else "p_again"], write=probability)
+    p = Number(row["p_equal_again" if row["verdict"].startswith(EQUAL) else "p_again"], write=probability)
     return f"{pair[0]} − {pair[1]}", row["verdict"], first, second, p, row["verdict_again"], outcome(row)
-
-
-def outcome(row: "pd.Series[Any]") -> str:
-    """Outcome of a pair, from its verdicts and means in both runs."""
-    from reports.analysis.claims import NO_DIFFERENCE, is_claim
-
-    before, after = row["verdict"], row["verdict_again"]
-    if not is_claim(before):
-        return NEW if is_claim(after) else OPEN
-    if is_claim(after):
-        equalities = before.startswith("equal") + after.startswith("equal")
-        return AGAIN if after == before else CHANGED if equalities else CONTRADICTED
-    if after != NO_DIFFERENCE:
-        return NOT_TESTED
-    return TOWARDS if not before.startswith("equal") and row["mean"] * row["mean_again"] > 0 else NOT_SHOWN
 
 
 def _claims_of(folder: Path) -> "pd.DataFrame":

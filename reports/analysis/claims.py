@@ -7,7 +7,7 @@ difference of any other pair is exploratory: it has an interval but no verdict.
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +24,13 @@ ENOUGH_REFERENCES = 12
 """Smallest number of references with which a claim is not exploratory."""
 
 
-NO_DIFFERENCE = "no difference shown"
+BEATS, BEATEN, EQUAL, NO_DIFFERENCE = "beats", "is beaten by", "equal", "no difference shown"
+"""Beginnings of verdicts; others give the reason why nothing is claimed."""
 
 
 def is_claim(verdict: str) -> bool:
     """True if a verdict claims something."""
-    return verdict in ("beats", "is beaten by") or verdict.startswith("equal")
+    return verdict in (BEATS, BEATEN) or verdict.startswith(EQUAL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,30 +54,40 @@ class Claim:
     verdict: str
 
     @property
+    def words(self) -> tuple[str, str, str]:
+        """First method, second method and verdict."""
+        return self.comparison.first, self.comparison.second, self.verdict
+
+    @property
     def better(self) -> tuple[str, str] | None:
         """The better method and the other one; None if neither is shown to be better."""
         pair = self.comparison.first, self.comparison.second
-        return pair if self.verdict == "beats" else pair[::-1] if self.verdict == "is beaten by" else None
+        return pair if self.verdict == BEATS else pair[::-1] if self.verdict == BEATEN else None
 
     @property
     def is_equal(self) -> bool:
         """True if the two are claimed to be equal within the margin."""
-        return self.verdict.startswith("equal")
+        return self.verdict.startswith(EQUAL)
 
 
-def told(found: Sequence[Claim]) -> list[str]:
-    """The claims in words, without pairs of which nothing is claimed; methods that beat the same ones come together."""
+def told(verdicts: Iterable[tuple[str, str, str]]) -> list[str]:
+    """The claims in words; methods that beat the same ones come together.
+
+    Of pairs without a claim nothing is said; see `Claim.words`.
+    """
+    verdicts = list(verdicts)
     beaten: dict[str, list[str]] = {}
-    for first, second in filter(None, (item.better for item in found)):
-        beaten.setdefault(first, []).append(second)
+    for first, second, verdict in verdicts:
+        if verdict in (BEATS, BEATEN):
+            better, other = (first, second) if verdict == BEATS else (second, first)
+            beaten.setdefault(better, []).append(other)
     alike: dict[tuple[str, ...], list[str]] = {}
     for first, others in beaten.items():
         alike.setdefault(tuple(others), []).append(first)
     said = [f"{listed(names)} beat{'s' * (len(names) == 1)} {listed(others)}" for others, names in alike.items()]
-    equal = [item for item in found if item.is_equal]
+    equal = [(first, second, verdict) for first, second, verdict in verdicts if verdict.startswith(EQUAL)]
     if equal:
-        pairs = (f"{item.comparison.first} and {item.comparison.second}" for item in equal)
-        said.append(f"{equal[0].verdict} are {', '.join(pairs)}")
+        said.append(f"{equal[0][2]} are {', '.join(f'{first} and {second}' for first, second, _ in equal)}")
     return said
 
 

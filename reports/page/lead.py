@@ -69,7 +69,7 @@ def _claimed(results: Results) -> str:
         return "Nothing: the run has no pair of methods that was fixed beforehand."
     settled = sum(item.better is not None or item.is_equal for item in results.claims)
     if settled:
-        said = "; ".join(told(results.claims))
+        said = "; ".join(told(item.words for item in results.claims))
         return f"{said}. These are {settled} of {count(len(results.claims), 'pair')} that were fixed beforehand."
     reason, times = Counter(item.verdict.removeprefix("not claimed: ") for item in results.claims).most_common(1)[0]
     pairs = count(len(results.claims), "pair")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reports.build import PUBLISHED, main
-from reports.readme import BEGIN, BOUNDS, END, results_table, with_results
+from reports.build import PUBLISHED, REPLICATED, main
+from reports.readme import BEGIN, BOUNDS, END, claims_list, results, results_table, with_results
 from reports.wording import interval, number, seconds
 
 ROOT = Path(__file__).parents[3]
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_the_readme_holds_the_published_results() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert readme == with_results(readme, results_table(PUBLISHED / "leaderboard.csv"))
+    assert readme == with_results(readme, results(PUBLISHED, REPLICATED))
 
 
 def test_rows_are_the_methods_as_published_and_the_bounds_that_give_the_scale() -> None:
@@ -51,7 +51,7 @@ def test_the_command_writes_between_the_markers_alone(tmp_path: Path, capsys: py
     before, _, rest = readme.read_text().partition(f"{BEGIN}\n")
     table, _, after = rest.partition(f"\n{END}")
     assert (before, after) == ("before\n", "\nafter\n")
-    assert table == results_table(PUBLISHED / "leaderboard.csv")
+    assert table == results(PUBLISHED, REPLICATED)
     readme.write_text("no markers")
     assert main(["--readme", str(readme)]) == 2
     assert BEGIN in capsys.readouterr().err
@@ -71,3 +71,29 @@ def test_numbers_of_other_metrics_are_the_published_ones(column: int, metric: st
     for line in results_table(PUBLISHED / "leaderboard.csv").splitlines()[4:]:
         cells = line.strip("| ").split(" | ")
         assert cells[column] == number(rows["mean"][cells[0].strip("*`")])
+
+
+def test_the_list_tells_each_pair_and_what_holds_again(tmp_path: Path) -> None:
+    pairs = [
+        ("a", "z", 0.3, 0.1, "beats"),
+        ("b", "z", 0.2, 0.1, "beats"),
+        ("a", "y", -0.2, 0.1, "is beaten by"),
+        ("a", "b", 0.0, 0.1, "equal within 0.05"),
+        ("c", "z", 0.1, 0.12, "no difference shown"),
+    ]
+    first = pd.DataFrame(pairs, columns=["name", "minus", "mean", "detectable", "verdict"])
+    first.to_csv(tmp_path / "first.csv")
+    told = claims_list(tmp_path / "first.csv", tmp_path / "none.csv", "page.md").splitlines()
+    assert told == [
+        "- **Shown**, corrected for 5 tests: `a` and `b` beat `z`; `y` beats `a`.",
+        "- **No difference that matters**: equal within 0.05 are `a` and `b`.",
+        "- **Open**, with the difference that four of five such runs find, uncorrected: `c` and `z` (0.120).",
+    ]
+    verdicts = ["beats", "no difference shown", "beats", "equal within 0.05", "beats"]
+    first.assign(verdict=verdicts).to_csv(tmp_path / "again.csv")
+    *same, last = claims_list(tmp_path / "first.csv", tmp_path / "again.csv", "page.md").split("\n- ")
+    assert "\n- ".join(same).splitlines() == told
+    assert " ".join(last.split()) == (
+        "**Tested again**: 2 of 4 claims hold again on [other references, targets and seeds](page.md); "
+        "`b` and `z`: same sign, not shown; `a` and `y`: contradicted; `c` and `z`: new."
+    )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reports.replication import main, outcome, replication_page
+from reports.analysis.outcomes import outcome
+from reports.replication import main, replication_page
 from reports.results import measure
 from reports.run_folder import RunError, load_run
 from reports.tables.formats import CLAIMS, claims_csv

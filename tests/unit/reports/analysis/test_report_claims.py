@@ -63,7 +63,7 @@ def test_equalities_are_corrected_for_all_pairs():
     rows = pd.concat([frame(better, "a"), frame(values, "b")]).assign(metric="motion_agreement_centred")
     (alone,) = claims(rows, "motion_agreement_centred", True, PAIR)
     (among,) = claims(rows, "motion_agreement_centred", True, (*PAIR, ("a", "absent")))
-    assert told([alone]) == ["equal within 0.05 are a and b"] and alone.is_equal and not alone.better
+    assert told([alone.words]) == ["equal within 0.05 are a and b"] and alone.is_equal and not alone.better
     expected = equivalence_p(alone.comparison.by_reference, 0.05)
     assert alone.p_equal == pytest.approx(expected) and among.p_equal == pytest.approx(2 * expected)
 
@@ -71,8 +71,11 @@ def test_equalities_are_corrected_for_all_pairs():
 def test_claims_are_told_together_if_methods_beat_the_same_ones():
     better, values = two()
     rows = pd.concat([frame(better, "a"), frame(values, "b"), frame(better, "c"), frame(values, "d")])
-    assert told(claims(rows, "m", True, (("a", "b"), ("b", "c"), ("a", "c")))) == ["a and c beat b"]
-    assert told(claims(rows, "m", True, (("a", "b"), ("c", "b"), ("a", "d")))) == ["a beats b and d", "c beats b"]
+    assert told(c.words for c in claims(rows, "m", True, (("a", "b"), ("b", "c"), ("a", "c")))) == ["a and c beat b"]
+    assert told(c.words for c in claims(rows, "m", True, (("a", "b"), ("c", "b"), ("a", "d")))) == [
+        "a beats b and d",
+        "c beats b",
+    ]
 
 
 def test_a_method_that_fails_where_the_other_does_not_wins_nothing():
@@ -119,7 +122,7 @@ def test_nothing_is_claimed_of_an_unfinished_run():
     rows = pd.concat([frame(better, "a"), frame(values, "b")])
     rows.loc[(rows["case_id"] == "c3-0") & (rows["seed"] == 2), ["status", "value"]] = ["missing", np.nan]
     (claim,) = claims(rows, "m", True, PAIR)
-    assert claim.verdict == "not claimed: the run is incomplete" and told([claim]) == []
+    assert claim.verdict == "not claimed: the run is incomplete" and told([claim.words]) == []
 
 
 def test_a_family_is_corrected_for_all_its_pairs_even_those_without_videos():
