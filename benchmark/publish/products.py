@@ -68,17 +68,16 @@ def _replication() -> Product:
     return replace(made, steps=(*made.steps, "reports.replication {claims} {out} --publish {out}"))
 
 
-def _difficulty() -> Product:
-    seeds = {"puppets-easy": "0-2", "puppets-pose": "0-2"}
-    names = ("puppets-easy", *(f"puppets-{axis}" for axis in ("layout", "viewpoint", "skeleton", "pose", "crossed")))
+def _difficulty(seeds: str, *axes: str) -> Product:
     # All of these suites have the same references. Fits of other seeds would add little: see the result `variance`.
     # The curves are of the headline alone, so nothing else is measured.
+    names = [f"puppets-{name}" for name in ("easy", *axes)]
     rest = f"--fit-seeds 0 --metrics {HEADLINE}"
-    first, *others = (f"{_suite(name, seeds.get(name, '0')).steps[0]} {rest}" for name in names)
+    first, *others = (f"{_suite(name, seeds).steps[0]} {rest}" for name in names)
     steps = [first, *(f"{step} --fits-from {{runs}}/{names[0]}" for step in others)]
     runs = " ".join(f"{{runs}}/{name}" for name in names)
     steps.append(f"reports.difficulty {runs} --publish {{out}}")
-    return Product(tuple(steps), names, weights=("backbone", "refadapter", "control", "pose_driver", "pose"))
+    return Product(tuple(steps), tuple(names), weights=("backbone", "refadapter", "control", "pose_driver", "pose"))
 
 
 def _ablation(name: str, suite: str, *methods: str) -> Product:
@@ -107,7 +106,8 @@ PRODUCTS: dict[str, Product] = {
     "puppets": _suite("puppets", methods=tuple(METHODS)),
     "claims": _suite("puppets", seeds="0-2"),
     "variance": _variance("puppets-dev"),
-    "difficulty": _difficulty(),
+    "difficulty-pose": _difficulty("0-2", "pose"),
+    "difficulty": _difficulty("0", "layout", "viewpoint", "skeleton", "crossed"),
     "puppets-words": _suite("puppets-words"),
     "puppets-self": _self_transfer(),
     "fae-schedule": _ablation("fae-schedule", "puppets-dev", "flexiact", "flexiact-principled", "i2v"),

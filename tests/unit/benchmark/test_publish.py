@@ -63,7 +63,7 @@ def test_what_a_command_reads_makes_only_its_own_results_stale(tmp_path: Path, m
         (lambda: monkeypatch.setitem(BOUNDS, "still", replace(BOUNDS["still"], version=99)), {*PRODUCTS} - STUDIES),
         (
             lambda: monkeypatch.setitem(METRICS, "pck", replace(METRICS["pck"], version=99)),
-            {*PRODUCTS} - {"attention", "difficulty"},  # which measure the headline at most
+            {*PRODUCTS} - {"attention", "difficulty", "difficulty-pose"},  # which measure the headline at most
         ),
         (lambda: (plans / "refadapter.toml").write_text("another"), {"refadapter"}),
         (lambda: monkeypatch.setattr("reports.analysis.claims.family", lambda: (("a", "b"),)), claiming),
