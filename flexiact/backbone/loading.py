@@ -132,7 +132,7 @@ def resolve_device(device: str) -> torch.device:
 def _read(folder: Path, part: str, dtype: torch.dtype, **options: Any) -> Any:
     """A network of a folder; both libraries would draw the weights that its files lack."""
     network, read = NETWORKS[part].from_pretrained(
-        folder, subfolder=part, torch_dtype=dtype, output_loading_info=True, **options
+        folder, subfolder=part, torch_dtype=dtype, output_loading_info=True, use_safetensors=True, **options
     )
     if missing := sorted(read["missing_keys"]):
         raise ValueError(f"{part}: its files lack {len(missing)} weights, e.g. {missing[0]}; fetch the model again")

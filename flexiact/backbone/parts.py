@@ -2,17 +2,18 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from flexiact.backbone.loading import NETWORKS, BackboneError
-from flexiact.media.files import not_fetched
+from flexiact.media.files import is_clutter, not_fetched
 from flexiact.terminal.cli import one_line
 
-_INDEX = "*.safetensors.index.json"
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*")
-_WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+_WEIGHTS = dict.fromkeys(NETWORKS, "diffusion_pytorch_model.safetensors") | {"text_encoder": "model.safetensors"}
+_OTHER_WEIGHTS = (".safetensors", ".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".pt", ".pth")
 
 
 def check_parts(name: str, folder: Path) -> None:
@@ -33,25 +34,48 @@ def check_parts(name: str, folder: Path) -> None:
     for path in (folder / "tokenizer").glob("*.json"):
         _check_json(name, path)
     for part in NETWORKS:
-        for path in _weights(name, folder / part):
+        for path in _weights(name, folder, part):
             _check_whole(name, path)
 
 
-def _weights(name: str, part: Path) -> list[Path]:
-    """Paths to a network's weights: one file, or all that an index names; [] for torch's older format."""
-    for index in part.glob(_INDEX):
-        if index.name.removesuffix(".index.json") in _WEIGHTS:
-            _check_fetched(name, index)
-            try:
-                return [part / file for file in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise _incomplete(name, index, f"cannot be read ({one_line(error)})") from error
-    files = [part / file for file in _WEIGHTS if os.path.lexists(part / file)]  # a link may lead nowhere
-    if not files and not any(part.glob("*.bin")):
-        others = sorted(path.name for path in part.glob("*.safetensors"))
-        variant = f", only {others[0]}: rename it, or fetch the model without a variant" if others else ""
-        raise BackboneError(f"backbone {name}: {part} holds no {' or '.join(_WEIGHTS)}{variant}")
-    return files
+def _weights(name: str, folder: Path, part: str) -> list[Path]:
+    """Paths to the safetensors files that a network is read from: a single one, or all that an index names."""
+    single, index = folder / part / _WEIGHTS[part], folder / part / f"{_WEIGHTS[part]}.index.json"
+    alone = os.path.lexists(single)  # a link may lead nowhere
+    if alone and (part == "text_encoder" or not index.is_file()):  # diffusers prefers an index, transformers does not
+        return [single]
+    if not index.is_file():
+        raise BackboneError(f"backbone {name}: {folder / part} holds no {single.name}{_instead(folder / part, index)}")
+    _check_fetched(name, index)
+    try:
+        shards = [_shard(index, file) for file in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _incomplete(name, index, f"cannot be read ({one_line(error)})") from error
+    if alone and any(not path.is_file() for path in shards):
+        raise BackboneError(
+            f"backbone {name}: {index} names files that are missing; remove it if {single.name} is whole, which is "
+            "read only without it"
+        )
+    return shards
+
+
+def _shard(index: Path, file: str) -> Path:
+    """Path to a file that an index names; others would be read without counting in the revision."""
+    if Path(file).name != file or Path(file).suffix != ".safetensors":
+        raise ValueError(f"names {file}, expected .safetensors beside it")
+    return index.with_name(file)
+
+
+def _instead(part: Path, index: Path) -> str:
+    """Words on the weights that a folder holds by other names or in other formats, and the remedy; "" if none."""
+    others = sorted(path.name for path in part.iterdir() if path.suffix in _OTHER_WEIGHTS and not is_clutter(path))
+    if not others:
+        return ""
+    if not others[0].endswith(".safetensors"):
+        return f", only {others[0]}, which is not read: save it as safetensors"
+    if re.search(r"-\d+-of-\d+\.", others[0]):
+        return f", only {others[0]}, a part of it: fetch {index.name} too"
+    return f", only {others[0]}: rename it, or fetch the model without a variant"
 
 
 def _check_whole(name: str, path: Path) -> None:

@@ -236,6 +236,27 @@ def without_a_weight(file: Path) -> None:
     save_file(weights, file, {"format": "pt"})
 
 
+def pickled(file: Path, name: str) -> None:
+    torch.save(load_file(file), file.with_name(name))
+    file.unlink()
+
+
+def sharded(file: Path, single: bool = False) -> list[Path]:
+    """The weights as two files with an index, and as a single one if asked for."""
+    weights = load_file(file)
+    names = sorted(weights)
+    parts = [file.with_name(f"{file.stem}-0000{number}-of-00002.safetensors") for number in (1, 2)]
+    for part, some in zip(parts, (names[:9], names[9:]), strict=True):
+        save_file({name: weights[name] for name in some}, part, {"format": "pt"})
+    places = {name: parts[name not in names[:9]].name for name in names}
+    file.with_name(f"{file.name}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    if not single:
+        file.unlink()
+    return parts
+
+
+TRANSFORMER, TEXT_ENCODER = "transformer/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
+
 DAMAGE = {
     "tokenizer": lambda f: shutil.rmtree(f / "tokenizer"),
     "vae/config.json": lambda f: (f / "vae/config.json").unlink(),
@@ -271,6 +292,23 @@ DAMAGE = {
     "transformer: its files lack 1 weights": lambda f: without_a_weight(
         f / "transformer/diffusion_pytorch_model.safetensors"
     ),
+    "only diffusion_pytorch_model.bin, which is not read: save it as safetensors": lambda f: pickled(
+        f / TRANSFORMER, "diffusion_pytorch_model.bin"
+    ),
+    "only pytorch_model.bin, which is not read: save it as safetensors": lambda f: pickled(
+        f / TEXT_ENCODER, "pytorch_model.bin"
+    ),
+    "a part of it: fetch diffusion_pytorch_model.safetensors.index.json too": lambda f: (
+        sharded(f / TRANSFORMER),
+        (f / f"{TRANSFORMER}.index.json").unlink(),
+    ),
+    "index.json names files that are missing; remove it if diffusion_pytorch_model.safetensors is whole": lambda f: (
+        sharded(f / TRANSFORMER, single=True)[1].unlink()
+    ),
+    "index.json cannot be read .names ../b.safetensors, expected .safetensors beside it": lambda f: (
+        sharded(f / TEXT_ENCODER),
+        (f / f"{TEXT_ENCODER}.index.json").write_text('{"weight_map": {"a": "../b.safetensors"}}'),
+    ),
 }
 
 
@@ -280,6 +318,18 @@ def test_a_half_downloaded_model_names_what_is_missing(folder: Path, said: str):
     with pytest.raises(BackboneError, match=said) as caught:
         load_folder(folder, name="tiny")
     assert str(caught.value).startswith("backbone tiny: ") and "\n" not in str(caught.value)
+
+
+def test_files_that_are_not_read_do_no_harm(folder: Path):
+    before = load_folder(folder, name="tiny")
+    torch.save({}, folder / "vae" / "diffusion_pytorch_model.bin")
+    sharded(folder / TEXT_ENCODER, single=True)[1].unlink()
+    sharded(folder / TRANSFORMER)
+    after = load_folder(folder, name="tiny")
+    assert before.revision != after.revision
+    for part in ("vae", "text_encoder", "transformer"):
+        own, other = (getattr(backbone, part).state_dict() for backbone in (before, after))
+        assert own.keys() == other.keys() and all(torch.equal(own[name], other[name]) for name in own)
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu", "hpu", "xla", "mtia", "meta", "cuda:99", "vulkan"])
