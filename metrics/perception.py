@@ -8,7 +8,8 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ PRETRAINED = {"ViT-B-32": ("ViT-B-32-quickgelu", "openai")}
 """Short names of image encoders, with open_clip's architecture and weights. OpenAI's weights need the quick GELU."""
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
+ENCODER_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
+"""Weights in the folder of an image encoder; the first that is there is read, as open_clip prefers them too."""
+
 _BATCH = 64
 
 
@@ -67,8 +71,8 @@ def load_image_encoder(source: str | Path, device: Any = "cpu") -> OpenClipEncod
     """Load an image and text encoder through open_clip.
 
     Args:
-        source: Path to a folder with open_clip_config.json, model.safetensors and, unless the model uses CLIP's own
-            tokenizer, a tokenizer in it or in its subfolder `tokenizer`; or a name in `PRETRAINED`; or
+        source: Path to a folder with open_clip_config.json, weights named as in `ENCODER_FILES` and, unless the model
+            uses CLIP's own tokenizer, a tokenizer in it or in its subfolder `tokenizer`; or a name in `PRETRAINED`; or
             `architecture/weights` as open_clip lists them. Names may download.
         device: Device that runs the encoder.
 
@@ -85,30 +89,34 @@ def load_image_encoder(source: str | Path, device: Any = "cpu") -> OpenClipEncod
         raise PerceptionError(
             f"image encoder {source!r}: neither a folder, nor {known}, nor architecture/weights known to open_clip"
         )
-    silenced = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # every failed attempt would be logged; the error below reports the last one
     try:
-        model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=tag, device=device)
+        with _no_log():
+            model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=tag, device=device)
     except Exception as error:  # hub clients fail in many ways; all of them mean the same here
         raise PerceptionError(
             f"image encoder {source!r}: its weights could not be fetched ({type(error).__name__}: {_line(error)}); "
             "fetch them once on a machine with network, or give a folder that has them as model.safetensors"
         ) from error
-    finally:
-        logging.disable(silenced)
     return OpenClipEncoder(f"open_clip {name}/{tag}", model.eval(), preprocess, open_clip.get_tokenizer(name), device)
 
 
 def _load_folder(folder: Path, device: Any) -> OpenClipEncoder:
-    weights = folder / "model.safetensors"
-    for file in (folder / "open_clip_config.json", weights):
-        if not file.is_file():
-            raise PerceptionError(f"image encoder: {file} is missing")
+    weights = next((folder / name for name in ENCODER_FILES if (folder / name).is_file()), folder / ENCODER_FILES[-1])
+    if not (folder / "open_clip_config.json").is_file():
+        raise PerceptionError(f"image encoder: {folder / 'open_clip_config.json'} is missing")
+    if not weights.is_file():
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
+        instead = f", and {pickles[0]} is not read: save it as safetensors" if pickles else ""
+        raise PerceptionError(f"image encoder: {weights} is missing{instead}")
     import open_clip
 
     try:
         config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
-        model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)
+        with _no_log():  # it would say that the weights, which are read below, are random
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device
+            )
+        open_clip.load_checkpoint(model, str(weights))  # by its name, because open_clip itself may choose another
         if (folder / "tokenizer").is_dir():
             length = config["text_cfg"].get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
             tokenizer = open_clip.tokenizer.HFTokenizer(str(folder / "tokenizer"), context_length=length)
@@ -242,6 +250,17 @@ def load_perception(
     except PerceptionError as error:
         perceptual, absent = None, {"perceptual": str(error)}
     return Perception(image_encoder=encoder, pose=pose, perceptual=perceptual, absent=absent)
+
+
+@contextmanager
+def _no_log() -> Iterator[None]:
+    """Let open_clip log nothing: what goes wrong is raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _line(error: Exception) -> str:

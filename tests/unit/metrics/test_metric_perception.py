@@ -1,6 +1,7 @@
 """The tracker on motion that is known, the encoders on models made here, and what is said when one cannot be had."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -135,6 +136,19 @@ def test_image_encoder_from_a_folder(clip_folder):
     assert encoder.name.startswith(f"open_clip {clip_folder.name} ")
 
 
+@pytest.mark.parametrize("beside", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin", "a.safetensors"])
+def test_the_name_of_an_image_encoder_is_of_the_weights_that_are_read(clip_folder, tmp_path, beside):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(clip_folder, tmp_path / clip_folder.name)
+    weights = {name: 2 * value for name, value in load_file(folder / "model.safetensors").items()}
+    (torch.save if beside.endswith("bin") else save_file)(weights, folder / beside)
+    plain, found = load_image_encoder(clip_folder), load_image_encoder(folder)
+    other = not torch.equal(plain.model.visual.proj, found.model.visual.proj)
+    assert other == (found.name != plain.name) == (beside == "open_clip_model.safetensors")
+
+
 def test_perception_measures_everything_it_has(clip_folder, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
@@ -170,6 +184,10 @@ def test_incomplete_folder_names_the_missing_file(tmp_path, file):
         (tmp_path / name).touch()
     with pytest.raises(PerceptionError, match=file):
         load_image_encoder(tmp_path)
+    if file == "model.safetensors":
+        (tmp_path / "open_clip_pytorch_model.bin").touch()
+        with pytest.raises(PerceptionError, match=f"{file} is missing, and .*model.bin is not read: save it as safe"):
+            load_image_encoder(tmp_path)
 
 
 def test_broken_folder_and_unknown_name_give_one_line(tmp_path):
