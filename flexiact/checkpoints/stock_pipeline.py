@@ -8,7 +8,6 @@
 The latents are those of `flexiact.method`, bit by bit (a test compares them). So are the frames if both decode alike.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +16,13 @@ from typing import Any
 
 import torch
 from diffusers import CogVideoXImageToVideoPipeline
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from flexiact.backbone.attention import extra_tokens_attached
+from flexiact.checkpoints.authors import refadapter_names
+from flexiact.checkpoints.ours import load_refadapter
 from flexiact.embedding import FrequencySchedule, action_tokens
-from flexiact.refadapter import CONFIG_FILE, PREFIX, TARGETS, WEIGHTS_FILE
+from flexiact.refadapter import PREFIX, TARGETS
 from flexiact.task import Action
-from flexiact.terminal.cli import one_line
 
 
 def export_lora(folder: str | os.PathLike[str], file: str | os.PathLike[str]) -> str:
@@ -38,23 +36,19 @@ def export_lora(folder: str | os.PathLike[str], file: str | os.PathLike[str]) ->
         Path to the file, for `load_lora_weights`.
 
     Raises:
-        ValueError: If the folder cannot be read, or the file has another suffix.
+        ValueError: If the folder cannot be read or is no RefAdapter, such as DoRA, or the file has another suffix.
     """
     folder, file = Path(folder), Path(file)
     if file.suffix != ".safetensors":
         raise ValueError(f"file: expected a name that ends in .safetensors, got {file.name}")
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text())
-        weights = load_file(folder / WEIGHTS_FILE)
-        # Without rank and alpha the product of a layer would be scaled by 1 instead of alpha / rank.
-        metadata = {"r": int(config["r"]), "lora_alpha": config["lora_alpha"], "target_modules": list(TARGETS)}
-    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
-        raise ValueError(f"refadapter: cannot be read from {folder} ({one_line(error)})") from error
+    release, alpha, _ = load_refadapter(folder)
+    names = refadapter_names(release.sizes.blocks)
     CogVideoXImageToVideoPipeline.save_lora_weights(
         file.parent,
-        transformer_lora_layers={name.removeprefix(PREFIX): tensor for name, tensor in weights.items()},
+        transformer_lora_layers={names[name].removeprefix(PREFIX): value for name, value in release.tensors.items()},
         weight_name=file.name,
-        transformer_lora_adapter_metadata=metadata,
+        # Without rank and alpha the product of a layer would be scaled by 1 instead of alpha / rank.
+        transformer_lora_adapter_metadata={"r": release.inner, "lora_alpha": alpha, "target_modules": list(TARGETS)},
     )
     return str(file)
 

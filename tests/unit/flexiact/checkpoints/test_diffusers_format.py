@@ -1,5 +1,6 @@
 """The method inside diffusers' own pipeline gives the numbers of our loop, and leaves the pipeline as it was."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 import torch
 from diffusers import CogVideoXImageToVideoPipeline
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from flexiact.backbone.backbone import Backbone, load_backbone
 from flexiact.checkpoints.stock_pipeline import attached, export_lora
 from flexiact.embedding import ACTION_KEY, FrequencySchedule
 from flexiact.method import FlexiAct, FlexiActConfig
+from flexiact.refadapter import CONFIG_FILE, PREFIX, WEIGHTS_FILE, RefAdapter
 from flexiact.task import Action, Request
 from tests.support.backbones import decoding_as_we_do, random_frames, save_tiny_refadapter, tiny_backbone
 
@@ -81,6 +84,38 @@ def test_the_stock_pipeline_gives_our_numbers(kind: str, tmp_path: Path) -> None
         np.testing.assert_array_equal(call(pipe, backbone, request), expected)
     pipe.unload_lora_weights()
     np.testing.assert_array_equal(call(pipe, backbone, request), plain)
+
+
+@pytest.mark.parametrize("kind", ["plain", "rslora", "names", "mark"])
+def test_an_exported_refadapter_has_the_strength_that_it_has_here(kind: str, tmp_path: Path) -> None:
+    backbone = make("ddim", tmp_path)
+    config, weights = backbone.refadapter / CONFIG_FILE, backbone.refadapter / WEIGHTS_FILE
+    if kind == "rslora":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"use_rslora": True, "lora_alpha": 3}))
+    elif kind == "mark":
+        config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    elif kind == "names":
+        state = load_file(weights).items()
+        save_file({n.replace(PREFIX, "transformer.").replace(".weight", ".style.weight"): t for n, t in state}, weights)
+    with RefAdapter.load(backbone.refadapter, backbone.transformer).attached(1.0):
+        ours = backbone.transformer.transformer_blocks[1].attn1.to_v
+        expected = ours.scaling["refadapter"], ours.lora_B["refadapter"].weight.clone()
+    pipe = pipeline(backbone)
+    pipe.load_lora_weights(export_lora(backbone.refadapter, tmp_path / "lora.safetensors"), adapter_name="theirs")
+    theirs = backbone.transformer.transformer_blocks[1].attn1.to_v
+    assert theirs.scaling["theirs"] == pytest.approx(expected[0])
+    assert torch.equal(theirs.lora_B["theirs"].weight, expected[1])
+
+
+@pytest.mark.parametrize(
+    "setting", [{"use_dora": True}, {"alpha_pattern": {"to_q": 8}}, {"rank_pattern": {"to_q": 8}}, []]
+)
+def test_what_refadapter_lacks_is_not_exported(setting: Any, tmp_path: Path) -> None:
+    config = make("ddim", tmp_path).refadapter / CONFIG_FILE
+    config.write_text(json.dumps(json.loads(config.read_text()) | setting if setting else setting))
+    with pytest.raises(ValueError, match="refadapter: .*(is not supported|holds no JSON object)"):
+        export_lora(config.parent, tmp_path / "lora.safetensors")
+    assert not (tmp_path / "lora.safetensors").exists()
 
 
 def test_attached_leaves_no_trace_and_keeps_other_attention_kwargs(tmp_path: Path) -> None:
