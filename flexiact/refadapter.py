@@ -13,14 +13,13 @@ from pathlib import Path
 
 from diffusers import CogVideoXTransformer3DModel
 from peft import LoraConfig
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.lora import LowRankLayers
 from flexiact.media.digests import folder_digest
-from flexiact.media.files import read_text
+from flexiact.media.files import read_json_object, read_tensors
 from flexiact.ranges import check_count, check_number, check_positive
 from flexiact.terminal.cli import one_line
 from flexiact.terminal.notes import note
@@ -63,8 +62,8 @@ class RefAdapter:
         """
         rank, alpha = read_config(folder)
         try:
-            weights = load_file(folder / WEIGHTS_FILE)
-        except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
+            weights, _ = read_tensors(folder / WEIGHTS_FILE)
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"refadapter: cannot be read from {folder} ({one_line(error)})") from error
         if rank > max((side for tensor in weights.values() for side in tensor.shape), default=0):
             raise ValueError(f"refadapter: {folder / CONFIG_FILE} says rank {rank}, the weights are smaller")
@@ -109,15 +108,16 @@ def read_config(folder: Path) -> tuple[int, float]:
         ValueError: If the file is missing or damaged, or sets features that these layers lack (DoRA, patterns, ...).
     """
     try:
-        config = json.loads(read_text(folder / CONFIG_FILE))
-        if not isinstance(config, dict):
-            raise ValueError("holds no JSON object")
+        config = read_json_object(folder / CONFIG_FILE)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"refadapter: cannot be read from {folder} ({one_line(error)})") from error
+    try:
         if (config.get("peft_type") or "LORA") == "LORA":  # others are refused below
             rank, alpha = int(config["r"]), config["lora_alpha"]
             check_positive("lora_alpha", alpha)
     except KeyError as error:
         raise ValueError(f"refadapter: {folder / CONFIG_FILE} does not say {error}") from error
-    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"refadapter: cannot be read from {folder} ({CONFIG_FILE}: {one_line(error)})") from error
     default = LoraConfig().to_dict()
     odd = [name for name, value in config.items() if name not in _HARMLESS and value and value != default.get(name)]

@@ -101,29 +101,36 @@ def load_image_encoder(source: str | Path, device: Any = "cpu") -> OpenClipEncod
 
 
 def _load_folder(folder: Path, device: Any) -> OpenClipEncoder:
+    config_file = folder / "open_clip_config.json"
     weights = next((folder / name for name in ENCODER_FILES if (folder / name).is_file()), folder / ENCODER_FILES[-1])
-    if not (folder / "open_clip_config.json").is_file():
-        raise PerceptionError(f"image encoder: {folder / 'open_clip_config.json'} is missing")
+    if not config_file.is_file():
+        raise PerceptionError(f"image encoder: {config_file} is missing")
     if not weights.is_file():
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
         instead = f", and {pickles[0]} is not read: save it as safetensors" if pickles else ""
         raise PerceptionError(f"image encoder: {weights} is missing{instead}")
     import open_clip
 
+    reading = str(config_file)
     try:
-        config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+        config = json.loads(config_file.read_text())["model_cfg"]
         with _no_log():  # it would say that the weights, which are read below, are random
             model, _, preprocess = open_clip.create_model_and_transforms(
                 f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device
             )
+        reading = str(weights)
         open_clip.load_checkpoint(model, str(weights))  # by its name, because open_clip itself may choose another
+        reading = f"the tokenizer of {folder}"
         if (folder / "tokenizer").is_dir():
             length = config["text_cfg"].get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
             tokenizer = open_clip.tokenizer.HFTokenizer(str(folder / "tokenizer"), context_length=length)
         else:
             tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     except Exception as error:  # open_clip, safetensors and transformers raise different types
-        raise PerceptionError(f"image encoder {folder}: {type(error).__name__}: {_line(error)}") from error
+        raise PerceptionError(
+            f"image encoder: {reading} is damaged, not fetched or of another model; fetch it again, in a clone "
+            f"with `git lfs pull` ({type(error).__name__}: {_line(error)})"
+        ) from error
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
     return OpenClipEncoder(f"open_clip {folder.name} {digest}", model.eval(), preprocess, tokenizer, device)
 

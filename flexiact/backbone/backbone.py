@@ -4,7 +4,6 @@
 depth, resolution or length: it reads all of them from the components.
 """
 
-import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from flexiact.backbone.loading import (
 from flexiact.backbone.parts import check_parts
 from flexiact.backbone.specs import BackboneSpec, find_spec, native_settings
 from flexiact.media.digests import folder_digest
+from flexiact.media.files import read_json_object
 from flexiact.terminal.cli import one_line
 
 SCHEDULERS = {
@@ -198,7 +198,7 @@ def load_folder(
     check_parts(name, folder)
     dtype = savings.dtype_on(target.type, spec.cuda_dtype)
     try:
-        index = json.loads((folder / "model_index.json").read_text())
+        index = read_json_object(folder / "model_index.json")
         settings = native_settings(spec, folder)
         scheduler = SCHEDULERS[index["scheduler"][1]].from_pretrained(folder, subfolder="scheduler")
         if spec.published:  # regardless of the class that its repository names

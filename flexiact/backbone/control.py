@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flexiact.backbone.backbone import Backbone
+from flexiact.media.files import read_json_object, read_tensors
 from flexiact.pose.skeleton import DRAWING_VERSION
 from flexiact.terminal.cli import one_line
 
@@ -72,10 +72,12 @@ class Control:
             ValueError: If files are missing or damaged, or were made for another backbone or drawing version.
         """
         try:
-            made_for = json.loads((folder / CONTROL_FILE).read_text())
+            made_for = read_json_object(folder / CONTROL_FILE)
             revision, drawing = made_for["backbone_revision"], made_for["drawing_version"]
-            weights = load_file(folder / WEIGHTS_FILE)
-        except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
+            weights, _ = read_tensors(folder / WEIGHTS_FILE)
+        except KeyError as error:
+            raise ValueError(f"control: {folder / CONTROL_FILE} does not say {error}") from error
+        except (OSError, ValueError) as error:
             raise ValueError(f"control: cannot be read from {folder} ({one_line(error)})") from error
         if revision != backbone.revision:
             raise ValueError(

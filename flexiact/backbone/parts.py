@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from flexiact.backbone.loading import NETWORKS, BackboneError
-from flexiact.media.files import is_clutter, not_fetched
+from flexiact.media.files import is_clutter, no_content
 from flexiact.terminal.cli import one_line
 
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*")
@@ -99,12 +99,8 @@ def _check_json(name: str, path: Path) -> None:
 
 
 def _check_fetched(name: str, path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(64)
-    if not start:
-        raise _incomplete(name, path, "is empty")
-    if instead := not_fetched(start):
-        raise BackboneError(f"backbone {name}: {path} {instead}")
+    if problem := no_content(path):
+        raise BackboneError(f"backbone {name}: {path} {problem}")
 
 
 def _incomplete(name: str, path: Path, problem: str) -> BackboneError:

@@ -1,6 +1,5 @@
 """The known backbones, and their names on a command line."""
 
-import json
 import os
 import re
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import torch
 from flexiact import PUPPET_WEIGHTS
 from flexiact.backbone.cogvideox import COGVIDEOX_5B_I2V, COGVIDEOX_15_5B_I2V, Published
 from flexiact.backbone.loading import NETWORKS, BackboneError
+from flexiact.media.files import read_json_object
 from flexiact.terminal.cli import one_line
 
 SETTINGS_FILE = "puppets.json"
@@ -110,9 +110,9 @@ def native_settings(spec: BackboneSpec, folder: Path | str) -> dict[str, Any]:
     """The settings of `Backbone` named in `SETTINGS`: the published ones, or those of the folder's puppets.json.
 
     Raises:
-        OSError: If there is no such file (ValueError: if it is no JSON; KeyError: if it lacks a setting).
+        OSError: If there is no such file (ValueError: if it is no JSON object; KeyError: if it lacks a setting).
     """
-    settings = spec.settings or json.loads(Path(folder, SETTINGS_FILE).read_text())
+    settings = spec.settings or read_json_object(Path(folder, SETTINGS_FILE))
     return {key: settings[key] for key in SETTINGS}
 
 
@@ -120,10 +120,10 @@ def configurations(spec: BackboneSpec) -> dict[str, dict[str, Any]]:
     """Configurations of the networks by part: those of the folder, or the published ones; nothing is fetched.
 
     Raises:
-        OSError: If files are missing (ValueError: if they are no JSON).
+        OSError: If files are missing (ValueError: if they are no JSON objects).
     """
     if isinstance(spec.source, Path):
-        return {part: json.loads((spec.source / part / "config.json").read_text()) for part in NETWORKS}
+        return {part: read_json_object(spec.source / part / "config.json") for part in NETWORKS}
     if spec.published is None:
         raise BackboneError(f"backbone: the sizes of {spec.source} are not known without fetching it")
     return {part: getattr(spec.published, part) for part in NETWORKS}
@@ -133,8 +133,8 @@ def _folder_spec(folder: Path) -> BackboneSpec:
     if (folder / SETTINGS_FILE).is_file():
         return BackboneSpec(folder)
     try:
-        config = dict(json.loads((folder / "transformer" / "config.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        config = read_json_object(folder / "transformer" / "config.json")
+    except (OSError, ValueError) as error:
         raise BackboneError(f"backbone: {folder} holds no model in diffusers' layout ({one_line(error)})") from error
     sizes = ["in_channels", "patch_size", "patch_size_t", "sample_frames"]
     if config.get("patch_size_t") is None:  # later models slice positions from a table of any size

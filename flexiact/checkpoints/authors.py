@@ -21,7 +21,7 @@ from diffusers import CogVideoXTransformer3DModel
 from safetensors import SafetensorError
 
 from flexiact.checkpoints.wrappers import unwrapped
-from flexiact.media.files import not_fetched, read_tensors
+from flexiact.media.files import no_content, read_tensors
 from flexiact.refadapter import CONFIG_FILE, PREFIX
 from flexiact.terminal.cli import one_line
 
@@ -190,12 +190,11 @@ def creating(path: Path) -> Iterator[Path]:
 
 def _loaded(file: Path, mmap: bool = False) -> Mapping[Any, Any]:
     try:
-        with file.open("rb") as stream:
-            instead = not_fetched(stream.read(64))
+        problem = no_content(file)
     except OSError as error:
         raise ValueError(f"checkpoint: {file} cannot be read ({one_line(error)})") from error
-    if instead:
-        raise ValueError(f"checkpoint: {file} {instead}")
+    if problem:
+        raise ValueError(f"checkpoint: {file} {problem}")
     try:
         if _is_safetensors(file):
             return read_tensors(file)[0]

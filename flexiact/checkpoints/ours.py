@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from flexiact.checkpoints.authors import (
@@ -135,7 +134,7 @@ def _safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         backbone = json.loads(header.get(_FIT, "{}")).get("backbone", {})
         about |= {"backbone_revision": backbone["revision"]} if "revision" in backbone else {}
         return tensors, about
-    except (OSError, SafetensorError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(f"checkpoint: {path} cannot be read ({one_line(error)})") from error
 
 

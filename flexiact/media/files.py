@@ -1,8 +1,9 @@
-"""Make folders, write files atomically, and read texts and tensors."""
+"""Make folders, write files atomically, and read texts, JSON and tensors."""
 
 import codecs
 import errno
 import filecmp
+import json
 import os
 import re
 import secrets
@@ -10,7 +11,9 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from flexiact.terminal.cli import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,8 +60,18 @@ def is_clutter(path: Path) -> bool:
     return bool(_CLUTTER.fullmatch(path.name.lower())) or path.suffix.lower() in _SIDECARS
 
 
-def not_fetched(start: bytes) -> str:
-    """Stand-in for a file's content that its first bytes give away, and the remedy; "" if there is none."""
+def no_content(path: Path) -> str:
+    """Problem of a file that is empty or holds a stand-in for its content, and the remedy; "" if there is none.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(64)
+    return _stand_in(start) if start else "is empty, cut short by a failed copy; fetch it again"
+
+
+def _stand_in(start: bytes) -> str:
     begins = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     return next((what for mark, what in _NOT_FETCHED.items() if re.match(mark, begins)), "")
 
@@ -72,7 +85,7 @@ def read_text(path: Path) -> str:
         OSError: If the file cannot be read, is larger than `TEXT_LIMIT_MIB`, or is no such text.
     """
     content = limited_bytes(path, TEXT_LIMIT_MIB)
-    wrong = not_fetched(content[:64]) or next((what for mark, what in _NO_TEXT.items() if content.startswith(mark)), "")
+    wrong = _stand_in(content[:64]) or next((what for mark, what in _NO_TEXT.items() if content.startswith(mark)), "")
     if wrong:
         raise OSError(f"{path.name} {wrong}")
     encoding = next((name for mark, name in _ENCODINGS.items() if content.startswith(mark)), "utf-8-sig")
@@ -88,6 +101,23 @@ def read_text(path: Path) -> str:
 def trimmed(text: str) -> str:
     """A text without space and other unseen characters at its ends."""
     return re.sub(rf"\A{_UNSEEN}|{_UNSEEN}\Z", "", text)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a text file.
+
+    Raises:
+        OSError: If the file cannot be read (ValueError: if it holds no JSON object); the message names it.
+    """
+    if problem := no_content(path):
+        raise OSError(f"{path.name} {problem}")
+    try:
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is no JSON or cut short ({one_line(error)}); write or fetch it again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds no JSON object; write or fetch it again")
+    return found
 
 
 def limited_bytes(path: Path, most_mib: int) -> bytes:
@@ -188,10 +218,15 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     """Tensors and header of a safetensors file.
 
     Raises:
-        OSError: If the file cannot be read (SafetensorError: if it is damaged).
+        OSError: If the file cannot be read or is damaged; the message names it.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "pt") as file:
-        # Copied, because tensors at odd addresses in the file would give products with other last bits.
-        return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    if problem := no_content(path):
+        raise OSError(f"{path.name} {problem}")
+    try:
+        with safe_open(path, "pt") as file:
+            # Copied, because tensors at odd addresses in the file would give products with other last bits.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise OSError(f"{path.name} is cut short or damaged ({one_line(error)}); fetch it again") from error

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from flexiact.media.colour import stated_otherwise, to_srgb
-from flexiact.media.files import MediaError, not_fetched, replacing
+from flexiact.media.files import MediaError, no_content, replacing
 from flexiact.terminal.cli import one_line
 from flexiact.terminal.notes import note
 
@@ -182,12 +182,8 @@ def check_file(path: Path, what: str) -> None:
         raise MediaError(f"{path}: is a folder, expected {what}")
     if not path.is_file():
         raise MediaError(f"{path}: no such file")
-    with path.open("rb") as file:
-        start = file.read(64)
-    if not start:
-        raise MediaError(f"{path}: is empty")
-    if instead := not_fetched(start):
-        raise MediaError(f"{path}: {instead}")
+    if problem := no_content(path):
+        raise MediaError(f"{path}: {problem}")
 
 
 def to_rgb(image: Image.Image) -> tuple[np.ndarray, str]:

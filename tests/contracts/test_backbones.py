@@ -22,7 +22,7 @@ from flexiact.backbone.specs import BACKBONES, SETTINGS, BackboneSpec, find_spec
 from flexiact.media.digests import folder_digest
 from flexiact.sampling import sample_video
 from flexiact.task import Request
-from tests.support.backbones import decoding_as_we_do, random_frames, save_tiny_folder, tiny_backbone
+from tests.support.backbones import NO_CONTENT, decoding_as_we_do, random_frames, save_tiny_folder, tiny_backbone
 
 LOCAL = [name for name, spec in BACKBONES.items() if isinstance(spec.source, Path)]
 
@@ -318,6 +318,17 @@ def test_a_half_downloaded_model_names_what_is_missing(folder: Path, said: str):
     with pytest.raises(BackboneError, match=said) as caught:
         load_folder(folder, name="tiny")
     assert str(caught.value).startswith("backbone tiny: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "file", ["model_index.json", "puppets.json", "scheduler/scheduler_config.json", "vae/config.json", TEXT_ENCODER]
+)
+@pytest.mark.parametrize(("content", "says"), list(NO_CONTENT.items()))
+def test_files_without_their_content_say_so(folder: Path, file: str, content: bytes, says: str):
+    (folder / file).write_bytes(content)
+    with pytest.raises(BackboneError, match=f"^backbone tiny: .*{file} {says}") as caught:
+        load_folder(folder, name="tiny")
+    assert "\n" not in str(caught.value)
 
 
 def test_files_that_are_not_read_do_no_harm(folder: Path):

@@ -33,6 +33,14 @@ SCHEDULER_CONFIG = {
 }
 
 
+NO_CONTENT = {
+    b"": "is empty, cut short",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n": "only points to its content",
+    b"<!DOCTYPE html><html>": "is a web page",
+}
+"""What copies and downloads that fail leave in place of a file, and what is said then."""
+
+
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

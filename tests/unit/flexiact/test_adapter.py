@@ -10,10 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from flexiact.backbone.attention import extra_tokens_attached
 from flexiact.backbone.backbone import Backbone
+from flexiact.checkpoints.convert import show
 from flexiact.checkpoints.ours import load_refadapter
 from flexiact.refadapter import CONFIG_FILE, PREFIX, TARGETS, WEIGHTS_FILE, RefAdapter
 from flexiact.sampling import Denoiser
-from tests.support.backbones import tiny_backbone
+from tests.support.backbones import NO_CONTENT, tiny_backbone
 from tests.support.slow_attention import random_inputs, random_tokens, slow_prediction
 
 
@@ -130,6 +131,20 @@ def test_damaged_files_are_named(backbone: Backbone, damage: str):
         save_file(weights, path)
     with pytest.raises(ValueError, match="refadapter"):
         RefAdapter.load(folder, backbone.transformer)
+
+
+@pytest.mark.parametrize("file", [CONFIG_FILE, WEIGHTS_FILE])
+@pytest.mark.parametrize(("content", "says"), list(NO_CONTENT.items()))
+def test_files_without_their_content_say_so(backbone: Backbone, file: str, content: bytes, says: str):
+    (backbone.refadapter / file).write_bytes(content)
+    for read in (
+        lambda: RefAdapter.load(backbone.refadapter, backbone.transformer),
+        lambda: show(backbone.refadapter),
+        lambda: show(backbone.refadapter / WEIGHTS_FILE if file == WEIGHTS_FILE else backbone.refadapter),
+    ):
+        with pytest.raises(ValueError, match=f"^(refadapter|checkpoint): .*{file} {says}") as caught:
+            read()
+        assert "\n" not in str(caught.value)
 
 
 def test_bad_numbers_are_named(backbone: Backbone):

@@ -190,6 +190,16 @@ def test_incomplete_folder_names_the_missing_file(tmp_path, file):
             load_image_encoder(tmp_path)
 
 
+@pytest.mark.parametrize("file", ["open_clip_config.json", "model.safetensors", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"<!DOCTYPE html>"])
+def test_files_without_their_content_are_named(clip_folder, tmp_path, file, content):
+    folder = shutil.copytree(clip_folder, tmp_path / "clip")
+    (folder / file).write_bytes(content)
+    named = f"the tokenizer of {folder}" if "/" in file else str(folder / file)
+    with pytest.raises(PerceptionError, match=f"^image encoder: {named} is damaged, not fetched .* `git lfs pull`"):
+        load_image_encoder(folder)
+
+
 def test_broken_folder_and_unknown_name_give_one_line(tmp_path):
     (tmp_path / "open_clip_config.json").write_text("{")
     (tmp_path / "model.safetensors").touch()

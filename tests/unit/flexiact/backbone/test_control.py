@@ -17,7 +17,7 @@ from flexiact.backbone.codec import encode_control, encode_text, encode_video
 from flexiact.backbone.control import PROJECTION, Control, load_control, save_control, widened
 from flexiact.backbone.loading import BackboneError
 from flexiact.sampling import Denoiser, Sampler, denoise
-from tests.support.backbones import random_frames, save_tiny_control, tiny_backbone, tiny_transformer
+from tests.support.backbones import NO_CONTENT, random_frames, save_tiny_control, tiny_backbone, tiny_transformer
 
 FORMS = {
     "5b": {},
@@ -163,6 +163,16 @@ def test_damaged_weights_are_named(damage: str, tmp_path: Path) -> None:
     save_file(change(load_file(tmp_path / "model.safetensors")), tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=f"control: .*{message}"):
         Control.load(tmp_path, backbone)
+
+
+@pytest.mark.parametrize("file", ["control.json", "model.safetensors"])
+@pytest.mark.parametrize(("content", "says"), list(NO_CONTENT.items()))
+def test_files_without_their_content_say_so(file: str, content: bytes, says: str, tmp_path: Path) -> None:
+    backbone = tiny_backbone()
+    (save_tiny_control(tmp_path, backbone) / file).write_bytes(content)
+    with pytest.raises(ValueError, match=f"control: .*{file} {says}") as caught:
+        Control.load(tmp_path, backbone)
+    assert "\n" not in str(caught.value)
 
 
 def test_weights_of_another_revision_or_drawing_and_no_weights_are_said_in_one_line(tmp_path: Path) -> None:

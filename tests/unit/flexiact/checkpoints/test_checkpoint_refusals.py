@@ -98,7 +98,8 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "cut short, damaged"),
+        (b"", "is empty, cut short by a failed copy; fetch it again"),
+        (b"PK\3\4", "cut short, damaged"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 264\n", "git lfs pull"),
         (b"<html>not found</html>", "is a web page"),
         (Evil(), "holds more than tensors"),
