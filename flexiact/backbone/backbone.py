@@ -20,10 +20,11 @@ from flexiact.backbone.loading import (
     BackboneError,
     Savings,
     load_networks,
+    reading,
     resolve_device,
 )
 from flexiact.backbone.parts import check_parts
-from flexiact.backbone.specs import BackboneSpec, find_spec, native_settings
+from flexiact.backbone.specs import SETTINGS_FILE, BackboneSpec, find_spec, native_settings
 from flexiact.media.digests import folder_digest
 from flexiact.media.files import read_json_object
 from flexiact.terminal.cli import one_line
@@ -200,15 +201,18 @@ def load_folder(
     try:
         index = read_json_object(folder / "model_index.json")
         settings = native_settings(spec, folder)
-        scheduler = SCHEDULERS[index["scheduler"][1]].from_pretrained(folder, subfolder="scheduler")
-        if spec.published:  # regardless of the class that its repository names
-            scheduler = CogVideoXDPMScheduler.from_config(scheduler.config, **PUBLISHED_SAMPLER)
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+        scheduler_class = _scheduler_class(index.get("scheduler"))
+        with reading("scheduler"):
+            scheduler = scheduler_class.from_pretrained(folder, subfolder="scheduler")
+            if spec.published:  # regardless of the class that its repository names
+                scheduler = CogVideoXDPMScheduler.from_config(scheduler.config, **PUBLISHED_SAMPLER)
+        with reading("tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         networks = load_networks(folder, target, dtype, savings)
     except BackboneError:
         raise
     except KeyError as error:
-        raise BackboneError(f"backbone {name}: {folder} does not say {error}") from error
+        raise BackboneError(f"backbone {name}: {folder / SETTINGS_FILE} does not say {error}") from error
     except (OSError, ValueError) as error:
         raise BackboneError(f"backbone {name}: cannot be loaded from {folder} ({one_line(error)})") from error
     revision = spec.revision or folder_digest(folder)
@@ -226,6 +230,14 @@ def load_folder(
         tiled_decode=spec.tiled_decode,
         quantised=savings.quantise,
     )
+
+
+def _scheduler_class(named: object) -> type[CogVideoXDDIMScheduler | CogVideoXDPMScheduler]:
+    """The class that an entry of model_index.json names, [library, class]."""
+    found = named[-1] if isinstance(named, list) and named else named
+    if not isinstance(found, str) or found not in SCHEDULERS:
+        raise ValueError(f"model_index.json names the scheduler {found}; write one of {', '.join(SCHEDULERS)}")
+    return SCHEDULERS[found]
 
 
 def _local_folder(name: str, spec: BackboneSpec) -> Path:

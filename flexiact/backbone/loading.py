@@ -87,7 +87,7 @@ def load_networks(folder: Path, device: torch.device, dtype: torch.dtype, saving
 
     Raises:
         BackboneError: If a weight is not finite.
-        OSError: If files are missing (ValueError: if they are damaged or lack weights).
+        ValueError: If files of a part are missing, damaged, or lack weights.
     """
     home = torch.device("cpu") if savings.offload else device
     networks: dict[str, Any] = {}
@@ -95,9 +95,11 @@ def load_networks(folder: Path, device: torch.device, dtype: torch.dtype, saving
         for part in NETWORKS:
             if savings.quantise and part == "transformer":
                 config = _quantisation(savings.quantise, dtype)
-                networks[part] = _read(folder, part, dtype, quantization_config=config, device_map={"": device})
+                networks[part] = _read(
+                    folder, part, torch_dtype=dtype, quantization_config=config, device_map={"": device}
+                )
             else:
-                networks[part] = _read(folder, part, dtype).to(home)
+                networks[part] = _read(folder, part, torch_dtype=dtype, ignore_mismatched_sizes=True).to(home)
             networks[part].eval().requires_grad_(False)
     _check_finite(networks)
     if savings.offload:
@@ -129,12 +131,36 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def _read(folder: Path, part: str, dtype: torch.dtype, **options: Any) -> Any:
-    """A network of a folder; both libraries would draw the weights that its files lack."""
-    network, read = NETWORKS[part].from_pretrained(
-        folder, subfolder=part, torch_dtype=dtype, output_loading_info=True, use_safetensors=True, **options
-    )
-    if missing := sorted(read["missing_keys"]):
+@contextmanager
+def reading(part: str) -> Iterator[None]:
+    """Name the part of a model on whose files a library fails.
+
+    Raises:
+        ValueError: If it does, unless the memory is too small.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # damaged and foreign files make the libraries raise anything
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"{part}: its files cannot be read ({reason}); fetch the model again") from error
+
+
+def _read(folder: Path, part: str, **options: Any) -> Any:
+    """A network of a folder; both libraries would draw weights that its files lack or hold in another shape."""
+    with reading(part):
+        network, read = NETWORKS[part].from_pretrained(
+            folder, subfolder=part, output_loading_info=True, use_safetensors=True, **options
+        )
+    if mismatched := sorted(name for name, *_ in read["mismatched_keys"]):
+        raise ValueError(
+            f"{part}: {len(mismatched)} weights have other shapes than its config.json says, e.g. {mismatched[0]}; "
+            "take both from one model"
+        )
+    # Weights for which an index names files that lack them are left on no device by diffusers, which reports none.
+    missing = sorted({*read["missing_keys"], *(name for name, value in network.state_dict().items() if value.is_meta)})
+    if missing:
         raise ValueError(f"{part}: its files lack {len(missing)} weights, e.g. {missing[0]}; fetch the model again")
     return network
 

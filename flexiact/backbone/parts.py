@@ -4,6 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -25,14 +26,18 @@ def check_parts(name: str, folder: Path) -> None:
     for part, file in {"scheduler": "scheduler_config.json", **dict.fromkeys(NETWORKS, "config.json")}.items():
         if not (folder / part / file).is_file():
             raise _incomplete(name, folder / part / file, "is missing")
-        _check_json(name, folder / part / file)
+        if _json_object(name, folder / part / file).get("quantization_config"):
+            raise BackboneError(
+                f"backbone {name}: {folder / part / file} has a quantization_config; fetch the model without "
+                "quantisation (--quantise quantises while it is loaded)"
+            )
     vocabularies = [path for pattern in _VOCABULARIES for path in (folder / "tokenizer").glob(pattern)]
     if not vocabularies:
         raise _incomplete(name, folder / "tokenizer", "is missing or holds no vocabulary")
     for path in vocabularies:
         _check_fetched(name, path)
     for path in (folder / "tokenizer").glob("*.json"):
-        _check_json(name, path)
+        _json_object(name, path)
     for part in NETWORKS:
         for path in _weights(name, folder, part):
             _check_whole(name, path)
@@ -90,12 +95,16 @@ def _check_whole(name: str, path: Path) -> None:
         raise _incomplete(name, path, f"is cut short or damaged ({one_line(error)})") from error
 
 
-def _check_json(name: str, path: Path) -> None:
+def _json_object(name: str, path: Path) -> dict[str, Any]:
+    """Content of a file that a library will read, which takes no byte order mark."""
     _check_fetched(name, path)
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _incomplete(name, path, f"is cut short or damaged ({one_line(error)})") from error
+    if not isinstance(found, dict):
+        raise _incomplete(name, path, "holds no JSON object")
+    return found
 
 
 def _check_fetched(name: str, path: Path) -> None:

@@ -113,6 +113,10 @@ def native_settings(spec: BackboneSpec, folder: Path | str) -> dict[str, Any]:
         OSError: If there is no such file (ValueError: if it is no JSON object; KeyError: if it lacks a setting).
     """
     settings = spec.settings or read_json_object(Path(folder, SETTINGS_FILE))
+    for key in SETTINGS:
+        kind = float if key in ("fps", "guidance_scale") else int
+        if isinstance(settings[key], bool) or not isinstance(settings[key], (int, kind)):
+            raise ValueError(f"{SETTINGS_FILE}: {key} is {settings[key]!r}, write a number ({kind.__name__})")
     return {key: settings[key] for key in SETTINGS}
 
 

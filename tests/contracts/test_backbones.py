@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from diffusers import CogVideoXDPMScheduler, CogVideoXImageToVideoPipeline
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from flexiact import PUPPET_WEIGHTS
 from flexiact.backbone.backbone import Backbone, load_backbone, load_folder
@@ -22,7 +20,7 @@ from flexiact.backbone.specs import BACKBONES, SETTINGS, BackboneSpec, find_spec
 from flexiact.media.digests import folder_digest
 from flexiact.sampling import sample_video
 from flexiact.task import Request
-from tests.support.backbones import NO_CONTENT, decoding_as_we_do, random_frames, save_tiny_folder, tiny_backbone
+from tests.support.backbones import decoding_as_we_do, random_frames, save_tiny_folder, tiny_backbone
 
 LOCAL = [name for name, spec in BACKBONES.items() if isinstance(spec.source, Path)]
 
@@ -110,34 +108,6 @@ def test_folder_gives_back_the_same_model(folder: Path, capfd: pytest.CaptureFix
     assert second.refadapter is None
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
-
-
-@pytest.mark.parametrize("missing", ["model_index.json", "puppets.json", "transformer", "tokenizer", "scheduler"])
-def test_missing_files_are_named(folder: Path, missing: str):
-    path = folder / missing
-    path.rename(folder.parent / "elsewhere")
-    with pytest.raises(BackboneError, match="backbone tiny"):
-        load_folder(folder, name="tiny")
-
-
-@pytest.mark.parametrize("damage", ["truncated", "nan", "setting", "frames"])
-def test_damage_is_named(folder: Path, damage: str):
-    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    settings = json.loads((folder / "puppets.json").read_text())
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:1000])
-    elif damage == "nan":
-        weights = load_file(path)
-        weights["proj_out.bias"][0] = torch.nan
-        save_file(weights, path, metadata={"format": "pt"})
-    elif damage == "setting":
-        (folder / "puppets.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "fps"}))
-    else:
-        (folder / "puppets.json").write_text(json.dumps(settings | {"num_frames": 13}))
-    field = {"truncated": "backbone tiny", "nan": "transformer.proj_out.bias", "setting": "fps", "frames": "num_frames"}
-    with pytest.raises(BackboneError, match=field[damage]) as caught:
-        load_folder(folder, name="tiny")
-    assert "\n" not in str(caught.value)
 
 
 def test_digest_follows_the_files(folder: Path):
@@ -228,119 +198,6 @@ def test_sizes_that_do_not_fit_are_named():
     for change, field in (({"num_frames": 12}, "num_frames"), ({"height": 20}, "height"), ({"width": 0}, "width")):
         with pytest.raises(BackboneError, match=field):
             replace(backbone, **change)
-
-
-def without_a_weight(file: Path) -> None:
-    weights = load_file(file)
-    weights.pop(sorted(weights)[0])
-    save_file(weights, file, {"format": "pt"})
-
-
-def pickled(file: Path, name: str) -> None:
-    torch.save(load_file(file), file.with_name(name))
-    file.unlink()
-
-
-def sharded(file: Path, single: bool = False) -> list[Path]:
-    """The weights as two files with an index, and as a single one if asked for."""
-    weights = load_file(file)
-    names = sorted(weights)
-    parts = [file.with_name(f"{file.stem}-0000{number}-of-00002.safetensors") for number in (1, 2)]
-    for part, some in zip(parts, (names[:9], names[9:]), strict=True):
-        save_file({name: weights[name] for name in some}, part, {"format": "pt"})
-    places = {name: parts[name not in names[:9]].name for name in names}
-    file.with_name(f"{file.name}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
-    if not single:
-        file.unlink()
-    return parts
-
-
-TRANSFORMER, TEXT_ENCODER = "transformer/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
-
-DAMAGE = {
-    "tokenizer": lambda f: shutil.rmtree(f / "tokenizer"),
-    "vae/config.json": lambda f: (f / "vae/config.json").unlink(),
-    "text_encoder holds no model.safetensors": lambda f: (f / "text_encoder/model.safetensors").rename(
-        f / "text_encoder/model.fp16.safetensors"
-    ),
-    "only diffusion_pytorch_model.fp16.safetensors": lambda f: (
-        f / "transformer/diffusion_pytorch_model.safetensors"
-    ).rename(f / "transformer/diffusion_pytorch_model.fp16.safetensors"),
-    "vae/diffusion_pytorch_model.safetensors is empty": lambda f: (
-        f / "vae/diffusion_pytorch_model.safetensors"
-    ).write_bytes(b""),
-    "model.safetensors only points to its content": lambda f: (f / "text_encoder/model.safetensors").write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
-    ),
-    "transformer/diffusion_pytorch_model.safetensors is cut short": lambda f: (
-        f / "transformer/diffusion_pytorch_model.safetensors"
-    ).write_bytes((f / "transformer/diffusion_pytorch_model.safetensors").read_bytes()[:-8]),
-    "text_encoder/model-00002-of-00002.safetensors is missing": lambda f: (
-        (f / "text_encoder/model.safetensors").rename(f / "text_encoder/model-00001-of-00002.safetensors"),
-        (f / "text_encoder/model.safetensors.index.json").write_text(
-            json.dumps({"weight_map": {str(n): f"model-0000{n}-of-00002.safetensors" for n in (1, 2)}})
-        ),
-    ),
-    "scheduler/scheduler_config.json": lambda f: (f / "scheduler/scheduler_config.json").unlink(),
-    "transformer/diffusion_pytorch_model.safetensors is missing": lambda f: (
-        (f / "transformer/diffusion_pytorch_model.safetensors").unlink(),
-        (f / "transformer/diffusion_pytorch_model.safetensors").symlink_to("../../blobs/0"),
-    ),
-    "vae/config.json is cut short": lambda f: (f / "vae/config.json").write_text('{"_class_name": "Auto'),
-    "tokenizer/tokenizer.json is a web page": lambda f: (f / "tokenizer/tokenizer.json").write_text("<!DOCTYPE html>"),
-    "text_encoder: its files lack 1 weights": lambda f: without_a_weight(f / "text_encoder/model.safetensors"),
-    "transformer: its files lack 1 weights": lambda f: without_a_weight(
-        f / "transformer/diffusion_pytorch_model.safetensors"
-    ),
-    "only diffusion_pytorch_model.bin, which is not read: save it as safetensors": lambda f: pickled(
-        f / TRANSFORMER, "diffusion_pytorch_model.bin"
-    ),
-    "only pytorch_model.bin, which is not read: save it as safetensors": lambda f: pickled(
-        f / TEXT_ENCODER, "pytorch_model.bin"
-    ),
-    "a part of it: fetch diffusion_pytorch_model.safetensors.index.json too": lambda f: (
-        sharded(f / TRANSFORMER),
-        (f / f"{TRANSFORMER}.index.json").unlink(),
-    ),
-    "index.json names files that are missing; remove it if diffusion_pytorch_model.safetensors is whole": lambda f: (
-        sharded(f / TRANSFORMER, single=True)[1].unlink()
-    ),
-    "index.json cannot be read .names ../b.safetensors, expected .safetensors beside it": lambda f: (
-        sharded(f / TEXT_ENCODER),
-        (f / f"{TEXT_ENCODER}.index.json").write_text('{"weight_map": {"a": "../b.safetensors"}}'),
-    ),
-}
-
-
-@pytest.mark.parametrize("said", DAMAGE)
-def test_a_half_downloaded_model_names_what_is_missing(folder: Path, said: str):
-    DAMAGE[said](folder)
-    with pytest.raises(BackboneError, match=said) as caught:
-        load_folder(folder, name="tiny")
-    assert str(caught.value).startswith("backbone tiny: ") and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "file", ["model_index.json", "puppets.json", "scheduler/scheduler_config.json", "vae/config.json", TEXT_ENCODER]
-)
-@pytest.mark.parametrize(("content", "says"), list(NO_CONTENT.items()))
-def test_files_without_their_content_say_so(folder: Path, file: str, content: bytes, says: str):
-    (folder / file).write_bytes(content)
-    with pytest.raises(BackboneError, match=f"^backbone tiny: .*{file} {says}") as caught:
-        load_folder(folder, name="tiny")
-    assert "\n" not in str(caught.value)
-
-
-def test_files_that_are_not_read_do_no_harm(folder: Path):
-    before = load_folder(folder, name="tiny")
-    torch.save({}, folder / "vae" / "diffusion_pytorch_model.bin")
-    sharded(folder / TEXT_ENCODER, single=True)[1].unlink()
-    sharded(folder / TRANSFORMER)
-    after = load_folder(folder, name="tiny")
-    assert before.revision != after.revision
-    for part in ("vae", "text_encoder", "transformer"):
-        own, other = (getattr(backbone, part).state_dict() for backbone in (before, after))
-        assert own.keys() == other.keys() and all(torch.equal(own[name], other[name]) for name in own)
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu", "hpu", "xla", "mtia", "meta", "cuda:99", "vulkan"])
