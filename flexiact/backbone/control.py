@@ -56,7 +56,7 @@ class Control:
                 expected[1] = expected[1] * 3 // 2
             if list(tensor.shape) != expected:
                 raise ValueError(f"control: {name} expected shape {expected}, got {list(tensor.shape)}")
-            if not torch.isfinite(tensor).all():
+            if not torch.isfinite(tensor.float()).all():  # isfinite takes no 8-bit numbers
                 raise ValueError(f"control: {name} holds values that are not finite")
         self._transformer = backbone.transformer
         self._weights = {

@@ -73,7 +73,7 @@ class LowRankLayers:
                 )
             if not tensor.is_floating_point():
                 raise ValueError(f"{self._name}: {path} expected floating-point numbers, got {tensor.dtype}")
-            if not torch.isfinite(tensor).all():
+            if not torch.isfinite(tensor.float()).all():  # isfinite takes no 8-bit numbers
                 raise ValueError(f"{self._name}: {path} holds values that are not finite")
         set_peft_model_state_dict(self._mirror, dict(state), adapter_name=self._name)
 

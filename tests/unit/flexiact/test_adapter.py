@@ -133,6 +133,20 @@ def test_damaged_files_are_named(backbone: Backbone, damage: str):
         RefAdapter.load(folder, backbone.transformer)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_fewer_bits_are_read_exactly(backbone: Backbone, dtype: torch.dtype):
+    file = backbone.refadapter / WEIGHTS_FILE
+    stored = {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
+    save_file(stored, file)
+    found = RefAdapter.load(backbone.refadapter, backbone.transformer)._layers.state()
+    assert all(torch.equal(found[name.removeprefix(PREFIX)], tensor.float()) for name, tensor in stored.items())
+    name = next(iter(stored))
+    stored[name].view(-1)[0] = torch.nan
+    save_file(stored, file)
+    with pytest.raises(ValueError, match=f"refadapter: {name.removeprefix(PREFIX)} holds values that are not finite"):
+        RefAdapter.load(backbone.refadapter, backbone.transformer)
+
+
 @pytest.mark.parametrize("file", [CONFIG_FILE, WEIGHTS_FILE])
 @pytest.mark.parametrize(("content", "says"), list(NO_CONTENT.items()))
 def test_files_without_their_content_say_so(backbone: Backbone, file: str, content: bytes, says: str):

@@ -165,6 +165,19 @@ def test_damaged_weights_are_named(damage: str, tmp_path: Path) -> None:
         Control.load(tmp_path, backbone)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_fewer_bits_are_read_exactly(dtype: torch.dtype, tmp_path: Path) -> None:
+    backbone = tiny_backbone()
+    file = save_tiny_control(tmp_path, backbone) / "model.safetensors"
+    stored = {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
+    save_file(stored, file)
+    found = Control.load(tmp_path, backbone)._weights
+    assert all(torch.equal(found[name], tensor.float()) for name, tensor in stored.items())
+    save_file({PROJECTION: stored[PROJECTION].float().log().to(dtype)}, file)
+    with pytest.raises(ValueError, match=f"control: {PROJECTION} holds values that are not finite"):
+        Control.load(tmp_path, backbone)
+
+
 @pytest.mark.parametrize("file", ["control.json", "model.safetensors"])
 @pytest.mark.parametrize(("content", "says"), list(NO_CONTENT.items()))
 def test_files_without_their_content_say_so(file: str, content: bytes, says: str, tmp_path: Path) -> None:
