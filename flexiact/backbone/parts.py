@@ -31,13 +31,15 @@ def check_parts(name: str, folder: Path) -> None:
                 f"backbone {name}: {folder / part / file} has a quantization_config; fetch the model without "
                 "quantisation (--quantise quantises while it is loaded)"
             )
-    vocabularies = [path for pattern in _VOCABULARIES for path in (folder / "tokenizer").glob(pattern)]
+    tokenizer = [path for path in (folder / "tokenizer").glob("*") if not is_clutter(path)]
+    vocabularies = [path for path in tokenizer if any(path.match(pattern) for pattern in _VOCABULARIES)]
     if not vocabularies:
         raise _incomplete(name, folder / "tokenizer", "is missing or holds no vocabulary")
     for path in vocabularies:
         _check_fetched(name, path)
-    for path in (folder / "tokenizer").glob("*.json"):
-        _json_object(name, path)
+    for path in tokenizer:
+        if path.suffix == ".json":
+            _json_object(name, path)
     for part in NETWORKS:
         for path in _weights(name, folder, part):
             _check_whole(name, path)
