@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from flexiact.backbone.backbone import Backbone
 from flexiact.backbone.lora import LowRankLayers
+from flexiact.backbone.specs import PEFT_FOLDER
 from flexiact.media.digests import folder_digest
-from flexiact.media.files import read_json_object, read_tensors
+from flexiact.media.files import is_clutter, read_json_object, read_tensors
 from flexiact.ranges import check_count, check_number, check_positive
 from flexiact.terminal.cli import one_line
 from flexiact.terminal.notes import note
@@ -34,6 +35,15 @@ _HARMLESS = {
     *("exclude_modules", "megatron_core", "megatron_config"),
 }
 """Entries of peft's configuration that are read here, or have no effect once weights are learned."""
+
+_REMEDIES = {
+    ".safetensors": f"put it there {PEFT_FOLDER}",
+    **dict.fromkeys(
+        (".bin", ".ckpt", ".pt", ".pth"),
+        "save it as safetensors; one of the authors' release is converted by `python -m flexiact.checkpoints import`",
+    ),
+}
+"""What to do with weights of other names and formats, by suffix."""
 
 _PLAIN_STARTS = {"gaussian", "orthogonal", "eva"}  # initial LoRA weights; other choices also change the wrapped weights
 
@@ -105,8 +115,9 @@ def read_config(folder: Path) -> tuple[int, float]:
     If `use_rslora` is set, peft divides by the square root of the rank; the returned alpha gives the same scale.
 
     Raises:
-        ValueError: If the file is missing or damaged, or sets features that these layers lack (DoRA, patterns, ...).
+        ValueError: If a file is missing, or this one is damaged or sets features that these layers lack (DoRA, ...).
     """
+    _check_complete(folder)
     try:
         config = read_json_object(folder / CONFIG_FILE)
     except (OSError, ValueError) as error:
@@ -127,6 +138,16 @@ def read_config(folder: Path) -> tuple[int, float]:
         settings = ", ".join(f"{name} = {config[name]}" for name in sorted(odd))
         raise ValueError(f"refadapter: {folder / CONFIG_FILE} sets {settings}, which is not supported")
     return rank, alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
+
+
+def _check_complete(folder: Path) -> None:
+    """Refuse a folder that lacks a file; say what to do with those of other programs."""
+    lacking = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
+    if not lacking:
+        return
+    files = [path for path in sorted(folder.glob("*")) if path.suffix in _REMEDIES and not is_clutter(path)]
+    others = [f", but {path.name}; {_REMEDIES[path.suffix]}" for path in files if path.name != WEIGHTS_FILE]
+    raise ValueError(f"refadapter: cannot be read from {folder} (it holds no {lacking[0]}{''.join(others[:1])})")
 
 
 def peft_names(folder: Path, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

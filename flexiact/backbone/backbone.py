@@ -24,7 +24,7 @@ from flexiact.backbone.loading import (
     resolve_device,
 )
 from flexiact.backbone.parts import check_parts
-from flexiact.backbone.specs import SETTINGS_FILE, BackboneSpec, find_spec, native_settings
+from flexiact.backbone.specs import CONTROL_FOLDER, PEFT_FOLDER, SETTINGS_FILE, BackboneSpec, find_spec, native_settings
 from flexiact.media.digests import folder_digest
 from flexiact.media.files import read_json_object
 from flexiact.terminal.cli import one_line
@@ -173,11 +173,22 @@ def load_backbone(
         BackboneError: If the name is unknown, or files are missing or damaged.
     """
     name, spec = find_spec(backbone)
-    for field_name, path in (("refadapter", refadapter), ("control", control)):
-        if path and not path.is_dir():
-            raise BackboneError(f"{field_name}: no folder {path}")
+    check_folders(refadapter, control)
     spec = replace(spec, refadapter=refadapter or spec.refadapter, control=control or spec.control)
     return load_folder(_local_folder(name, spec), name=name, device=device, spec=spec, savings=savings)
+
+
+def check_folders(refadapter: Path | None, control: Path | None = None) -> None:
+    """Refuse, before anything is loaded, a RefAdapter or control that is no folder.
+
+    Raises:
+        BackboneError: If there is none; for a file the message says its place.
+    """
+    for field_name, path, place in (("refadapter", refadapter, PEFT_FOLDER), ("control", control, CONTROL_FOLDER)):
+        if path and path.is_file():
+            raise BackboneError(f"{field_name}: {path} is a file; put it into a folder {place}")
+        if path and not path.is_dir():
+            raise BackboneError(f"{field_name}: no folder {path}")
 
 
 def load_folder(
@@ -242,8 +253,6 @@ def _scheduler_class(named: object) -> type[CogVideoXDDIMScheduler | CogVideoXDP
 
 def _local_folder(name: str, spec: BackboneSpec) -> Path:
     if isinstance(spec.source, Path):
-        if not (spec.source / "model_index.json").is_file():
-            raise BackboneError(f"backbone {name}: no weights at {spec.source}")
         return spec.source
     if spec.revision is None:
         raise BackboneError(

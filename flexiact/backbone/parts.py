@@ -23,6 +23,8 @@ def check_parts(name: str, folder: Path) -> None:
     Raises:
         BackboneError: If a part is not whole; the message names the part or file.
     """
+    if not (folder / "model_index.json").is_file():
+        raise _incomplete(name, folder / "model_index.json", "is missing")
     for part, file in {"scheduler": "scheduler_config.json", **dict.fromkeys(NETWORKS, "config.json")}.items():
         if not (folder / part / file).is_file():
             raise _incomplete(name, folder / part / file, "is missing")

@@ -16,6 +16,11 @@ from flexiact.media.files import read_json_object
 from flexiact.terminal.cli import one_line
 
 SETTINGS_FILE = "puppets.json"
+PEFT_FOLDER = "as adapter_model.safetensors, beside an adapter_config.json that says r and lora_alpha"
+"""Words on the place of a LoRA's weights in a folder."""
+
+CONTROL_FOLDER = "as model.safetensors, beside its control.json"
+"""Words on the place of control weights in a folder."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from safetensors import SafetensorError
 
+from flexiact.backbone.specs import PEFT_FOLDER
 from flexiact.checkpoints.wrappers import unwrapped
 from flexiact.media.files import no_content, read_tensors
 from flexiact.refadapter import CONFIG_FILE, PREFIX
@@ -34,10 +35,7 @@ _HALVES = {"down": "lora_A", "up": "lora_B"}
 _TOKENS = "motion_inversion_tokens"
 _OTHERS = {
     r"lora_(?:unet|te\d?)_": "of kohya's trainers; convert it to peft's names",
-    r"\.(?:lora_[AB]|lora[._](?:down|up))\.": (
-        "of peft or diffusers; put it into a folder as adapter_model.safetensors, beside an adapter_config.json "
-        "that says r and lora_alpha"
-    ),
+    r"\.(?:lora_[AB]|lora[._](?:down|up))\.": f"of peft or diffusers; put it into a folder {PEFT_FOLDER}",
 }
 """Names of other LoRAs, and what to do with a file of them."""
 

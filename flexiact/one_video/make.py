@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from flexiact.backbone.backbone import Backbone, load_backbone
+from flexiact.backbone.backbone import Backbone, check_folders, load_backbone
 from flexiact.backbone.codec import note_long_text
 from flexiact.backbone.loading import NO_SAVINGS, Savings, resolve_device
 from flexiact.backbone.specs import find_spec
@@ -292,7 +292,6 @@ def _load_backbone(setup: Setup) -> Backbone:
             "give --refadapter FOLDER (in peft's format), or --refadapter none to do without"
         )
     refadapter = None if setup.refadapter in {None, "none"} else Path(str(setup.refadapter))
-    if refadapter is not None and not refadapter.is_dir():
-        raise ValueError(f"refadapter: no folder {refadapter}")
+    check_folders(refadapter)  # looking up the memory may take long
     check_memory(setup.backbone, setup.device, setup.savings, fits=setup.fits)
     return load_backbone(setup.backbone, setup.device, refadapter, savings=setup.savings)

@@ -134,6 +134,11 @@ def test_unknown_names_are_answered_with_the_closest():
         resolve_device("gpu")
     with pytest.raises(BackboneError, match="refadapter"):
         load_backbone("puppets", refadapter=Path("missing"))
+    for field in ("refadapter", "control"):
+        with pytest.raises(
+            BackboneError, match=f"{field}: .* is a file; put it into a folder as .*model.safetensors, be"
+        ):
+            load_backbone("puppets", **{field: Path(__file__)})
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -161,6 +161,28 @@ def test_files_without_their_content_say_so(backbone: Backbone, file: str, conte
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "lacking", "says"),
+    [
+        ("adapter_model.bin", WEIGHTS_FILE, "adapter_model.bin; save it as safetensors; one of the authors' release"),
+        (
+            "pytorch_lora_weights.safetensors",
+            CONFIG_FILE,
+            "safetensors; put it there as adapter_model.safetensors, beside",
+        ),
+    ],
+)
+def test_folders_of_other_programs_say_what_to_do(backbone: Backbone, name: str, lacking: str, says: str):
+    folder = backbone.refadapter
+    (folder / WEIGHTS_FILE).rename(folder / name)
+    if lacking == CONFIG_FILE:
+        (folder / CONFIG_FILE).unlink()
+    with pytest.raises(
+        ValueError, match=f"refadapter: cannot be read from {folder} .it holds no {lacking}, but .*{says}"
+    ):
+        RefAdapter.load(folder, backbone.transformer)
+
+
 def test_bad_numbers_are_named(backbone: Backbone):
     for rank, alpha, field in ((0, 1.0, "rank"), (1, 0.0, "alpha"), (1, float("nan"), "alpha")):
         with pytest.raises(ValueError, match=field):

@@ -84,6 +84,7 @@ def sharded(file: Path, single: bool = False) -> list[Path]:
 TRANSFORMER, TEXT_ENCODER = "transformer/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
 
 DAMAGE = {
+    "model_index.json is missing": lambda f: (f / "model_index.json").unlink(),
     "tokenizer": lambda f: shutil.rmtree(f / "tokenizer"),
     "vae/config.json": lambda f: (f / "vae/config.json").unlink(),
     "text_encoder holds no model.safetensors": lambda f: (f / "text_encoder/model.safetensors").rename(
