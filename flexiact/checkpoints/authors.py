@@ -119,9 +119,7 @@ def load_release(path: Path, sizes: Sizes | None = None) -> Release:
         raise ValueError(f"checkpoint: {path} is in our form already")
     file = _file_in(path) if path.is_dir() else path
     state = unwrapped(file.name, _loaded(file), holds_release)
-    others = next((what for names, what in _OTHERS.items() if re.search(names, " ".join(map(str, state)))), "")
-    if others and not holds_release(state):
-        raise ValueError(f"checkpoint: {path} holds a LoRA by the names {others}")
+    refuse_others(path, state)
     if _is_safetensors(file) and not holds_release(state):
         raise ValueError(f"checkpoint: {path} is in our form already, or of another model ({_some(list(state))})")
     return replace(checked(state, sizes), source=file.name)
@@ -130,6 +128,18 @@ def load_release(path: Path, sizes: Sizes | None = None) -> Release:
 def holds_release(names: Iterable[Any]) -> bool:
     """True if any name is one of the release, with any prefix."""
     return any(re.search(rf"\.processor\.(?:[\w]+\.)?(?:lora_\w+\.|{_TOKENS}$)", str(name)) for name in names)
+
+
+def refuse_others(path: Path, names: Iterable[Any]) -> None:
+    """Refuse a file that holds another LoRA, by its names.
+
+    Raises:
+        ValueError: If it does; the message says what to do with it.
+    """
+    names = [str(name) for name in names]
+    others = next((what for pattern, what in _OTHERS.items() if re.search(pattern, " ".join(names))), "")
+    if others and not holds_release(names):
+        raise ValueError(f"checkpoint: {path} holds a LoRA by the names {others}")
 
 
 def checked(state: Mapping[str, Any], sizes: Sizes | None = None) -> Release:
@@ -225,7 +235,9 @@ def _file_in(folder: Path) -> Path:
     found, refused = [], []
     for file in files:
         try:
-            _kind(unwrapped(file.name, _loaded(file, mmap=True), holds_release))
+            state = unwrapped(file.name, _loaded(file, mmap=True), holds_release)
+            refuse_others(file, state)
+            _kind(state)
             found.append(file)
         except ValueError as error:
             refused.append(f"{file.name} {str(error).removeprefix('checkpoint: ').removeprefix(f'{file} ')}")

@@ -141,11 +141,13 @@ def _is_ours(path: Path) -> bool:
 
 
 def _load_ours(path: Path, sizes: Sizes | None) -> tuple[Release, float | None, dict[str, Any]]:
+    from flexiact.checkpoints.authors import refuse_others
     from flexiact.checkpoints.ours import load_action, load_refadapter, release_of
 
     if path.is_dir():
         return load_refadapter(path, sizes)
     action, about = load_action(path)
+    refuse_others(path, action)
     return replace(release_of(action, sizes, about.get("dtype", "float32")), source=path.name), None, about
 
 

@@ -343,8 +343,10 @@ def test_the_content_says_what_a_file_is(name: str, tmp_path: Path) -> None:
 )
 def test_loras_by_other_names_are_not_taken_for_ours(name: str, says: str, tmp_path: Path) -> None:
     save_file({name: torch.zeros(4, 32)}, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=f"checkpoint: .*a.safetensors holds a LoRA by {says}"):
-        load_release(tmp_path / "a.safetensors", TINY)
+    file = tmp_path / "a.safetensors"
+    for read in (lambda: load_release(file, TINY), lambda: show(file), lambda: show(tmp_path)):
+        with pytest.raises(ValueError, match=f"checkpoint: .*a.safetensors holds a LoRA by {says}"):
+            read()
 
 
 def test_folders_of_other_forms_say_what_to_do(tmp_path: Path) -> None:
