@@ -110,6 +110,7 @@ def _load_folder(folder: Path, device: Any) -> OpenClipEncoder:
         instead = f", and {pickles[0]} is not read: save it as safetensors" if pickles else ""
         raise PerceptionError(f"image encoder: {weights} is missing{instead}")
     import open_clip
+    import torch
 
     reading = str(config_file)
     try:
@@ -126,6 +127,8 @@ def _load_folder(folder: Path, device: Any) -> OpenClipEncoder:
             tokenizer = open_clip.tokenizer.HFTokenizer(str(folder / "tokenizer"), context_length=length)
         else:
             tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # open_clip, safetensors and transformers raise different types
         raise PerceptionError(
             f"image encoder: {reading} is damaged, not fetched or of another model; fetch it again, in a clone "

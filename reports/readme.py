@@ -10,7 +10,7 @@ from textwrap import TextWrapper
 
 import pandas as pd
 
-from reports.analysis.claims import EQUAL, is_claim, told
+from reports.analysis.claims import EQUAL, NO_DIFFERENCE, is_claim, told
 from reports.analysis.outcomes import AGAIN, NEW, OPEN, outcome
 from reports.run_folder import STATUSES
 from reports.tables.cells import Number
@@ -60,22 +60,27 @@ def claims_list(claims: Path, again: Path, linked: str) -> str:
         claims: Path to claims.csv of the run with claims.
         again: Path to that of the replication; nothing is said of it if there is none.
         linked: Address of the replication's page.
+
+    Raises:
+        ValueError: If the replication lacks a pair.
     """
     tested = pd.read_csv(claims)
     pairs = [tuple(pair) for pair in tested[["name", "minus", "verdict"]].itertuples(index=False)]
     quoted = [(f"`{first}`", f"`{second}`", verdict) for first, second, verdict in pairs]
-    shown = "; ".join(told([pair for pair in quoted if not pair[2].startswith(EQUAL)]))
-    equal = "; ".join(told([pair for pair in quoted if pair[2].startswith(EQUAL)]))
-    unsettled = [
-        f"{first} and {second} ({number(seen)})"
-        for (first, second, verdict), seen in zip(quoted, tested["detectable"], strict=True)
-        if not is_claim(verdict)
-    ]
+    equal = [pair for pair in quoted if pair[2].startswith(EQUAL)]
+    shown = [pair for pair in quoted if pair not in equal]
     found = {
-        f"**Shown**, corrected for {count(len(tested), 'test')}": shown,
-        "**No difference that matters**": equal,
-        "**Open**, with the difference that four of five such runs find, uncorrected": ", ".join(unsettled),
+        f"**Shown** in the first column, corrected for {count(len(tested), 'test')}": "; ".join(told(shown)),
+        "**Equal** in the first column": "; ".join(told(equal)),
+        "**Open**, with the difference that four of five such runs find, uncorrected": ", ".join(
+            f"{first} and {second} ({number(seen)})"
+            for (first, second, verdict), seen in zip(quoted, tested["detectable"], strict=True)
+            if verdict == NO_DIFFERENCE
+        ),
     }
+    for first, second, verdict in quoted:
+        if not is_claim(verdict) and verdict != NO_DIFFERENCE:
+            found[f"{first} and {second}"] = verdict
     if again.is_file():
         found["**Tested again**"] = _held(tested, pd.read_csv(again), linked)
     points = (f"{title}: {text or 'nothing'}." for title, text in found.items())
@@ -84,9 +89,15 @@ def claims_list(claims: Path, again: Path, linked: str) -> str:
 
 
 def _held(tested: pd.DataFrame, again: pd.DataFrame, linked: str) -> str:
-    """Share of the claims that hold again, and the pairs that came out otherwise."""
+    """Share of the claims that hold again, and the pairs that came out otherwise.
+
+    Raises:
+        ValueError: If the replication lacks a pair.
+    """
     pair = ["name", "minus"]
     both = tested.set_index(pair).join(again.set_index(pair).add_suffix("_again"))
+    if both["verdict_again"].isna().any():
+        raise ValueError("replication: it lacks pairs of the first run")
     outcomes = both.apply(outcome, axis=1)
     claimed = int((~outcomes.isin([NEW, OPEN])).sum())
     other = outcomes[~outcomes.isin([AGAIN, OPEN])]

@@ -35,6 +35,7 @@ def read_by(step: str) -> dict[str, str]:
     """Inputs that a command has whatever methods and weights its product names."""
     from benchmark.bounds.bounds import BOUNDS
     from benchmark.planning.keys import key
+    from benchmark.planning.selection import select
     from benchmark.store.schema.rows import FEATURES_VERSION
     from benchmark.study.corruptions import VERSION
     from flexiact.media.digests import file_digest, json_digest
@@ -47,7 +48,8 @@ def read_by(step: str) -> dict[str, str]:
     found = {"corruptions": str(VERSION)} if spoils else {}
     if runs or spoils:
         found |= {"features": str(FEATURES_VERSION)}
-        measured = step.partition("--metrics ")[2].split(" --")[0].split() or list(METRICS)
+        asked = step.partition("--metrics ")[2].split(" --")[0].split() or ["all"]
+        measured = select(asked, list(METRICS), "metric")
         found |= {f"metric {name}": str(METRICS[name].version) for name in measured}
     if runs:
         said = {name: {"version": bound.version, "config": bound.config()} for name, bound in BOUNDS.items()}

@@ -69,11 +69,9 @@ def _replication() -> Product:
 
 
 def _difficulty(seeds: str, *axes: str) -> Product:
-    # All of these suites have the same references. Fits of other seeds would add little: see the result `variance`.
-    # The curves are of the headline alone, so nothing else is measured.
+    # All of these suites have the same references. The curves are of the headline alone, so nothing else is measured.
     names = [f"puppets-{name}" for name in ("easy", *axes)]
-    rest = f"--fit-seeds 0 --metrics {HEADLINE}"
-    first, *others = (f"{_suite(name, seeds).steps[0]} {rest}" for name in names)
+    first, *others = (f"{_suite(name, seeds).steps[0]} --metrics {HEADLINE}" for name in names)
     steps = [first, *(f"{step} --fits-from {{runs}}/{names[0]}" for step in others)]
     runs = " ".join(f"{{runs}}/{name}" for name in names)
     steps.append(f"reports.difficulty {runs} --publish {{out}}")

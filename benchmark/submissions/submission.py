@@ -99,12 +99,15 @@ def take(file: File, form: Format) -> Taken:
     with collected() as notes:
         timing = check_clip(file.path)
         height, width = first_frame(file.path).shape[:2]
-    as_they_are = timing.stored == form.num_frames and timing.is_steady()
+    unheld = timing.unheld()
+    as_they_are = unheld.count == form.num_frames and unheld.times is None
     indices = range(form.num_frames) if as_they_are else timing.evenly(form.num_frames)
     with collected():  # a note on what is cut away would repeat the one below
         frames = read_frames(file.path, set(indices), form.height, form.width)
-    fps = None if file.path.is_dir() else timing.fps  # pictures state no rate
-    changes = [what.replace("; ", ", ") for _, what in notes] + _changed_size(height, width, form)
+    fps = None if file.path.is_dir() else unheld.fps  # pictures state no rate
+    untrue = timing.notes() if as_they_are else []  # of frames that are taken at equal times
+    said = [what.replace("; ", ", ") for _, what in notes if what not in untrue]
+    changes = said + _changed_size(height, width, form)
     changes += [] if as_they_are else [f"has {timing.stored} frames, brought to {form.num_frames} at equal times"]
     if as_they_are and fps and not math.isclose(fps, form.fps, rel_tol=_SAME_RATE):
         changes.append(f"has {fps:.4g} frames/s, read as {form.fps:g}")

@@ -5,6 +5,7 @@ Columns are `case`, `reference`, `target` and `prompt`, and may be `caption`, wh
 table's folder and stay in it. Rows of one case, for several methods or seeds, have to say the same.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,11 +56,16 @@ def table_suite(place: str) -> FileSuite:
         problems += [f"line {number}: {fault}" for fault in faults]
     refuse(table, problems)
     refuse(table, [] if told else ["names no case"])
-    references = dict.fromkeys(Path(row["reference"]) for row in told.values())
+    references = dict.fromkeys(_file(row) for row in told.values())
     names = unique_names(reference.with_suffix("").as_posix() for reference in references)
     actions = dict(zip(references, names, strict=True))  # two files have two names, or they would count as one
-    cases = [_case(root, row, actions[Path(row["reference"])]) for row in told.values()]
+    cases = [_case(root, row, actions[_file(row)]) for row in told.values()]
     return suite_of(f"table-{file_name(table.stem)}", cases)
+
+
+def _file(row: Mapping[str, str]) -> Path:
+    """Path to a row's reference, the same however it is written."""
+    return Path(os.path.normpath(row["reference"]))
 
 
 def _rows(root: Path, table: Path, problems: list[str]) -> list[tuple[int, dict[str, str]]]:

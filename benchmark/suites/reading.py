@@ -24,9 +24,10 @@ def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> 
     size = (form.num_frames, form.height, form.width)
     if frames is None:
         return Video(read_clip(path, *size).frames, form.fps)
-    whole = read_video(path)
     start, end = frames
-    _check_span(path, frames, len(whole.frames))
+    _check_span(path, frames, read_timing(path).stored)
+    with collected():  # the line before has told the notes
+        whole = read_video(path)
     note_cut(path, whole.frames[0], form.height, form.width)
     times = None if whole.times is None else whole.times[start:end] - whole.times[start]
     return Video(fit_frames(Video(whole.frames[start:end], whole.fps, times), *size).frames, form.fps)

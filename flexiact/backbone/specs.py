@@ -13,6 +13,7 @@ from flexiact import PUPPET_WEIGHTS
 from flexiact.backbone.cogvideox import COGVIDEOX_5B_I2V, COGVIDEOX_15_5B_I2V, Published
 from flexiact.backbone.loading import NETWORKS, BackboneError
 from flexiact.media.files import read_json_object
+from flexiact.ranges import check_positive
 from flexiact.terminal.cli import one_line
 
 SETTINGS_FILE = "puppets.json"
@@ -122,6 +123,7 @@ def native_settings(spec: BackboneSpec, folder: Path | str) -> dict[str, Any]:
         kind = float if key in ("fps", "guidance_scale") else int
         if isinstance(settings[key], bool) or not isinstance(settings[key], (int, kind)):
             raise ValueError(f"{SETTINGS_FILE}: {key} is {settings[key]!r}, write a number ({kind.__name__})")
+        check_positive(f"{SETTINGS_FILE}: {key}", settings[key])
     return {key: settings[key] for key in SETTINGS}
 
 

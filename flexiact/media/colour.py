@@ -14,7 +14,8 @@ HDR = {16: "PQ", 18: "HLG"}
 WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
 """Names of primaries that are wider than those of sRGB, by their number in H.273."""
 
-_NUMBERS = ((b"cICP", ">BB"), (b"nclx", ">HH"))  # what marks primaries and transfer function in PNG and in AVIF
+_NUMBERS = {"PNG": (b"cICP", ">BB"), "AVIF": (b"nclx", ">HH")}
+"""Marks of a format before the numbers of primaries and transfer function, and the form of these."""
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _SAME = 2
@@ -59,7 +60,7 @@ def stated_otherwise(image: Image.Image, start: bytes) -> str:
     """
     if image.info.get("icc_profile"):
         return ""
-    if numbered := _numbered(start):
+    if numbered := _numbered(image.format, start):
         return f"states {numbered} without a profile: its colours are taken as sRGB"
     if "srgb" in image.info:
         return ""
@@ -74,14 +75,14 @@ def stated_otherwise(image: Image.Image, start: bytes) -> str:
     return "states a gamma or primaries of its own, without a profile: its colours are taken as sRGB" if odd else ""
 
 
-def _numbered(start: bytes) -> str:
+def _numbered(form: str | None, start: bytes) -> str:
     """Colours that a PNG or an AVIF states by numbers of H.273, if they are no sRGB; "" if they are or none stand."""
-    for mark, form in _NUMBERS:
-        place = start.find(mark) + len(mark)
-        if place >= len(mark) and len(start) >= place + struct.calcsize(form):
-            primaries, transfer = struct.unpack_from(form, start, place)
-            return " ".join(filter(None, ("HDR, " + HDR[transfer] if transfer in HDR else "", WIDE.get(primaries))))
-    return ""
+    mark, numbers = _NUMBERS.get(form or "", (b"", ""))
+    place = start.find(mark) + len(mark)
+    if not mark or place < len(mark) or len(start) < place + struct.calcsize(numbers):
+        return ""
+    primaries, transfer = struct.unpack_from(numbers, start, place)
+    return " ".join(filter(None, (f"HDR, {HDR[transfer]}" if transfer in HDR else "", WIDE.get(primaries))))
 
 
 def _read(profile: bytes) -> tuple[str, str] | None:

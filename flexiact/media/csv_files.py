@@ -83,7 +83,7 @@ def _lines(text: str, separator: str, strict: bool) -> list[Row]:
             return lines
     except csv.Error as error:
         if "expected after" in str(error):
-            wrong = 'a text goes on after its closing quotation mark; marks inside a text are doubled, "a ""big"" cat"'
+            wrong = 'a space or text follows a closing quotation mark; marks inside a text are doubled, "a ""big"" cat"'
         elif "end of data" not in str(error):
             wrong = f"cannot be read ({error})"
     start = lines[-1][0] + 1 if lines else 1

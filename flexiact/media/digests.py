@@ -6,6 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from flexiact.media.files import is_clutter
+
 BACKBONE_FIT_FIELDS = ("revision", "num_frames", "height", "width", "fps", "max_text_tokens", "dtype")
 """Fields of a backbone that a fit depends on: part of the key of every fit, wherever it is kept."""
 
@@ -42,10 +44,15 @@ MODEL_SUFFIXES = (".safetensors", ".json", ".model", ".txt")
 
 
 def folder_digest(folder: Path, suffixes: Collection[str] = MODEL_SUFFIXES) -> str:
-    """SHA-256 (64 hex digits) over the names and bytes of all files with these suffixes below a folder."""
+    """SHA-256 (64 hex digits) over the names and bytes of all files with these suffixes below a folder.
+
+    Files that systems add to folders (`is_clutter`) do not count.
+    """
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in suffixes):
-        digest.update(f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n".encode())
+        name = path.relative_to(folder)
+        if not any(is_clutter(Path(part)) for part in name.parts):
+            digest.update(f"{name.as_posix()} {file_digest(path)}\n".encode())
     return digest.hexdigest()
 
 

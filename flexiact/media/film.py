@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from PIL import Image
 
@@ -18,6 +16,7 @@ from flexiact.media.colour import HDR, WIDE
 from flexiact.media.files import MediaError
 from flexiact.media.frame_times import Timing, spread
 from flexiact.media.image import FOREIGN_PICTURES, MOST_PIXELS, check_file, foreign_format, to_rgb
+from flexiact.media.orientation import orientation
 from flexiact.terminal.cli import one_line
 from flexiact.terminal.notes import note
 
@@ -30,17 +29,9 @@ MISSING_SHARE = 0.05
 
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _RATE_TOLERANCE = 0.05
-_GIF_END = b";"
-
-
-def _unknown(kind: type[SideDataType], value: int) -> SideDataType:
-    """Name of side data that FFmpeg knows and PyAV does not, such as EXIF: one such name would make all unreadable."""
-    member: Any = object.__new__(kind)
-    member._name_, member._value_ = f"UNKNOWN_{value}", value
-    return cast(SideDataType, member)
-
-
-SideDataType._missing_ = classmethod(_unknown)  # type: ignore[method-assign, assignment]
+_GIF_END = b"\0;"  # of the last block, and of the file; some programs write something behind it
+_TAIL_BYTES = 4096
+_WHOLE_FILE_S = "asf"  # a format whose streams state the duration of the file
 
 
 @dataclass
@@ -121,7 +112,8 @@ def scan(path: Path) -> Timing:
             raise MediaError(f"{path}: only some frames are turned or mirrored; encode it again, all upright")
         _check_whole(path, seen, container, stream)
         start = _start(seen, stream)
-        end = start + stated if (stated := _stated_s(stream, start)) else seen.end
+        # Only of a film without a missing or hidden frame the header's end is that of the last frame.
+        end = start + _stated_s(container, stream, start) if stream.frames == len(seen.seconds) else seen.end
         told, guessed = (float(rate) if rate else None for rate in (stream.average_rate, stream.guessed_rate))
         notes = seen.notes() + _notes(container, stream)
     for what in notes:
@@ -173,19 +165,6 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.s
 def _films() -> str:
     """Formats that FFmpeg may open: it would decode a text as a film of a terminal, and read files of a playlist."""
     return ",".join(sorted(av.formats_available - _NO_FILMS))
-
-
-def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """Steps that bring a frame upright by its display matrix: swap the axes, then mirror left-right, then top-bottom.
-
-    The matrix maps (x, y) to (a x + c y, b x + d y); other angles are rounded to the nearest quarter turn.
-    """
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return False, False, False
-    a, b, _, c, d = (int(number) for number in np.frombuffer(bytes(matrix), "<i4")[:5])
-    swapped = abs(b) + abs(c) > abs(a) + abs(d)
-    return swapped, (c if swapped else a) < 0, (b if swapped else d) < 0
 
 
 def _films_in(container: av.container.InputContainer) -> list[av.video.stream.VideoStream]:
@@ -250,7 +229,7 @@ def _timing(path: Path, seconds: Sequence[float | None], end: float, rate: float
         timing = Timing.measured(rising, rate, end)
         notes = timing.notes()
         notes += ["has frames of one timestamp, which are spread up to the next"] * (rising != known)
-        if timing.times is None and told and abs(timing.fps / told - 1) > _RATE_TOLERANCE:
+        if timing.times is None and not timing.held and told and abs(timing.fps / told - 1) > _RATE_TOLERANCE:
             notes.append(f"says {told:g} frames/s, its timestamps {timing.fps:.4g}, which are taken")
         for what in notes:
             note(path, what)
@@ -260,6 +239,12 @@ def _timing(path: Path, seconds: Sequence[float | None], end: float, rate: float
     if len(known) == len(seconds) > 1:
         note(path, f"has timestamps that do not rise: its frames are taken as {rate:g} a second")
     return Timing(len(seconds), rate)
+
+
+def _last_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return file.read()
 
 
 def _check_sound(frame: av.VideoFrame, path: Path) -> None:
@@ -277,11 +262,11 @@ def _check_whole(
     """
     count, start = len(seen.seconds), _start(seen, stream)
     lasting = max(seen.end - start, count / float(stream.average_rate) if stream.average_rate else 0.0)
-    promised_s = _stated_s(stream, start)
+    promised_s = _stated_s(container, stream, start)
     if not promised_s and container.duration:  # the end of the longest stream, from second 0
         promised_s = float(Fraction(container.duration, av.time_base)) - max(start, 0.0)
         lasting = max(lasting, seen.others_end - start)
-    if container.format.name == "gif" and not path.read_bytes().rstrip(b"\0").endswith(_GIF_END):
+    if container.format.name == "gif" and _GIF_END not in _last_bytes(path):
         raise MediaError(f"{path}: truncated, its end is missing")
     fewer = stream.frames and stream.frames - count > MISSING_SHARE * stream.frames
     shorter = promised_s and promised_s - lasting > MISSING_SHARE * promised_s
@@ -299,8 +284,10 @@ def _start(seen: _Seen, stream: av.video.stream.VideoStream) -> float:
     return min(starts)
 
 
-def _stated_s(stream: av.video.stream.VideoStream, start: float) -> float:
+def _stated_s(container: av.container.InputContainer, stream: av.video.stream.VideoStream, start: float) -> float:
     """Seconds that a film lasts by its own header; 0 if that does not say it."""
-    stated = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+    if not stream.duration or not stream.time_base or container.format.name == _WHOLE_FILE_S:
+        return 0.0
+    stated = float(stream.duration * stream.time_base)
     # With a table of frames, as in MP4, the duration holds the nothing before the first one.
     return max(stated - max(start, 0.0), 0.0) if stream.frames else stated

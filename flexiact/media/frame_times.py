@@ -67,26 +67,28 @@ class Timing:
         times = np.asarray([*seconds, *[end - step] * held], dtype=np.float64) - seconds[0]
         last = len(times) - 1
         mean = last / times[-1]
-        told = rate if rate and abs(last / rate - times[-1]) < _CLOSE_S + _CLOSE_SHARE * times[-1] else None
-        for fps in (told, mean):
+        agrees = rate and abs(last / rate - times[-1]) < _CLOSE_S + _CLOSE_SHARE * times[-1]
+        for fps in (rate if agrees else None, mean):
             if fps and np.abs(times - np.arange(last + 1) / fps).max() < 0.5 / fps:
                 return cls(len(times), float(fps), held=held)
         return cls(len(times), float(mean), times, held)
-
-    def notes(self) -> list[str]:
-        """Departures from frames that follow one another at one rate."""
-        notes = ["has a variable frame rate: its frames are taken at equal times, not one after the other"]
-        notes = notes if self.times is not None else []
-        return notes + ["holds its last frame, which counts for as long as it is shown"] * self.held
 
     @property
     def stored(self) -> int:
         """Number of frames in the file."""
         return self.count - self.held
 
-    def is_steady(self) -> bool:
-        """Return True if the frames of the file follow one another at one rate, however long the last one stands."""
-        return self.times is None or Timing.measured(self.times[: self.stored], None).times is None
+    def unheld(self) -> "Timing":
+        """Timing of the frames in the file, as if the last one were not held."""
+        if not self.held:
+            return self
+        return Timing(self.stored, self.fps) if self.times is None else Timing.measured(self.times[:-1], None)
+
+    def notes(self) -> list[str]:
+        """Departures from frames that follow one another at one rate."""
+        varies = self.unheld().times is not None
+        notes = ["has a variable frame rate: its frames are taken at equal times, not one after the other"] * varies
+        return notes + ["holds its last frame, which counts for as long as it is shown"] * self.held
 
     def evenly(self, num_frames: int) -> list[int]:
         """Indices in the file of `num_frames` frames at equal times, from the first to the last, repeated if necessary.
@@ -100,28 +102,28 @@ class Timing:
             return self._in_file(np.rint(np.linspace(0, self.count - 1, num_frames)))
         return self._in_file(self._shown(np.linspace(0, self.times[-1], num_frames)))
 
-    def part(self, start: int, end: int) -> "Timing":
-        """Timing of the frames from `start` to the one before `end`."""
-        held = self.held and end == self.count and end - start > 1
-        if self.times is None:
-            return Timing(end - start, self.fps, held=held)
-        times = self.times[start:end] - self.times[start]
-        return Timing(end - start, float((len(times) - 1) / times[-1]) if len(times) > 1 else self.fps, times, held)
+    def check_window(self, start_s: float, length_s: float) -> None:
+        """Check that a part lies within the video, up to half a step.
 
-    def window(self, start_s: float, length_s: float) -> tuple[int, int]:
-        """First frame, and one past the last frame, of a part that begins at a time and keeps its own speed.
+        Raises:
+            ValueError: If it does not.
+        """
+        whole_s = self.duration_s()
+        step = 1 / self.fps if self.times is None else float(np.median(np.diff(self.times)))
+        if not 0 <= start_s <= whole_s - length_s + step / 2:
+            raise ValueError(
+                f"start: a clip of {length_s:.2f} s from {start_s:g} s leaves the video of {whole_s:.2f} s"
+            )
+
+    def window(self, start_s: float, length_s: float, num_frames: int) -> list[int]:
+        """Indices in the file of frames at equal times of a part, which keeps its own speed.
 
         Raises:
             ValueError: If the part does not lie within the video.
         """
-        whole_s = self.duration_s()
-        if not 0 <= start_s <= whole_s - length_s + 0.5 / self.fps:
-            raise ValueError(
-                f"start: a clip of {length_s:.2f} s from {start_s:g} s leaves the video of {whole_s:.2f} s"
-            )
-        ends = np.array([start_s, start_s + length_s])
-        shown = np.rint(ends * self.fps).astype(int) if self.times is None else self._shown(ends)
-        return int(shown[0]), min(int(shown[1]), self.count - 1) + 1
+        self.check_window(start_s, length_s)
+        moments = np.linspace(start_s, start_s + length_s, num_frames)
+        return self._in_file(np.rint(moments * self.fps) if self.times is None else self._shown(moments))
 
     def duration_s(self, start: int = 0, end: int | None = None) -> float:
         """Seconds from frame `start` to the frame before `end`; the last one by default."""

@@ -32,6 +32,7 @@ DAMAGED = (
 """What Pillow's readers raise on damaged files, most of it by accident."""
 
 _HEADER_BYTES = 65536
+_UNKNOWN = "it is damaged or of an unknown format; fetch it again, or save it as JPEG or PNG"
 _EXECUTED = {"EPS"}  # a program, which Pillow would give to Ghostscript
 Formats = Mapping[str, Sequence[tuple[int, bytes]]]
 
@@ -117,8 +118,8 @@ def decode_image(path: Path) -> tuple[np.ndarray, str]:
             colours = stated_otherwise(image, _start(path))
             picture, converted = to_rgb(ImageOps.exif_transpose(image))
     except DAMAGED as error:
-        unknown = "its format is not known; save it as JPEG or PNG" if isinstance(error, UnidentifiedImageError) else ""
-        reason = foreign_format(path, {**FOREIGN_PICTURES, **_UNREADABLE}) or unknown or one_line(error)
+        reason = _UNKNOWN if isinstance(error, UnidentifiedImageError) else one_line(error)
+        reason = foreign_format(path, {**FOREIGN_PICTURES, **_UNREADABLE}) or reason
         raise MediaError(f"{path}: not a readable image ({reason})") from error
     changes = [
         f"holds {several} pictures, of which the first is read" if several > 1 else "",

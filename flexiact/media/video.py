@@ -61,11 +61,12 @@ def read_clip(
         ValueError: If a number or side is below 1, or the window does not lie within the video.
     """
     timing = check_clip(path)
-    start, end = (0, timing.count) if window_s is None else timing.window(*window_s)
-    shown = timing.part(start, end)
-    indices = [start + index for index in shown.evenly(num_frames)]
+    if window_s is None:
+        indices, fps = timing.evenly(num_frames), timing.stretched(num_frames)
+    else:
+        indices, fps = timing.window(*window_s, num_frames), (num_frames - 1) / window_s[1]
     fitted = read_frames(path, set(indices), height, width)
-    return Video(np.stack([fitted[index] for index in indices]), shown.stretched(num_frames))
+    return Video(np.stack([fitted[index] for index in indices]), fps)
 
 
 def check_clip(path: str | os.PathLike[str]) -> Timing:

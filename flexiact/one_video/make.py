@@ -205,7 +205,7 @@ def check_order(order: Order) -> None:
         kind, source = "reference", order.action.reference
         timing = check_clip(source)
         if order.action.start_s is not None:
-            timing.window(order.action.start_s, 0.0)  # the length of a clip is not known yet
+            timing.check_window(order.action.start_s, 0.0)  # the length of a clip is not known yet
     else:
         kind, source = "action", order.action
         _check_action(source)

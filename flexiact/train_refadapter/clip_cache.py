@@ -47,7 +47,7 @@ from flexiact.terminal.progress import counted
 from flexiact.train_refadapter.clips import Clip, some_of
 from flexiact.train_refadapter.configs import CacheConfig
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 """Raised when the same clip gives other files."""
 
 MARKS_FILE = "videos.json"

@@ -80,16 +80,18 @@ def test_the_list_tells_each_pair_and_what_holds_again(tmp_path: Path) -> None:
         ("a", "y", -0.2, 0.1, "is beaten by"),
         ("a", "b", 0.0, 0.1, "equal within 0.05"),
         ("c", "z", 0.1, 0.12, "no difference shown"),
+        ("d", "z", 0.1, 0.12, "not claimed: 1 seed"),
     ]
     first = pd.DataFrame(pairs, columns=["name", "minus", "mean", "detectable", "verdict"])
     first.to_csv(tmp_path / "first.csv")
     told = claims_list(tmp_path / "first.csv", tmp_path / "none.csv", "page.md").splitlines()
     assert told == [
-        "- **Shown**, corrected for 5 tests: `a` and `b` beat `z`; `y` beats `a`.",
-        "- **No difference that matters**: equal within 0.05 are `a` and `b`.",
+        "- **Shown** in the first column, corrected for 6 tests: `a` and `b` beat `z`; `y` beats `a`.",
+        "- **Equal** in the first column: equal within 0.05 are `a` and `b`.",
         "- **Open**, with the difference that four of five such runs find, uncorrected: `c` and `z` (0.120).",
+        "- `d` and `z`: not claimed: 1 seed.",
     ]
-    verdicts = ["beats", "no difference shown", "beats", "equal within 0.05", "beats"]
+    verdicts = ["beats", "no difference shown", "beats", "equal within 0.05", "beats", "not claimed: 1 seed"]
     first.assign(verdict=verdicts).to_csv(tmp_path / "again.csv")
     *same, last = claims_list(tmp_path / "first.csv", tmp_path / "again.csv", "page.md").split("\n- ")
     assert "\n- ".join(same).splitlines() == told
@@ -97,3 +99,6 @@ def test_the_list_tells_each_pair_and_what_holds_again(tmp_path: Path) -> None:
         "**Tested again**: 2 of 4 claims hold again on [other references, targets and seeds](page.md); "
         "`b` and `z`: same sign, not shown; `a` and `y`: contradicted; `c` and `z`: new."
     )
+    first[:-1].to_csv(tmp_path / "again.csv")
+    with pytest.raises(ValueError, match="lacks pairs"):
+        claims_list(tmp_path / "first.csv", tmp_path / "again.csv", "page.md")

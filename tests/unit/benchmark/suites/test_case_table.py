@@ -145,7 +145,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 def test_a_text_that_goes_on_after_its_quotation_mark_is_refused(tmp_path: Path) -> None:
     table = material(tmp_path)
     table.write_text(table.read_text().replace("an owl walks", '"an \\"old\\" owl"'))
-    with pytest.raises(CaseError, match="line 4: a text goes on after its closing quotation mark"):
+    with pytest.raises(CaseError, match="line 4: a space or text follows a closing quotation mark"):
         table_suite(str(table))
 
 

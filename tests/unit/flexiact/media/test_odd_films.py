@@ -53,9 +53,9 @@ def test_a_window_keeps_its_speed(tmp_path: Path, clock: str) -> None:
 @pytest.mark.parametrize(("start_s", "length_s"), [(-0.1, 1.0), (3.5, 1.0), (0.0, 5.0), (float("nan"), 1.0)])
 def test_a_window_that_leaves_the_video_is_refused(start_s: float, length_s: float) -> None:
     timing = Timing.measured(STEADY, 24.0)
-    assert timing.window(3.0, 1.0) == (72, 97) and timing.window(0.0, 4.0) == (0, 97)
+    assert timing.window(3.0, 1.0, 25) == [*range(72, 97)] and timing.window(0.0, 4.0, 97) == [*range(97)]
     with pytest.raises(ValueError, match=r"start: a clip of .* leaves the video of 4.00 s"):
-        timing.window(start_s, length_s)
+        timing.window(start_s, length_s, 9)
 
 
 def test_a_playlist_is_no_film(tmp_path: Path) -> None:
@@ -114,10 +114,43 @@ def test_the_last_frame_counts_for_as_long_as_it_is_held(
     clip, whole = read_clip(path, 9, 32, 160), read_video(path)
     assert places(clip.frames) == pytest.approx([0, 3, 6, 9, 12, 12, 12, 12, 12], abs=1)
     assert clip.fps == pytest.approx(8, rel=0.05)
-    assert "holds its last frame" in capsys.readouterr().err
+    notes = {line.partition(path.name)[2].strip() for line in capsys.readouterr().err.splitlines()}
+    assert notes == {"holds its last frame, which counts for as long as it is shown"}
     np.testing.assert_array_equal(fit_frames(whole, 9, 32, 160).frames, clip.frames)
-    assert read_timing(path).stored == len(HELD) and read_timing(path).is_steady()
+    unheld = read_timing(path).unheld()
+    assert (unheld.count, unheld.times) == (len(HELD), None) and unheld.fps == pytest.approx(8, rel=0.05)
     assert read_timing(path).steadily(8.0)[0][-2:] == [4, 4]
+
+
+@pytest.mark.parametrize("last_s", [0.275, 0.5, 60.0])
+def test_a_window_may_lie_in_a_last_frame_that_is_held(last_s: float) -> None:
+    timing = Timing.measured(HELD, None, HELD[-1] + last_s)
+    assert timing.held and timing.stored == 5
+    assert timing.window(0.0, 0.5, 5) == [0, 1, 2, 3, 4]
+    assert timing.window(0.25, HELD[-1] + last_s - 0.375, 3)[::2] == [2, 4]
+    assert timing.window(0.5 + last_s - 0.2, 0.05, 9) == [4] * 9
+    with pytest.raises(ValueError, match="leaves the video"):
+        timing.window(0.5, last_s, 9)
+
+
+@pytest.mark.parametrize("missing", [2, 4])
+def test_what_is_cut_off_is_not_held(tmp_path: Path, missing: int, capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = [n / 24 for n in range(100)]
+    options = {"bf": "0", "g": "1"}
+    path = write_film(tmp_path / "a.mp4", moving(seconds, 300), seconds, options=options)
+    with av.open(str(path)) as opened:
+        places_in_file = [packet.pos for packet in opened.demux(opened.streams.video[0]) if packet.size]
+    content = path.read_bytes()
+    head = content.index(b"moov") - 4
+    cut, moov = places_in_file[-missing], content[head:]
+    path.write_bytes(content[:cut] + bytes(head - cut) + moov)  # the frames are gone, the header promises them
+    try:
+        timing = read_timing(path)
+    except MediaError as error:
+        assert "damaged" in str(error) or "truncated" in str(error)
+    else:
+        assert not timing.held and timing.fps == pytest.approx(24, rel=0.01)
+    assert "holds its last frame" not in capsys.readouterr().err
 
 
 def test_frames_of_one_timestamp_are_spread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,6 +229,8 @@ def test_nothing_before_a_trimmed_film_is_not_missed(tmp_path: Path) -> None:
 def test_a_gif_without_its_end_is_refused(tmp_path: Path) -> None:
     path = write_film(tmp_path / "a.gif", moving(STEADY[:12]), STEADY[:12], codec="gif")
     content = path.read_bytes()
+    assert read_timing(path).count == 12
+    path.write_bytes(content + b"\r\n")
     assert read_timing(path).count == 12
     for length in range(len(content) // 2, len(content), 97):
         path.write_bytes(content[:length])

@@ -136,7 +136,7 @@ def test_a_cut_avif_is_no_video_and_other_formats_are_to_be_saved_anew(tmp_path:
     with pytest.raises(MediaError, match=r"a.avif: .*a damaged or truncated AVIF"):
         read_image(tmp_path / "a.avif")
     (tmp_path / "a.exr").write_bytes(b"v/1\x01\x02" + bytes(100))
-    with pytest.raises(MediaError, match=r"a.exr: .*its format is not known; save it as JPEG or PNG"):
+    with pytest.raises(MediaError, match=r"a.exr: .*of an unknown format; fetch it again, or save it as JPEG or PNG"):
         read_image(tmp_path / "a.exr")
 
 

@@ -75,7 +75,7 @@ def test_all_missing_videos_are_counted(folder: Path):
         ("path,caption\nlink/0.mkv,a dog\n", "line 2: 'link/0.mkv' leads out"),
         ('path,caption\n"0.mkv,a dog\n', "cannot be read"),
         ('path,caption\n0.mkv,x\n1.mkv,"a dog\n', "line 3: a quotation mark is not closed"),
-        ('sep=,\npath,caption\n\n1.mkv,"big" dog jumps\n', "line 4: a text goes on after its closing quotation mark"),
+        ('sep=,\npath,caption\n\n1.mkv,"big" dog jumps\n', "line 4: a space or text follows a closing quotation mark"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(folder: Path, text: str, problem: str):
