@@ -69,11 +69,12 @@ def claims_list(claims: Path, again: Path, linked: str) -> str:
     quoted = [(f"`{first}`", f"`{second}`", verdict) for first, second, verdict in pairs]
     equal = [pair for pair in quoted if pair[2].startswith(EQUAL)]
     shown = [pair for pair in quoted if pair not in equal]
+    within, _, which = "; ".join(told(equal)).partition(" are ")
     found = {
         f"**Shown** in the first column, corrected for {count(len(tested), 'test')}": "; ".join(told(shown)),
-        "**Equal** in the first column": "; ".join(told(equal)),
-        "**Open**, with the difference that four of five such runs find, uncorrected": ", ".join(
-            f"{first} and {second} ({number(seen)})"
+        f"**Equal**{within.removeprefix(EQUAL)}": which,
+        "**Open**, with what four of five such runs find": ", ".join(
+            f"{first} − {second} {number(seen)}"
             for (first, second, verdict), seen in zip(quoted, tested["detectable"], strict=True)
             if verdict == NO_DIFFERENCE
         ),
@@ -100,10 +101,11 @@ def _held(tested: pd.DataFrame, again: pd.DataFrame, linked: str) -> str:
         raise ValueError("replication: it lacks pairs of the first run")
     outcomes = both.apply(outcome, axis=1)
     claimed = int((~outcomes.isin([NEW, OPEN])).sum())
-    other = outcomes[~outcomes.isin([AGAIN, OPEN])]
-    said = [f"`{first}` and `{second}`: {what}" for (first, second), what in other.items()]
-    held = f"{int((outcomes == AGAIN).sum())} of {claimed} claims hold again on"
-    return "; ".join([f"{held} [other references, targets and seeds]({linked})", *said])
+    others: dict[str, list[str]] = {}
+    for (first, second), found in outcomes[~outcomes.isin([AGAIN, OPEN])].items():
+        others.setdefault(found, []).append(f"`{first}` − `{second}`")
+    held = f"{int((outcomes == AGAIN).sum())} of {claimed} claims [hold]({linked}) on other references and targets"
+    return "; ".join([held, *(f"{found}: {', '.join(pairs)}" for found, pairs in others.items())])
 
 
 def results(first: Path, again: Path) -> str:

@@ -87,8 +87,8 @@ def test_the_list_tells_each_pair_and_what_holds_again(tmp_path: Path) -> None:
     told = claims_list(tmp_path / "first.csv", tmp_path / "none.csv", "page.md").splitlines()
     assert told == [
         "- **Shown** in the first column, corrected for 6 tests: `a` and `b` beat `z`; `y` beats `a`.",
-        "- **Equal** in the first column: equal within 0.05 are `a` and `b`.",
-        "- **Open**, with the difference that four of five such runs find, uncorrected: `c` and `z` (0.120).",
+        "- **Equal** within 0.05: `a` and `b`.",
+        "- **Open**, with what four of five such runs find: `c` − `z` 0.120.",
         "- `d` and `z`: not claimed: 1 seed.",
     ]
     verdicts = ["beats", "no difference shown", "beats", "equal within 0.05", "beats", "not claimed: 1 seed"]
@@ -96,8 +96,8 @@ def test_the_list_tells_each_pair_and_what_holds_again(tmp_path: Path) -> None:
     *same, last = claims_list(tmp_path / "first.csv", tmp_path / "again.csv", "page.md").split("\n- ")
     assert "\n- ".join(same).splitlines() == told
     assert " ".join(last.split()) == (
-        "**Tested again**: 2 of 4 claims hold again on [other references, targets and seeds](page.md); "
-        "`b` and `z`: same sign, not shown; `a` and `y`: contradicted; `c` and `z`: new."
+        "**Tested again**: 2 of 4 claims [hold](page.md) on other references and targets; "
+        "same sign, not shown: `b` − `z`; contradicted: `a` − `y`; new: `c` − `z`."
     )
     first[:-1].to_csv(tmp_path / "again.csv")
     with pytest.raises(ValueError, match="lacks pairs"):
