@@ -11,7 +11,7 @@ from textwrap import TextWrapper
 import pandas as pd
 
 from reports.analysis.claims import EQUAL, NO_DIFFERENCE, is_claim, told
-from reports.analysis.outcomes import AGAIN, NEW, OPEN, outcome
+from reports.analysis.outcomes import AGAIN, OPEN, share_held, side_by_side
 from reports.run_folder import STATUSES
 from reports.tables.cells import Number
 from reports.tables.formats import CLAIMS, cell_text
@@ -96,16 +96,16 @@ def _held(tested: pd.DataFrame, again: pd.DataFrame, linked: str) -> str:
         ValueError: If the replication lacks a pair.
     """
     pair = ["name", "minus"]
-    both = tested.set_index(pair).join(again.set_index(pair).add_suffix("_again"))
-    if both["verdict_again"].isna().any():
+    tested, again = tested.set_index(pair), again.set_index(pair)
+    if not tested.index.isin(again.index).all():
         raise ValueError("replication: it lacks pairs of the first run")
-    outcomes = both.apply(outcome, axis=1)
-    claimed = int((~outcomes.isin([NEW, OPEN])).sum())
+    outcomes = side_by_side(tested, again)["outcome"]
     others: dict[str, list[str]] = {}
     for (first, second), found in outcomes[~outcomes.isin([AGAIN, OPEN])].items():
         others.setdefault(found, []).append(f"`{first}` − `{second}`")
-    held = f"{int((outcomes == AGAIN).sum())} of {claimed} claims [hold]({linked}) on other references and targets"
-    return "; ".join([held, *(f"{found}: {', '.join(pairs)}" for found, pairs in others.items())])
+    held, claimed = share_held(outcomes)
+    said = [f"{held} of {claimed} claims [hold]({linked}) on other references and targets"]
+    return "; ".join(said + [f"{found}: {', '.join(pairs)}" for found, pairs in others.items()])
 
 
 def results(first: Path, again: Path) -> str:

@@ -45,7 +45,7 @@ def replication_page(first: Path, again: Path) -> str:
     Raises:
         ValueError: If a folder holds no claims, or the runs differ in more than cases and seeds (RunError).
     """
-    from reports.analysis.outcomes import AGAIN, NEW, OPEN, outcome
+    from reports.analysis.outcomes import share_held, side_by_side
     from reports.run_folder import load_info
     from reports.tables.cells import Table
     from reports.tables.formats import markdown_table
@@ -55,10 +55,9 @@ def replication_page(first: Path, again: Path) -> str:
     claims, repeated = _claims_of(first), _claims_of(again)
     _check_alike(before, after, {name for pair in claims.index for name in pair})
     _check_pairs(first, again, set(claims.index), set(repeated.index))
-    both = claims.join(repeated.add_suffix("_again"))
+    both = side_by_side(claims, repeated)
     rows = tuple(_cells(pair, row) for pair, row in both.iterrows())
-    found = [outcome(row) for _, row in both.iterrows()]
-    claimed = sum(said not in (NEW, OPEN) for said in found)
+    held, claimed = share_held(both["outcome"])
     columns = ("pair", "verdict", "difference", "difference again", "p again, corrected", "verdict again", "outcome")
     suites = [f"{run['suite']} ({str(run.get('suite_digest'))[:12]}), seeds {run['seeds']}" for run in (before, after)]
     note = (
@@ -66,18 +65,17 @@ def replication_page(first: Path, again: Path) -> str:
         f"{label(_headline(before)[0])}, with Student's 95% interval over references. p is that of equality where "
         "equality was claimed. Each run is tested and corrected by itself. docs/statistics.md defines the outcomes."
     )
-    return markdown_table(Table(f"{found.count(AGAIN)} of {count(claimed, 'claim')} hold again", columns, rows, note))
+    return markdown_table(Table(f"{held} of {count(claimed, 'claim')} hold again", columns, rows, note))
 
 
 def _cells(pair: Any, row: "pd.Series[Any]") -> tuple["Cell", ...]:
     from reports.analysis.claims import EQUAL
-    from reports.analysis.outcomes import outcome
     from reports.tables.cells import Number
     from reports.wording import probability, signed
 
     first, second = (Number(row[f"mean{x}"], row[f"low{x}"], row[f"high{x}"], signed) for x in ("", "_again"))
     p = Number(row["p_equal_again" if row["verdict"].startswith(EQUAL) else "p_again"], write=probability)
-    return f"{pair[0]} − {pair[1]}", row["verdict"], first, second, p, row["verdict_again"], outcome(row)
+    return f"{pair[0]} − {pair[1]}", row["verdict"], first, second, p, row["verdict_again"], row["outcome"]
 
 
 def _claims_of(folder: Path) -> "pd.DataFrame":

@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from benchmark.suites.case import Format
 from flexiact.media.files import MediaError
+from flexiact.media.frame_times import Timing
 from flexiact.media.image import note_cut, read_image
-from flexiact.media.video import check_clip, first_frame, fit_frames, read_clip, read_timing, read_video
+from flexiact.media.video import check_clip, first_frame, read_clip, read_frames, read_timing
 from flexiact.task import Video
 from flexiact.terminal.notes import collected, tell
 
@@ -25,12 +28,12 @@ def read_reference(path: Path, frames: tuple[int, int] | None, form: Format) -> 
     if frames is None:
         return Video(read_clip(path, *size).frames, form.fps)
     start, end = frames
-    _check_span(path, frames, read_timing(path).stored)
-    with collected():  # the line before has told the notes
-        whole = read_video(path)
-    note_cut(path, whole.frames[0], form.height, form.width)
-    times = None if whole.times is None else whole.times[start:end] - whole.times[start]
-    return Video(fit_frames(Video(whole.frames[start:end], whole.fps, times), *size).frames, form.fps)
+    timing = read_timing(path)
+    _check_span(path, frames, timing.stored)
+    times = None if timing.times is None else timing.times[start:end] - timing.times[start]
+    indices = [start + index for index in Timing(end - start, timing.fps, times).evenly(form.num_frames)]
+    fitted = read_frames(path, set(indices), form.height, form.width)
+    return Video(np.stack([fitted[index] for index in indices]), form.fps)
 
 
 def duration_s(path: Path, frames: tuple[int, int] | None) -> float:

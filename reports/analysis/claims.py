@@ -61,13 +61,17 @@ class Claim:
     @property
     def better(self) -> tuple[str, str] | None:
         """The better method and the other one; None if neither is shown to be better."""
-        pair = self.comparison.first, self.comparison.second
-        return pair if self.verdict == BEATS else pair[::-1] if self.verdict == BEATEN else None
+        return _better(*self.words)
 
     @property
     def is_equal(self) -> bool:
         """True if the two are claimed to be equal within the margin."""
         return self.verdict.startswith(EQUAL)
+
+
+def _better(first: str, second: str, verdict: str) -> tuple[str, str] | None:
+    """The better method and the other one; None if neither is shown to be better."""
+    return (first, second) if verdict == BEATS else (second, first) if verdict == BEATEN else None
 
 
 def told(verdicts: Iterable[tuple[str, str, str]]) -> list[str]:
@@ -77,10 +81,8 @@ def told(verdicts: Iterable[tuple[str, str, str]]) -> list[str]:
     """
     verdicts = list(verdicts)
     beaten: dict[str, list[str]] = {}
-    for first, second, verdict in verdicts:
-        if verdict in (BEATS, BEATEN):
-            better, other = (first, second) if verdict == BEATS else (second, first)
-            beaten.setdefault(better, []).append(other)
+    for better, other in filter(None, (_better(*words) for words in verdicts)):
+        beaten.setdefault(better, []).append(other)
     alike: dict[tuple[str, ...], list[str]] = {}
     for first, others in beaten.items():
         alike.setdefault(tuple(others), []).append(first)

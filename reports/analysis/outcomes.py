@@ -20,3 +20,14 @@ def outcome(row: "pd.Series") -> str:
     if after != NO_DIFFERENCE:
         return NOT_TESTED
     return TOWARDS if not before.startswith(EQUAL) and row["mean"] * row["mean_again"] > 0 else NOT_SHOWN
+
+
+def side_by_side(first: pd.DataFrame, again: pd.DataFrame) -> pd.DataFrame:
+    """Claims of two runs, each indexed by pair: columns of the second one end with `_again`, the last is `outcome`."""
+    both = first.join(again.add_suffix("_again"))
+    return both.assign(outcome=[outcome(row) for _, row in both.iterrows()])
+
+
+def share_held(outcomes: pd.Series) -> tuple[int, int]:
+    """Number of claims that hold again, and that of the claims of the first run."""
+    return int((outcomes == AGAIN).sum()), int((~outcomes.isin([NEW, OPEN])).sum())
